@@ -1,0 +1,64 @@
+# Two commands on a fresh machine: `make demo` and `make test`; each does its own set-up.
+SHELL := bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup setup-dev demo test check format bench kafka docs clean hooks constraints
+help: ## What each target does
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/uv:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^uv==' constraints.txt || echo uv)
+
+$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/uv
+	$(UV) -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/uv
+	$(UV) -e '.[dev]'
+	@touch $@ $(VENV)/.base
+
+setup: $(VENV)/.base ## The service and its command line, without torch
+setup-dev: $(VENV)/.dev ## Everything, for tests and studies
+
+demo: setup ## The whole loop on real input, with a report at the end (about two minutes)
+	$(BIN)/decision demo $(ARGS)
+
+test: setup-dev ## All tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup-dev ## Format, lint, types, import direction
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: setup-dev ## Mend format and what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup-dev ## One benchmark, NAME=serving|ingest; QUICK=1 for under a minute
+	@test -n "$(NAME)" || { echo "make bench NAME=<one of: $$(ls tests/bench | sed -n 's/^\([a-z_]*\)\.py$$/\1/p' | xargs)>"; exit 2; }
+	$(BIN)/python -m tests.bench.$(NAME)
+
+kafka: setup ## A real Apache Kafka broker on this machine, for development
+	$(BIN)/python -m pipelines.kafka_server $(ARGS)
+
+docs: setup ## Where the documentation is
+	@ls infra/docs/*.md infra/docs/adr/*.md
+
+hooks: setup-dev ## Install the local pre-commit hooks
+	$(BIN)/pre-commit install
+
+constraints: $(BIN)/uv ## Resolve all extras anew into constraints.txt (names and versions only)
+	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --no-header --no-emit-index-url \
+	  --no-emit-find-links --no-annotate --quiet -o constraints.txt
+	@echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" >> constraints.txt
+
+clean: ## Remove everything that was built
+	rm -rf $(VENV) .decision out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,31 @@
+"""The two contracts a policy is made of, as protocols; `tests/contracts` holds their executable suites."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from decision.batch import Batch, Floats, Interactions
+
+
+class Oracle(Protocol):
+    """Expected reward per action, learned by regression on chosen actions."""
+
+    def fit(self, interactions: Interactions) -> None:
+        """Learn from `interactions`; called again, resume from the present state."""
+        ...
+
+    def predict(self, batch: Batch) -> Floats:
+        """Return [m] expected rewards, one per offered action, flat in the order offered."""
+        ...
+
+    def save(self) -> dict[str, bytes]:
+        """Return the native files of the model by name; never a pickle."""
+        ...
+
+
+class Policy(Protocol):
+    """A distribution over the offered actions; sampling and scoring derive from it."""
+
+    def pmf(self, batch: Batch) -> Floats:
+        """Return [m] probabilities, flat; each decision's own sum to 1."""
+        ...

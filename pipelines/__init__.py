@@ -1,0 +1,1 @@
+"""Steps and adapters between log, lake, registry and service, and the command line."""

@@ -1,0 +1,317 @@
+"""The one place for settings: an installation's, and each loop's ``loop.toml``.
+
+Values come from the file, environment variables override them, and a key that does not exist names itself and the
+nearest one that does. Installation: ``DECISION_HOME``, ``DECISION_LOG``, ... (one per field of `Settings`). Loop:
+``DECISION_LOOP_<NAME>__<SECTION>__<KEY>``, the loop's name in capitals with "-" as "_".
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from decision.errors import FieldError
+from decision.records import Mode
+
+LOOP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class RewardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How outcomes become a reward.
+
+    Attributes:
+        outcome: name of the outcome that is aggregated.
+        window_s: how long after a decision outcomes count, in seconds.
+        default: reward of a decision without an outcome in its window.
+        aggregation: how several outcomes become one number.
+        minimum: smallest possible reward.
+        maximum: largest possible reward.
+        version: name of this definition, stored with every row; change it when you change the definition.
+    """
+
+    outcome: str = "reward"
+    window_s: Positive = 600.0
+    default: float = 0.0
+    aggregation: Literal["sum", "earliest", "latest", "min", "max", "mean"] = "sum"
+    minimum: float = 0.0
+    maximum: float = 1.0
+    version: str = "1"
+
+
+class BaselineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The reference policy: ``uniform``, or ``first`` for the first action offered (the application's own choice)."""
+
+    kind: Literal["uniform", "first"] = "uniform"
+
+
+class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Oracle and exploration rule of newly trained policies.
+
+    Attributes:
+        oracle: reward model.
+        exploration: rule that turns expected rewards into probabilities.
+        gamma: SquareCB's gamma; larger explores less.
+        epsilon: share explored uniformly by epsilon-greedy.
+        floor: share of decisions drawn uniformly under every rule (the uniform stratum), so logs keep support.
+        interactions: learn a weight for each pair of context and action feature.
+        learning_rate: step size of the VW oracle.
+        bits: size of the VW weight table, as a power of two.
+    """
+
+    oracle: Literal["vw", "linear"] = "vw"
+    exploration: Literal["squarecb", "epsilon_greedy", "uniform"] = "squarecb"
+    gamma: Positive = 1000.0
+    epsilon: Share = 0.1
+    floor: Share = 0.05
+    interactions: bool = True
+    learning_rate: Positive = 0.5
+    bits: Annotated[int, msgspec.Meta(ge=10, le=28)] = 18
+
+
+class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a generation learns from.
+
+    Attributes:
+        window: how many of the latest interactions are learned from; 0 for all.
+        passes: times the data are gone through.
+        holdout: share of the interactions kept out of training for evaluation and the gate.
+        minimum: interactions below which no generation is trained.
+    """
+
+    window: Annotated[int, msgspec.Meta(ge=0)] = 0
+    passes: Annotated[int, msgspec.Meta(ge=1, le=20)] = 1
+    holdout: Annotated[float, msgspec.Meta(gt=0, lt=0.9)] = 0.2
+    minimum: Count = 200
+
+
+class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a candidate is promoted.
+
+    Attributes:
+        alpha: error probability of the one-sided lower bound on the lift.
+        margin: the bound must lie above minus this many reward units.
+        minimum_ess: smallest effective sample size on which a verdict is given.
+    """
+
+    alpha: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
+    margin: NotNegative = 0.0
+    minimum_ess: Positive = 100.0
+
+
+class FeatureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Online features, looked up by ``subject_id`` at decision time.
+
+    Attributes:
+        enabled: look features up and log the snapshot.
+        stream: push decayed statistics of each subject's outcomes back as features.
+        half_life_s: half-life of those statistics, in seconds.
+    """
+
+    enabled: bool = False
+    stream: bool = True
+    half_life_s: Positive = 3600.0
+
+
+class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One loop: a decision point with its actions, reward definition, baseline, policy and gate."""
+
+    name: str
+    mode: Mode = "online"
+    deferred: bool = False
+    reward: RewardSettings = RewardSettings()
+    baseline: BaselineSettings = BaselineSettings()
+    policy: PolicySettings = PolicySettings()
+    training: TrainingSettings = TrainingSettings()
+    gate: GateSettings = GateSettings()
+    features: FeatureSettings = FeatureSettings()
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One installation.
+
+    Attributes:
+        home: folder of everything durable (``DECISION_HOME``).
+        log: event log, ``local:`` (in the home folder) or ``kafka://host:port`` (``DECISION_LOG``).
+        partitions: partitions of each topic when it is created (``DECISION_PARTITIONS``).
+        host: address the service binds to (``DECISION_HOST``).
+        port: its port (``DECISION_PORT``).
+        workers: processes of the service (``DECISION_WORKERS``).
+        tracking_uri: MLflow's address; "" for SQLite in the home folder (``DECISION_TRACKING_URI``).
+        reload_s: seconds between looks for a new champion (``DECISION_RELOAD_S``).
+        api_keys: keys that may change state, comma separated; none binds to loopback only (``DECISION_API_KEYS``).
+    """
+
+    home: str = ".decision"
+    log: str = "local:"
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 2
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8080
+    workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    tracking_uri: str = ""
+    reload_s: Positive = 1.0
+    api_keys: str = ""
+
+    @property
+    def root(self) -> Path:
+        """The home folder, absolute."""
+        return Path(self.home).expanduser().absolute()
+
+    @property
+    def spool_path(self) -> Path:
+        """The local log every decision is written to before it is acknowledged."""
+        return self.root / "log.db"
+
+    @property
+    def log_url(self) -> str:
+        """Address of the event log that ingestion reads."""
+        return f"local:{self.spool_path}" if self.log == "local:" else self.log
+
+    @property
+    def lake_path(self) -> Path:
+        """Folder of the Delta tables."""
+        return self.root / "lake"
+
+    @property
+    def registry_uri(self) -> str:
+        """Address of MLflow's store."""
+        return self.tracking_uri or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    def loop_path(self, name: str) -> Path:
+        """Path of a loop's settings file.
+
+        Raises:
+            FieldError: `name` is no loop name.
+        """
+        return self.root / "loops" / check_loop_name(name) / "loop.toml"
+
+
+def check_loop_name(name: str) -> str:
+    """Return `name`, which ends up in paths and topics.
+
+    Raises:
+        FieldError: it is not 1 to 64 lower-case letters, digits, "-" and "_".
+    """
+    if not LOOP_NAME.fullmatch(name):
+        raise FieldError("loop", wanted='1 to 64 lower-case letters, digits, "-" or "_"', got=name)
+    return name
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Return the installation's settings: defaults, then the environment, then `overrides` that are not None.
+
+    Raises:
+        FieldError: a ``DECISION_`` variable that is no setting, or a value that does not fit.
+    """
+    environ = os.environ if environ is None else environ
+    names = [field.name for field in msgspec.structs.fields(Settings)]
+    values: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if not variable.startswith("DECISION_") or variable.startswith(("DECISION_LOOP_", "DECISION_KAFKA_CACHE")):
+            continue
+        key = variable.removeprefix("DECISION_").lower()
+        if key not in names:
+            raise _unknown(variable, [f"DECISION_{name.upper()}" for name in names])
+        values[key] = text
+    values.update({key: value for key, value in overrides.items() if value is not None})
+    return _convert(values, Settings, strict=False)
+
+
+def load_loop(settings: Settings, name: str, environ: Mapping[str, str] | None = None) -> LoopSettings:
+    """Return the settings of the loop `name`.
+
+    Raises:
+        FieldError: the loop does not exist, or its file or the environment holds a key or value that does not fit.
+    """
+    path = settings.loop_path(name)
+    if not path.is_file():
+        known = list_loops(settings)
+        raise FieldError("loop", wanted=f"one of {known}" if known else "a loop; run `decision init`", got=name)
+    return parse_loop(path.read_text(), name, os.environ if environ is None else environ)
+
+
+def parse_loop(text: str, name: str, environ: Mapping[str, str]) -> LoopSettings:
+    """Return the loop settings in the TOML `text`, overridden by `environ`.
+
+    Raises:
+        FieldError: as `load_loop`.
+    """
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise FieldError("loop.toml", wanted="valid TOML", got=str(error)) from error
+    values.setdefault("name", name)
+    if values["name"] != name:
+        raise FieldError("name", wanted=f"{name!r}, the name of its folder", got=values["name"])
+    prefix = f"DECISION_LOOP_{name.upper().replace('-', '_')}__"
+    for variable, override in environ.items():
+        if variable.startswith(prefix):
+            *sections, key = variable.removeprefix(prefix).lower().split("__")
+            target = values
+            for section in sections:
+                target = target.setdefault(section, {})
+            target[key] = _from_text(override)
+    loop = _convert(values, LoopSettings, strict=True)
+    if loop.reward.minimum >= loop.reward.maximum:
+        raise FieldError(
+            "reward.maximum", wanted=f"above reward.minimum = {loop.reward.minimum}", got=loop.reward.maximum
+        )
+    if not loop.reward.minimum <= loop.reward.default <= loop.reward.maximum:
+        raise FieldError("reward.default", wanted="between reward.minimum and reward.maximum", got=loop.reward.default)
+    return loop
+
+
+def list_loops(settings: Settings) -> list[str]:
+    """Return the names of the installation's loops, sorted."""
+    return sorted(path.parent.name for path in (settings.root / "loops").glob("*/loop.toml"))
+
+
+def _from_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _convert(values: dict[str, Any], kind: type[Any], *, strict: bool) -> Any:
+    _check_keys(values, kind, "")
+    try:
+        return msgspec.convert(values, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        text, _, path = str(error).partition(" - at `$")
+        field = path.rstrip("`").lstrip(".") or "settings"
+        raise FieldError(field, wanted=text.removeprefix("Expected "), got=_at(values, field)) from error
+
+
+def _check_keys(values: dict[str, Any], kind: type[Any], path: str) -> None:
+    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    for key, value in values.items():
+        if key not in fields:
+            raise _unknown(f"{path}{key}", [f"{path}{name}" for name in fields])
+        section = fields[key]
+        if isinstance(value, dict) and isinstance(section, type) and issubclass(section, msgspec.Struct):
+            _check_keys(value, section, f"{path}{key}.")
+
+
+def _unknown(key: str, known: list[str]) -> FieldError:
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return FieldError(key, wanted=f"a setting that exists; the nearest is {nearest[0]!r}", got="an unknown key")
+
+
+def _at(values: dict[str, Any], field: str) -> Any:
+    node: Any = values
+    for key in field.split("."):
+        node = node.get(key) if isinstance(node, dict) else None
+    return node

@@ -1,0 +1,1 @@
+"""The service: HTTP on the request path, the console, the in-process client."""
