@@ -55,9 +55,9 @@ class Batch:
         offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
         flat = ragged_rows(self.offsets[rows], offsets)
         return Batch(
-            contexts=[self.contexts[i] for i in rows.tolist()],
-            actions=[self.actions[j] for j in flat.tolist()],
-            action_ids=[self.action_ids[j] for j in flat.tolist()],
+            contexts=[self.contexts[int(i)] for i in rows],
+            actions=[self.actions[int(j)] for j in flat],
+            action_ids=[self.action_ids[int(j)] for j in flat],
             offsets=offsets,
         )
 

@@ -1,0 +1,1 @@
+"""The serving guard: how far a candidate may be mixed in, as evidence comes."""

@@ -1,0 +1,1 @@
+"""Conservative exploration in tabular episodic decision processes, batched over independent runs."""
