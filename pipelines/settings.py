@@ -52,7 +52,11 @@ class RewardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class BaselineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The reference policy: ``uniform``, or ``first`` for the first action offered (the application's own choice)."""
+    """The reference that the policy is measured against, and that decides when there is no policy.
+
+    Attributes:
+        kind: ``uniform``, or ``first`` for the first action offered (the application's own choice).
+    """
 
     kind: Literal["uniform", "first"] = "uniform"
 
@@ -92,7 +96,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """
 
     window: Annotated[int, msgspec.Meta(ge=0)] = 0
-    passes: Annotated[int, msgspec.Meta(ge=1, le=20)] = 1
+    passes: Annotated[int, msgspec.Meta(ge=1, le=20)] = 3
     holdout: Annotated[float, msgspec.Meta(gt=0, lt=0.9)] = 0.2
     minimum: Count = 200
 
@@ -126,7 +130,20 @@ class FeatureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One loop: a decision point with its actions, reward definition, baseline, policy and gate."""
+    """One loop: a decision point with its actions, reward definition, baseline, policy and gate.
+
+    Attributes:
+        name: the loop's name, that of its folder.
+        mode: what is returned: the drawn action (``online``), or the baseline's while the policy's distribution is
+            logged beside it (``apprentice``) or is not asked for (``logging_only``).
+        deferred: a decision counts only once an outcome named ``activation`` was reported for it.
+        reward: how outcomes become a reward.
+        baseline: the reference policy.
+        policy: oracle and exploration rule of newly trained policies.
+        training: what a generation learns from.
+        gate: when a candidate is promoted.
+        features: online features, looked up at decision time.
+    """
 
     name: str
     mode: Mode = "online"

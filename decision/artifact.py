@@ -1,0 +1,96 @@
+"""A trained policy as files: native model files and a manifest that says where they come from. Never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from decision.contracts import Oracle
+from decision.errors import FieldError
+from decision.oracles.linear import LinearOracle
+from decision.policy import Exploration, OraclePolicy
+
+MANIFEST_FILE = "manifest.json"
+MAX_BYTES = 512 << 20
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a policy comes from; enough to make it again.
+
+    Attributes:
+        schema_version: of this manifest.
+        loop: the decision point.
+        oracle: kind of reward model, ``vw`` or ``linear``.
+        exploration: the rule under which it is served.
+        reward: definition of the reward it was trained on.
+        training: settings of the training.
+        data: table versions, offsets, time range and rows that were read.
+        seed: of every random choice in training.
+        code_version: version of this code.
+        libraries: versions of the libraries that shaped the model.
+        created_at: time of training, ISO 8601.
+        parent: version it replaces, "" for none.
+        files: SHA-256 by name.
+    """
+
+    schema_version: int = 1
+    loop: str
+    oracle: str
+    exploration: Exploration
+    reward: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    seed: int
+    code_version: str
+    libraries: dict[str, str] = {}
+    created_at: str
+    parent: str = ""
+    files: dict[str, str] = {}
+
+
+def pack(policy: OraclePolicy, manifest: Manifest) -> dict[str, bytes]:
+    """Return the policy's files with its manifest, whose `files` are filled in."""
+    files = policy.oracle.save()
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    stored = msgspec.structs.replace(manifest, files=hashes, exploration=policy.exploration)
+    return {**files, MANIFEST_FILE: msgspec.json.format(msgspec.json.encode(stored), indent=2)}
+
+
+def unpack(files: dict[str, bytes]) -> tuple[OraclePolicy, Manifest]:
+    """Return the policy in `files` and its manifest, every hash verified.
+
+    Raises:
+        FieldError: a file is missing, unexpected, too large, changed, or of an unknown kind.
+    """
+    if sum(len(data) for data in files.values()) > MAX_BYTES:
+        raise FieldError("files", wanted=f"at most {MAX_BYTES} bytes", got=sum(len(data) for data in files.values()))
+    try:
+        manifest = msgspec.json.decode(files[MANIFEST_FILE], type=Manifest)
+    except (KeyError, msgspec.DecodeError) as error:
+        raise FieldError(MANIFEST_FILE, wanted="a manifest", got=str(error)) from error
+    if manifest.schema_version != 1:
+        raise FieldError("schema_version", wanted="1", got=manifest.schema_version)
+    names = set(files) - {MANIFEST_FILE}
+    if names != set(manifest.files):
+        raise FieldError("files", wanted=f"{sorted(manifest.files)}", got=sorted(names))
+    for name, digest in manifest.files.items():
+        if hashlib.sha256(files[name]).hexdigest() != digest:
+            raise FieldError(f"files.{name}", wanted=f"SHA-256 {digest}", got="other contents")
+    return OraclePolicy(load_oracle(manifest.oracle, files), manifest.exploration), manifest
+
+
+def load_oracle(kind: str, files: dict[str, bytes]) -> Oracle:
+    """Return the oracle of `kind` in `files`; its library is imported only now.
+
+    Raises:
+        FieldError: the kind is unknown or a file does not fit.
+    """
+    if kind == "vw":
+        from decision.oracles.vw import VwOracle
+
+        return VwOracle.load(files)
+    if kind == "linear":
+        return LinearOracle.load(files)
+    raise FieldError("oracle", wanted="vw or linear", got=kind)

@@ -1,0 +1,1 @@
+"""Exploration rules: expected rewards in, probabilities out, on ragged flat arrays."""

@@ -1,0 +1,41 @@
+"""Floors, mixtures and the validator that stands before every draw."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from decision.batch import Floats, Ints
+from decision.errors import FieldError
+from decision.ragged import group_sum
+
+TOLERANCE = 1e-9
+
+
+def with_floor(pmf: Floats, offsets: Ints, share: float) -> Floats:
+    """Return [m] ``(1 - share) * pmf + share / K``: a stratum of uniform draws inside the policy.
+
+    Args:
+        pmf: [m] probabilities, flat.
+        offsets: [n + 1].
+        share: of uniform draws, in [0, 1].
+    """
+    k = np.diff(offsets)
+    return (1.0 - share) * pmf + np.repeat(share / k, k)
+
+
+def mixture(pmf: Floats, other: Floats, weight: float | Floats) -> Floats:
+    """Return [m] ``(1 - weight) * pmf + weight * other``, the marginal of a coin with probability `weight`."""
+    return (1.0 - weight) * pmf + weight * other
+
+
+def check_pmf(pmf: Floats, offsets: Ints) -> None:
+    """Refuse what is no distribution.
+
+    Raises:
+        FieldError: a probability is negative or not finite, or a decision's do not sum to 1 within 1e-9.
+    """
+    if not np.isfinite(pmf).all() or float(pmf.min()) < 0.0:
+        raise FieldError("pmf", wanted="finite, non-negative probabilities", got=pmf)
+    error = np.abs(group_sum(pmf, offsets) - 1.0)
+    if float(error.max()) > TOLERANCE:
+        raise FieldError("pmf", wanted="probabilities that sum to 1", got=float(1.0 + error.max()))

@@ -1,0 +1,39 @@
+"""SquareCB: inverse gap weighting (Foster and Rakhlin 2020, arXiv 2002.04926, Algorithm 1).
+
+    p(a) = 1 / (K + gamma * (f_b - f_a))   for a != b,      p(b) = 1 - the rest,      b = argmax f.
+
+Actions that tie with the best share what is left, so the result does not depend on the order offered. Each p(a) is at
+most 1/K, hence the remainder is at least 1/K: a distribution by construction, at every gamma.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from decision.batch import Floats, Ints
+from decision.errors import FieldError
+from decision.ragged import group_max, group_sum, spread
+
+
+def squarecb(scores: Floats, offsets: Ints, *, gamma: float | Floats) -> Floats:
+    """Return [m] inverse-gap probabilities.
+
+    Args:
+        scores: [m] expected rewards, flat and finite.
+        offsets: [n + 1].
+        gamma: >= 0, one number or [n]; 0 is uniform, large is greedy. In 1 / reward units.
+
+    Raises:
+        FieldError: `gamma` is negative or not a number.
+    """
+    rate = np.asarray(gamma, dtype=np.float64)
+    if not (rate >= 0).all():
+        raise FieldError("gamma", wanted="numbers of 0 or more", got=gamma)
+    per_action = spread(rate, offsets) if rate.ndim else rate
+    gap = spread(group_max(scores, offsets), offsets) - scores
+    k = np.diff(offsets).astype(np.float64)
+    best = gap <= 0.0
+    others = np.where(best, 0.0, 1.0 / (np.repeat(k, np.diff(offsets)) + per_action * gap))
+    left = 1.0 - group_sum(others, offsets)
+    tied = group_sum(best.astype(np.float64), offsets)
+    return np.where(best, spread(left / tied, offsets), others)

@@ -1,0 +1,1 @@
+"""Panels of auditors that steer what is learned."""

@@ -1,0 +1,172 @@
+"""Vowpal Wabbit as a regression oracle: one line per decision, that of the chosen action.
+
+The context is namespace C, the action A; with interactions on, ``-q CA`` learns a weight for each pair. Rewards are
+scaled to [0, 1] by the loop's range: logistic loss when every reward is 0 or 1, squared loss otherwise. Exploration
+does not happen here (see `decision.exploration`).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from vowpalwabbit import Workspace
+
+from decision.batch import Batch, Features, Floats, Interactions
+from decision.errors import FieldError
+
+MODEL_FILE = "model.vw"
+SETTINGS_FILE = "vw.json"
+_ESCAPE = str.maketrans({"%": "%25", " ": "%20", ":": "%3A", "|": "%7C", "\n": "%0A", "\r": "%0D", "\t": "%09"})
+
+
+class VwSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the oracle; stored beside the model.
+
+    Attributes:
+        interactions: learn a weight for each pair of context and action feature.
+        learning_rate: VW's ``-l``.
+        bits: weights are hashed into 2^bits.
+        passes: times `fit` goes through its data, in a new order each time.
+        seed: of those orders.
+        low: smallest reward.
+        high: largest reward.
+        logistic: logistic loss; decided by the first fit when None.
+        l2: VW's ``--l2``.
+    """
+
+    interactions: bool = True
+    learning_rate: float = 0.5
+    bits: int = 18
+    passes: int = 1
+    seed: int = 0
+    low: float = 0.0
+    high: float = 1.0
+    logistic: bool | None = None
+    l2: float = 0.0
+
+
+class VwOracle:
+    """A VW regressor that resumes where it stopped; predictions are in reward units."""
+
+    def __init__(self, settings: VwSettings | None = None) -> None:
+        self.settings = settings or VwSettings()
+        if not self.settings.low < self.settings.high:
+            raise FieldError("high", wanted=f"above low = {self.settings.low}", got=self.settings.high)
+        self._workspace: Any = None
+        self._fits = 0
+
+    def fit(self, interactions: Interactions) -> None:
+        """Learn from `interactions`; called again, resume from the present state."""
+        scaled = (interactions.reward - self.settings.low) / (self.settings.high - self.settings.low)
+        if self._workspace is None:
+            if self.settings.logistic is None:
+                logistic = bool(np.isin(scaled, (0.0, 1.0)).all())
+                self.settings = msgspec.structs.replace(self.settings, logistic=logistic)
+            self._workspace = Workspace(self._arguments())
+        learn = self._workspace.learn
+        labels = _labels(scaled, bool(self.settings.logistic))
+        batch = interactions.batch
+        rows = list(zip(batch.contexts, interactions.chosen.tolist(), labels, strict=True))
+        for number in range(self.settings.passes):
+            order = np.arange(len(rows))
+            if number or self.settings.passes > 1:
+                order = np.random.default_rng([self.settings.seed, self._fits, number]).permutation(len(rows))
+            for i in order:
+                context, flat, label = rows[i]
+                learn(f"{label} |C {_text(context)}|A {_text(batch.actions[flat])}")
+        self._fits += 1
+
+    def predict(self, batch: Batch) -> Floats:
+        """Return [m] expected rewards, flat in the order offered; the middle of the range before any fit."""
+        low, span = self.settings.low, self.settings.high - self.settings.low
+        out = np.full(len(batch.actions), 0.5)
+        if self._workspace is not None:
+            predict = self._workspace.predict
+            offsets = batch.offsets.tolist()
+            row = 0
+            for i, context in enumerate(batch.contexts):
+                head = f"|C {_text(context)}|A "
+                for j in range(offsets[i], offsets[i + 1]):
+                    out[row] = predict(head + _text(batch.actions[j]))
+                    row += 1
+            np.clip(out, 0.0, 1.0, out=out)
+        return low + span * out
+
+    def save(self) -> dict[str, bytes]:
+        """Return VW's own model file and the settings."""
+        files = {SETTINGS_FILE: msgspec.json.encode({"settings": self.settings, "fits": self._fits})}
+        if self._workspace is not None:
+            with _scratch() as path:
+                self._workspace.save(str(path))
+                files[MODEL_FILE] = path.read_bytes()
+        return files
+
+    @classmethod
+    def load(cls, files: dict[str, bytes]) -> VwOracle:
+        """Return the oracle that `save` described.
+
+        Raises:
+            FieldError: a file is missing or does not fit.
+        """
+        try:
+            stored = msgspec.json.decode(files[SETTINGS_FILE], type=_Stored)
+        except (KeyError, msgspec.DecodeError) as error:
+            raise FieldError(SETTINGS_FILE, wanted="the oracle's settings", got=str(error)) from error
+        oracle = cls(stored.settings)
+        oracle._fits = stored.fits
+        if MODEL_FILE in files:
+            with _scratch() as path:
+                path.write_bytes(files[MODEL_FILE])
+                try:
+                    oracle._workspace = Workspace(f"{oracle._arguments()} -i {path}")
+                except RuntimeError as error:
+                    raise FieldError(MODEL_FILE, wanted="a VW model", got=str(error)) from error
+        return oracle
+
+    def _arguments(self) -> str:
+        s = self.settings
+        parts = [f"--quiet --random_seed {s.seed} -b {s.bits} -l {s.learning_rate} --l2 {s.l2}"]
+        if s.interactions:
+            parts.append("-q CA")
+        if s.logistic:
+            parts.append("--loss_function logistic --link logistic")
+        return " ".join(parts)
+
+
+class _Stored(msgspec.Struct):
+    settings: VwSettings
+    fits: int
+
+
+class _scratch:
+    """A path for one file of VW's, which saves and loads by name only; in memory where the system allows."""
+
+    def __enter__(self) -> Path:
+        folder = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - a fresh private folder inside
+        self._folder = tempfile.TemporaryDirectory(dir=folder)
+        return Path(self._folder.name) / MODEL_FILE
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+
+def _labels(scaled: Floats, logistic: bool) -> list[str]:
+    if logistic:
+        return ["1" if value > 0.5 else "-1" for value in scaled]
+    return [repr(value) for value in scaled.tolist()]
+
+
+def _text(features: Features) -> str:
+    """Return features as VW text; names are escaped so that no two collide and none can break the line."""
+    return "".join(
+        [
+            (name if name.isalnum() else name.translate(_ESCAPE)) + f":{value:.9g} "
+            for name, value in features.items()
+            if value != 0.0
+        ]
+    )

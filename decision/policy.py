@@ -1,0 +1,103 @@
+"""Policies: an oracle under an exploration rule, and the references.
+
+A policy is its probability function; drawing and scoring derive from it, so a logged propensity cannot disagree with
+the draw. `pmf` validates what it returns: nothing that is no distribution leaves here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from decision.batch import Batch, Floats
+from decision.contracts import Oracle, Policy
+from decision.errors import FieldError
+from decision.exploration.epsilon_greedy import epsilon_greedy
+from decision.exploration.mix import check_pmf, with_floor
+from decision.exploration.squarecb import squarecb
+from decision.exploration.uniform import uniform
+
+
+class Exploration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An exploration rule and its numbers.
+
+    Attributes:
+        kind: the rule.
+        gamma: SquareCB's gamma, in 1 / reward units.
+        epsilon: epsilon-greedy's share of uniform draws.
+        floor: share of uniform draws under every rule.
+    """
+
+    kind: Literal["squarecb", "epsilon_greedy", "uniform"] = "squarecb"
+    gamma: float = 1000.0
+    epsilon: float = 0.1
+    floor: float = 0.05
+
+
+class UniformPolicy:
+    """Every eligible action alike."""
+
+    def pmf(self, batch: Batch) -> Floats:
+        """Return [m] probabilities 1 / K."""
+        return uniform(batch.offsets)
+
+
+class FirstPolicy:
+    """The first action offered: the application's own choice."""
+
+    def pmf(self, batch: Batch) -> Floats:
+        """Return [m] probabilities, 1 for each decision's first action."""
+        out = np.zeros(len(batch.actions))
+        out[batch.offsets[:-1]] = 1.0
+        return out
+
+
+class OraclePolicy:
+    """An oracle's scores under an exploration rule.
+
+    Attributes:
+        oracle: expected reward per action.
+        exploration: the rule.
+    """
+
+    def __init__(self, oracle: Oracle, exploration: Exploration) -> None:
+        self.oracle = oracle
+        self.exploration = exploration
+
+    def scores(self, batch: Batch) -> Floats:
+        """Return [m] expected rewards."""
+        return self.oracle.predict(batch)
+
+    def pmf(self, batch: Batch) -> Floats:
+        """Return [m] probabilities, validated.
+
+        Raises:
+            FieldError: the oracle's scores led to no distribution.
+        """
+        return self.pmf_of(self.scores(batch), batch)
+
+    def pmf_of(self, scores: Floats, batch: Batch) -> Floats:
+        """Return [m] probabilities of `scores` ([m]), validated.
+
+        Raises:
+            FieldError: the scores led to no distribution.
+        """
+        rule, offsets = self.exploration, batch.offsets
+        if not np.isfinite(scores).all():
+            raise FieldError("scores", wanted="finite numbers", got=scores)
+        if rule.kind == "squarecb":
+            out = squarecb(scores, offsets, gamma=rule.gamma)
+        elif rule.kind == "epsilon_greedy":
+            out = epsilon_greedy(scores, offsets, epsilon=rule.epsilon)
+        else:
+            out = uniform(offsets)
+        out = with_floor(out, offsets, rule.floor)
+        check_pmf(out, offsets)
+        return out
+
+
+def baseline_policy(kind: Literal["uniform", "first"]) -> Policy:
+    """Return the reference policy of `kind`."""
+    return UniformPolicy() if kind == "uniform" else FirstPolicy()

@@ -1,0 +1,41 @@
+"""Arithmetic on ragged groups: flat arrays cut by offsets, no loop over groups."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from decision.batch import Floats, Ints
+
+
+def sizes(offsets: Ints) -> Ints:
+    """Return [n] group sizes of `offsets` ([n + 1])."""
+    return np.diff(offsets)
+
+
+def spread(per_group: Floats, offsets: Ints) -> Floats:
+    """Return [m] each group's value ([n]) repeated for its members."""
+    return np.repeat(per_group, np.diff(offsets))
+
+
+def group_sum(values: Floats, offsets: Ints) -> Floats:
+    """Return [n] sums of `values` ([m]) per group."""
+    return np.add.reduceat(values, offsets[:-1])
+
+
+def group_max(values: Floats, offsets: Ints) -> Floats:
+    """Return [n] largest of `values` ([m]) per group."""
+    return np.maximum.reduceat(values, offsets[:-1])
+
+
+def group_argmax(values: Floats, offsets: Ints) -> Ints:
+    """Return [n] flat rows of each group's first largest value."""
+    best = values >= spread(group_max(values, offsets), offsets)
+    rows = np.flatnonzero(best)
+    groups = np.searchsorted(offsets, rows, side="right") - 1
+    _, first = np.unique(groups, return_index=True)
+    return rows[first].astype(np.int64)
+
+
+def normalise(weights: Floats, offsets: Ints) -> Floats:
+    """Return [m] non-negative `weights` scaled to sum to 1 in each group."""
+    return weights / spread(group_sum(weights, offsets), offsets)
