@@ -1,7 +1,7 @@
 """The draw: event id -> seed -> uniform -> action, the same in every process and for ever.
 
 The seed is derived from the event id, so anyone who holds the log can repeat each draw and compare. Seeds have
-53 bits: they survive JSON readers that hold numbers as doubles, and every seed maps to its own double in (0, 1).
+53 bits: they survive JSON readers that hold numbers as doubles, and every seed maps to its own double in [0, 1).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def seed_of(loop: str, event_id: str, slot: str = "") -> int:
 
 
 def uniform_of(seed: int) -> float:
-    """Return the uniform variate in (0, 1) that `seed` stands for."""
-    return (seed + 0.5) * _SCALE
+    """Return the uniform variate in [0, 1) that `seed` stands for."""
+    return seed * _SCALE
 
 
 def draw(pmf: NDArray[np.float64] | list[float], seed: int) -> int:

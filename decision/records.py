@@ -168,12 +168,12 @@ def check_decision(record: Decision) -> None:
         raise FieldError("pass_probability", wanted="a number in (0, 1]", got=record.pass_probability)
     if not 0 <= record.seed < 1 << 53:
         raise FieldError("seed", wanted="an integer in [0, 2^53)", got=record.seed)
-    if bytes(record.context[:1]) != b"{":
-        raise FieldError("context", wanted="a JSON object", got=bytes(record.context[:40]))
-    if bytes(record.actions[:1]) != b"[":
-        raise FieldError("actions", wanted="a JSON list of objects", got=bytes(record.actions[:40]))
-    if bytes(record.feature_snapshot[:1]) != b"{":
-        raise FieldError("feature_snapshot", wanted="a JSON object", got=bytes(record.feature_snapshot[:40]))
+    if bytes(record.context)[:1] != b"{":
+        raise FieldError("context", wanted="a JSON object", got=bytes(record.context)[:40])
+    if bytes(record.actions)[:1] != b"[":
+        raise FieldError("actions", wanted="a JSON list of objects", got=bytes(record.actions)[:40])
+    if bytes(record.feature_snapshot)[:1] != b"{":
+        raise FieldError("feature_snapshot", wanted="a JSON object", got=bytes(record.feature_snapshot)[:40])
 
 
 def check_outcome(record: Outcome) -> None:

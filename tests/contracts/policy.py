@@ -1,0 +1,26 @@
+"""What every policy keeps. Each check takes a policy and a batch of ragged decisions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from decision.exploration import mix
+
+
+def check_pmf_is_a_distribution(policy, batch) -> None:
+    pmf = policy.pmf(batch)
+    assert pmf.shape == (len(batch.actions),)
+    mix.check_pmf(pmf, batch.offsets)
+
+
+def check_pmf_is_the_same_when_asked_again(policy, batch) -> None:
+    assert np.array_equal(policy.pmf(batch), policy.pmf(batch))
+
+
+def check_pmf_of_a_decision_does_not_depend_on_the_others(policy, batch) -> None:
+    whole = policy.pmf(batch)
+    parts = [policy.pmf(batch.take(np.array([i]))) for i in range(len(batch))]
+    assert np.allclose(np.concatenate(parts), whole, rtol=0, atol=1e-12)
+
+
+CHECKS = [value for name, value in sorted(globals().items()) if name.startswith("check_")]
