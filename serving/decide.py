@@ -1,0 +1,221 @@
+"""From a request to decision records: pure, on one snapshot of policy and versions.
+
+Whatever is answered comes from one snapshot, is validated before it is drawn from, and is drawn by the event's own
+seed; the record holds everything that is needed to draw it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from decision.batch import Features, Floats, one
+from decision.contracts import Policy
+from decision.draw import draw, seed_of
+from decision.errors import FieldError
+from decision.exploration.mix import check_pmf, mixture
+from decision.features import flatten
+from decision.records import SCHEMA_VERSION, Decision
+from pipelines.settings import LoopSettings
+from serving.wire import Action, DecideRequest, DecideResponse, Ranked, SlotAnswer
+
+_encode = msgspec.json.encode
+_NO_FEATURES = msgspec.Raw(b"{}")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything an answer depends on besides the request; replaced whole, never changed.
+
+    Attributes:
+        loop: the loop's settings.
+        policy: the champion, or None: then the baseline answers.
+        policy_version: its registry version, or the baseline's name.
+        baseline: the reference policy.
+        baseline_version: its name.
+        candidate: the version being rolled out, if any.
+        candidate_version: its registry version.
+        guard_weight: the candidate's share rho.
+        guard_version: version of the guard snapshot; 0 without one.
+    """
+
+    loop: LoopSettings
+    policy: Policy | None
+    policy_version: str
+    baseline: Policy
+    baseline_version: str
+    candidate: Policy | None = None
+    candidate_version: str = ""
+    guard_weight: float = 0.0
+    guard_version: int = 0
+
+
+def decide(
+    request: DecideRequest,
+    snapshot: Snapshot,
+    *,
+    event_id: str,
+    ts: datetime,
+    looked_up: Mapping[str, Any],
+) -> list[Decision]:
+    """Return the records of one request: one, or one per slot.
+
+    Args:
+        request: checked by `wire.check_decide`.
+        snapshot: what answers.
+        event_id: the decision's id.
+        ts: now, UTC.
+        looked_up: features of the subject.
+
+    Raises:
+        FieldError: a feature does not fit, or nothing is left to choose from.
+    """
+    context = flatten(request.context, field="context")
+    raw_context = msgspec.Raw(_encode(request.context))
+    snapshot_json = msgspec.Raw(_encode(looked_up)) if looked_up else _NO_FEATURES
+    for name, value in flatten(looked_up, field="feature").items() if looked_up else ():
+        context[f"feature.{name}"] = value
+    offered = [(a, flatten(a.features, field=f"actions[{i}].features")) for i, a in enumerate(request.actions)]
+    excluded = set(request.excluded_actions)
+    if excluded:
+        offered = [pair for pair in offered if pair[0].id not in excluded]
+    if not offered:
+        raise FieldError("excluded_actions", wanted="at least one action left to choose", got=request.excluded_actions)
+    if request.slots is None:
+        return [_record(request, snapshot, event_id, ts, "", raw_context, context, offered, snapshot_json)]
+    records: list[Decision] = []
+    for position, slot in enumerate(request.slots):
+        banned = set(slot.excluded_actions)
+        eligible = [pair for pair in offered if pair[0].id not in banned]
+        if not eligible:
+            raise FieldError(f"slots[{position}]", wanted="at least one action left to choose", got="none")
+        raw = msgspec.Raw(_encode({**request.context, "slot": slot.features})) if slot.features else raw_context
+        seen = context
+        if slot.features:
+            seen = context | flatten({"slot": slot.features}, field=f"slots[{position}].features")
+        record = _record(request, snapshot, event_id, ts, slot.id, raw, seen, eligible, snapshot_json)
+        records.append(record)
+        offered = [pair for pair in offered if pair[0].id != record.action_ids[record.action_index]]
+    return records
+
+
+def _record(
+    request: DecideRequest,
+    snapshot: Snapshot,
+    event_id: str,
+    ts: datetime,
+    slot: str,
+    raw_context: msgspec.Raw,
+    context: Features,
+    offered: Sequence[tuple[Action, Features]],
+    looked_up: msgspec.Raw,
+) -> Decision:
+    ids = [action.id for action, _ in offered]
+    batch = one(context, [features for _, features in offered], ids)
+    loop = snapshot.loop
+    pmf_baseline = snapshot.baseline.pmf(batch)
+    pmf_candidate: Floats | None = None
+    weight = 0.0
+    version = snapshot.policy_version
+    if snapshot.policy is None or loop.mode == "logging_only":
+        pmf = pmf_baseline
+    elif loop.mode == "apprentice":
+        # What is returned is the baseline's; the policy's own distribution is logged beside it.
+        pmf, pmf_candidate = pmf_baseline, snapshot.policy.pmf(batch)
+    else:
+        pmf = snapshot.policy.pmf(batch)
+        if snapshot.candidate is not None:
+            # The guard compares the candidate with the policy in charge: that is the mixture's reference.
+            weight, pmf_baseline, pmf_candidate = snapshot.guard_weight, pmf, snapshot.candidate.pmf(batch)
+            if weight > 0.0:
+                pmf = mixture(pmf, pmf_candidate, weight)
+    check_pmf(pmf, batch.offsets)
+    seed = seed_of(loop.name, event_id, slot)
+    probabilities: list[float] = pmf.tolist()
+    index = draw(probabilities, seed)
+    return Decision(
+        schema_version=SCHEMA_VERSION,
+        loop=loop.name,
+        event_id=event_id,
+        slot=slot,
+        ts=ts,
+        subject_id=request.subject_id,
+        episode_id=request.episode_id,
+        step=request.step,
+        context=raw_context,
+        actions=msgspec.Raw(_encode([action.features for action, _ in offered])),
+        action_ids=ids,
+        pmf=probabilities,
+        action_index=index,
+        propensity=probabilities[index],
+        pmf_baseline=pmf_baseline.tolist(),
+        pmf_candidate=None if pmf_candidate is None else pmf_candidate.tolist(),
+        guard_weight=weight,
+        guard_version=snapshot.guard_version,
+        mode=loop.mode,
+        deferred=loop.deferred if request.deferred is None else request.deferred,
+        policy_version=version,
+        baseline_version=snapshot.baseline_version,
+        feature_snapshot=looked_up,
+        seed=seed,
+    )
+
+
+def answer(records: Sequence[Decision]) -> DecideResponse:
+    """Return the response that tells of `records`."""
+    first = records[0]
+    slots = None
+    if first.slot:
+        slots = [SlotAnswer(r.slot, r.action_ids[r.action_index], r.propensity, ranking(r)) for r in records]
+    return DecideResponse(
+        first.event_id,
+        first.action_ids[first.action_index],
+        first.propensity,
+        ranking(first),
+        first.policy_version,
+        first.mode,
+        slots,
+    )
+
+
+def ranking(record: Decision) -> list[Ranked]:
+    """Return the drawn action first, the others by falling probability."""
+    order = np.argsort(-np.array(record.pmf), kind="stable").tolist()
+    order.remove(record.action_index)
+    return [Ranked(record.action_ids[i], record.pmf[i]) for i in (record.action_index, *order)]
+
+
+def is_same_request(stored: Sequence[Decision], fresh: Sequence[Decision], given_deferred: bool | None) -> bool:
+    """Return whether two sets of records answer the same question, whatever policy drew them.
+
+    Args:
+        stored: the records on disk.
+        fresh: the records that the repeated request would make.
+        given_deferred: the request's own `deferred`; None leaves it to the loop, whose setting may have changed.
+    """
+    if [r.slot for r in stored] != [r.slot for r in fresh]:
+        return False
+    if stored[0].slot:
+        # Later slots depend on earlier draws; what was offered is that of the first slot and each slot's context.
+        return _question(stored[0], given_deferred) == _question(fresh[0], given_deferred) and all(
+            msgspec.json.decode(a.context) == msgspec.json.decode(b.context) for a, b in zip(stored, fresh, strict=True)
+        )
+    return _question(stored[0], given_deferred) == _question(fresh[0], given_deferred)
+
+
+def _question(record: Decision, given_deferred: bool | None) -> tuple[Any, ...]:
+    return (
+        record.loop,
+        record.subject_id,
+        record.episode_id,
+        record.step,
+        record.action_ids,
+        msgspec.json.decode(record.context),
+        msgspec.json.decode(record.actions),
+        None if given_deferred is None else record.deferred,
+    )

@@ -1,0 +1,235 @@
+"""The spool: what a request hands its decision to, and gets it back from once it is on disk.
+
+One thread writes. While it waits for one fsync, requests that arrive queue up and share the next, so the disk bounds
+the latency of a request and not their number. Each event loop hears of a whole batch by one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import NamedTuple
+
+from decision.errors import FieldError
+from pipelines.log.local import Group, LocalLog, Stored
+from pipelines.log.protocol import FORWARDER_HEADERS, MAX_HEADERS, Headers, LogError, Message, check_message
+
+__all__ = ["Spool", "SpoolClosed", "SpoolFull", "Stored"]
+
+_GROUPS_PER_COMMIT = 512
+_BYTES_PER_COMMIT = 8 << 20
+_PROBE_S = 0.5
+_MAX_HEADERS = MAX_HEADERS - FORWARDER_HEADERS
+
+
+class SpoolFull(Exception):
+    """The queue is full; nothing was taken, try again shortly."""
+
+
+class SpoolClosed(Exception):
+    """The spool takes nothing any more."""
+
+
+class _Entry(NamedTuple):
+    group: Group
+    size: int
+    future: Future[Stored] | asyncio.Future[Stored]
+    loop: asyncio.AbstractEventLoop | None  # None: a thread waits
+
+
+class Spool:
+    """Queue and writing thread in front of a `LocalLog`.
+
+    Args:
+        log: where to write; its topics exist.
+        max_events: most groups that wait at a time.
+        max_bytes: most bytes that wait at a time.
+
+    Attributes:
+        healthy: the last write worked; after a failure the disk is probed twice a second.
+        appended: groups written since the start, existing ones not counted.
+        bytes: bytes of those groups.
+        last_fsync_seconds: how long the latest commit took.
+    """
+
+    def __init__(self, log: LocalLog, *, max_events: int = 10_000, max_bytes: int = 64 << 20) -> None:
+        self.healthy = True
+        self.appended = 0
+        self.bytes = 0
+        self.last_fsync_seconds = 0.0
+        self._log = log
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._pending: list[_Entry] = []
+        self._pending_bytes = 0
+        self._writing = 0
+        self._writing_bytes = 0
+        self._closed = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
+        self._thread.start()
+
+    @property
+    def depth(self) -> int:
+        """Groups that were taken and are not on disk yet."""
+        return len(self._pending) + self._writing
+
+    def submit(
+        self, key: bytes, messages: Sequence[tuple[str, bytes, Headers]], *, unique: bool = False
+    ) -> Future[Stored]:
+        """Queue messages that are written whole or not at all; the result comes once they are on disk.
+
+        Args:
+            key: the event id.
+            messages: topic, value and headers of each; at least one.
+            unique: write nothing when the first message's topic already holds `key`; the result is then what it
+                holds (`Stored.existing`).
+
+        Raises:
+            SpoolFull: too much is waiting.
+            SpoolClosed: the spool was closed.
+            FieldError: a message that does not fit.
+            UnknownTopic: a topic that was not created.
+        """
+        future: Future[Stored] = Future()
+        future.set_running_or_notify_cancel()  # from here on it is written, whoever stops waiting
+        self._take(Group(key, messages, unique), future, None)
+        return future
+
+    async def append(
+        self, key: bytes, messages: Sequence[tuple[str, bytes, Headers]], *, unique: bool = False
+    ) -> Stored:
+        """As `submit`, for a coroutine: return once the messages are on disk.
+
+        A coroutine that is cancelled while it waits leaves its messages to be written.
+
+        Raises:
+            LogUnavailable: the disk did not take them; a retry with the same key is safe where `unique` is set.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Stored] = loop.create_future()
+        self._take(Group(key, messages, unique), future, loop)
+        return await future
+
+    def find(self, topic: str, key: bytes) -> list[Message]:
+        """Return what `topic` holds under `key`; sees everything acknowledged."""
+        return self._log.find(topic, key)
+
+    def close(self) -> None:
+        """Take nothing more, write what waits, and return."""
+        with self._lock:
+            self._closed = True
+        self._wake.set()
+        self._thread.join()
+
+    def _take(
+        self, group: Group, future: Future[Stored] | asyncio.Future[Stored], loop: asyncio.AbstractEventLoop | None
+    ) -> None:
+        # checked here, so that one bad message cannot fail the commit of others
+        if not group.messages:
+            raise FieldError("messages", wanted="at least one", got="none")
+        size = 0
+        for topic, value, headers in group.messages:
+            self._log.partitions(topic)
+            size += check_message(group.key, value, headers, max_headers=_MAX_HEADERS)
+        entry = _Entry(group, size, future, loop)
+        with self._lock:
+            if self._closed:
+                raise SpoolClosed("spool: wanted an open one, got a closed one")
+            if (
+                len(self._pending) + self._writing >= self._max_events
+                or self._pending_bytes + self._writing_bytes + size > self._max_bytes
+            ):
+                raise SpoolFull(
+                    f"spool: {self.depth} events and {self._pending_bytes + self._writing_bytes} bytes wait"
+                )
+            self._pending.append(entry)
+            self._pending_bytes += size
+            first = len(self._pending) == 1
+        if first:
+            self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(timeout=None if self.healthy else _PROBE_S)
+            self._wake.clear()
+            while batch := self._next():
+                self._write(batch)
+            if not self.healthy:
+                self._probe()
+            with self._lock:
+                if self._closed and not self._pending:
+                    return
+
+    def _next(self) -> list[_Entry]:
+        with self._lock:
+            size = count = 0
+            for entry in self._pending[:_GROUPS_PER_COMMIT]:
+                size += entry.size
+                count += 1
+                if size >= _BYTES_PER_COMMIT:
+                    break
+            batch = self._pending[:count]
+            del self._pending[:count]
+            self._pending_bytes -= size
+            self._writing, self._writing_bytes = count, size
+            return batch
+
+    def _write(self, batch: list[_Entry]) -> None:
+        started = time.perf_counter()
+        results: list[Stored] | None = None
+        error: Exception | None = None
+        try:
+            results = self._log.append_groups([entry.group for entry in batch])
+        except Exception as raised:  # whatever it was, the waiters must hear of it and the thread must go on
+            error = raised
+        self.last_fsync_seconds = time.perf_counter() - started
+        self.healthy = error is None
+        if results is not None:
+            for entry, stored in zip(batch, results, strict=True):
+                if not stored.existing:
+                    self.appended += 1
+                    self.bytes += entry.size
+        with self._lock:
+            self._writing = self._writing_bytes = 0
+        _answer(batch, results, error)
+
+    def _probe(self) -> None:
+        try:
+            self._log.probe()
+            self.healthy = True
+        except LogError:
+            self.healthy = False
+
+
+def _answer(batch: list[_Entry], results: list[Stored] | None, error: Exception | None) -> None:
+    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Stored], Stored | None]]] = {}
+    for index, entry in enumerate(batch):
+        stored = None if results is None else results[index]
+        if isinstance(entry.future, Future):
+            if stored is not None:
+                entry.future.set_result(stored)
+            else:
+                entry.future.set_exception(error)
+        elif entry.loop is not None:
+            by_loop.setdefault(entry.loop, []).append((entry.future, stored))
+    for loop, answers in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, answers, error)
+        except RuntimeError:  # the loop is gone, and with it whoever waited; the messages are on disk
+            continue
+
+
+def _resolve(answers: list[tuple[asyncio.Future[Stored], Stored | None]], error: Exception | None) -> None:
+    for future, stored in answers:
+        if future.done():  # cancelled
+            continue
+        if stored is not None:
+            future.set_result(stored)
+        elif error is not None:
+            # one exception object shared by many waiters would collect their tracebacks
+            future.set_exception(type(error)(*error.args))

@@ -1,0 +1,255 @@
+"""The shapes of requests and responses; unknown fields are refused, errors name the field."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, TypeVar
+
+import msgspec
+
+from decision.errors import FieldError
+from decision.records import MAX_ACTIONS, MAX_ID_CHARS
+
+MAX_SLOTS = 50
+MAX_BATCH = 100
+MAX_OUTCOMES = 1_000
+
+
+class Action(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """An action as offered.
+
+    Attributes:
+        id: its id, unique in the request.
+        features: JSON object of features.
+    """
+
+    id: str
+    features: dict[str, Any] = {}
+
+
+class Slot(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A position to fill.
+
+    Attributes:
+        id: its id, unique in the request.
+        features: JSON object of features.
+        excluded_actions: ids that may not stand here.
+    """
+
+    id: str
+    features: dict[str, Any] = {}
+    excluded_actions: list[str] = []
+
+
+class DecideRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A question: which of these actions in this context?
+
+    Attributes:
+        context: JSON object of features.
+        actions: what may be chosen, in the application's order.
+        event_id: the decision's id; a UUIDv7 when absent.
+        excluded_actions: ids that may not be chosen this time.
+        subject_id: whom it is for; key of the online features.
+        episode_id: session it belongs to.
+        step: 0-based position in the session.
+        deferred: counts only once activated; the loop's setting when absent.
+        slots: positions to fill one after another, each action at most once.
+    """
+
+    context: dict[str, Any]
+    actions: list[Action]
+    event_id: str | None = None
+    excluded_actions: list[str] = []
+    subject_id: str | None = None
+    episode_id: str | None = None
+    step: int | None = None
+    deferred: bool | None = None
+    slots: list[Slot] | None = None
+
+
+class BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Many questions; each is answered or refused on its own."""
+
+    decisions: list[DecideRequest]
+
+
+class OutcomeRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """Something that happened after a decision.
+
+    Attributes:
+        event_id: the decision it belongs to.
+        value: the number reported.
+        slot: slot of a multi-slot decision.
+        name: ``reward`` or the application's own.
+        idempotency_key: reports that share it count once.
+        ts: when it happened, RFC 3339 with offset; now when absent.
+    """
+
+    event_id: str
+    value: float
+    slot: str = ""
+    name: str = "reward"
+    idempotency_key: str | None = None
+    ts: str | None = None
+
+
+class ActivateRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The deferred decision was used after all."""
+
+    event_id: str
+    slot: str = ""
+
+
+class Ranked(msgspec.Struct, gc=False):
+    """An action with its probability of being drawn."""
+
+    id: str
+    probability: float
+
+
+class SlotAnswer(msgspec.Struct, gc=False):
+    """What was drawn for one slot."""
+
+    id: str
+    action_id: str
+    propensity: float
+    ranking: list[Ranked]
+
+
+class DecideResponse(msgspec.Struct, omit_defaults=True, gc=False):
+    """The answer.
+
+    Attributes:
+        event_id: the decision's id.
+        action_id: the action drawn (of the first slot, when there are several).
+        propensity: the exact probability with which it was drawn.
+        ranking: the drawn action first, the others by probability.
+        policy_version: version in charge when it was drawn.
+        mode: the loop's mode.
+        slots: every slot's draw, for multi-slot requests.
+    """
+
+    event_id: str
+    action_id: str
+    propensity: float
+    ranking: list[Ranked]
+    policy_version: str
+    mode: str
+    slots: list[SlotAnswer] | None = None
+
+
+class Accepted(msgspec.Struct):
+    """How many reports are on disk now."""
+
+    accepted: int
+
+
+class Problem(msgspec.Struct, omit_defaults=True):
+    """RFC 9457 problem document."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    field: str | None = None
+    wanted: str | None = None
+    got: str | None = None
+
+
+_T = TypeVar("_T")
+
+
+def decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
+    """Return the decoded request.
+
+    Raises:
+        FieldError: it is no JSON, or a field is missing, unknown or of the wrong type.
+    """
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        path = _not_finite(body)
+        if path is not None:
+            raise FieldError(path, wanted="a finite number", got="NaN or infinity") from error
+        raise field_error(error) from error
+    except RecursionError as error:
+        raise FieldError("body", wanted="less nesting", got="too deep") from error
+
+
+def _not_finite(body: bytes) -> str | None:
+    """Return the path of the first NaN or infinity in a body that was refused, or None.
+
+    JSON has no NaN, so strict decoders only say "malformed"; many clients send it all the same.
+    """
+    try:
+        pending: list[tuple[str, Any]] = [("", json.loads(body))]
+    except (ValueError, RecursionError):
+        return None
+    while pending:
+        path, value = pending.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            return path or "body"
+        if isinstance(value, dict):
+            pending += [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
+        elif isinstance(value, list):
+            pending += [(f"{path}[{i}]", item) for i, item in enumerate(value)]
+    return None
+
+
+def field_error(error: Exception) -> FieldError:
+    """Return msgspec's complaint as an error that names the field."""
+    text, _, path = str(error).partition(" - at `$")
+    where = path.rstrip("`").lstrip(".")
+    for phrase, wanted in (("missing required field `", "this field"), ("contains unknown field `", "no such field")):
+        if phrase in text:
+            name = text.split("`")[1]
+            return FieldError(
+                f"{where}.{name}" if where else name, wanted=wanted, got="absent" if "mis" in phrase else "it"
+            )
+    return FieldError(where or "body", wanted="a value that fits" if where else "a JSON document that fits", got=text)
+
+
+def check_decide(request: DecideRequest) -> None:
+    """Refuse what the types cannot say.
+
+    Raises:
+        FieldError: naming the first field that does not fit.
+    """
+    if request.event_id is not None:
+        check_id("event_id", request.event_id)
+    if not 1 <= len(request.actions) <= MAX_ACTIONS:
+        raise FieldError("actions", wanted=f"1 to {MAX_ACTIONS} actions", got=len(request.actions))
+    ids = [action.id for action in request.actions]
+    for position, action_id in enumerate(ids):
+        if not 1 <= len(action_id) <= MAX_ID_CHARS:
+            check_id(f"actions[{position}].id", action_id)
+    known = set(ids)
+    if len(known) != len(ids):
+        twice = next(i for i, action_id in enumerate(ids) if action_id in ids[:i])
+        raise FieldError(f"actions[{twice}].id", wanted="an id not used before in this request", got=ids[twice])
+    for name in ("subject_id", "episode_id"):
+        value = getattr(request, name)
+        if value is not None:
+            check_id(name, value)
+    if request.step is not None and not 0 <= request.step < 1 << 31:
+        raise FieldError("step", wanted="0 to 2^31 - 1", got=request.step)
+    if len(request.excluded_actions) > MAX_ACTIONS:
+        raise FieldError("excluded_actions", wanted=f"at most {MAX_ACTIONS} ids", got=len(request.excluded_actions))
+    if request.slots is not None:
+        if not 1 <= len(request.slots) <= MAX_SLOTS:
+            raise FieldError("slots", wanted=f"1 to {MAX_SLOTS} slots", got=len(request.slots))
+        for position, slot in enumerate(request.slots):
+            check_id(f"slots[{position}].id", slot.id)
+        if len({slot.id for slot in request.slots}) != len(request.slots):
+            raise FieldError("slots", wanted="distinct slot ids", got=[slot.id for slot in request.slots])
+
+
+def check_id(field: str, value: str) -> None:
+    """Refuse an id that is empty, too long or holds control characters.
+
+    Raises:
+        FieldError: naming `field`.
+    """
+    if not 1 <= len(value) <= MAX_ID_CHARS or not value.isprintable():
+        raise FieldError(field, wanted=f"1 to {MAX_ID_CHARS} printable characters", got=value)
