@@ -293,6 +293,10 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
     loops = Loops(settings, registry)
     core = Core(settings, loops, Spool(log), registry, _feature_source(settings), clock)
     loops.start(after_refresh=lambda: metrics.observe(core))
+    for name in loops.names():
+        snapshot = loops.get(name)
+        if snapshot is not None and snapshot.loop.features.enabled:
+            core.features(snapshot)  # opened before the service is ready, so that no request waits for it
     return core
 
 
@@ -303,9 +307,11 @@ def _feature_source(settings: Settings) -> Callable[[Snapshot], OnlineFeatures |
         name = snapshot.loop.name
         found = opened.get(name)
         if found is None:
-            from pipelines.features import Features  # imports Feast, which takes seconds: only loops that use it pay
+            from pipelines.features.online import Features  # imports Feast: only loops that use it pay the seconds
 
-            found = opened[name] = Features(settings, snapshot.loop)
+            features = Features(settings, snapshot.loop)
+            features.open()
+            found = opened[name] = features
         return found
 
     return source
