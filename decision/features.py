@@ -18,6 +18,7 @@ MAX_FEATURES = 2_000
 MAX_NAME_CHARS = 256
 MAX_TEXT_CHARS = 1_024
 MAX_DEPTH = 4
+_EXACT = 1 << 53
 
 
 def flatten(value: Mapping[str, Any], *, field: str) -> Features:
@@ -39,8 +40,14 @@ def flatten(value: Mapping[str, Any], *, field: str) -> Features:
 
 def _walk(value: Mapping[str, Any], prefix: str, field: str, depth: int, out: Features) -> None:
     for key, item in value.items():
-        if type(item) is float and item - item == 0.0 and len(key) <= MAX_NAME_CHARS:  # the common case first
+        # The common cases first: this runs for every feature of every request.
+        kind = type(item)
+        if kind is float and item - item == 0.0 and len(key) <= MAX_NAME_CHARS:
             out[prefix + key] = item
+        elif kind is str and len(item) <= MAX_TEXT_CHARS and len(key) <= MAX_NAME_CHARS:
+            out[f"{prefix}{key}={item}"] = 1.0
+        elif kind is int and -_EXACT < item < _EXACT and len(key) <= MAX_NAME_CHARS:
+            out[prefix + key] = float(item)
         else:
             _put(item, prefix + key, f"{field}.{key}", depth, out)
 

@@ -14,6 +14,8 @@ def sizes(offsets: Ints) -> Ints:
 
 def spread(per_group: Floats, offsets: Ints) -> Floats:
     """Return [m] each group's value ([n]) repeated for its members."""
+    if offsets.size == 2:  # one decision, as on the request path
+        return np.full(int(offsets[1]), per_group[0])
     return np.repeat(per_group, np.diff(offsets))
 
 

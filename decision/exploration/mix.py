@@ -6,7 +6,7 @@ import numpy as np
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
-from decision.ragged import group_sum
+from decision.ragged import group_sum, spread
 
 TOLERANCE = 1e-9
 
@@ -19,8 +19,7 @@ def with_floor(pmf: Floats, offsets: Ints, share: float) -> Floats:
         offsets: [n + 1].
         share: of uniform draws, in [0, 1].
     """
-    k = np.diff(offsets)
-    return (1.0 - share) * pmf + np.repeat(share / k, k)
+    return (1.0 - share) * pmf + spread(share / np.diff(offsets), offsets)
 
 
 def mixture(pmf: Floats, other: Floats, weight: float | Floats) -> Floats:

@@ -33,7 +33,7 @@ def squarecb(scores: Floats, offsets: Ints, *, gamma: float | Floats) -> Floats:
     gap = spread(group_max(scores, offsets), offsets) - scores
     k = np.diff(offsets).astype(np.float64)
     best = gap <= 0.0
-    others = np.where(best, 0.0, 1.0 / (np.repeat(k, np.diff(offsets)) + per_action * gap))
+    others = np.where(best, 0.0, 1.0 / (spread(k, offsets) + per_action * gap))
     left = 1.0 - group_sum(others, offsets)
     tied = group_sum(best.astype(np.float64), offsets)
     return np.where(best, spread(left / tied, offsets), others)

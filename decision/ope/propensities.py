@@ -1,8 +1,8 @@
 """Can the logged propensities be believed? Checks that need the log alone.
 
 Draws are repeated from their seeds and compared one by one; choices are compared with the pmfs by a chi-square test on
-the rank of the chosen action (Pearson 1900); and the identity E[1/p] = E[K] is tested, which holds for every correct log
-with full support, whatever the policy.
+the rank of the chosen action (Pearson 1900); and the identity E[1/p] = E[K] is tested, which holds for every correct
+log with full support, whatever the policy.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,14 @@ import msgspec
 import numpy as np
 from vowpalwabbit import Workspace
 
-from decision.batch import Batch, Features, Floats, Interactions
+from decision.batch import Batch, Features, Floats, Interactions, Ints
 from decision.errors import FieldError
 
 MODEL_FILE = "model.vw"
 SETTINGS_FILE = "vw.json"
+MAX_HASHES = 200_000
+_FNV_PRIME = 16_777_619  # VW's hash of a pair of features: (first * prime) ^ second
+_CONSTANT = 11_650_396  # VW's index of the constant
 _ESCAPE = str.maketrans({"%": "%25", " ": "%20", ":": "%3A", "|": "%7C", "\n": "%0A", "\r": "%0D", "\t": "%09"})
 
 
@@ -59,6 +64,8 @@ class VwOracle:
             raise FieldError("high", wanted=f"above low = {self.settings.low}", got=self.settings.high)
         self._workspace: Any = None
         self._fits = 0
+        self._weights: Floats | None = None
+        self._hashes: dict[str, dict[str, int]] = {}
 
     def fit(self, interactions: Interactions) -> None:
         """Learn from `interactions`; called again, resume from the present state."""
@@ -80,22 +87,63 @@ class VwOracle:
                 context, flat, label = rows[i]
                 learn(f"{label} |C {_text(context)}|A {_text(batch.actions[flat])}")
         self._fits += 1
+        self._weights = None
 
     def predict(self, batch: Batch) -> Floats:
-        """Return [m] expected rewards, flat in the order offered; the middle of the range before any fit."""
+        """Return [m] expected rewards, flat in the order offered; the middle of the range before any fit.
+
+        Computed from VW's weights rather than by VW: its predictor wants the context once per action as text, ten times
+        the cost. Equal to VW's own predictions up to single-precision rounding.
+        """
         low, span = self.settings.low, self.settings.high - self.settings.low
-        out = np.full(len(batch.actions), 0.5)
-        if self._workspace is not None:
-            predict = self._workspace.predict
-            offsets = batch.offsets.tolist()
-            row = 0
-            for i, context in enumerate(batch.contexts):
-                head = f"|C {_text(context)}|A "
-                for j in range(offsets[i], offsets[i + 1]):
-                    out[row] = predict(head + _text(batch.actions[j]))
-                    row += 1
-            np.clip(out, 0.0, 1.0, out=out)
-        return low + span * out
+        if self._workspace is None:
+            return np.full(len(batch.actions), low + 0.5 * span)
+        weights = self._all_weights()
+        mask = np.int64(weights.size - 1)
+        out = np.empty(len(batch.actions))
+        offsets = batch.offsets.tolist()
+        constant = float(weights[_CONSTANT & int(mask)])
+        for i, context in enumerate(batch.contexts):
+            start, stop = offsets[i], offsets[i + 1]
+            c_index, c_value = self._indices("C", [context])
+            rows = batch.actions[start:stop]
+            a_index, a_value = self._indices("A", rows)
+            terms = weights[a_index]
+            if self.settings.interactions and c_index.size:
+                crossed = (c_index[:, None] * _FNV_PRIME) ^ a_index
+                crossed &= mask
+                terms = terms + c_value @ weights[crossed]
+            terms *= a_value
+            ends = np.fromiter(accumulate(map(len, rows)), np.int64, stop - start)
+            sums = np.append(0.0, np.cumsum(terms))
+            begins = np.append(0, ends[:-1])
+            out[start:stop] = constant + float(weights[c_index] @ c_value) + (sums[ends] - sums[begins])
+        if self.settings.logistic:
+            out = 1.0 / (1.0 + np.exp(-np.clip(out, -50.0, 50.0)))
+        return low + span * np.clip(out, 0.0, 1.0)
+
+    def _all_weights(self) -> Floats:
+        if self._weights is None:
+            get = self._workspace.get_weight
+            self._weights = np.fromiter((get(i) for i in range(1 << self.settings.bits)), np.float64)
+        return self._weights
+
+    def _indices(self, space: str, rows: Sequence[Features]) -> tuple[Ints, Floats]:
+        """Return the weight index and value of every feature of `rows`, one row after another."""
+        known = self._hashes.setdefault(space, {})
+        if len(known) > MAX_HASHES:
+            known.clear()
+        index: list[int] = []
+        value: list[float] = []
+        for row in rows:
+            for name, number in row.items():
+                place = known.get(name)
+                if place is None:
+                    workspace = self._workspace
+                    place = known[name] = int(workspace.hash_feature(_name(name), workspace.hash_space(space)))
+                index.append(place)
+                value.append(number)
+        return np.array(index, dtype=np.int64), np.array(value, dtype=np.float64)
 
     def save(self) -> dict[str, bytes]:
         """Return VW's own model file and the settings."""
@@ -162,11 +210,10 @@ def _labels(scaled: Floats, logistic: bool) -> list[str]:
 
 
 def _text(features: Features) -> str:
-    """Return features as VW text; names are escaped so that no two collide and none can break the line."""
-    return "".join(
-        [
-            (name if name.isalnum() else name.translate(_ESCAPE)) + f":{value:.9g} "
-            for name, value in features.items()
-            if value != 0.0
-        ]
-    )
+    """Return features as VW text."""
+    return "".join([f"{_name(name)}:{value:.9g} " for name, value in features.items() if value != 0.0])
+
+
+def _name(name: str) -> str:
+    """Return a feature's name as VW reads it: escaped so that no two collide and none can break the line."""
+    return name if name.isalnum() else name.translate(_ESCAPE)

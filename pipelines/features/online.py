@@ -1,13 +1,15 @@
 """Features on the request path: what Feast holds for a subject now, in microseconds, and never an exception.
 
 Values come through Feast's own reader of its online store. A bounded cache in front of it is emptied whenever another
-connection committed to the store (SQLite's ``data_version``), so the next decision after a push sees the push.
+connection committed to the store (SQLite's ``data_version``, looked at every five milliseconds), so a decision that
+comes later than that after a push sees the push.
 """
 
 from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from typing import Any
 
 from pipelines.features.store import SUBJECT, Store
@@ -15,6 +17,7 @@ from pipelines.settings import LoopSettings, Settings
 
 _log = logging.getLogger("decision.features")
 MAX_CACHED = 50_000
+LOOK_S = 0.005
 
 
 class Features:
@@ -30,6 +33,8 @@ class Features:
 
     def __init__(self, settings: Settings, loop: LoopSettings) -> None:
         self.store = Store(settings, loop)
+        self._settings = settings
+        self._next_look = 0.0
         self.failures = 0
         self._cache: dict[str, dict[str, Any]] = {}
         self._seen = -1
@@ -52,13 +57,10 @@ class Features:
             if self._views is None or self._watch is None:
                 self.open()
             assert self._watch is not None  # noqa: S101 - opened just now
-            version = self._watch.execute("PRAGMA data_version").fetchone()[0]
-            if version != self._seen:
-                if self._uploaded() != self._mtime:
-                    self.store = Store(self._reopened_settings(), self.store.loop)
-                    self.open()
-                self._cache.clear()
-                self._seen = version
+            now = time.monotonic()
+            if now >= self._next_look:
+                self._next_look = now + LOOK_S
+                self._look()
             found = self._cache.get(subject_id)
             if found is None:
                 found = self._read(subject_id)
@@ -71,6 +73,17 @@ class Features:
             if self.failures == 1:
                 _log.warning("features of loop %s: %s", self.store.loop.name, error)
             return {}
+
+    def _look(self) -> None:
+        """Empty the cache if the store changed since the last look."""
+        assert self._watch is not None  # noqa: S101 - opened by the caller
+        version = self._watch.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._seen:
+            if self._uploaded() != self._mtime:
+                self.store = Store(self._settings, self.store.loop)
+                self.open()
+            self._cache.clear()
+            self._seen = version
 
     def _read(self, subject_id: str) -> dict[str, Any]:
         from feast.protos.feast.types.EntityKey_pb2 import EntityKey
@@ -90,6 +103,3 @@ class Features:
 
     def _uploaded(self) -> float:
         return self.store.subjects.stat().st_mtime if self.store.subjects.exists() else 0.0
-
-    def _reopened_settings(self) -> Settings:
-        return Settings(home=str(self.store.root.parent))

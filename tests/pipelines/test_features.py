@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from decision.errors import FieldError
 from decision.records import SCHEMA_VERSION, Decision, Outcome, encode
-from pipelines.features.online import Features
+from pipelines.features.online import LOOK_S, Features
 from pipelines.features.store import Store
 from pipelines.features.stream import push
 from pipelines.ingest import ingest
@@ -121,6 +122,7 @@ def test_a_push_is_seen_by_the_next_look_up_of_a_running_service(world: World, t
     assert serving.online("u") == {}
     own.outcome("x", 1.0, 1)
     own.push(2)
+    time.sleep(2 * LOOK_S)
     assert serving.online("u") == {"outcomes": 1.0, "mean_reward": 1.0}
 
 

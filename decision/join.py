@@ -1,0 +1,189 @@
+"""The join: which outcomes belong to which decision, and what each decision's reward is at a given time.
+
+A decision is mature when its reward window is over. Then it is *joined* (an outcome of the reward's name came inside
+the window), *expired* (none came: the default reward) or *dropped* with a reason; before, it is *pending*. Everything
+follows from the rows and the time passed in, so joining again gives the same rows.
+
+A window is closed on both sides and begins `SKEW_US` before the decision: the clocks of the machine that decided and
+of the one that saw the outcome may differ by a little, and feedback may be instant. Earlier outcomes never count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decision.batch import Floats, Ints
+from decision.reward import Aggregation, aggregate_groups
+
+SKEW_US = 1_000_000
+ACTIVATION = "activation"
+"""Name of the outcome that makes a deferred decision count."""
+
+State = Literal["pending", "joined", "expired", "dropped"]
+PENDING, JOINED, EXPIRED, DROPPED = range(4)
+STATES: tuple[State, ...] = ("pending", "joined", "expired", "dropped")
+NOT_ACTIVATED = "not_activated"
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardRule:
+    """How the outcomes of a decision become its reward.
+
+    Attributes:
+        outcome: name of the outcomes that are aggregated.
+        window_us: length of the window in microseconds, above 0.
+        default: reward without an outcome.
+        aggregation: how several become one number.
+        minimum: smallest reward; smaller ones are clipped to it.
+        maximum: largest reward; larger ones are clipped to it.
+        late: count outcomes after the window too; a decision is still mature when the window is over.
+    """
+
+    outcome: str
+    window_us: int
+    default: float
+    aggregation: Aggregation
+    minimum: float
+    maximum: float
+    late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRows:
+    """n decisions.
+
+    Attributes:
+        ts: [n] when each was made, microseconds since 1970.
+        deferred: [n] those that count only once activated.
+        until: [n] outcomes at this offset of their log partition and beyond do not count.
+    """
+
+    ts: Ints
+    deferred: Bools
+    until: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRows:
+    """m outcomes, in any order.
+
+    Attributes:
+        decision: [m] row of the decision each belongs to, -1 for an orphan.
+        name: [m] names.
+        value: [m] finite.
+        ts: [m] when each happened, microseconds since 1970.
+        offset: [m] position in the log partition; distinct for the outcomes of one decision.
+        identities: [m] what each is known by: two outcomes of one decision that share an identity are one report
+            that arrived twice.
+    """
+
+    decision: Ints
+    name: Sequence[str]
+    value: Floats
+    ts: Ints
+    offset: Ints
+    identities: Sequence[tuple[Hashable, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of n decisions.
+
+    Attributes:
+        state: [n] int8, index into `STATES`.
+        reward: [n] the reward; NaN for pending and dropped decisions.
+        clipped: [n] rewards that were outside [minimum, maximum].
+        counted: flat rows of the outcomes inside the windows, whatever their name, by decision, time and offset.
+        offsets: [n + 1] decision i has ``counted[offsets[i]:offsets[i + 1]]``.
+        repeats: outcomes left out because they had arrived before.
+        early: outcomes left out because they lie before their decision.
+    """
+
+    state: NDArray[np.int8]
+    reward: Floats
+    clipped: Bools
+    counted: Ints
+    offsets: Ints
+    repeats: int
+    early: int
+
+
+def match(decisions: Sequence[Hashable], outcomes: Sequence[Hashable]) -> Ints:
+    """Return [m] the row of the decision with each outcome's key, -1 where there is none.
+
+    Args:
+        decisions: [n] keys; of rows with the same key the first is meant.
+        outcomes: [m] keys.
+    """
+    rows: dict[Hashable, int] = {}
+    for row, key in enumerate(decisions):
+        rows.setdefault(key, row)
+    return np.fromiter((rows.get(key, -1) for key in outcomes), dtype=np.int64, count=len(outcomes))
+
+
+def settle(decisions: DecisionRows, outcomes: OutcomeRows, *, rule: RewardRule, now_us: int) -> Settled:
+    """Return the state and reward of each decision at `now_us`.
+
+    Args:
+        decisions: [n] of them.
+        outcomes: [m] outcomes of any of them.
+        rule: the reward's definition.
+        now_us: the time, microseconds since 1970.
+    """
+    n = len(decisions.ts)
+    first = _first_reports(outcomes)
+    rows = np.flatnonzero(first & (outcomes.decision >= 0))
+    owner = outcomes.decision[rows]
+    after = outcomes.ts[rows] - decisions.ts[owner]
+    early = after < -SKEW_US
+    inside = ~early & (outcomes.offset[rows] < decisions.until[owner])
+    if not rule.late:
+        inside &= after <= rule.window_us
+    counted = rows[inside]
+    counted = counted[np.lexsort((outcomes.offset[counted], outcomes.ts[counted], outcomes.decision[counted]))]
+    owner = outcomes.decision[counted]
+    names = np.array([outcomes.name[i] for i in counted.tolist()], dtype=object)
+
+    is_reward = names == rule.outcome
+    raw = aggregate_groups(
+        outcomes.value[counted][is_reward], outcomes.ts[counted][is_reward], owner[is_reward], n, rule.aggregation
+    )
+    has_reward = ~np.isnan(raw)
+    reward = np.where(has_reward, np.clip(raw, rule.minimum, rule.maximum), rule.default)
+    activated = np.zeros(n, dtype=np.bool_)
+    activated[owner[names == ACTIVATION]] = True
+
+    state = np.where(has_reward, JOINED, EXPIRED).astype(np.int8)
+    state[decisions.deferred & ~activated] = DROPPED
+    state[decisions.ts + rule.window_us > now_us] = PENDING
+    settled = (state == JOINED) | (state == EXPIRED)
+    return Settled(
+        state=state,
+        reward=np.where(settled, reward, np.nan),
+        clipped=settled & has_reward & (reward != raw),
+        counted=counted,
+        offsets=np.searchsorted(owner, np.arange(n + 1)).astype(np.int64),
+        repeats=int(np.count_nonzero(~first)),
+        early=int(np.count_nonzero(early)),
+    )
+
+
+def _first_reports(outcomes: OutcomeRows) -> Bools:
+    first = np.ones(len(outcomes.decision), dtype=np.bool_)
+    seen: set[tuple[int, Hashable]] = set()
+    for row in np.argsort(outcomes.offset, kind="stable").tolist():
+        identities = outcomes.identities[row]
+        if identities:
+            owner = int(outcomes.decision[row])
+            keys = [(owner, identity) for identity in identities]
+            if owner >= 0 and not seen.isdisjoint(keys):
+                first[row] = False
+            seen.update(keys)
+    return first

@@ -1,0 +1,1 @@
+"""The event log: one interface, on Kafka and on a local file."""

@@ -1,0 +1,206 @@
+"""A SQLite file that several processes append to: durable commits, fair turns, errors in the log's own words.
+
+Write-ahead logging lets readers go on while one writer commits, and ``synchronous=FULL`` makes a commit return after
+its fsync. Writers queue on a file lock first: SQLite's own waiting sleeps and retries, which costs tens of
+milliseconds when two processes write all the time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipelines.log.protocol import LogCorrupt, LogError, LogUnavailable
+
+_CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_MISMATCH}
+
+
+class SqliteFile:
+    """Connections to one file: one for writing, a pool for reading. Open it after a fork, not before.
+
+    Args:
+        path: the file; its folder is created.
+        application_id: number that marks files of this kind.
+        version: version of the schema.
+        schema: statements that create it.
+        busy_s: how long to wait for a foreign writer, in seconds.
+        max_bytes: the file grows no larger than this; None for no limit.
+
+    Raises:
+        LogCorrupt: the file is damaged, of another kind, or written by newer code.
+        LogUnavailable: the disk does not answer.
+    """
+
+    def __init__(
+        self, path: Path, *, application_id: int, version: int, schema: str, busy_s: float, max_bytes: int | None
+    ) -> None:
+        self.path = path
+        self.generation = 0
+        """Counts the writing connections opened; what was cached about an earlier one is void."""
+        self._application_id = application_id
+        self._version = version
+        self._busy_s = busy_s
+        self._max_bytes = max_bytes
+        self._turn = threading.Lock()
+        self._writer: sqlite3.Connection | None = None
+        self._readers: list[sqlite3.Connection] = []
+        self._closed = False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock_file = os.open(f"{path}-writers", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise LogUnavailable(f"{path}: {error.strerror}") from error
+        try:
+            with self._one_writer():
+                self._check_kind(schema)
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection of an exclusive write transaction, durable once the block is left; errors roll back.
+
+        Raises:
+            LogUnavailable: the disk is full, busy or failing; nothing was acknowledged.
+            LogCorrupt: the file is damaged.
+        """
+        with self._one_writer():
+            try:
+                writer = self._writer or self._open_writer()
+                writer.execute("BEGIN IMMEDIATE")
+                yield writer
+                writer.execute("COMMIT")
+            except BaseException as error:
+                self._give_up_writer()
+                if isinstance(error, sqlite3.Error):
+                    raise self._translate(error) from error
+                raise
+
+    @contextmanager
+    def reader(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection for reading what is committed.
+
+        Raises:
+            LogUnavailable: the disk is failing.
+            LogCorrupt: the file is damaged.
+        """
+        try:
+            connection = self._readers.pop()
+        except IndexError:
+            connection = None
+        try:
+            if connection is None:
+                connection = self._connect()
+                connection.execute("PRAGMA query_only = ON")
+            yield connection
+        except sqlite3.Error as error:
+            if connection is not None:
+                connection.close()
+            raise self._translate(error) from error
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            raise
+        if self._closed:
+            connection.close()
+        else:
+            self._readers.append(connection)
+
+    def checkpoint(self) -> None:
+        """Move everything from the write-ahead log to the file and empty the former."""
+        with self._one_writer():
+            try:
+                (self._writer or self._open_writer()).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            except sqlite3.Error as error:
+                self._give_up_writer()
+                raise self._translate(error) from error
+
+    def close(self) -> None:
+        """Close every connection; the last process to close also empties the write-ahead log."""
+        with self._turn:
+            if self._closed:
+                return
+            self._closed = True
+            while self._readers:
+                self._readers.pop().close()
+            self._give_up_writer()
+            os.close(self._lock_file)
+
+    @contextmanager
+    def _one_writer(self) -> Iterator[None]:
+        with self._turn:
+            if self._closed:
+                raise LogError(f"{self.path}: wanted an open log, got a closed one")
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=self._busy_s, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
+        connection.execute("PRAGMA mmap_size = 0")  # a truncated file is then an error, not a SIGBUS
+        return connection
+
+    def _open_writer(self) -> sqlite3.Connection:
+        writer = self._connect()
+        try:
+            writer.execute("PRAGMA journal_mode = WAL")
+            writer.execute("PRAGMA synchronous = FULL")
+            writer.execute("PRAGMA wal_autocheckpoint = 1000")  # pages; more make one request wait longer for them
+            writer.execute("PRAGMA journal_size_limit = 67108864")
+            writer.execute("PRAGMA secure_delete = FAST")
+            writer.execute("PRAGMA cache_size = -32768")
+            if self._max_bytes is not None:
+                page = writer.execute("PRAGMA page_size").fetchone()[0]
+                writer.execute(f"PRAGMA max_page_count = {max(1, self._max_bytes // page)}")
+        except BaseException:
+            writer.close()
+            raise
+        self._writer = writer
+        self.generation += 1
+        return writer
+
+    def _give_up_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with suppress(sqlite3.Error):
+                if writer.in_transaction:
+                    writer.execute("ROLLBACK")
+            with suppress(sqlite3.Error):
+                writer.close()
+
+    def _check_kind(self, schema: str) -> None:
+        try:
+            writer = self._open_writer()
+            kind = writer.execute("PRAGMA application_id").fetchone()[0]
+            version = writer.execute("PRAGMA user_version").fetchone()[0]
+            tables = writer.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            if tables == 0:
+                writer.executescript(
+                    f"BEGIN IMMEDIATE; {schema}; PRAGMA application_id = {self._application_id};"
+                    f" PRAGMA user_version = {self._version}; COMMIT"
+                )
+            elif kind != self._application_id:
+                raise LogCorrupt(f"{self.path}: wanted an event log, got another SQLite file")
+            elif version > self._version:
+                raise LogCorrupt(
+                    f"{self.path}: wanted schema {self._version} or older, got {version}: newer code wrote it"
+                )
+        except sqlite3.Error as error:
+            self._give_up_writer()
+            raise self._translate(error) from error
+
+    def _translate(self, error: sqlite3.Error) -> LogError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _CORRUPT:
+            return LogCorrupt(f"{self.path}: wanted an intact event log, got: {error}")
+        return LogUnavailable(f"{self.path}: {error}")

@@ -1,0 +1,167 @@
+"""From spool to Kafka while the forwarder and the broker are killed: all of it, in order, nothing lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.forward import lags
+from pipelines.log.kafka import KafkaLog
+from pipelines.log.local import LocalLog
+from pipelines.log.protocol import TOPICS
+from serving.spool import Spool
+from tests.contracts.event_log import read_all
+from tests.kafka_broker import lost_sockets, own_broker
+
+pytestmark = pytest.mark.connected
+
+PARTITIONS = 3
+FORWARDER = """
+from pipelines.forward import run_forwarder
+from pipelines.settings import load_settings
+told = []
+def tell(done):
+    if done.messages and not told:
+        told.append(print("forwarding", flush=True))
+print("ready", flush=True)
+run_forwarder(load_settings(), on_pass=tell)
+"""
+
+
+class Load:
+    """A service under load: decisions, and several outcomes per decision, through a spool."""
+
+    def __init__(self, log: LocalLog, per_second: float) -> None:
+        self.acknowledged: dict[str, list[tuple[bytes, bytes]]] = {topic: [] for topic in TOPICS}
+        self._spool = Spool(log)
+        self._pause_s = 20 / per_second
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._spool.close()
+
+    def _run(self) -> None:
+        n = 0
+        while not self._stop.is_set():
+            futures = []
+            for _ in range(20):
+                n += 1
+                decision, outcome = (b"e%d" % n, b"decision %d" % n), (b"e%d" % (n % 40), b"outcome %d" % n)
+                futures += [
+                    (self._spool.submit(key, [(topic, value, ())], unique=topic == "decisions"), topic, key, value)
+                    for topic, (key, value) in zip(TOPICS, (decision, outcome), strict=True)
+                ]
+            for future, topic, key, value in futures:
+                future.result(30)
+                self.acknowledged[topic].append((key, value))
+            self._stop.wait(self._pause_s)
+
+
+def start_forwarder(home: Path, bootstrap: str) -> subprocess.Popen[bytes]:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("DECISION_")},
+        "DECISION_HOME": str(home),
+        "DECISION_LOG": f"kafka://{bootstrap}",
+        "DECISION_PARTITIONS": str(PARTITIONS),
+    }
+    process = subprocess.Popen([sys.executable, "-c", FORWARDER], env=environment, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+
+
+def await_no_lag(source: LocalLog) -> None:
+    deadline = time.monotonic() + 60
+    while not lags(source) or any(lag for by_partition in lags(source).values() for lag in by_partition.values()):
+        assert time.monotonic() < deadline, lags(source)
+        time.sleep(0.1)
+
+
+def check_all_arrived_in_order(load: Load, source: LocalLog, bootstrap: str) -> None:
+    target = KafkaLog([bootstrap])
+    for topic in TOPICS:
+        arrived: dict[bytes, list[bytes]] = {}
+        for partition in range(PARTITIONS):
+            offsets: dict[int, None] = {}
+            for message in read_all(target, topic, partition):
+                headers = dict(message.headers)
+                assert headers["spool"] == source.identity().encode()
+                offset = int(headers["spool_offset"])
+                if offset not in offsets:
+                    arrived.setdefault(message.key, []).append(message.value)
+                offsets[offset] = None
+            assert list(offsets) == list(range(source.watermarks(topic, partition)[1]))
+        wanted: dict[bytes, list[bytes]] = {}
+        for key, value in load.acknowledged[topic]:
+            wanted.setdefault(key, []).append(value)
+        assert arrived == wanted
+    target.close()
+
+
+@pytest.fixture
+def source(tmp_path: Path):
+    log = LocalLog(tmp_path / "log.db")
+    for topic in TOPICS:
+        log.create(topic, PARTITIONS)
+    yield log
+    log.close()
+
+
+def test_forwarder_killed_at_random_moments_loses_nothing_and_keeps_the_order(source: LocalLog, tmp_path: Path) -> None:
+    rng = random.Random(42)
+    with lost_sockets(), own_broker() as broker:
+        with Load(source, per_second=1500) as load:
+            process = start_forwarder(tmp_path, broker.bootstrap)
+            for n in range(20):
+                if n % 2:  # while it starts and connects, or in the midst of forwarding
+                    assert process.stdout is not None
+                    assert process.stdout.readline() == b"forwarding\n"
+                time.sleep(rng.uniform(0.0, 0.4))
+                kill(process)
+                process = start_forwarder(tmp_path, broker.bootstrap)
+        try:
+            await_no_lag(source)
+        finally:
+            kill(process)
+        assert len(load.acknowledged["outcomes"]) > 2000
+        check_all_arrived_in_order(load, source, broker.bootstrap)
+
+
+def test_broker_killed_under_load_is_caught_up_with_once_it_is_back(source: LocalLog, tmp_path: Path) -> None:
+    with lost_sockets(), own_broker() as broker:
+        process = start_forwarder(tmp_path, broker.bootstrap)
+        try:
+            with Load(source, per_second=1500) as load:
+                assert process.stdout is not None
+                assert process.stdout.readline() == b"forwarding\n"
+                time.sleep(0.5)
+                broker.kill()
+                before = len(load.acknowledged["decisions"])
+                time.sleep(1.0)
+                assert len(load.acknowledged["decisions"]) > before  # the service does not notice
+                broker.start()
+            await_no_lag(source)
+            assert process.poll() is None
+        finally:
+            kill(process)
+        check_all_arrived_in_order(load, source, broker.bootstrap)

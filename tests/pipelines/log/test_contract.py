@@ -1,0 +1,36 @@
+"""Both adapters keep the contract of an event log, Kafka's against a real broker."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.log.protocol import EventLog, open_log
+from tests.contracts.event_log import CHECKS
+from tests.kafka_broker import shared_broker
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(params=["local", pytest.param("kafka", marks=pytest.mark.connected)])
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], EventLog]]:
+    url = f"local:{tmp_path / 'log.db'}" if request.param == "local" else f"kafka://{shared_broker()}"
+    logging.getLogger("pipelines.log").setLevel(logging.ERROR)
+    opened: list[EventLog] = []
+
+    def open_one() -> EventLog:
+        opened.append(open_log(url))
+        return opened[-1]
+
+    yield open_one
+    for log in opened:
+        log.close()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_event_log(check: Callable[[Callable[[], EventLog], str], None], opener: Callable[[], EventLog]) -> None:
+    check(opener, f"contract-{next(_numbers)}")

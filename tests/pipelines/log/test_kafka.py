@@ -1,0 +1,245 @@
+"""Kafka beyond the common contract: addresses and secrets, absent and dying brokers, groups, the launcher."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from decision.errors import FieldError
+from pipelines.kafka_server import KafkaServerError, kafka_server, missing_parts
+from pipelines.log.kafka import KafkaLog
+from pipelines.log.kafka_group import KafkaGroupReader
+from pipelines.log.kafka_options import parse_address
+from pipelines.log.protocol import LogUnavailable, Message, OffsetOutOfRange, open_log
+from tests.contracts.event_log import read_all
+from tests.kafka_broker import lost_sockets, own_broker, shared_broker
+from tests.parts import require
+
+
+def test_address_gives_servers_and_options(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("pass word\n")
+    servers, arguments = parse_address(
+        "kafka://b1:9092,[::1]:9093?security_protocol=SASL_SSL&sasl_mechanism=PLAIN&sasl_plain_username=me"
+        f"&sasl_plain_password_file={tmp_path / 'secret'}&ssl_check_hostname=false"
+        "&replication_factor=3&compression=zstd"
+    )
+    assert servers == ["b1:9092", "[::1]:9093"]
+    assert arguments == {
+        "client": {
+            "security_protocol": "SASL_SSL",
+            "sasl_mechanism": "PLAIN",
+            "sasl_plain_username": "me",
+            "sasl_plain_password": "pass word",
+            "ssl_check_hostname": False,
+        },
+        "replication_factor": 3,
+        "compression": "zstd",
+    }
+    assert "pass word" not in repr(arguments)
+    log = open_log("kafka://b1:9092?sasl_plain_password=Xy7")
+    assert "Xy7" not in repr(log) + repr(vars(log))
+    log.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "field"),
+    [
+        ("kafka://", "log"),
+        ("kafka://host", "log"),
+        ("kafka://me:word@host:9092", "log"),
+        ("kafka://h:1?acks=0", "acks"),
+        ("kafka://h:1?replication_factor=no", "replication_factor"),
+        ("kafka://h:1?ssl_check_hostname=maybe", "ssl_check_hostname"),
+        ("kafka://h:1?security_protocol=NONE", "security_protocol"),
+        ("kafka://h:1?sasl_plain_password_file=/does/not/exist", "sasl_plain_password_file"),
+        ("redis://h:1", "log"),
+        ("local:", "log"),
+    ],
+)
+def test_address_that_does_not_fit_is_named_without_its_secrets(url: str, field: str) -> None:
+    with pytest.raises(FieldError, match=field) as caught:
+        open_log(url)
+    assert "word" not in str(caught.value).replace("password", "")
+
+
+def test_absent_broker_is_unavailable_at_once_and_leaves_no_threads() -> None:
+    with socket.socket() as silent:  # takes connections and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        before = threading.active_count()
+        with lost_sockets():
+            for port in (1, silent.getsockname()[1]):
+                log = KafkaLog([f"127.0.0.1:{port}"], connect_timeout_s=0.3)
+                for _ in range(3):
+                    with pytest.raises(LogUnavailable):
+                        log.identity()
+                    with pytest.raises(LogUnavailable):
+                        log.append("t", b"k", b"v")
+                    with pytest.raises(LogUnavailable):
+                        log.read("t", 0, 0)
+                log.close()
+        assert threading.active_count() == before
+
+
+@pytest.mark.connected
+def test_topics_that_a_power_cut_could_lose_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    log = KafkaLog(shared_broker().split(","))
+    with caplog.at_level(logging.WARNING, logger="pipelines.log"):
+        log.create("few-copies", 1)
+    assert any("few-copies has 1 copies and min.insync.replicas=1" in message for message in caplog.messages)
+    log.close()
+
+
+@pytest.mark.connected
+def test_group_members_share_partitions_and_go_on_from_positions_given_from_outside() -> None:
+    bootstrap = shared_broker()
+    log = KafkaLog([bootstrap])
+    for topic in ("group-a", "group-b"):
+        log.create(topic, 4)
+        log.append_many(topic, [(b"k%d" % n, b"%d" % n, ()) for n in range(200)])
+    positions: dict[tuple[str, int], int] = {}
+    start = {("group-a", p): 3 for p in range(4)}
+    collected: dict[tuple[str, int], list[int]] = {}
+    lock, stop = threading.Lock(), threading.Event()
+    revoked: list[tuple[str, int]] = []
+    assignments: dict[str, set[tuple[str, int]]] = {}
+
+    def take(found: list[Message]) -> None:
+        with lock:  # what ingestion does in one commit: rows and positions
+            for m in found:
+                if m.offset >= positions.get((m.topic, m.partition), -1):
+                    collected.setdefault((m.topic, m.partition), []).append(m.offset)
+                    positions[m.topic, m.partition] = m.offset + 1
+
+    def run(name: str) -> None:
+        reader = KafkaGroupReader(
+            [bootstrap],
+            "sharing",
+            ["group-a", "group-b"],
+            position=lambda topic, partition: positions.get((topic, partition), start.get((topic, partition))),
+            on_revoked=revoked.extend,
+            session_timeout_s=3,
+        )
+        while not stop.is_set():
+            take(reader.poll(max_messages=10, wait_s=0.2))
+            assignments[name] = reader.assignment()
+        reader.close()
+
+    def until(condition) -> None:
+        deadline = time.monotonic() + 40
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    first, second = (threading.Thread(target=run, args=(name,)) for name in ("first", "second"))
+    first.start()
+    until(lambda: sum(map(len, collected.values())) >= 400 - 12)
+    second.start()
+    until(lambda: len(assignments.get("second", ())) == 4 and len(assignments["first"]) == 4)
+    for topic in ("group-a", "group-b"):
+        log.append_many(topic, [(b"k%d" % n, b"more", ()) for n in range(100)])
+    until(lambda: sum(map(len, collected.values())) >= 600 - 12)
+    stop.set()
+    first.join(20)
+    second.join(20)
+    assert not assignments["first"] & assignments["second"]
+    for member in assignments.values():  # topics of equal partition counts are assigned alike
+        assert {p for topic, p in member if topic == "group-a"} == {p for topic, p in member if topic == "group-b"}
+    assert revoked
+    for (topic, partition), offsets in collected.items():
+        assert offsets == list(range(3 if topic == "group-a" else 0, log.watermarks(topic, partition)[1]))
+    log.close()
+
+
+@pytest.mark.connected
+def test_group_position_that_is_not_kept_is_an_error() -> None:
+    bootstrap = shared_broker()
+    log = KafkaLog([bootstrap])
+    log.create("gone", 1)
+    log.append("gone", b"k", b"v")
+    reader = KafkaGroupReader([bootstrap], "late", ["gone"], position=lambda *_: 77, session_timeout_s=3)
+    with pytest.raises(OffsetOutOfRange) as caught:
+        reader.poll(wait_s=20)
+    assert (caught.value.low, caught.value.high) == (0, 1)
+    reader.close()
+    log.close()
+
+
+@pytest.mark.connected
+def test_broker_killed_while_appending_loses_nothing_acknowledged_and_keeps_the_order() -> None:
+    rng = random.Random(11)
+    acknowledged: dict[tuple[int, int], bytes] = {}
+    with lost_sockets(), own_broker() as broker:
+        log = KafkaLog([broker.bootstrap], append_timeout_s=2.0, connect_timeout_s=2.0)
+        log.create("t", 2)
+        stop, sent = threading.Event(), [0]
+
+        def run() -> None:
+            while not stop.is_set():
+                batch = [(b"k%d" % (n % 50), b"%d" % n, ()) for n in range(sent[0], sent[0] + 200)]
+                while not stop.is_set():
+                    try:
+                        positions = log.append_many("t", batch)
+                    except LogUnavailable:  # everything again, in order, as the forwarder does
+                        continue
+                    acknowledged.update(zip(positions, [value for _, value, _ in batch], strict=True))
+                    sent[0] += len(batch)
+                    break
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        time.sleep(rng.uniform(0.5, 1.5))
+        broker.kill()
+        time.sleep(2.5)  # longer than an append may take, so that some are given up and sent again
+        broker.start()
+        before, deadline = sent[0], time.monotonic() + 30
+        while sent[0] < before + 400:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        stop.set()
+        thread.join(30)
+        assert not thread.is_alive()
+        for partition in (0, 1):
+            messages = read_all(log, "t", partition)
+            for message in messages:
+                value = acknowledged.get((partition, message.offset))
+                assert value in (None, message.value)
+            assert {o for p, o in acknowledged if p == partition} <= {m.offset for m in messages}
+            first_seen = list(dict.fromkeys(int(m.value) for m in messages))
+            assert first_seen == sorted(first_seen)
+        log.close()
+
+
+@pytest.mark.connected
+def test_launcher_runs_a_broker_in_the_foreground_until_it_is_interrupted(tmp_path: Path) -> None:
+    require(not missing_parts(), f"a Kafka broker: {missing_parts()}")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "pipelines.kafka_server", "--port", str(port), "--folder", str(tmp_path / "k")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"127.0.0.1:{port}\n"
+    log = KafkaLog([f"127.0.0.1:{port}"])
+    log.create("t", 1)
+    assert log.append("t", b"k", b"v") == (0, 0)
+    log.close()
+    with pytest.raises(KafkaServerError, match="taken"), kafka_server(tmp_path / "second", port=port):
+        pass
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert f"DECISION_LOG=kafka://127.0.0.1:{port}" in errors
+    with kafka_server(tmp_path / "k") as bootstrap:  # the same data, on another port
+        log = KafkaLog([bootstrap])
+        assert [m.value for m in log.read("t", 0, 0)] == [b"v"]
+        log.close()

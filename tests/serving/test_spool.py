@@ -1,0 +1,286 @@
+"""The spool: what is acknowledged is on disk, once, whatever is killed, full or asked twice."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from decision.errors import FieldError
+from pipelines.log.local import LocalLog, Stored
+from pipelines.log.protocol import LogUnavailable, UnknownTopic
+from serving.spool import Spool, SpoolClosed, SpoolFull
+from tests.contracts.event_log import read_all
+
+CLIENT = """
+import asyncio, sys
+from pipelines.log.local import LocalLog
+from serving.spool import Spool
+path, prefix, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+spool = Spool(LocalLog(path))
+
+async def client(number):
+    for n in range(number, count, 16):
+        key = f"{prefix}{n}"
+        stored = await spool.append(key.encode(), [("decisions", sys.argv[4].encode(), ())], unique=True)
+        value = stored.messages[0].value.decode() if stored.existing else sys.argv[4]
+        sys.stdout.write(f"{key} {int(stored.existing)} {value}\\n")
+        sys.stdout.flush()
+
+async def main():
+    print("ready", flush=True)
+    sys.stdin.readline()
+    await asyncio.gather(*[client(number) for number in range(16)])
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def log(tmp_path: Path):
+    log = LocalLog(tmp_path / "log.db")
+    log.create("decisions", 2)
+    log.create("outcomes", 2)
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def spool(log: LocalLog):
+    spool = Spool(log)
+    yield spool
+    spool.close()
+
+
+def start(log: LocalLog, prefix: str, count: int, value: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", CLIENT, str(log.path), prefix, str(count), value]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    return process
+
+
+def go(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+
+
+def all_keys(log: LocalLog, topic: str = "decisions") -> list[str]:
+    return [m.key.decode() for p in range(2) for m in read_all(log, topic, p)]
+
+
+def test_an_acknowledged_message_is_on_disk_for_every_process(log: LocalLog, spool: Spool) -> None:
+    other = LocalLog(log.path)
+
+    async def run() -> None:
+        for n in range(20):
+            stored = await spool.append(b"%d" % n, [("decisions", b"v", (("h", b"1"),))], unique=True)
+            found = other.find("decisions", b"%d" % n)
+            assert [(m.partition, m.offset) for m in found] == list(stored.positions)
+            assert found[0].headers == (("h", b"1"),)
+
+    asyncio.run(run())
+    assert spool.appended == 20
+    assert spool.bytes == sum(len(str(n)) for n in range(20)) + 20 * 3
+    assert spool.depth == 0
+    assert spool.last_fsync_seconds > 0
+    other.close()
+
+
+def test_many_waiters_share_commits_and_each_gets_its_own_answer(log: LocalLog, spool: Spool) -> None:
+    async def one(n: int) -> None:
+        stored = await spool.append(b"%d" % n, [("decisions", b"value %d" % n, ())], unique=True)
+        (partition, offset), *_ = stored.positions
+        assert log.read("decisions", partition, offset, max_messages=1)[0].value == b"value %d" % n
+
+    async def run() -> None:
+        await asyncio.gather(*[one(n) for n in range(1000)])
+
+    asyncio.run(run())
+    assert len(all_keys(log)) == 1000
+
+
+def test_a_unique_key_is_written_once_however_many_threads_ask(log: LocalLog, spool: Spool) -> None:
+    barrier = threading.Barrier(8)
+    answers: list[list[Stored]] = [[] for _ in range(8)]
+
+    def run(number: int) -> None:
+        barrier.wait()
+        futures = [
+            spool.submit(b"key %d" % n, [("decisions", b"from %d" % number, ())], unique=True) for n in range(100)
+        ]
+        answers[number] = [future.result(30) for future in futures]
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(all_keys(log)) == sorted(f"key {n}" for n in range(100))
+    for n in range(100):
+        winners = [number for number in range(8) if not answers[number][n].existing]
+        assert len(winners) == 1
+        for number in set(range(8)) - set(winners):
+            assert [m.value for m in answers[number][n].messages] == [b"from %d" % winners[0]]
+    assert spool.appended == 100
+
+
+def test_a_unique_key_is_written_once_however_many_processes_ask(log: LocalLog) -> None:
+    processes = [start(log, "k", 400, value) for value in ("left", "right")]
+    for process in processes:
+        go(process)
+    answers = [dict[str, tuple[str, str]](), dict[str, tuple[str, str]]()]
+    for process, answer in zip(processes, answers, strict=True):
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0
+        for line in output.decode().splitlines():
+            key, existing, value = line.split()
+            answer[key] = (existing, value)
+    assert sorted(all_keys(log)) == sorted(f"k{n}" for n in range(400))
+    for key, (existing, value) in answers[0].items():
+        assert {existing, answers[1][key][0]} == {"0", "1"}
+        assert value == answers[1][key][1]  # both were told the same decision
+
+
+def test_messages_of_one_submit_are_written_whole_or_not_at_all(log: LocalLog, spool: Spool) -> None:
+    messages = [("decisions", b"slot a", ()), ("decisions", b"slot b", ()), ("outcomes", b"seen", ())]
+    first = spool.submit(b"k", messages, unique=True).result(10)
+    second = spool.submit(b"k", [*messages, ("outcomes", b"again", ())], unique=True).result(10)
+    assert len(first.positions) == 3
+    assert [m.value for m in second.messages] == [b"slot a", b"slot b"]
+    assert all_keys(log) == ["k", "k"]
+    assert all_keys(log, "outcomes") == ["k"]
+    assert [m.value for m in spool.find("outcomes", b"k")] == [b"seen"]
+    for n in range(3):  # outcomes repeat their key
+        assert not spool.submit(b"k", [("outcomes", b"%d" % n, ())]).result(10).existing
+
+
+def test_a_full_queue_refuses_and_loses_nothing_it_took(log: LocalLog) -> None:
+    spool = Spool(log, max_events=10, max_bytes=1000)
+    blocker = LocalLog(log.path)
+    with blocker._file.transaction():  # another process is writing, and takes its time
+        futures = [spool.submit(b"%d" % n, [("decisions", b"v", ())]) for n in range(10)]
+        with pytest.raises(SpoolFull, match="10 events"):
+            spool.submit(b"x", [("decisions", b"v", ())])
+        assert spool.depth == 10
+        assert not any(future.done() for future in futures)
+    for future in futures:
+        future.result(10)
+    with blocker._file.transaction():
+        future = spool.submit(b"large", [("decisions", bytes(900), ())])
+        with pytest.raises(SpoolFull):
+            spool.submit(b"too much", [("decisions", bytes(200), ())])
+    future.result(10)
+    assert sorted(all_keys(log)) == sorted([*map(str, range(10)), "large"])
+    spool.close()
+    blocker.close()
+
+
+def test_a_disk_that_fails_is_every_waiters_error_and_heals_by_itself(tmp_path: Path) -> None:
+    log = LocalLog(tmp_path / "log.db", max_bytes=300_000)
+    log.create("decisions", 1)
+    spool = Spool(log)
+    taken, error = 0, None
+    while error is None:
+        error = spool.submit(b"%d" % taken, [("decisions", bytes(5000), ())]).exception(10)
+        taken += error is None
+    assert isinstance(error, LogUnavailable)
+    assert "full" in str(error)
+    assert not spool.healthy
+    with pytest.raises(LogUnavailable):
+        asyncio.run(spool.append(b"x", [("decisions", bytes(50_000), ())]))
+    assert log.watermarks("decisions", 0) == (0, taken)
+    log.trim("decisions", 0, taken)
+    deadline = time.monotonic() + 20
+    while not spool.healthy:  # no request is needed for it
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    spool.submit(b"y", [("decisions", b"v", ())]).result(10)
+    spool.close()
+    log.close()
+
+
+def test_a_message_that_does_not_fit_is_refused_at_once_and_harms_no_other(log: LocalLog, spool: Spool) -> None:
+    with pytest.raises(FieldError, match="value"):
+        spool.submit(b"k", [("decisions", bytes(5 << 20), ())])
+    with pytest.raises(FieldError, match="key"):
+        spool.submit(b"", [("decisions", b"", ())])
+    with pytest.raises(UnknownTopic):
+        spool.submit(b"k", [("nowhere", b"", ())])
+    with pytest.raises(FieldError, match="messages"):
+        spool.submit(b"k", [])
+    assert spool.submit(b"k", [("decisions", b"", ())]).result(10).positions
+    assert spool.healthy
+
+
+def test_close_writes_what_waits_and_then_takes_nothing(log: LocalLog) -> None:
+    spool = Spool(log)
+    futures = [spool.submit(b"%d" % n, [("decisions", b"v", ())]) for n in range(500)]
+    spool.close()
+    assert all(future.done() and not future.exception() for future in futures)
+    assert len(all_keys(log)) == 500
+    with pytest.raises(SpoolClosed):
+        spool.submit(b"x", [("decisions", b"v", ())])
+    spool.close()
+
+
+def test_a_cancelled_waiter_leaves_its_message_and_its_neighbours_alone(log: LocalLog, spool: Spool) -> None:
+    async def run() -> None:
+        blocker = LocalLog(log.path)
+        with blocker._file.transaction():
+            tasks = [asyncio.ensure_future(spool.append(b"%d" % n, [("decisions", b"v", ())])) for n in range(3)]
+            await asyncio.sleep(0)
+            tasks[1].cancel()
+            await asyncio.sleep(0)
+        assert (await tasks[0]).positions
+        assert (await tasks[2]).positions
+        assert tasks[1].cancelled()
+        blocker.close()
+
+    asyncio.run(run())
+    assert sorted(all_keys(log)) == ["0", "1", "2"]
+
+
+def test_loops_in_several_threads_each_get_their_answers(log: LocalLog, spool: Spool) -> None:
+    def run(prefix: bytes) -> None:
+        async def many() -> None:
+            await asyncio.gather(
+                *[spool.append(prefix + b"%d" % n, [("decisions", b"v", ())], unique=True) for n in range(50)]
+            )
+
+        asyncio.run(many())
+
+    threads = [threading.Thread(target=run, args=(prefix,)) for prefix in (b"a", b"b", b"c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(set(all_keys(log))) == 150
+
+
+def test_kill_at_any_moment_keeps_every_acknowledged_decision_exactly_once(log: LocalLog) -> None:
+    rng = random.Random(20)
+    acknowledged: list[str] = []
+    following = start(log, "0-", 1_000_000, "v")
+    for n in range(20):
+        process, following = following, start(log, f"{n + 1}-", 1_000_000, "v")
+        go(process)
+        time.sleep(rng.uniform(0.0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        output, _ = process.communicate(timeout=30)
+        lines = output.decode().split("\n")[:-1]  # the last line may be torn
+        acknowledged += [line.split()[0] for line in lines]
+    following.kill()
+    following.communicate(timeout=30)
+    keys = all_keys(log)
+    assert len(keys) == len(set(keys))
+    assert set(acknowledged) <= set(keys)
+    assert len(acknowledged) > 200
