@@ -1,0 +1,82 @@
+"""The command line. Commands live in `pipelines.commands`; here they get their names, and bad arguments their line.
+
+Nothing heavy is imported before a command needs it: `decision --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from pipelines.commands import data, running, start, steps
+from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
+
+_PANELS = {
+    "Start": {"demo": start.demo, "init": start.init, "serve": running.serve, "top": running.top},
+    "One step of the loop": {
+        "forward": running.forward,
+        "ingest": steps.ingest,
+        "join": steps.join,
+        "train": steps.train,
+        "evaluate": steps.evaluate,
+        "promote": steps.promote,
+        "rollback": steps.rollback,
+    },
+    "The whole night": {"nightly": steps.nightly},
+    "Logs": {"replay": data.replay, "export": data.export, "erase": data.erase},
+}
+_FORMATS = {
+    "open-bandit": data.import_open_bandit,
+    "dsjson": data.import_dsjson,
+    "parquet": data.import_parquet,
+}
+
+app = typer.Typer(
+    name="decision",
+    help="Which action for this context? A service that decides, logs the exact propensity, and learns.\n\n"
+    "Begin with `decision demo`. Every command takes `--json` for one line of result on stdout; the exit status is "
+    "0 done, 1 failed, 2 bad arguments or input, 3 a gate refused.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+imports = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+
+
+@app.callback()
+def options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr; show tracebacks.")] = False,
+) -> None:
+    """Take the options of every command."""
+    state.verbose = verbose
+
+
+for _panel, _commands in _PANELS.items():
+    for _name, _function in _commands.items():
+        app.command(_name, rich_help_panel=_panel)(_function)
+for _name, _function in _FORMATS.items():
+    imports.command(_name)(_function)
+app.add_typer(imports, name="import", rich_help_panel="Logs", help="Bring in logs of other systems.")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and end the process with its status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        status = app(args=given, prog_name="decision", standalone_mode=False)
+    except typer.TyperException as error:
+        message = error.format_message()
+        report_error(message)
+        if "--json" in given:
+            print_json({"error": message})
+        status = BAD_INPUT
+    except typer.Abort:
+        status = FAILED
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

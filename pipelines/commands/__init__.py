@@ -1,0 +1,1 @@
+"""The commands of the command line, one file for each stage of a loop's life."""

@@ -1,0 +1,271 @@
+"""Logs in, logs out, and what can be learned from them without deciding anything: import, export, replay, erase."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from decision.errors import FieldError
+from pipelines.commands.outcome import DONE, FAILED, Home, Json, Outcome, command, console
+from pipelines.installation import Installation
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from decision.contracts import Policy
+    from pipelines.replay import Replay
+
+Name = Annotated[str, typer.Option("--name", help="Name of the import, used like a loop's by `decision replay`.")]
+Log = Annotated[str, typer.Argument(metavar="LOG", help="A loop, or the name of an import.", show_default=False)]
+Given = Annotated[Path, typer.Argument(help="File or folder to read.", show_default=False)]
+
+
+@command
+def import_open_bandit(
+    path: Annotated[Path | None, typer.Argument(help="Folder of the data set (default: the shipped sample).")] = None,
+    home: Home = None,
+    name: Name = "open-bandit",
+    json: Json = False,
+) -> Outcome:
+    """Import Open Bandit logs: every policy and campaign below PATH as NAME-POLICY-CAMPAIGN.
+
+    The data set publishes the propensity of the item shown and not the whole distribution; the import keeps it so.
+
+    Example: `decision import open-bandit && decision replay open-bandit-bts-women`
+    """
+    from pipelines.importing import save_import
+    from pipelines.open_bandit import ATTRIBUTION, find_logs, read_open_bandit, shipped_sample
+
+    root = path or shipped_sample()
+    notes: list[Any] = []
+    with Installation.at(home) as parts:
+        for policy, campaign, folder in find_logs(root):
+            full = f"{name}-{policy}-{campaign}"
+            source = f"{root.name}/{policy}/{campaign}"
+            batches = read_open_bandit(folder, name=full)
+            notes.append(
+                save_import(parts.settings, full, batches, format="open-bandit", source=source, attribution=ATTRIBUTION)
+            )
+            console.print(f"  {full}: {notes[-1].rows} decisions", highlight=False)
+    return _imported(notes)
+
+
+@command
+def import_dsjson(path: Given, home: Home = None, name: Name = "dsjson", json: Json = False) -> Outcome:
+    """Import a dsjson log, as VW's reinforcement learning library and Azure Personalizer write it.
+
+    Example: `decision import dsjson personalizer.json --name news-2025`
+    """
+    from pipelines.dsjson import read_dsjson
+    from pipelines.importing import save_import
+
+    with Installation.at(home) as parts:
+        return _imported([save_import(parts.settings, name, read_dsjson(path), format="dsjson", source=path.name)])
+
+
+@command
+def import_parquet(path: Given, home: Home = None, name: Name = "parquet", json: Json = False) -> Outcome:
+    """Import interactions from Parquet: the columns of `decision export --format parquet`.
+
+    Needed: event_id, ts, action_ids, action_index, propensity, reward. Everything else may be missing.
+
+    Example: `decision import parquet march.parquet --name march`
+    """
+    from pipelines.importing import read_parquet, save_import
+
+    with Installation.at(home) as parts:
+        return _imported([save_import(parts.settings, name, read_parquet(path), format="parquet", source=path.name)])
+
+
+@command
+def export(
+    log: Log,
+    path: Annotated[Path, typer.Argument(help="File to write.", show_default=False)],
+    format: Annotated[
+        Literal["parquet", "dsjson"] | None, typer.Option(help="Format (default: by the file's suffix).")
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> Outcome:
+    """Write a loop's settled interactions, or an import, to a file.
+
+    Examples: `decision export news march.parquet`, `decision export news march.dsjson`
+    """
+    from pipelines.dsjson import write_dsjson
+    from pipelines.importing import write_parquet
+
+    kind = format or {".parquet": "parquet", ".dsjson": "dsjson", ".json": "dsjson"}.get(path.suffix)
+    if kind is None:
+        raise FieldError("format", wanted="--format parquet or dsjson", got=path.suffix)
+    if not path.absolute().parent.is_dir():
+        raise FieldError("path", wanted="a file in a folder that exists", got=str(path))
+    with Installation.at(home) as parts:
+        rows = logged(parts, log)
+    written, left_out = (write_parquet(rows, path), 0) if kind == "parquet" else write_dsjson(rows, path)
+    data = {"log": log, "format": kind, "path": str(path), "rows": written, "left_out": left_out}
+    note = f", {left_out} left out (several slots, or no distribution known)" if left_out else ""
+    return Outcome(data, lambda out: out.print(f"{written} decisions of {log} in {path}{note}", highlight=False))
+
+
+@command
+def replay(
+    log: Log,
+    policy: Annotated[str, typer.Option(help="champion, uniform, first, or a version of the loop.")] = "uniform",
+    reward_model: Annotated[
+        Literal["vw", "means", "none"], typer.Option(help="Reward model of the doubly robust estimate.")
+    ] = "vw",
+    all_rows: Annotated[
+        bool, typer.Option("--all-rows", help="Use decisions that the version learned from too (optimistic).")
+    ] = False,
+    check_propensities: Annotated[
+        bool, typer.Option("--check-propensities", help="Only test the log; exit status 1 when it fails.")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a report with plots to this file.")] = None,
+    home: Home = None,
+    json: Json = False,
+) -> Outcome:
+    """Estimate what a policy would have earned on decisions that were logged under another.
+
+    A version of the loop is replayed on its holdout: the decisions no version learned from. `--check-propensities`
+    repeats every draw from its seed and tests the choices against the logged probabilities.
+
+    Examples: `decision replay news --policy champion --html report.html`,
+    `decision replay news --check-propensities`
+    """
+    from pipelines.replay import check_propensities as check
+    from pipelines.replay import replay as run
+
+    with Installation.at(home) as parts:
+        if check_propensities:
+            return _checked(log, check(_decided(parts, log)))
+        chosen, words, version = _policy(parts, log, policy)
+        rows, left_out = logged(parts, log), ""
+        if version is not None and not all_rows:
+            rows, left_out = _holdout(parts, log, rows)
+    result = run(rows, chosen, log=log, policy_name=words, reward_model=reward_model, left_out=left_out)
+    data = msgspec.to_builtins(result)
+    if html is not None:
+        from pipelines.report import replay_report
+
+        html.write_text(replay_report(result))
+        data["report"] = str(html)
+        console.print(f"report: {html}", highlight=False)
+    return Outcome(data, lambda out: _show(result, out))
+
+
+@command
+def erase(
+    subject: Annotated[str, typer.Option("--subject", help="The subject_id to erase.", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> Outcome:
+    """Erase everything about a subject, everywhere, and keep a proof that says how much that was.
+
+    Example: `decision erase --subject user-17 --yes`
+    """
+    from pipelines.erase import erase as run
+
+    if not yes and not typer.confirm(f"Erase every decision and outcome of {subject!r} for good?", err=True):
+        raise typer.Exit(FAILED)
+    with Installation.at(home) as parts:
+        proof = msgspec.to_builtins(run(parts.lake, subject))
+    return Outcome(proof, lambda out: out.print(proof))
+
+
+def logged(parts: Installation, name: str) -> pa.Table:
+    """Return the settled interactions of a loop or an import.
+
+    Raises:
+        FieldError: there is neither.
+    """
+    from pipelines.importing import list_imports, load_import
+
+    if name in parts.loops:
+        return parts.lake.interactions(name)
+    imports = [note.name for note in list_imports(parts.settings)]
+    if name not in imports:
+        known = [*parts.loops, *imports]
+        raise FieldError("log", wanted=f"one of {known}" if known else "a loop or an import", got=name)
+    return load_import(parts.settings, name)
+
+
+def _decided(parts: Installation, name: str) -> pa.Table:
+    # Of a loop every decision counts, also those whose outcome is not known yet.
+    return parts.lake.decisions(name) if name in parts.loops else logged(parts, name)
+
+
+def _policy(parts: Installation, log: str, policy: str) -> tuple[Policy, str, str | None]:
+    from decision.policy import baseline_policy
+
+    if policy == "uniform" or policy == "first":
+        return baseline_policy(policy), f"{policy} policy", None
+    if log not in parts.loops:
+        raise FieldError("policy", wanted="uniform or first for an import", got=policy)
+    version = policy
+    if policy == "champion":
+        champion = parts.registry.aliases(log).get("champion")
+        if champion is None:
+            raise FieldError("policy", wanted="a loop with a champion", got=policy)
+        version = champion
+    elif policy not in {entry.version for entry in parts.registry.versions(log)}:
+        known = [entry.version for entry in parts.registry.versions(log)]
+        raise FieldError("policy", wanted=f"champion, uniform, first or one of {known}", got=policy)
+    from decision.artifact import unpack
+
+    return unpack(parts.registry.files(log, version))[0], f"version {version}", version
+
+
+def _holdout(parts: Installation, log: str, rows: pa.Table) -> tuple[pa.Table, str]:
+    from pipelines.window import window
+
+    held = window(parts.lake, parts.loop(log)).holdout
+    return held, f"{len(rows) - len(held)} decisions that a version may have learned from"
+
+
+def _checked(log: str, report: Any) -> Outcome:
+    data = {"log": log, "ok": report.ok, "reasons": list(report.reasons), "numbers": report.numbers}
+
+    def show(out: Console) -> None:
+        out.print(
+            f"propensities of {log}: " + ("[green]nothing speaks against them[/]" if report.ok else "[red]fail[/]")
+        )
+        for reason in report.reasons:
+            out.print(f"  {reason}", markup=False)
+        for name, value in report.numbers.items():
+            out.print(f"  {name.replace('_', ' '):<20} {value:.6g}", highlight=False)
+
+    return Outcome(data, show, DONE if report.ok else FAILED)
+
+
+def _show(result: Replay, out: Console) -> None:
+    table = Table("estimator", "value", "95% interval", "effective rows", title=f"{result.policy} on {result.log}")
+    for name, estimate in {"logged": result.logged, **result.estimates}.items():
+        if estimate is None:
+            table.add_row(name, "no support", "", "")
+        else:
+            interval = f"[{estimate.low:.5f}, {estimate.high:.5f}]"
+            table.add_row(name, f"{estimate.value:.5f}", interval, f"{estimate.ess:.0f} of {estimate.n}")
+    out.print(table)
+    if result.left_out:
+        out.print(f"left out: {result.left_out}", highlight=False)
+    for reason in result.reasons:
+        out.print(f"doubt: {reason}", style="red", markup=False, highlight=False)
+
+
+def _imported(notes: list[Any]) -> Outcome:
+    data = {"imports": msgspec.to_builtins(notes), "rows": sum(note.rows for note in notes)}
+
+    def show(out: Console) -> None:
+        table = Table("import", "decisions", "with distribution", "first", "last")
+        for note in notes:
+            first, last = (text[:19] if text else "" for text in (note.first, note.last))
+            table.add_row(note.name, str(note.rows), str(note.with_pmf), first, last)
+        out.print(table)
+
+    return Outcome(data, show)

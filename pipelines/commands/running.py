@@ -1,0 +1,124 @@
+"""What runs for long: the service, the forwarder, a broker for development, and the live view of it all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from typing import Annotated
+
+import msgspec
+import typer
+
+from pipelines.commands.outcome import FAILED, Home, Json, Outcome, command, console
+from pipelines.installation import Installation
+from pipelines.settings import Settings, load_settings
+
+
+@command
+def serve(
+    home: Home = None,
+    host: Annotated[str | None, typer.Option(help="Address to bind to (default: $DECISION_HOST or 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port (default: $DECISION_PORT or 8080).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes (default: $DECISION_WORKERS or 1).")] = None,
+    log: Annotated[
+        str | None, typer.Option(help="Event log, local: or kafka://host:port (default: $DECISION_LOG or local:).")
+    ] = None,
+    json: Json = False,
+) -> Outcome:
+    """Start the service and stay in the foreground; with a kafka:// log the forwarder runs beside it.
+
+    Example: `decision serve --port 8080`, then
+    `curl localhost:8080/v1/loops/news/decide -d '{"context": {}, "actions": [{"id": "a"}, {"id": "b"}]}'`
+    """
+    from pipelines.service import environment, forward_command, process, serve_command
+
+    settings = load_settings(home=None if home is None else str(home), host=host, port=port, workers=workers, log=log)
+    settings.root.mkdir(parents=True, exist_ok=True)
+    if not list((settings.root / "loops").glob("*/loop.toml")):
+        console.print("[yellow]no loops yet:[/] `decision init LOOP` makes one; the service picks it up")
+    command_line = serve_command(settings)
+    sys.stdout.flush()
+    if settings.log == "local:":
+        os.execve(command_line[0], command_line, environment(settings))  # noqa: S606 - the service takes our place
+    output = settings.root / "forwarder.log"
+    console.print(f"forwarding to {_place(settings)}, output in {output}")
+    with process("forwarder", forward_command(), settings, output):
+        service = _run(command_line, settings)
+    return Outcome({"status": service}, None, FAILED if service else 0)
+
+
+@command
+def forward(
+    home: Home = None,
+    once: Annotated[bool, typer.Option("--once", help="Copy what is there and end.")] = False,
+    json: Json = False,
+) -> Outcome:
+    """Copy the spool to the event log, in order and without loss; rides out a broker that is away.
+
+    `decision serve` starts one where it is needed.
+
+    Example: `DECISION_LOG=kafka://broker:9092 decision forward`
+    """
+    from pipelines.forward import run_forwarder
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    settings = load_settings(home=None if home is None else str(home))
+    done = run_forwarder(settings, once=once, stop=stop)
+    data = {
+        "messages": done.messages,
+        "bytes": done.bytes,
+        "trimmed": done.trimmed,
+        "failures": done.failures,
+        "lag": sum(done.lag.values()),
+    }
+    return Outcome(data, lambda out: out.print(f"forwarded {done.messages} messages, {data['lag']} are left"))
+
+
+@command
+def top(
+    home: Home = None,
+    once: Annotated[bool, typer.Option("--once", help="Show the present state and end.")] = False,
+    every: Annotated[float, typer.Option(help="Seconds between looks.", min=0.2)] = 2.0,
+    json: Json = False,
+) -> Outcome:
+    """Watch the loops: who is in charge, what was decided, joined, lost on the way, and how far ingestion is behind.
+
+    Example: `decision top --once --json`
+    """
+    from rich.live import Live
+
+    from pipelines.status import look, status_table
+
+    with Installation.at(home) as parts:
+        seen = look(parts)
+        if not (once or json):
+            try:
+                with Live(status_table(seen), console=console, auto_refresh=False) as live:
+                    while True:
+                        time.sleep(every)
+                        seen = look(parts)
+                        live.update(status_table(seen), refresh=True)
+            except KeyboardInterrupt:
+                pass
+            return Outcome(msgspec.to_builtins(seen))
+    return Outcome(msgspec.to_builtins(seen), lambda out: out.print(status_table(seen)))
+
+
+def _run(command_line: list[str], settings: Settings) -> int:
+    import subprocess
+
+    from pipelines.service import environment
+
+    child = subprocess.Popen(command_line, env=environment(settings))  # noqa: S603 - a command line of ours
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: child.terminate())
+    return child.wait()
+
+
+def _place(settings: Settings) -> str:
+    return settings.log.split("?")[0]

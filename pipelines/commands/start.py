@@ -1,0 +1,67 @@
+"""The way in: a demonstration of the whole loop, and the settings file of a first loop of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import typer
+from rich.console import Console
+
+from pipelines.commands.outcome import Home, Json, Loop, Outcome, command, console
+from pipelines.installation import Installation
+
+
+@command
+def init(
+    loop: Loop,
+    home: Home = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the settings of an existing loop.")] = False,
+    json: Json = False,
+) -> Outcome:
+    """Write the settings file of a new loop, every key explained. A running service picks the loop up by itself.
+
+    Example: `decision init news && $EDITOR .decision/loops/news/loop.toml`
+    """
+    from pipelines.init import init_loop
+
+    with Installation.at(home) as parts:
+        path = init_loop(parts.settings, loop, replace=force)
+
+    def show(out: Console) -> None:
+        out.print(f"[bold]{path}[/]\nnext: `decision serve`, then POST /v1/loops/{loop}/decide", highlight=False)
+
+    return Outcome({"loop": loop, "path": str(path)}, show)
+
+
+@command
+def demo(
+    log: Annotated[
+        Literal["local", "kafka"], typer.Option(help="Event log: a file, or a real broker.")
+    ] = "local",
+    seed: Annotated[int, typer.Option(help="Seed of the world, the traffic and the training.")] = 1,
+    decisions: Annotated[int, typer.Option(min=100, help="Decisions per generation.")] = 1500,
+    generations: Annotated[int, typer.Option(min=1, max=20, help="Generations.")] = 5,
+    quick: Annotated[bool, typer.Option("--quick", help="Two small generations, in well under a minute.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("out"),
+    home: Annotated[
+        Path | None, typer.Option(help="Keep the installation here (default: a folder that is removed).")
+    ] = None,
+    json: Json = False,
+) -> Outcome:
+    """Run the whole loop: real traffic over HTTP, outcomes, nightly training, gates, promotions, and a report.
+
+    Handwritten digits are shown to the service, which learns from rewards alone which digit is which; then the shipped
+    Open Bandit logs are imported and evaluated.
+
+    Examples: `decision demo`, `decision demo --log kafka --json`
+    """
+    from pipelines.demo import Plan, run_demo
+    from pipelines.demo_table import show_demo
+
+    plan = Plan(log=log, seed=seed, decisions=decisions, generations=generations)
+    if quick:
+        plan = msgspec.structs.replace(plan, decisions=min(decisions, 600), generations=min(generations, 2))
+    result = run_demo(plan, out=out, home=home, console=console)
+    return Outcome(result.summary(), lambda where: show_demo(result, where))

@@ -1,0 +1,236 @@
+"""The steps of a loop's night, one command each, and `nightly` for all of them. Each is safe to run again."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.commands.outcome import DONE, REFUSED, Home, Json, Loop, Outcome, command, console
+from pipelines.installation import Installation
+
+Version = Annotated[str | None, typer.Option("--version", help="The version (default: the latest trained one).")]
+Seed = Annotated[int, typer.Option(help="Seed of every random choice in training.")]
+
+
+@command
+def ingest(
+    home: Home = None,
+    max_messages: Annotated[int | None, typer.Option(min=0, help="Stop after this many messages.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until interrupted.")] = False,
+    json: Json = False,
+) -> Outcome:
+    """Bring what is new on the event log into the lake, each message exactly once.
+
+    Example: `decision ingest --json`
+    """
+    from pipelines.ingest import Ingester
+
+    with Installation.at(home) as parts:
+        ingester = Ingester(parts.log, parts.lake, loops=parts.loops or None)
+        total = ingester.run(max_messages=max_messages)
+        try:
+            while follow:
+                time.sleep(1.0)
+                total += ingester.run()
+                console.print(_counts(msgspec.to_builtins(total)), end="\r")
+        except KeyboardInterrupt:
+            console.print()
+    return _counted("ingested", msgspec.to_builtins(total))
+
+
+@command
+def join(
+    loop: Loop,
+    home: Home = None,
+    restate: Annotated[
+        bool, typer.Option("--restate", help="Join the whole history again, under the present reward definition.")
+    ] = False,
+    late: Annotated[bool, typer.Option("--late", help="With --restate: count outcomes that came late too.")] = False,
+    json: Json = False,
+) -> Outcome:
+    """Join decisions whose reward window is over with their outcomes.
+
+    Change the reward in loop.toml, give it a new `version`, and `--restate` rewrites history; the old rows stay
+    reachable by the table's version.
+
+    Example: `decision join news --restate --late`
+    """
+    import pipelines.join as joins
+
+    if late and not restate:
+        raise typer.BadParameter("--late needs --restate", param_hint="--late")
+    with Installation.at(home) as parts:
+        settings, now = parts.loop(loop), datetime.now(UTC)
+        joined: Any = (
+            joins.restate(parts.lake, settings, now, late=late) if restate else joins.join(parts.lake, settings, now)
+        )
+        return _counted("restated" if restate else "joined", _plain(joined))
+
+
+@command
+def train(loop: Loop, home: Home = None, seed: Seed = 1, json: Json = False) -> Outcome:
+    """Learn a new version from the loop's interactions and register it. It decides nothing before it is promoted.
+
+    Example: `decision train news --seed 7`
+    """
+    from pipelines.train import train as run
+
+    with Installation.at(home) as parts:
+        trained = run(parts.lake, parts.registry, parts.loop(loop), seed=seed, now=datetime.now(UTC))
+    data = _plain(trained)
+
+    def show(out: Console) -> None:
+        out.print(f"version [bold]{trained.version}[/] of {loop}, learned from {trained.rows} decisions")
+
+    return Outcome(data, show)
+
+
+@command
+def evaluate(
+    loop: Loop,
+    home: Home = None,
+    version: Version = None,
+    against: Annotated[
+        str | None, typer.Option(help="champion, baseline or a version (default: the champion, if there is one).")
+    ] = None,
+    json: Json = False,
+) -> Outcome:
+    """Estimate what a version is worth, on decisions that no version learned from.
+
+    Example: `decision evaluate news --version 4 --against baseline`
+    """
+    from pipelines.evaluate import evaluate as run
+    from pipelines.promote import latest
+
+    with Installation.at(home) as parts:
+        settings = parts.loop(loop)
+        evaluated = run(parts.lake, parts.registry, settings, version or latest(parts.registry, loop), against=against)
+
+    def show(out: Console) -> None:
+        table = Table("policy", "value", "95% interval", "effective rows", title=f"{loop}, {evaluated.rows} rows")
+        for value in evaluated.values:
+            estimate = value.dr
+            interval = f"[{estimate.low:.4f}, {estimate.high:.4f}]"
+            table.add_row(value.policy, f"{estimate.value:.4f}", interval, f"{estimate.ess:.0f}")
+        lift = evaluated.lift_estimate
+        table.add_row(
+            f"lift over {evaluated.against}", f"{lift.value:+.4f}", f"[{lift.low:+.4f}, {lift.high:+.4f}]", ""
+        )
+        out.print(table)
+
+    return Outcome(_plain(evaluated), show)
+
+
+@command
+def promote(loop: Loop, home: Home = None, version: Version = None, json: Json = False) -> Outcome:
+    """Ask the gate whether a version may take over, and let it if so. Exit status 3 when the gate refuses.
+
+    Example: `decision promote news && echo promoted`
+    """
+    from pipelines.promote import promote as run
+
+    with Installation.at(home) as parts:
+        settings = parts.loop(loop)
+        promotion = run(parts.lake, parts.registry, settings, version=version, now=datetime.now(UTC), by=_by())
+
+    def show(out: Console) -> None:
+        word = "[green]promoted[/]" if promotion.promoted else "[red]refused[/]"
+        out.print(f"version [bold]{promotion.version}[/] of {loop}: {word}")
+        for reason in promotion.reasons:
+            out.print(f"  {reason}", markup=False)
+
+    return Outcome(_plain(promotion), show, DONE if promotion.promoted else REFUSED)
+
+
+@command
+def rollback(
+    loop: Loop,
+    home: Home = None,
+    to: Annotated[str | None, typer.Option("--to", help="Version to go back to (default: the one before).")] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the written verdict.")] = "",
+    json: Json = False,
+) -> Outcome:
+    """Give the champion's place back to the version before it, or to the baseline.
+
+    Example: `decision rollback news --reason "clicks fell after noon"`
+    """
+    from pipelines.promote import rollback as run
+
+    with Installation.at(home) as parts:
+        parts.loop(loop)
+        written = run(parts.registry, loop, now=datetime.now(UTC), by=_by(), reason=reason, to=to)
+
+    def show(out: Console) -> None:
+        out.print(
+            f"{loop}: champion is now [bold]{written.to_version or 'the baseline'}[/] (was {written.from_version})"
+        )
+
+    return Outcome(_plain(written), show)
+
+
+@command
+def nightly(
+    loop: Loop,
+    home: Home = None,
+    run_id: Annotated[
+        str | None, typer.Option(help="Run to continue or start (default: the last one if it is unfinished).")
+    ] = None,
+    seed: Seed = 1,
+    json: Json = False,
+) -> Outcome:
+    """Ingest, join, train, evaluate, promote, compact: the whole night, from where the last attempt stopped.
+
+    Made for a scheduler: safe to run again after any failure, with one manifest per run under runs/ in the home
+    folder. Exit status 3 when the gate refused; a loop with too little data yet is no failure.
+
+    Example: `decision nightly news --json`
+    """
+    from pipelines.nightly import nightly as run
+
+    def progress(step: str, state: str) -> None:
+        console.print(f"  {step:<9} {state}", highlight=False)
+
+    with Installation.at(home) as parts:
+        settings = parts.loop(loop)
+        done = run(
+            parts.settings,
+            parts.log,
+            parts.lake,
+            parts.registry,
+            settings,
+            now=datetime.now(UTC),
+            run_id=run_id,
+            seed=seed,
+            progress=progress,
+        )
+
+    def show(out: Console) -> None:
+        out.print(f"run [bold]{done.run_id}[/] of {loop}: {done.verdict}")
+
+    return Outcome({**_plain(done), "verdict": done.verdict}, show, REFUSED if done.verdict == "refused" else DONE)
+
+
+def _counted(what: str, counts: dict[str, Any]) -> Outcome:
+    return Outcome(counts, lambda out: out.print(f"{what}: {_counts(counts)}", highlight=False))
+
+
+def _counts(counts: dict[str, Any]) -> str:
+    return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items())
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    return msgspec.to_builtins(value)
+
+
+def _by() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown user"

@@ -1,0 +1,186 @@
+"""What a version is worth before it decides anything: its value, the others', the paired lift, and its health.
+
+Everything is computed on the holdout, rows that no generation learned from. The reward model of the doubly robust
+terms is the version's own, which has not seen these rows either.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from decision.artifact import unpack
+from decision.batch import Floats, Interactions
+from decision.errors import SupportError
+from decision.ope.dr import dr, dr_sums
+from decision.ope.estimate import Estimate
+from decision.ope.lift import Lift, lift_of
+from decision.ope.snips import SnipsSums, snips
+from decision.ope.weights import weights_of
+from decision.policy import OraclePolicy, baseline_policy
+from pipelines.charts import evaluation_chart
+from pipelines.health import Health, health
+from pipelines.interactions import to_interactions
+from pipelines.lake import Lake
+from pipelines.registry import Registry
+from pipelines.settings import LoopSettings
+from pipelines.window import window
+
+MAX_ROWS = 50_000
+"""Latest rows of the holdout that are looked at; more would narrow intervals that are narrow already."""
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """What one policy is worth on the holdout.
+
+    Attributes:
+        role: its part in the comparison.
+        policy: which, in words.
+        dr: doubly robust estimate.
+        snips: self-normalised importance sampling; None where the log has no support at all.
+    """
+
+    role: Literal["version", "against", "baseline"]
+    policy: str
+    dr: Estimate
+    snips: Estimate | None
+
+
+class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
+    """An evaluation.
+
+    Attributes:
+        loop: the loop.
+        version: the version evaluated.
+        against: the policy that `lift` compares it with, in words.
+        against_version: its version; None for the baseline.
+        table_version: version of the interactions table.
+        rows: holdout rows looked at.
+        lift: paired difference, the version minus `against`.
+        lift_estimate: the lift with its two-sided 95% interval.
+        values: of the version, of what it is compared with, and of the baseline.
+        health: shadow metrics of the version.
+    """
+
+    loop: str
+    version: str
+    against: str
+    against_version: str | None
+    table_version: int
+    rows: int
+    lift: Lift
+    lift_estimate: Estimate
+    values: list[Value]
+    health: Health
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers, named for a tracking store; those of an unbounded interval are left out."""
+        named: dict[str, Estimate | None] = {"lift": self.lift_estimate}
+        for value in self.values:
+            name = "value" if value.role == "version" else value.role
+            named |= {name: value.dr, f"{name}_snips": value.snips}
+        numbers = {
+            f"eval.{name}{part}": number
+            for name, estimate in named.items()
+            if estimate is not None
+            for part, number in (("", estimate.value), ("_low", estimate.low), ("_high", estimate.high))
+        }
+        numbers |= {"eval.rows": self.rows, "eval.ess": self.lift_estimate.ess, **self.health.metrics()}
+        return {name: float(number) for name, number in numbers.items() if np.isfinite(number)}
+
+
+def evaluate(
+    lake: Lake,
+    registry: Registry,
+    loop: LoopSettings,
+    version: str,
+    *,
+    against: str | None = None,
+    table_version: int | None = None,
+) -> Evaluated:
+    """Evaluate a version on the holdout and keep the numbers and a picture with it.
+
+    Args:
+        lake: the tables.
+        registry: the versions.
+        loop: the loop.
+        version: the version.
+        against: ``champion``, ``baseline`` or another version, to take the lift over; None for the champion, or the
+            baseline where there is none.
+        table_version: version of the interactions table; None for the present one.
+
+    Raises:
+        FieldError: the files of a version do not fit their manifest.
+        RegistryError: there is no such version.
+        SupportError: the holdout is empty, or `against` is a champion that does not exist.
+    """
+    aliases = registry.aliases(loop.name)
+    champion = aliases.get("champion")
+    rows = window(lake, loop, table_version)
+    held = rows.holdout.slice(max(0, len(rows.holdout) - MAX_ROWS))
+    if not len(held):
+        raise SupportError(f"the holdout of loop {loop.name} is empty: {rows.data.rows} interactions so far")
+    interactions = to_interactions(held)
+    policy, _ = unpack(registry.files(loop.name, version))
+    scores = policy.scores(interactions.batch)
+    pmf = policy.pmf_of(scores, interactions.batch)
+    baseline_name, baseline = _baseline(registry, loop, aliases.get("baseline"), interactions)
+    against = against or ("champion" if champion else "baseline")
+    other_version = None if against == "baseline" else champion if against == "champion" else against
+    if against == "baseline":
+        other_name, other = baseline_name, baseline
+    elif other_version is None:
+        raise SupportError(f"loop {loop.name} has no champion to compare with")
+    else:
+        other_name = f"{'champion, ' * (other_version == champion)}version {other_version}"
+        other = _policy(registry, loop, other_version).pmf(interactions.batch)
+    lift = lift_of(interactions, pmf, other, scores)
+    values = [_value("version", f"version {version}", interactions, pmf, scores)]
+    if against != "baseline":
+        values.append(_value("against", other_name, interactions, other, scores))
+    values.append(_value("baseline", baseline_name, interactions, baseline, scores))
+    evaluated = Evaluated(
+        loop=loop.name,
+        version=version,
+        against=other_name,
+        against_version=other_version,
+        table_version=rows.data.table_version,
+        rows=len(interactions),
+        lift=lift,
+        lift_estimate=lift.estimate(),
+        values=values,
+        health=health(interactions, pmf, scores, nothing=loop.reward.default),
+    )
+    plots = {"evaluation.png": evaluation_chart(evaluated)}
+    registry.describe(loop.name, version, metrics=evaluated.metrics(), plots=plots)
+    return evaluated
+
+
+def _value(
+    role: Literal["version", "against", "baseline"],
+    name: str,
+    interactions: Interactions,
+    pmf: Floats,
+    scores: Floats,
+) -> Value:
+    weights = weights_of(interactions, pmf)
+    return Value(
+        role=role,
+        policy=name,
+        dr=dr(dr_sums(interactions, pmf, scores)),
+        snips=snips(SnipsSums.of(weights, interactions.reward)),
+    )
+
+
+def _baseline(
+    registry: Registry, loop: LoopSettings, alias: str | None, interactions: Interactions
+) -> tuple[str, Floats]:
+    if alias is not None:
+        return f"baseline, version {alias}", _policy(registry, loop, alias).pmf(interactions.batch)
+    return f"baseline, {loop.baseline.kind}", baseline_policy(loop.baseline.kind).pmf(interactions.batch)
+
+
+def _policy(registry: Registry, loop: LoopSettings, version: str) -> OraclePolicy:
+    return unpack(registry.files(loop.name, version))[0]

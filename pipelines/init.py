@@ -1,0 +1,125 @@
+"""A new loop's settings file, written from the settings themselves: every key, its meaning, its limits, its default.
+
+What stands here is read off the classes in `settings.py`, so the file cannot fall behind them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import msgspec.inspect
+
+from decision.errors import FieldError
+from pipelines.settings import LoopSettings, Settings, check_loop_name, list_loops, parse_loop
+
+_WIDTH = 110
+
+
+def init_loop(settings: Settings, name: str, *, values: Mapping[str, Any] | None = None, replace: bool = False) -> Path:
+    """Write the commented settings file of a new loop and return its path.
+
+    Args:
+        settings: the installation.
+        name: the loop.
+        values: what differs from the defaults, ``{"reward.window_s": 30}``.
+        replace: overwrite the file of an existing loop.
+
+    Raises:
+        FieldError: the loop exists, the name is none, or a value does not fit.
+    """
+    path = settings.loop_path(name)
+    if path.exists() and not replace:
+        raise FieldError("loop", wanted=f"a loop that does not exist yet ({list_loops(settings)} do)", got=name)
+    text = loop_toml(name, values)
+    parse_loop(text, name, {})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def loop_toml(name: str, values: Mapping[str, Any] | None = None) -> str:
+    """Return the text of ``loop.toml`` for the loop `name`, with every setting at its default or as in `values`.
+
+    Raises:
+        FieldError: the name is none, or a key of `values` is no setting.
+    """
+    given = dict(values or {})
+    prefix = f"DECISION_LOOP_{check_loop_name(name).upper().replace('-', '_')}"
+    lines = [
+        f"# Settings of the loop {name!r}. Every key is shown with its default: change what you need, delete the rest.",
+        f"# The environment overrides the file: {prefix}__REWARD__WINDOW_S=30 sets reward.window_s.",
+        "",
+    ]
+    sections: list[tuple[str, Any]] = []
+    lines += _keys(LoopSettings, LoopSettings(name=name), "", given, sections)
+    for section, default in sections:
+        lines += ["", *_comment(_summary(type(default))), f"[{section}]"]
+        lines += _keys(type(default), default, f"{section}.", given, [])
+    if given:
+        known = f"a setting of a loop; run `decision init {name}` to see them all"
+        raise FieldError(next(iter(given)), wanted=known, got="an unknown key")
+    return "\n".join(lines) + "\n"
+
+
+def _keys(
+    kind: type[Any], defaults: Any, path: str, given: dict[str, Any], sections: list[tuple[str, Any]]
+) -> list[str]:
+    meanings = _attributes(kind)
+    info: Any = msgspec.inspect.type_info(kind)
+    types = {field.name: field.type for field in info.fields}
+    lines: list[str] = []
+    for field in msgspec.structs.fields(kind):
+        default = getattr(defaults, field.name)
+        if isinstance(default, msgspec.Struct):
+            sections.append((field.name, default))
+            continue
+        limits = _limits(field.type, types[field.name])
+        meaning = meanings.get(field.name, "").rstrip(".")
+        lines += _comment(f"{meaning} ({limits})" if limits else meaning)
+        lines.append(f"{field.name} = {_toml(given.pop(f'{path}{field.name}', default))}")
+    return lines
+
+
+def _limits(annotation: Any, kind: msgspec.inspect.Type) -> str:
+    if isinstance(kind, msgspec.inspect.LiteralType):
+        return "one of " + ", ".join(json.dumps(value) for value in get_args(annotation))
+    if not isinstance(kind, msgspec.inspect.IntType | msgspec.inspect.FloatType):
+        return ""
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    return ", ".join(f"{word} {getattr(kind, key):g}" for key, word in words.items() if getattr(kind, key) is not None)
+
+
+def _summary(kind: type[Any]) -> str:
+    return (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ").replace("``", "`")
+
+
+def _attributes(kind: type[Any]) -> dict[str, str]:
+    """Return the "Attributes:" of a Google-style docstring, {name: text}."""
+    _, _, section = (inspect.getdoc(kind) or "").partition("Attributes:\n")
+    found: dict[str, str] = {}
+    name = ""
+    for line in section.splitlines():
+        if line and not line.startswith(" "):
+            break
+        text = line[4:]
+        if text and not text.startswith(" "):
+            name, _, text = text.partition(":")
+        found[name] = f"{found.get(name, '')} {text.strip()}".strip().replace("``", "`")
+    return found
+
+
+def _comment(text: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(text, _WIDTH)]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return json.dumps(value)  # for text, numbers and booleans TOML and JSON agree

@@ -1,0 +1,345 @@
+"""The lake: four Delta tables, and commits that carry positions beside rows.
+
+Rows are written as Parquet files first and become visible with one commit, together with named positions
+("marks"). A mark is also a fence: when two writers that read the same mark commit, one wins and the other gets
+`ConflictError`, reads again and finds the work done. `tables.py` holds the columns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from deltalake.transaction import AddAction
+
+from decision.errors import FieldError
+from pipelines.tables import PARTITIONED_BY, SCHEMAS, Table
+
+_STATISTICS = ("offset", "ts", "appended_at")
+_CONFIGURATION = {
+    "delta.checkpointInterval": "50",
+    "delta.dataSkippingStatsColumns": ",".join(_STATISTICS),  # what files are skipped by
+}
+_PLAIN_BY_STATE = ("joined", "expired")
+_ATTEMPTS = 10
+
+
+class ConflictError(Exception):
+    """Someone else committed what this commit assumed to be unchanged; read again."""
+
+
+class Lake:
+    """The tables of one installation.
+
+    Args:
+        path: folder of the tables, or the address of one on object storage (``s3://bucket/folder``).
+        storage_options: what Delta needs to reach the storage; empty for folders.
+    """
+
+    def __init__(self, path: str | Path, *, storage_options: Mapping[str, str] | None = None) -> None:
+        self._local = "://" not in str(path)
+        self._root = str(Path(path).absolute()) if self._local else str(path).rstrip("/")
+        self._options = dict(storage_options or {})
+
+    def __repr__(self) -> str:
+        return f"Lake({self._root!r})"
+
+    @property
+    def path(self) -> str:
+        """Folder or address of the tables."""
+        return self._root
+
+    def table(self, name: Table, version: int | None = None) -> DeltaTable:
+        """Return the Delta table as it is now, or as it was at `version`; created when it does not exist.
+
+        Raises:
+            FieldError: there is no such version.
+        """
+        uri = f"{self._root}/{name}"
+        try:
+            return DeltaTable(uri, version=version, storage_options=self._options)
+        except TableNotFoundError:
+            if version not in (None, 0):
+                raise FieldError("version", wanted=f"a version of the table {name!r}", got=version) from None
+        except DeltaError as error:
+            if version is None:
+                raise
+            raise FieldError("version", wanted=f"a kept version of the table {name!r}", got=version) from error
+        if self._local:
+            Path(uri).mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(DeltaError):  # another process created it just now; if not, the last line says so
+            DeltaTable.create(
+                uri,
+                schema=SCHEMAS[name],  # pyright: ignore[reportArgumentType]
+                mode="ignore",
+                partition_by=PARTITIONED_BY[name],
+                configuration=_CONFIGURATION,
+                storage_options=self._options,
+            )
+        return DeltaTable(uri, storage_options=self._options)
+
+    def version(self, name: Table) -> int:
+        """Return the number of the table's latest version."""
+        return self.table(name).version()
+
+    def decisions(
+        self, loop: str, *, since: datetime | None = None, until: datetime | None = None, version: int | None = None
+    ) -> pa.Table:
+        """Return the decisions of `loop` with since <= ts < until, by time."""
+        return self._rows("decisions", loop, since, until, version)
+
+    def outcomes(
+        self, loop: str, *, since: datetime | None = None, until: datetime | None = None, version: int | None = None
+    ) -> pa.Table:
+        """Return the raw outcomes of `loop` with since <= ts < until, by time."""
+        return self._rows("outcomes", loop, since, until, version)
+
+    def interactions(
+        self,
+        loop: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        version: int | None = None,
+        latest: int | None = None,
+    ) -> pa.Table:
+        """Return the interactions of `loop` with since <= ts < until, by time; dropped decisions are left out.
+
+        Args:
+            loop: its name.
+            since: earliest time of decision.
+            until: first time of decision that is left out.
+            version: version of the table; None for the latest.
+            latest: return only this many, the latest.
+
+        Raises:
+            FieldError: a time without its UTC offset, or a version that is not kept.
+        """
+        counts = pc.field("state").isin(_PLAIN_BY_STATE)
+        return self._rows("interactions", loop, since, until, version, counts, latest)
+
+    def dead_letters(self, *, version: int | None = None) -> pa.Table:
+        """Return the messages that fit no schema, by position."""
+        rows = self.table("dead_letters", version).to_pyarrow_dataset().to_table()
+        return rows.sort_by([("topic", "ascending"), ("partition", "ascending"), ("offset", "ascending")])
+
+    def write(self, name: Table, rows: pa.Table) -> list[AddAction]:
+        """Write `rows` to new files, one for each of the table's partitions, and return what to commit.
+
+        The files are on disk when this returns, and not visible before `commit`.
+        """
+        return [self._write_file(name, values, part) for values, part in _split(rows, PARTITIONED_BY[name])]
+
+    def commit(
+        self,
+        name: Table,
+        seen: DeltaTable,
+        files: Sequence[AddAction],
+        marks: Mapping[str, int],
+        *,
+        replace_loop: str | None = None,
+    ) -> int:
+        """Make `files` and `marks` visible in one transaction.
+
+        Args:
+            name: the table.
+            seen: the table as it was when the marks were read; brought up to date.
+            files: from `write`.
+            marks: new value by name.
+            replace_loop: remove all other rows of this loop in the same transaction.
+
+        Returns:
+            The table's version after it.
+
+        Raises:
+            ConflictError: one of the marks, or the rows to be replaced, changed since `seen`.
+        """
+        try:
+            seen.create_write_transaction(
+                list(files),
+                mode="append" if replace_loop is None else "overwrite",
+                schema=SCHEMAS[name],  # pyright: ignore[reportArgumentType]
+                partition_by=PARTITIONED_BY[name],
+                partition_filters=None if replace_loop is None else [("loop", "=", replace_loop)],
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(mark, value) for mark, value in sorted(marks.items())]
+                ),
+            )
+        except CommitFailedError as error:
+            # The files stay for `vacuum`: only a later look tells a lost race from a lost answer.
+            raise ConflictError(str(error)) from error
+        seen.update_incremental()
+        return seen.version()
+
+    def delete(
+        self,
+        name: Table,
+        predicate: str,
+        marks: Mapping[str, int] | None = None,
+        *,
+        seen: DeltaTable | None = None,
+    ) -> int:
+        """Remove the rows for which the SQL `predicate` holds and return how many.
+
+        Args:
+            name: the table.
+            predicate: condition in SQL.
+            marks: new value by name.
+            seen: the table as it was when the marks were read; without it a lost race is run again.
+
+        Raises:
+            ConflictError: others committed meanwhile; nothing was removed.
+        """
+        properties = CommitProperties(app_transactions=[Transaction(*mark) for mark in sorted((marks or {}).items())])
+        for attempt in range(_ATTEMPTS):
+            table = self.table(name) if seen is None else seen
+            try:
+                return int(table.delete(predicate, commit_properties=properties)["num_deleted_rows"] or 0)
+            except CommitFailedError as error:
+                if seen is not None or attempt == _ATTEMPTS - 1:
+                    raise ConflictError(str(error)) from error
+        raise AssertionError("unreachable")
+
+    def compact(self, name: Table) -> dict[str, Any]:
+        """Merge small files; rows, marks and earlier versions stay as they are.
+
+        Raises:
+            ConflictError: others kept committing; nothing was changed.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                done = self.table(name).optimize.compact(
+                    writer_properties=WriterProperties(compression="ZSTD", compression_level=3)
+                )
+                return {"files_added": done["numFilesAdded"], "files_removed": done["numFilesRemoved"]}
+            except CommitFailedError as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise ConflictError(str(error)) from error
+        raise AssertionError("unreachable")
+
+    def vacuum(self, name: Table, *, retention_hours: int = 168) -> int:
+        """Delete files that no version within `retention_hours` needs, and return how many.
+
+        Earlier versions can be read no more. Files of writers that are still at work are younger than any sensible
+        retention; with 0 hours nobody else may write.
+        """
+        removed = self.table(name).vacuum(retention_hours, dry_run=False, enforce_retention_duration=False, full=True)
+        return len(removed)
+
+    def _rows(
+        self,
+        name: Table,
+        loop: str,
+        since: datetime | None,
+        until: datetime | None,
+        version: int | None,
+        where: ds.Expression | None = None,
+        latest: int | None = None,
+    ) -> pa.Table:
+        keep = pc.field("loop") == loop
+        if where is not None:
+            keep &= where
+        if since is not None:
+            keep &= pc.field("ts") >= _instant("since", since)
+        if until is not None:
+            keep &= pc.field("ts") < _instant("until", until)
+        data = self.table(name, version).to_pyarrow_dataset()
+        if latest is not None:
+            if latest < 1:
+                raise FieldError("latest", wanted="at least 1", got=latest)
+            times = data.to_table(columns=["ts"], filter=keep)["ts"].cast(pa.int64()).to_numpy()
+            if len(times) > latest:
+                cut = int(np.partition(times, len(times) - latest)[len(times) - latest])
+                keep &= pc.field("ts") >= pa.scalar(cut, pa.int64()).cast(pa.timestamp("us", "UTC"))
+        # Sorted by what does not depend on files or partitions: the same rows always come in the same order.
+        rows = data.to_table(filter=keep).sort_by([(column, "ascending") for column in ("ts", "event_id", "slot")])
+        return rows if latest is None else rows.slice(max(0, len(rows) - latest))
+
+    def _write_file(self, name: Table, values: dict[str, str], rows: pa.Table) -> AddAction:
+        folder = "/".join(f"{column}={value}" for column, value in values.items())
+        path = f"{folder}/{uuid.uuid4()}.parquet"
+        where = f"{self._root}/{name}/{path}" if self._local else path
+        if self._local:
+            Path(where).parent.mkdir(parents=True, exist_ok=True)
+            filesystem: pafs.FileSystem = pafs.LocalFileSystem()
+        else:
+            filesystem = pafs.PyFileSystem(DeltaStorageHandler(f"{self._root}/{name}", self._options))
+        pq.write_table(
+            rows,
+            where,
+            filesystem=filesystem,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=False,  # ids and raw JSON: zstd finds what repeats, and a dictionary only costs time
+            write_statistics=[column for column in _STATISTICS if column in rows.column_names],  # pyright: ignore[reportArgumentType]
+        )
+        if self._local:
+            _sync(Path(where))
+        size = filesystem.get_file_info(where).size
+        return AddAction(path, size, values, int(time.time() * 1000), True, json.dumps(_stats(rows)))
+
+
+def mark_of(table: DeltaTable, name: str) -> int | None:
+    """Return the value of a mark in the table, None where it was never set."""
+    return table.transaction_version(name)
+
+
+def _split(rows: pa.Table, by: list[str]) -> list[tuple[dict[str, str], pa.Table]]:
+    keys = rows.select(by).group_by(by).aggregate([]).to_pylist()
+    if len(keys) == 1:
+        return [({name: str(keys[0][name]) for name in by}, rows.drop_columns(by))]
+    parts: list[tuple[dict[str, str], pa.Table]] = []
+    for key in sorted(keys, key=str):
+        chosen = (pc.field(by[0]) == key[by[0]]) & (pc.field(by[1]) == key[by[1]])
+        parts.append(({name: str(key[name]) for name in by}, rows.filter(chosen).drop_columns(by)))
+    return parts
+
+
+def _stats(rows: pa.Table) -> dict[str, Any]:
+    smallest: dict[str, Any] = {}
+    largest: dict[str, Any] = {}
+    for column in _STATISTICS:
+        if column in rows.column_names:
+            ends = pc.call_function("min_max", [rows[column]]).as_py()
+            smallest[column], largest[column] = _stat(ends["min"]), _stat(ends["max"])
+    return {
+        "numRecords": len(rows),
+        "minValues": smallest,
+        "maxValues": largest,
+        "nullCount": dict.fromkeys(smallest, 0),
+    }
+
+
+def _stat(value: int | datetime) -> int | str:
+    return value if isinstance(value, int) else value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _sync(path: Path) -> None:
+    for target in (path, path.parent):
+        handle = os.open(target, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _instant(field: str, value: datetime) -> pa.Scalar:
+    if value.tzinfo is None:
+        raise FieldError(field, wanted="a time with its UTC offset", got=value.isoformat())
+    return pa.scalar(value, pa.timestamp("us", "UTC"))

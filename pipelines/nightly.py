@@ -1,0 +1,255 @@
+"""A night of one loop: ingest, join, train, evaluate, promote, compact; resumable, with one manifest per run.
+
+The manifest is written after every step, so a run that was cut short continues after the last finished one when it is
+started again under the same id. A step that was cut short itself is done again: every step is safe to repeat, and the
+version that a repeated training would register is found again under the run's key.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from decision.errors import FieldError, SupportError
+from pipelines.evaluate import Evaluated, evaluate
+from pipelines.ingest import ingest
+from pipelines.join import join
+from pipelines.lake import Lake
+from pipelines.log.protocol import EventLog
+from pipelines.model_cache import write_atomically
+from pipelines.promote import promote
+from pipelines.registry import Registry
+from pipelines.settings import LoopSettings, Settings, check_loop_name, list_loops
+from pipelines.train import train
+
+STEPS = ("ingest", "join", "train", "evaluate", "promote", "compact")
+RESUMED_FOR = timedelta(hours=24)
+"""An unfinished run older than this is left alone; the next one starts anew."""
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+Progress = Callable[[str, str], None]
+"""Called with a step's name and ``started``, ``done`` or ``kept`` (finished by an earlier attempt)."""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished step: its name, when it was finished (ISO 8601 UTC) and its result."""
+
+    name: str
+    finished_at: str
+    result: dict[str, Any]
+
+
+class Run(msgspec.Struct, kw_only=True):
+    """The manifest of a run.
+
+    Attributes:
+        run_id: its id, unique in the loop.
+        loop: the loop.
+        started_at: when it was first started; the "now" of every step, also of those that are done later.
+        seed: seed of the training.
+        status: ``running`` until the last step is finished, then ``done``; ``failed`` after an error, and resumable.
+        error: the step that failed last and its error, "" without.
+        steps: the finished steps in order.
+    """
+
+    run_id: str
+    loop: str
+    started_at: datetime
+    seed: int
+    status: Literal["running", "failed", "done"] = "running"
+    error: str = ""
+    steps: list[Step] = []
+
+    def result(self, step: str) -> dict[str, Any] | None:
+        """Return the result of a finished step, None for one that is not."""
+        return next((entry.result for entry in self.steps if entry.name == step), None)
+
+    @property
+    def verdict(self) -> Literal["promoted", "refused", "skipped", "open"]:
+        """What came of the night; ``skipped`` when there was too little to learn from, ``open`` before the end."""
+        result = self.result("promote")
+        if result is None:
+            return "open"
+        if "skipped" in result:
+            return "skipped"
+        return "promoted" if result["promoted"] else "refused"
+
+
+def nightly(
+    settings: Settings,
+    log: EventLog,
+    lake: Lake,
+    registry: Registry,
+    loop: LoopSettings,
+    *,
+    now: datetime,
+    run_id: str | None = None,
+    seed: int = 1,
+    progress: Progress | None = None,
+) -> Run:
+    """Run the steps of a night that are not finished yet.
+
+    Args:
+        settings: the installation.
+        log: the event log to ingest from.
+        lake: the tables.
+        registry: the versions.
+        loop: the loop.
+        now: the present, UTC; a resumed run keeps its own.
+        run_id: the run to start or to continue; None continues the loop's last run if it is unfinished and young,
+            else starts one named after `now`.
+        seed: seed of the training; a resumed run keeps its own.
+        progress: told of every step.
+
+    Returns:
+        The finished run. A refusal by the gate is a result, see `Run.verdict`.
+
+    Raises:
+        FieldError: `run_id` is none, or another run of the loop is going on.
+    """
+    folder = settings.root / "runs" / check_loop_name(loop.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        run = _open(folder, loop.name, run_id, now, seed)
+        night = _Night(log, lake, registry, loop, run, {*list_loops(settings), loop.name})
+        for name in STEPS:
+            if run.result(name) is not None:
+                _tell(progress, name, "kept")
+                continue
+            _tell(progress, name, "started")
+            try:
+                result = msgspec.json.decode(msgspec.json.encode(getattr(night, name)()))  # as a rerun will read it
+            except Exception as error:
+                run.status, run.error = "failed", f"{name}: {type(error).__name__}: {error}"[:2000]
+                _save(folder, run)
+                raise
+            run.steps.append(Step(name=name, finished_at=datetime.now(UTC).isoformat(), result=result))
+            run.status, run.error = "done" if name == STEPS[-1] else "running", ""
+            _save(folder, run)
+            _tell(progress, name, "done")
+    return run
+
+
+def runs(settings: Settings, loop: str) -> list[Run]:
+    """Return the loop's runs, oldest first."""
+    folder = settings.root / "runs" / check_loop_name(loop)
+    found = [_load(path) for path in folder.glob("*/manifest.json")]
+    return sorted(found, key=lambda run: (run.started_at, run.run_id))
+
+
+class _Night:
+    """The steps over what they share; each returns its result, small enough for the manifest."""
+
+    def __init__(
+        self, log: EventLog, lake: Lake, registry: Registry, loop: LoopSettings, run: Run, loops: set[str]
+    ) -> None:
+        self.log, self.lake, self.registry, self.loop, self.run, self.loops = log, lake, registry, loop, run, loops
+        self.evaluated: Evaluated | None = None
+
+    def ingest(self) -> Any:
+        return ingest(self.log, self.lake, loops=self.loops)
+
+    def join(self) -> Any:
+        joined = join(self.lake, self.loop, self.run.started_at)
+        # Pinned here: a repeated training reads the same rows, whatever was joined since.
+        return {"table_version": self.lake.version("interactions"), "joined": joined}
+
+    def train(self) -> Any:
+        try:
+            return train(
+                self.lake,
+                self.registry,
+                self.loop,
+                seed=self.run.seed,
+                now=self.run.started_at,
+                table_version=self._table_version(),
+                key=f"{self.run.loop}:{self.run.run_id}",
+            )
+        except SupportError as error:
+            return {"skipped": str(error)}
+
+    def evaluate(self) -> Any:
+        trained = self.run.result("train") or {}
+        if "skipped" in trained:
+            return trained
+        try:
+            self.evaluated = self._evaluate(trained["version"])
+        except SupportError as error:
+            return {"skipped": str(error)}
+        return self.evaluated
+
+    def promote(self) -> Any:
+        evaluated = self.run.result("evaluate") or {}
+        if "skipped" in evaluated:
+            return evaluated
+        return promote(
+            self.lake,
+            self.registry,
+            self.loop,
+            version=evaluated["version"],
+            now=self.run.started_at,
+            by=f"nightly {self.run.run_id}",
+            evaluated=self.evaluated,
+            table_version=self._table_version(),
+        )
+
+    def compact(self) -> Any:
+        return {table: self.lake.compact(table) for table in ("decisions", "outcomes", "interactions")}
+
+    def _evaluate(self, version: str) -> Evaluated:
+        return evaluate(self.lake, self.registry, self.loop, version, table_version=self._table_version())
+
+    def _table_version(self) -> int:
+        return (self.run.result("join") or {})["table_version"]
+
+
+def _open(folder: Path, loop: str, run_id: str | None, now: datetime, seed: int) -> Run:
+    if run_id is None:
+        last = max((_load(path) for path in folder.glob("*/manifest.json")), key=lambda r: r.started_at, default=None)
+        if last is not None and last.status != "done" and now - last.started_at < RESUMED_FOR:
+            return last
+        run_id = now.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")
+    if not _RUN_ID.fullmatch(run_id):
+        raise FieldError("run_id", wanted='1 to 64 letters, digits, ".", "_" or "-"', got=run_id)
+    path = folder / run_id / "manifest.json"
+    if path.is_file():
+        return _load(path)
+    run = Run(run_id=run_id, loop=loop, started_at=now, seed=seed)
+    _save(folder, run)
+    return run
+
+
+def _load(path: Path) -> Run:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Run)
+    except msgspec.DecodeError as error:
+        raise FieldError("manifest.json", wanted=f"the manifest of run {path.parent.name}", got=str(error)) from error
+
+
+def _save(folder: Path, run: Run) -> None:
+    path = folder / run.run_id / "manifest.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(run)))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FieldError("run_id", wanted="no other run of this loop at the same time", got="one") from None
+        yield
+
+
+def _tell(progress: Progress | None, step: str, state: str) -> None:
+    if progress is not None:
+        progress(step, state)

@@ -1,0 +1,119 @@
+"""The champion changes under load: no request fails, and no answer mixes two versions."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from decision.artifact import Manifest, pack, unpack
+from decision.oracles.linear import LinearOracle
+from decision.policy import Exploration, OraclePolicy
+from decision.records import decode_decision
+from pipelines.registry import Registry
+from pipelines.settings import load_settings
+from serving.core import batch_of, open_core
+from serving.wire import Action, DecideRequest
+from tests.strategies import interactions_of
+
+
+def register(registry: Registry, seed: int) -> str:
+    oracle = LinearOracle()
+    oracle.fit(interactions_of(np.random.default_rng(seed), 60))
+    policy = OraclePolicy(oracle, Exploration(gamma=20.0 + seed))
+    manifest = Manifest(
+        loop="news",
+        oracle="linear",
+        exploration=policy.exploration,
+        seed=seed,
+        code_version="test",
+        created_at="2026-01-01T00:00:00+00:00",
+    )
+    return registry.register("news", pack(policy, manifest))
+
+
+def promote(registry: Registry, version: str, expected: str | None) -> None:
+    verdict = {
+        "verdict": "promoted",
+        "reasons": ["test"],
+        "numbers": {},
+        "at": "2026-01-01T00:00:00+00:00",
+        "by": "test",
+    }
+    registry.set_alias("news", "champion", version, verdict, expected=expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_champion_swapped_under_load_fails_no_request_and_mixes_no_versions(tmp_path: Path) -> None:
+    settings = load_settings({}, home=str(tmp_path), reload_s=0.05)
+    path = settings.loop_path("news")
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    registry = Registry(settings)
+    versions = [register(registry, seed) for seed in range(4)]
+    core = open_core(settings)
+    rng = np.random.default_rng(0)
+
+    async def ask(number: int) -> str:
+        context = {"c0": float(rng.random()), "c1": float(rng.random()), "c2": float(rng.random())}
+        actions = [Action(str(j), {"a": str(j), "cost": j / 6}) for j in range(4)]
+        answer = await core.decide("news", DecideRequest(context, actions, event_id=f"e{number}"))
+        return answer.policy_version
+
+    async def load() -> list[str]:
+        seen: list[str] = []
+        champion: str | None = None
+        number = 0
+        for version in versions:
+            await asyncio.to_thread(promote, registry, version, champion)
+            champion = version
+            for _ in range(200):
+                seen += await asyncio.gather(*(ask(number + i) for i in range(16)))
+                number += 16
+                if seen[-1] == version:
+                    break
+                await asyncio.sleep(0.01)
+            assert seen[-1] == version, "the new champion never answered"
+        return seen
+
+    try:
+        seen = asyncio.run(load())
+        assert [v for i, v in enumerate(seen) if i == 0 or seen[i - 1] != v][-len(versions) :] == versions
+        policies = {version: unpack(registry.files("news", version))[0] for version in versions}
+        for number, version in enumerate(seen):
+            (message,) = core.spool.find("decisions", f"e{number}".encode())
+            record = decode_decision(message.value)
+            assert record.policy_version == version
+            if version in policies:
+                assert policies[version].pmf(batch_of(record)).tolist() == record.pmf
+    finally:
+        core.loops.close()
+        core.spool.close()
+
+
+def test_corrupt_artifact_leaves_the_last_good_version_in_charge(tmp_path: Path) -> None:
+    settings = load_settings({}, home=str(tmp_path))
+    path = settings.loop_path("news")
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    registry = Registry(settings)
+    good, bad = register(registry, 1), register(registry, 2)
+    promote(registry, good, None)
+    core = open_core(settings)
+    try:
+        assert core.snapshot("news").policy_version == good
+        for file in (tmp_path / "cache").rglob("linear.json"):
+            file.write_bytes(b"{}")
+        for file in tmp_path.rglob("linear.json"):
+            file.write_bytes(b"{}")
+        promote(registry, bad, good)
+        core.loops.refresh()
+        assert core.snapshot("news").policy_version == good
+        assert core.loops.error("news")
+        answer = asyncio.run(core.decide("news", DecideRequest({}, [Action("a"), Action("b")])))
+        assert answer.policy_version == good
+    finally:
+        core.loops.close()
+        core.spool.close()

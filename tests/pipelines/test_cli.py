@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from decision.draw import draw, seed_of
+from decision.records import SCHEMA_VERSION, Decision, Outcome, encode
+from pipelines.cli import main
+from pipelines.init import init_loop
+from pipelines.installation import Installation
+from pipelines.settings import load_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Ran:
+    """What a command did: its status, the lines of stdout, and stderr."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, " ".join(err.split())
+
+    @property
+    def result(self) -> dict[str, Any]:
+        lines = self.out.splitlines()
+        assert len(lines) == 1, lines
+        return json.loads(lines[0])
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Return a function that runs the command line as a process would, in a home of its own."""
+    for name in list(os.environ):
+        if name.startswith("DECISION_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DECISION_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def call(*arguments: str) -> Ran:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        out, err = capfd.readouterr()
+        return Ran(int(ended.value.code or 0), out, err)
+
+    return call
+
+
+@pytest.fixture
+def settled(tmp_path: Path, run: Any) -> Path:
+    """Return a home with a loop of 400 decisions, ingested and joined through the command line."""
+    settings = load_settings({}, home=str(tmp_path / "home"))
+    init_loop(settings, "news")
+    rng = np.random.default_rng(1)
+    at = datetime.now(UTC) - timedelta(hours=1)
+    ids = ["a", "b", "c"]
+    with Installation(settings) as parts:
+        items: dict[str, list[Any]] = {"decisions": [], "outcomes": []}
+        for number in range(400):
+            event_id, pmf = f"e{number}", [0.5, 0.25, 0.25]
+            seed = seed_of("news", event_id)
+            index = draw(pmf, seed)
+            likes = int(rng.integers(3))
+            decision = Decision(
+                schema_version=SCHEMA_VERSION,
+                loop="news",
+                event_id=event_id,
+                ts=at + timedelta(seconds=number / 10),
+                context=msgspec.Raw(json.dumps({"likes": ids[likes]}).encode()),
+                actions=msgspec.Raw(json.dumps([{"topic": name} for name in ids]).encode()),
+                action_ids=ids,
+                pmf=pmf,
+                action_index=index,
+                propensity=pmf[index],
+                policy_version="baseline:uniform",
+                baseline_version="baseline:uniform",
+                seed=seed,
+            )
+            items["decisions"].append((event_id.encode(), encode(decision), ()))
+            if index == likes:
+                outcome = Outcome(
+                    schema_version=SCHEMA_VERSION, loop="news", event_id=event_id, value=1.0, ts=decision.ts
+                )
+                items["outcomes"].append((event_id.encode(), encode(outcome), ()))
+        for topic, messages in items.items():
+            parts.log.append_many(topic, messages)
+    assert run("ingest", "--json").result["decisions"] == 400
+    joined = run("join", "news", "--json").result
+    assert joined["joined"] == len(items["outcomes"])
+    assert joined["expired"] == 400 - len(items["outcomes"])
+    return tmp_path / "home"
+
+
+def test_help_teaches_every_command_with_an_example(run: Any) -> None:
+    listed = run("--help").out
+    for name in ("demo", "init", "serve", "ingest", "join", "train", "promote", "rollback", "nightly", "replay", "top"):
+        assert name in listed
+        assert f"decision {name}" in run(name, "--help").out
+    for name in ("open-bandit", "dsjson", "parquet"):
+        assert f"decision import {name}" in run("import", name, "--help").out
+
+
+def test_nothing_heavy_is_imported_before_a_command_needs_it() -> None:
+    heavy = ("numpy", "pyarrow", "mlflow", "feast", "sklearn", "altair", "bentoml", "vowpalwabbit", "duckdb", "asyncio")
+    code = f"import sys, pipelines.cli; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["jion"], "Did you mean 'join'"),
+        (["join", "news", "--restat"], "--restate"),
+        (["join"], "LOOP"),
+        (["train", "news", "--seed", "x"], "--seed"),
+        (["demo", "--log", "rabbit"], "kafka"),
+        (["join", "news", "--late"], "--restate"),
+    ],
+)
+def test_bad_arguments_end_with_2_and_say_what_was_meant(run: Any, arguments: list[str], said: str) -> None:
+    plain = run(*arguments)
+    assert (plain.status, plain.out) == (2, "")
+    assert said in plain.err
+    asked = run(*arguments, "--json")
+    assert asked.status == 2
+    assert said in asked.result["error"]
+
+
+def test_bad_input_ends_with_2_and_names_the_field(run: Any) -> None:
+    ran = run("train", "news", "--json")
+    assert ran.status == 2
+    assert ran.result["field"] == "loop"
+    assert "error: loop: wanted" in ran.err
+
+
+def test_a_wrong_key_in_a_loop_names_itself_and_the_nearest(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "home" / "loops" / "news" / "loop.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text("[reward]\nwindow = 3")
+    ran = run("train", "news", "--json")
+    assert (ran.status, ran.result["field"]) == (2, "reward.window")
+    assert "reward.window_s" in ran.result["wanted"]
+
+
+def test_init_writes_a_loop_once(run: Any, tmp_path: Path) -> None:
+    ran = run("init", "news", "--json")
+    assert ran.status == 0
+    assert Path(ran.result["path"]) == tmp_path / "home" / "loops" / "news" / "loop.toml"
+    assert run("init", "news").status == 2
+    assert run("init", "News", "--json").result["field"] == "loop"
+    assert run("init", "news", "--force").status == 0
+
+
+def test_what_libraries_print_does_not_reach_stdout(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pipelines.init as init
+
+    def noisy(*_: Any, **__: Any) -> Path:
+        print("hello")
+        os.write(1, b"from below\n")
+        return Path("x")
+
+    monkeypatch.setattr(init, "init_loop", noisy)
+    ran = run("init", "news", "--json")
+    assert ran.result == {"loop": "news", "path": "x"}
+    assert "hello" in ran.err
+    assert "from below" in ran.err
+
+
+def test_an_error_nobody_expected_ends_with_1(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pipelines.init as init
+
+    def broken(*_: Any, **__: Any) -> Path:
+        raise RuntimeError("the disk is on fire")
+
+    monkeypatch.setattr(init, "init_loop", broken)
+    ran = run("init", "news", "--json")
+    assert (ran.status, ran.result) == (1, {"error": "RuntimeError: the disk is on fire"})
+
+
+def test_replay_estimates_known_policies_on_a_loop(run: Any, settled: Path) -> None:
+    first = run("replay", "news", "--policy", "first", "--reward-model", "means", "--json")
+    assert first.status == 0
+    result = first.result
+    assert (result["rows"], result["policy"]) == (400, "first policy")
+    for name in ("ips", "snips", "dr"):  # the first action is right one time in three
+        assert result["estimates"][name]["low"] < 1 / 3 < result["estimates"][name]["high"]
+    assert result["propensities"]["numbers"]["redrawn"] == 400
+    assert result["trusted"] is True
+
+
+def test_replay_writes_a_report_that_fetches_nothing(run: Any, settled: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    assert run("replay", "news", "--reward-model", "means", "--html", str(page)).status == 0
+    text = page.read_text()
+    assert text.count("<svg ") == 2
+    for fetched in ("<script", "<link", "src=", "@import", 'href="http'):
+        assert fetched not in text
+
+
+def test_check_propensities_passes_a_true_log_and_fails_a_false_one(run: Any, settled: Path, tmp_path: Path) -> None:
+    ran = run("replay", "news", "--check-propensities", "--json")
+    assert (ran.status, ran.result["ok"]) == (0, True)
+    assert run("import", "open-bandit", "--json").result["rows"] == 60_000
+    ran = run("replay", "open-bandit-bts-women", "--check-propensities", "--json")
+    assert (ran.status, ran.result["ok"]) == (1, False)
+    assert "1.0e-06" in ran.result["reasons"][0]
+    for good in ("random-all", "random-men", "random-women", "bts-all", "bts-men"):
+        assert run("replay", f"open-bandit-{good}", "--check-propensities").status == 0
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "dsjson"])
+def test_an_export_can_be_imported_and_gives_the_same_estimates(
+    run: Any, settled: Path, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"news.{suffix}"
+    assert run("export", "news", str(path), "--json").result["rows"] == 400
+    assert run("import", suffix, str(path), "--name", "copy", "--json").result["rows"] == 400
+    there, here = (run("replay", log, "--policy", "first", "--json").result["estimates"] for log in ("news", "copy"))
+    for name in ("ips", "snips"):
+        assert here[name]["value"] == pytest.approx(there[name]["value"], abs=1e-12)
+
+
+def test_unknown_logs_and_policies_name_the_known_ones(run: Any, settled: Path, tmp_path: Path) -> None:
+    ran = run("replay", "nwes", "--json")
+    assert (ran.status, ran.result["field"]) == (2, "log")
+    assert "news" in ran.result["wanted"]
+    assert run("replay", "news", "--policy", "champion", "--json").result["field"] == "policy"
+    assert run("export", "news", str(tmp_path / "x.csv"), "--json").result["field"] == "format"
+
+
+def test_a_generation_is_trained_evaluated_refused_promoted_and_rolled_back(run: Any, settled: Path) -> None:
+    assert run("train", "news", "--json").result["version"] == "1"
+    assert run("evaluate", "news", "--json").result["version"] == "1"
+    refused = run("promote", "news", "--json")  # 80 rows on the holdout: less than the gate wants to see
+    assert refused.status == 3
+    assert refused.result["promoted"] is False
+    with (settled / "loops" / "news" / "loop.toml").open("a") as file:
+        file.write("")
+    path = settled / "loops" / "news" / "loop.toml"
+    path.write_text(path.read_text().replace("minimum_ess = 100.0", "minimum_ess = 10.0"))
+    promoted = run("promote", "news", "--json")
+    assert (promoted.status, promoted.result["promoted"]) == (0, True)
+    status = run("top", "--json").result
+    assert status["loops"][0]["champion"] == "1"
+    assert status["loops"][0]["counters"]["decided"] == 400
+    assert status["to_ingest"] == {"decisions": 0, "outcomes": 0}
+    held = run("replay", "news", "--policy", "champion", "--json").result
+    assert held["rows"] < 400
+    assert "may have learned from" in held["left_out"]
+    assert run("rollback", "news", "--json").result["to"] is None
+    assert run("rollback", "news", "--json").status == 2
+    night = run("nightly", "news", "--json")
+    assert night.result["status"] == "done"
+    assert night.status == (3 if night.result["verdict"] == "refused" else 0)

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+import pipelines.nightly as module
+from decision.errors import FieldError
+from pipelines.lake import Lake
+from pipelines.log.local import LocalLog
+from pipelines.nightly import STEPS, Run, nightly, runs
+from pipelines.registry import Registry
+from pipelines.settings import LoopSettings, Settings
+from tests.pipelines.synthetic_loop import LATER, name_of, new_loop, new_settings, open_parts, play
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return new_settings(tmp_path_factory.mktemp("nightly"))
+
+
+@pytest.fixture(scope="module")
+def registry(settings: Settings) -> Registry:
+    return Registry(settings)
+
+
+@pytest.fixture(scope="module")
+def parts(settings: Settings) -> Iterator[tuple[LocalLog, Lake]]:
+    log, lake = open_parts(settings)
+    yield log, lake
+    log.close()
+
+
+class Night:
+    """Everything a run needs; called with what differs."""
+
+    def __init__(self, settings: Settings, log: LocalLog, lake: Lake, registry: Registry, loop: LoopSettings) -> None:
+        self.settings, self.log, self.lake, self.registry, self.loop = settings, log, lake, registry, loop
+        self.told: list[tuple[str, str]] = []
+
+    def __call__(self, run_id: str | None = None, **fields: Any) -> Run:
+        self.told = []
+        fields = {"now": LATER, "progress": lambda *news: self.told.append(news), **fields}
+        return nightly(self.settings, self.log, self.lake, self.registry, self.loop, run_id=run_id, **fields)
+
+
+@pytest.fixture
+def night(
+    settings: Settings, parts: tuple[LocalLog, Lake], registry: Registry, request: pytest.FixtureRequest
+) -> Night:
+    return Night(settings, *parts, registry, new_loop(settings, name_of(request.node.name)))
+
+
+def test_a_night_goes_from_the_log_to_a_new_champion(night: Night) -> None:
+    play(night.log, night.loop.name, 600)
+    run = night("first")
+    assert (run.status, run.verdict, run.error) == ("done", "promoted", "")
+    assert [step.name for step in run.steps] == list(STEPS)
+    assert night.told == [news for step in STEPS for news in ((step, "started"), (step, "done"))]
+    version = run.result("train")["version"]
+    assert night.registry.aliases(night.loop.name) == {"champion": version}
+    (written,) = night.registry.verdicts(night.loop.name)
+    assert written.by == "nightly first"
+    assert runs(night.settings, night.loop.name) == [run]
+
+
+def test_a_finished_run_is_not_run_again(night: Night) -> None:
+    play(night.log, night.loop.name, 300)
+    run = night("once")
+    assert night("once") == run
+    assert night.told == [(step, "kept") for step in STEPS]
+    assert len(night.registry.versions(night.loop.name)) == 1
+
+
+def test_a_refusal_is_a_result(night: Night) -> None:
+    policy = msgspec.structs.replace(night.loop.policy, exploration="uniform")
+    night.loop = msgspec.structs.replace(night.loop, policy=policy)
+    play(night.log, night.loop.name, 300)
+    run = night("refused")
+    assert (run.status, run.verdict) == ("done", "refused")
+    assert run.result("promote")["reasons"]
+    assert night.registry.aliases(night.loop.name) == {}
+
+
+def test_a_night_with_too_little_to_learn_from_is_skipped(night: Night) -> None:
+    play(night.log, night.loop.name, 20)
+    run = night("early")
+    assert (run.status, run.verdict) == ("done", "skipped")
+    assert "20 interactions, 200 are needed" in run.result("promote")["skipped"]
+    assert night.registry.versions(night.loop.name) == []
+
+
+class Killed(BaseException):
+    """Ends the process as a kill would: nobody who catches errors sees it."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_run_cut_short_in_any_step_ends_as_if_it_had_not_been(
+    night: Night, monkeypatch: pytest.MonkeyPatch, step: str, when: str
+) -> None:
+    """Cut before the step's work, with an error, or after all of it but before the manifest, with a kill."""
+    play(night.log, night.loop.name, 300)
+    target: Any = night.lake if step == "compact" else module
+    real = getattr(target, step)
+
+    def cut_short(*args: Any, **kwargs: Any) -> None:
+        if when == "before":
+            raise RuntimeError("cut")
+        real(*args, **kwargs)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, step, cut_short)
+        with pytest.raises((RuntimeError, Killed)):
+            night("cut")
+    (left,) = runs(night.settings, night.loop.name)
+    assert [entry.name for entry in left.steps] == list(STEPS[: STEPS.index(step)])
+    assert (left.status, left.error) == (
+        ("failed", f"{step}: RuntimeError: cut") if when == "before" else ("running", "")
+    )
+    run = night("cut", seed=99, now=LATER + timedelta(hours=2))
+    assert night.told[: STEPS.index(step)] == [(name, "kept") for name in STEPS[: STEPS.index(step)]]
+    assert (run.status, run.verdict, run.seed, run.started_at) == ("done", "promoted", 1, LATER)
+    rows = night.lake.interactions(night.loop.name)
+    assert len(set(rows["event_id"].to_pylist())) == len(rows) == 300
+    (version,) = night.registry.versions(night.loop.name)
+    assert night.registry.aliases(night.loop.name) == {"champion": version.version}
+    assert [written.verdict for written in night.registry.verdicts(night.loop.name)] == ["promoted"]
+
+
+def test_without_an_id_an_unfinished_young_run_is_continued_and_else_a_new_one_started(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(night.log, night.loop.name, 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "join", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            night()
+        with pytest.raises(ZeroDivisionError):
+            night(now=LATER + timedelta(hours=25))
+    first, second = runs(night.settings, night.loop.name)
+    assert first.run_id != second.run_id
+    assert night(now=LATER + timedelta(hours=26)).run_id == second.run_id
+    assert night(now=LATER + timedelta(hours=27)).run_id not in (first.run_id, second.run_id)
+
+
+def test_two_runs_of_a_loop_do_not_overlap(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    def meanwhile(*args: Any, **kwargs: Any) -> None:
+        night("second")
+
+    monkeypatch.setattr(module, "ingest", meanwhile)
+    with pytest.raises(FieldError, match="no other run"):
+        night("first")
+
+
+@pytest.mark.parametrize("run_id", ["", "../x", "a/b", ".", "x" * 65])
+def test_run_ids_cannot_leave_their_folder(night: Night, run_id: str) -> None:
+    with pytest.raises(FieldError, match="run_id"):
+        night(run_id)
