@@ -141,8 +141,9 @@ def _strays(interactions: DeltaTable, decisions: DeltaTable, outcomes: DeltaTabl
             }
             for name, table in tables.items():
                 connection.register(name, table)
-            found = connection.execute(_STRAYS).fetchone()
-            late, orphans = late + int(found[0]), orphans + int(found[1])  # pyright: ignore[reportOptionalSubscript]
+            # all of it: a result that is not read to its end keeps the connection busy
+            found = connection.execute(_STRAYS).fetchall()[0]
+            late, orphans = late + int(found[0]), orphans + int(found[1])
     finally:
         connection.close()
     return late, orphans

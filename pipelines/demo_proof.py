@@ -92,16 +92,22 @@ def expected_rewards(journal: list[Acknowledged]) -> Floats:
 
 
 def answers_by_second(journal: list[Acknowledged]) -> list[dict[str, Any]]:
-    """Return how often each version answered in each second: ``second``, ``end``, ``version``, ``answers``."""
-    counts: dict[tuple[str, int], int] = {}
+    """Return how often each version answered in each second, stacked.
+
+    Rows have ``second``, ``end``, ``version``, and ``low`` and ``high``, the answers before and with this version's.
+    """
+    counts: dict[tuple[int, str], int] = {}
     for entry in journal:
         if entry.kind == "decision":
-            key = (entry.version, int(entry.at))
+            key = (int(entry.at), entry.version)
             counts[key] = counts.get(key, 0) + 1
-    return [
-        {"second": second, "end": second + 1, "version": version, "answers": count}
-        for (version, second), count in counts.items()
-    ]
+    found: list[dict[str, Any]] = []
+    below: dict[int, int] = {}
+    for (second, version), count in counts.items():
+        low = below.get(second, 0)
+        below[second] = low + count
+        found.append({"second": second, "end": second + 1, "version": version, "low": low, "high": low + count})
+    return found
 
 
 def first_answers(journal: list[Acknowledged]) -> list[dict[str, Any]]:

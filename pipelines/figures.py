@@ -37,7 +37,9 @@ def svg(chart: Any, description: str) -> str:
             labelFontSize=12,
             titleFontSize=12,
         ),
-        legend=alt.LegendConfig(labelColor=INK, titleColor=INK, orient="top", labelFontSize=12, title=None),
+        legend=alt.LegendConfig(
+            labelColor=INK, titleColor=INK, orient="top", labelFontSize=12, labelLimit=0, title=None
+        ),
     )
     text = vl_convert.vegalite_to_svg(styled.to_json())
     for colour, variable in _VARIABLES.items():
@@ -85,17 +87,18 @@ def served_versions(rows: Rows, switches: Rows) -> str:
     """Return which version answered when.
 
     Args:
-        rows: ``second``, ``version``, ``answers``.
-        switches: ``second``, ``version`` of each promotion.
+        rows: ``second``, ``end``, ``version``, and ``low`` and ``high``, the answers before and with this version's.
+        switches: ``second`` of each version's first answer.
     """
     names = list(dict.fromkeys(row["version"] for row in rows))
     scale = alt.Scale(domain=names, range=[SERIES[index % len(SERIES)] for index in range(len(names))])
-    bars = alt.Chart(alt.Data(values=rows)).mark_bar(binSpacing=0)
+    bars = alt.Chart(alt.Data(values=rows)).mark_rect()
     bars = bars.encode(
         x=alt.X("second:Q", title="seconds since the application started", scale=alt.Scale(nice=False)),
         x2="end:Q",
-        y=alt.Y("answers:Q", title="answers per second", stack=True),
-        color=alt.Color("version:N", scale=scale),
+        y=alt.Y("low:Q", title="answers per second"),
+        y2="high:Q",
+        color=alt.Color("version:N", scale=scale, legend=alt.Legend(symbolType="square")),
     )
     rules = alt.Chart(alt.Data(values=switches)).mark_rule(color=INK, strokeDash=[2, 3]).encode(x="second:Q")
     return svg((bars + rules).properties(width=WIDTH, height=HEIGHT), "Answers per second by policy version")
@@ -116,12 +119,13 @@ def regret(rows: Rows) -> str:
 
 def weights(histogram: Sequence[tuple[float, float, int]]) -> str:
     """Return the histogram of importance weights; `histogram` has (lower edge, upper edge, rows)."""
-    rows = [{"low": low, "high": high, "rows": count} for low, high, count in histogram]
-    chart = alt.Chart(alt.Data(values=rows)).mark_bar(color=SERIES[0])
+    rows = [{"low": low, "high": high, "rows": count, "none": 0} for low, high, count in histogram]
+    chart = alt.Chart(alt.Data(values=rows)).mark_rect(color=SERIES[0])
     chart = chart.encode(
-        x=alt.X("low:Q", title="importance weight", scale=alt.Scale(type="log"), axis=alt.Axis(format="~g")),
+        x=alt.X("low:Q", title="importance weight", scale=alt.Scale(type="log"), axis=_log_axis()),
         x2="high:Q",
-        y=alt.Y("rows:Q", title="decisions"),
+        y=alt.Y("none:Q", title="decisions"),
+        y2="rows:Q",
     )
     one = alt.Chart(alt.Data(values=[{"low": 1.0}])).mark_rule(color=INK, strokeDash=[2, 3]).encode(x="low:Q")
     return svg((chart + one).properties(width=WIDTH, height=HEIGHT), "Distribution of importance weights")
@@ -135,14 +139,18 @@ def calibration(rows: Rows) -> str:
     """
     ends = [min(row["probability"] for row in rows), max(row["probability"] for row in rows)]
     scale = alt.Scale(type="log", nice=False, padding=12)
-    x = alt.X("probability:Q", title="logged probability", scale=scale, axis=alt.Axis(format="~g"))
-    y = alt.Y("frequency:Q", title="how often it was drawn", scale=scale, axis=alt.Axis(format="~g"))
+    x = alt.X("probability:Q", title="logged probability", scale=scale, axis=_log_axis())
+    y = alt.Y("frequency:Q", title="how often it was drawn", scale=scale, axis=_log_axis())
     line = [{"probability": end, "frequency": end} for end in ends]
     ideal = alt.Chart(alt.Data(values=line)).mark_line(color=MUTED, strokeDash=[4, 4]).encode(x=x, y=y)
     source = alt.Chart(alt.Data(values=rows)).encode(x=x)
     bars = source.mark_rule(color=SERIES[0], strokeWidth=2).encode(y=alt.Y("low:Q", scale=scale), y2="high:Q")
     points = source.mark_point(filled=True, size=60, opacity=1, color=SERIES[0]).encode(y=y)
     return svg((ideal + bars + points).properties(width=WIDTH, height=HEIGHT), "Propensities against frequencies")
+
+
+def _log_axis() -> alt.Axis:
+    return alt.Axis(format="~g", values=[10.0**power for power in range(-8, 9)])
 
 
 def estimates(rows: Rows, *, logged: float) -> str:

@@ -91,7 +91,7 @@ def context_features(context: str | bytes, snapshot: str | bytes) -> Features:
         if len(snapshot) > 2:  # not "{}"
             looked_up = flatten(_decode_object(snapshot), field="feature_snapshot")
             features |= {FEATURE_PREFIX + name: value for name, value in looked_up.items()}
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise FieldError("context", wanted="a JSON object of features", got=str(error)) from error
     return features
 
@@ -104,11 +104,14 @@ def action_features(actions: str | bytes, k: int) -> list[Features]:
     """
     try:
         offered = _decode_objects(actions)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise FieldError("actions", wanted="a JSON list of objects of features", got=str(error)) from error
     if len(offered) != k:
         raise FieldError("actions", wanted=f"{k} objects, one per action", got=len(offered))
-    return [flatten(action, field=f"actions[{index}]") for index, action in enumerate(offered)]
+    try:
+        return [flatten(action, field=f"actions[{index}]") for index, action in enumerate(offered)]
+    except RecursionError as error:
+        raise FieldError("actions", wanted="objects that are nested less deeply", got=str(error)) from error
 
 
 def _pmf(column: pa.ListArray, sizes: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:

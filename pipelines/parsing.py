@@ -93,7 +93,7 @@ def _parse(
         rows = fast(messages)
         _check_columns(rows, messages, loops)
         return Parsed(rows, [], 0)
-    except (_Doubt, FieldError, msgspec.DecodeError, pa.ArrowException, OverflowError):
+    except (_Doubt, FieldError, msgspec.DecodeError, pa.ArrowException, OverflowError, RecursionError):
         pass
     records, kept, dead, redacted = list[Decision | Outcome](), list[Message](), list[DeadLetter](), 0
     for message in messages:
@@ -101,7 +101,7 @@ def _parse(
             redacted += 1
             continue
         try:
-            record = slow(message.value)
+            record = _decoded(slow, message.value)
             _check_record(record, message, loops)
         except FieldError as error:
             dead.append(DeadLetter(message, error.field, str(error)))
@@ -109,6 +109,13 @@ def _parse(
             records.append(record)
             kept.append(message)
     return Parsed(columns(records, kept), dead, redacted)
+
+
+def _decoded(decode: Callable[[bytes], Decision | Outcome], value: bytes) -> Decision | Outcome:
+    try:
+        return decode(value)
+    except RecursionError as error:
+        raise FieldError("record", wanted="JSON that is nested less deeply", got=value[:40]) from error
 
 
 def _check_record(record: Decision | Outcome, message: Message, loops: Collection[str] | None) -> None:

@@ -82,7 +82,8 @@ def promote(
     gate = loop.gate
     verdict = judge(evaluated.lift.estimate, alpha=gate.alpha, margin=gate.margin, minimum_ess=gate.minimum_ess)
     against = f"against {evaluated.against} on {evaluated.rows} decisions of the holdout"
-    reasons = [*verdict.reasons, against]
+    doubts = [f"doubt: {doubt}" for doubt in evaluated.lift_estimate.reasons]
+    reasons = [*verdict.reasons, *doubts, against]
     fields = {"verdict": "promoted" if verdict.promote else "refused", "reasons": reasons, "numbers": verdict.numbers}
     fields |= {"at": now.astimezone(UTC).isoformat(), "by": by}
     if verdict.promote:

@@ -106,13 +106,14 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     Attributes:
         alpha: error probability of the one-sided lower bound on the lift.
-        margin: the bound must lie above minus this many reward units.
+        margin: the bound must lie above minus this many reward units; 0 asks for a proven gain, the default for proof
+            that a version is no worse than a hundredth of a reward.
         minimum_ess: smallest effective sample size on which a verdict is given.
     """
 
     alpha: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
-    margin: NotNegative = 0.0
-    minimum_ess: Positive = 100.0
+    margin: NotNegative = 0.01
+    minimum_ess: Positive = 50.0
 
 
 class FeatureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

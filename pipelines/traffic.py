@@ -14,6 +14,7 @@ import itertools
 import sys
 import time
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +28,8 @@ _encode = msgspec.json.Encoder().encode
 _STATUS_S = 0.2
 _TIMEOUT_S = 30.0
 _RETRIES = 5
+_SENDERS = 2
+_MOST_REPORTS = 100
 
 
 class Habits(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +108,15 @@ class Status(msgspec.Struct, kw_only=True):
     stopped: bool = False
 
 
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """An outcome as it is sent: what it was, and when it happened (ISO 8601)."""
+
+    event_id: str
+    value: float
+    idempotency_key: str
+    ts: str
+
+
 class Answer(msgspec.Struct):
     """What the application reads of a decision's answer; it ignores the rest."""
 
@@ -146,7 +158,7 @@ class Application:
         self._habits = habits
         self._numbers = itertools.count()
         self._connections = connections
-        self._slots = asyncio.Semaphore(connections)
+        self._due: asyncio.Queue[tuple[Report, asyncio.Future[bool]]] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = time.perf_counter()
         actions = world.action_features()
@@ -160,6 +172,7 @@ class Application:
         connector = aiohttp.TCPConnector(limit=2 * self._connections)
         async with aiohttp.ClientSession(timeout=timeout, connector=connector, auto_decompress=False) as session:
             self._session = session
+            senders = [asyncio.create_task(self._send_reports()) for _ in range(_SENDERS)]
             trickle: asyncio.Task[None] | None = None
             while True:
                 order, _, number = (await orders.get()).partition(" ")
@@ -174,6 +187,8 @@ class Application:
                     break
             while self._tasks:
                 await asyncio.wait(self._tasks)
+            for sender in senders:
+                sender.cancel()
         self.status.stopped = True
 
     async def _burst(self, count: int) -> None:
@@ -250,16 +265,26 @@ class Application:
     async def _report(self, event_id: str, value: float, wait: float, gap: float | None) -> None:
         await asyncio.sleep(wait)
         key = f"{event_id}-result"
-        body = _encode({"event_id": event_id, "value": value, "idempotency_key": key})
+        at = datetime.now(UTC).isoformat()
         for pause in (0.0, gap):
             if pause is None:
                 return
             await asyncio.sleep(pause)
-            async with self._slots:
-                if await self._post("/outcomes", body, event_id) is None:
-                    continue
-            self.status.reported += 1
-            self._write(Acknowledged(kind="outcome", event_id=event_id, at=self._now(), key=key, value=value))
+            sent = asyncio.get_running_loop().create_future()
+            self._due.put_nowait((Report(event_id=event_id, value=value, idempotency_key=key, ts=at), sent))
+            if await sent:
+                self.status.reported += 1
+                self._write(Acknowledged(kind="outcome", event_id=event_id, at=self._now(), key=key, value=value))
+
+    async def _send_reports(self) -> None:
+        """Send what is due, as many in one request as there are."""
+        while True:
+            due = [await self._due.get()]
+            while len(due) < _MOST_REPORTS and not self._due.empty():
+                due.append(self._due.get_nowait())
+            answer = await self._post("/outcomes", _encode([report for report, _ in due]), due[0][0].event_id)
+            for _, sent in due:
+                sent.set_result(answer is not None)
 
     async def _post(self, path: str, body: bytes, event_id: str) -> bytes | None:
         """Return the answer's body; a request that failed is counted, and tried again under the same id."""

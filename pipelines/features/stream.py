@@ -82,8 +82,8 @@ def _fold(db: sqlite3.Connection, loop: LoopSettings, lake: Lake, now: datetime)
     at = max(now.timestamp(), (last or 0.0) + 1e-6)
     (seq,) = db.execute("INSERT INTO pushes (ts) VALUES (?) RETURNING seq", (at,)).fetchone()
     for subject, state in sorted(changed.items()):
-        db.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)", (subject, state.count, state.total, state.at))
-        db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", (seq, subject, at, state.count, state.mean))
+        db.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?)", (subject, state.events, state.total, state.at))
+        db.execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?)", (seq, subject, at, state.events, state.mean))
     db.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?)", sorted(positions.items()))
     return len(changed)
 

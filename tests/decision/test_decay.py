@@ -11,7 +11,7 @@ EVENTS = st.lists(st.tuples(st.floats(-5, 5), st.floats(0, 1e5)), min_size=1, ma
 
 def test_one_half_life_halves_the_weight() -> None:
     state = add(add(Decayed(), 1.0, 0.0, half_life_s=10.0), 0.0, 10.0, half_life_s=10.0)
-    assert (state.count, state.total, state.at) == (1.5, 0.5, 10.0)
+    assert (state.events, state.total, state.at) == (1.5, 0.5, 10.0)
     assert state.mean == pytest.approx(1 / 3)
 
 
@@ -29,7 +29,7 @@ def test_order_of_arrival_does_not_matter(events, order) -> None:
     for value, at in shuffled:
         b = add(b, value, at, half_life_s=3_600.0)
     assert b.at == a.at
-    assert b.count == pytest.approx(a.count, rel=1e-9)
+    assert b.events == pytest.approx(a.events, rel=1e-9)
     assert b.total == pytest.approx(a.total, rel=1e-9, abs=1e-9)
 
 
@@ -43,5 +43,5 @@ def test_merged_shards_are_the_whole(left, right) -> None:
 
     merged = merge(fold(left), fold(right), half_life_s=100.0)
     whole = fold(left + right)
-    assert merged.count == pytest.approx(whole.count, rel=1e-9)
+    assert merged.events == pytest.approx(whole.events, rel=1e-9)
     assert merged.total == pytest.approx(whole.total, rel=1e-9, abs=1e-9)

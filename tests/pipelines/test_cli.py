@@ -243,8 +243,6 @@ def test_a_generation_is_trained_evaluated_refused_promoted_and_rolled_back(run:
     refused = run("promote", "news", "--json")  # 80 rows on the holdout: less than the gate wants to see
     assert refused.status == 3
     assert refused.result["promoted"] is False
-    with (settled / "loops" / "news" / "loop.toml").open("a") as file:
-        file.write("")
     path = settled / "loops" / "news" / "loop.toml"
     path.write_text(path.read_text().replace("minimum_ess = 100.0", "minimum_ess = 10.0"))
     promoted = run("promote", "news", "--json")

@@ -95,6 +95,8 @@ def test_a_decision_that_does_not_fit_is_a_dead_letter_that_names_the_field(name
         b'{"schema_version":2}',
         json.dumps(DECISION).encode().replace(b"41.5", b"NaN"),
         json.dumps(DECISION).encode().replace(b'"fr"', b'"\xff"'),
+        json.dumps(DECISION).encode().replace(b"41.5", b"[" * 9000 + b"]" * 9000),
+        b'{"a":' * 9000,
         b" " * (1 << 20) + json.dumps(DECISION).encode(),
     ],
 )

@@ -15,6 +15,7 @@ from pipelines.model_cache import ModelCache, verify
 from pipelines.registry import AliasMovedError, Registry, WrittenVerdict, moves
 from pipelines.settings import Settings, load_settings
 from pipelines.tracking import RegistryError
+from tests.pipelines.synthetic_loop import new_settings
 
 
 def packed(**files: bytes) -> dict[str, bytes]:
@@ -25,7 +26,7 @@ def packed(**files: bytes) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return load_settings({}, home=str(tmp_path_factory.mktemp("registry")))
+    return new_settings(tmp_path_factory.mktemp("registry"))
 
 
 @pytest.fixture(scope="module")

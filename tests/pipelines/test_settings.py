@@ -16,7 +16,7 @@ def test_settings_environment_overrides_defaults_and_arguments_override_both() -
 
 
 def test_settings_unknown_variable_names_itself_and_the_nearest() -> None:
-    with pytest.raises(FieldError, match="DECISION_PROT.*DECISION_PORT"):
+    with pytest.raises(FieldError, match=r"DECISION_PROT.*DECISION_PORT"):
         load_settings({"DECISION_PROT": "1"})
 
 
@@ -53,7 +53,7 @@ def test_loop_file_error_names_the_field(text: str, field: str) -> None:
 
 
 def test_loop_unknown_key_names_the_nearest_right_one() -> None:
-    with pytest.raises(FieldError, match="'reward.window_s'"):
+    with pytest.raises(FieldError, match=r"'reward\.window_s'"):
         parse_loop("[reward]\nwindow_seconds = 3", "news", {})
 
 
