@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands import data, running, start, steps
+from pipelines.commands import data, features, running, start, steps
 from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
 
 _PANELS = {
@@ -18,6 +18,7 @@ _PANELS = {
     "One step of the loop": {
         "forward": running.forward,
         "ingest": steps.ingest,
+        "features": features.features,
         "join": steps.join,
         "train": steps.train,
         "evaluate": steps.evaluate,

@@ -7,6 +7,7 @@ a definition.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from datetime import datetime
 from typing import Any
@@ -18,10 +19,11 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from pipelines.join import instant_us, open_decisions, partitions_of, place_of, rule_of
-from pipelines.lake import Lake, mark_of
+from pipelines.lake import ERASURES, Lake, mark_of
 from pipelines.settings import LoopSettings
 
-_ATTEMPTS = 50
+_ATTEMPTS = 100
+_PAUSE_S = 0.05
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,18 +96,20 @@ def counters(lake: Lake, loop: LoopSettings, now: datetime) -> Counters:
 
 
 def _at_one_moment(lake: Lake) -> tuple[DeltaTable, DeltaTable]:
-    """Return interactions and decisions as they stood together at some moment."""
-    interactions = lake.table("interactions")
+    """Return interactions and decisions such that every interaction's decision is there.
+
+    Interactions are read first: what is decided or joined meanwhile makes no difference then. Only an erasure takes
+    decisions away; while one is under way this waits for it, but not for ever, because it may have been killed.
+    """
+    before = mark_of(lake.table("decisions"), ERASURES) or 0
     for _ in range(_ATTEMPTS):
-        decisions = lake.table("decisions")
-        again = lake.table("interactions")
-        if again.version() == interactions.version():
-            break  # nothing was joined while the decisions were read: both stood so when they were
-        interactions = again
-    else:
-        # Joins never pause: decisions that are newer than the interactions only add to the pending ones.
-        decisions = lake.table("decisions")
-    return interactions, decisions
+        interactions, decisions = lake.table("interactions"), lake.table("decisions")
+        erasures = mark_of(decisions, ERASURES) or 0
+        if erasures == before and erasures % 2 == 0:
+            break
+        before = erasures
+        time.sleep(_PAUSE_S)
+    return interactions, decisions  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def _states(interactions: DeltaTable, loop: str) -> Counter[str]:

@@ -39,6 +39,7 @@ def prove(lake: Lake, registry: Registry, loop: str, journal: list[Acknowledged]
         lost_decisions=len(answered.keys() - set(decisions["event_id"].to_pylist())),
         lost_outcomes=len(set(reported) - set(outcomes["idempotency_key"].to_pylist())),
         failed_requests=status.failed,
+        repeated_requests=status.repeated,
         changed_answers=status.changed,
         differing_answers=_differing(decisions, answered),
         mixed_versions=_mixed(lake.interactions(loop), registry, loop),

@@ -83,7 +83,8 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
         lost_decisions: acknowledged over HTTP and not in the lake.
         lost_outcomes: the same of outcomes.
         failed_requests: requests that were not answered with success.
-        changed_answers: repeated requests that were answered otherwise than the first time.
+        repeated_requests: requests that were sent again under the same event id.
+        changed_answers: those of them that were answered otherwise than the first time.
         differing_answers: decisions whose answer over HTTP is not what the lake holds.
         mixed_versions: decisions whose distribution is not that of the version they name.
         repeated_outcomes: outcomes that were acknowledged twice under one idempotency key.
@@ -95,6 +96,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     lost_decisions: int
     lost_outcomes: int
     failed_requests: int
+    repeated_requests: int
     changed_answers: int
     differing_answers: int
     mixed_versions: int
@@ -154,6 +156,8 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
             "orphan_outcomes": counters.orphan_outcomes,
             "dead_letters": counters.dead_letters,
             "failed_requests": proof.failed_requests,
+            "repeated_requests": proof.repeated_requests,
+            "repeated_outcomes": proof.repeated_outcomes,
             "changed_answers": proof.changed_answers,
             "differing_answers": proof.differing_answers,
             "mixed_versions": proof.mixed_versions,

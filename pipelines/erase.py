@@ -8,19 +8,20 @@ the files of the earlier ones too, and with them the table versions that a regis
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
 import msgspec
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from decision.errors import FieldError
 from decision.records import MAX_RECORD_BYTES
 from pipelines.join import instant_us, join_mark
-from pipelines.lake import ConflictError, Lake, mark_of
+from pipelines.lake import ERASURES, ConflictError, Lake, mark_of
 from pipelines.tables import Table
 
-_EVENTS_PER_DELETE = 2_000
 _ATTEMPTS = 10
 _TABLES: tuple[Table, ...] = ("decisions", "outcomes", "interactions", "dead_letters")
 
@@ -82,18 +83,20 @@ def erase(
     if now is not None:
         instant_us(now)
     before = {name: lake.version(name) for name in _TABLES}
+    _mark_erasure(lake, under_way=True)
     events = _events_of(lake, subject_id)
     rows = dict.fromkeys(_TABLES, 0)
+    theirs = pc.field("subject_id") == subject_id
     rows["interactions"] += _delete_interactions(lake, subject_id)
-    rows["decisions"] += lake.delete("decisions", f"subject_id = {_quoted(subject_id)}")
+    rows["decisions"] += lake.delete("decisions", theirs)
     rows["interactions"] += _delete_interactions(lake, subject_id)
-    for start in range(0, len(events), _EVENTS_PER_DELETE):
-        part = events[start : start + _EVENTS_PER_DELETE]
-        for loop in sorted({loop for loop, _ in part}):
-            ids = ", ".join(_quoted(event) for name, event in part if name == loop)
-            rows["outcomes"] += lake.delete("outcomes", f"loop = {_quoted(loop)} AND event_id IN ({ids})")
-    rows["dead_letters"] += _delete_dead_letters(lake, subject_id, {event for _, event in events})
-    keys = sorted({event.encode() for _, event in events})
+    _mark_erasure(lake, under_way=False)
+    for loop in sorted({loop for loop, _ in events}):
+        ids = [event for name, event in events if name == loop]
+        rows["outcomes"] += lake.delete("outcomes", (pc.field("loop") == loop) & pc.field("event_id").isin(ids))
+    dead, dead_keys = _delete_dead_letters(lake, subject_id, {event for _, event in events})
+    rows["dead_letters"] += dead
+    keys = sorted({event.encode() for _, event in events} | dead_keys)
     messages = None if forget is None else sum(forget(topic, keys) for topic in ("decisions", "outcomes"))
     files = sum(lake.vacuum(name, retention_hours=0) for name in _TABLES) if vacuum else None
     proof = Erased(
@@ -113,6 +116,19 @@ def erase(
 def digest_of(proof: Erased) -> str:
     """Return the digest that an untouched proof carries."""
     return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(proof, digest=""))).hexdigest()
+
+
+def _mark_erasure(lake: Lake, *, under_way: bool) -> None:
+    # In between, interactions may miss their decision: counters wait for the even number.
+    for attempt in range(_ATTEMPTS):
+        table = lake.table("decisions")
+        number = mark_of(table, ERASURES) or 0
+        try:
+            lake.commit("decisions", table, [], {ERASURES: number + 1 + (number % 2 == under_way)})
+            return
+        except ConflictError:
+            if attempt == _ATTEMPTS - 1:
+                raise
 
 
 def _events_of(lake: Lake, subject_id: str) -> list[tuple[str, str]]:
@@ -140,32 +156,33 @@ def _delete_interactions(lake: Lake, subject_id: str) -> int:
             mark = join_mark(loop, partition)
             marks[mark] = min(marks[mark], offset)
         try:
-            if len(rows):
-                return lake.delete("interactions", f"subject_id = {_quoted(subject_id)}", marks, seen=table)
-            lake.commit("interactions", table, [], marks)  # nothing to remove, but a join under way must look again
-            return 0
+            # also with nothing to remove: a join under way must look again
+            return lake.delete("interactions", pc.field("subject_id") == subject_id, marks, seen=table)
         except ConflictError:
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
 
 
-def _delete_dead_letters(lake: Lake, subject_id: str, events: set[str]) -> int:
+def _delete_dead_letters(lake: Lake, subject_id: str, events: set[str]) -> tuple[int, set[bytes]]:
     # Unreadable messages may name the subject anywhere: what contains its id as a JSON text goes.
-    written = {msgspec.json.encode(subject_id), subject_id.encode().join((b'"', b'"'))}
-    theirs: dict[tuple[str, int], list[int]] = {}
+    written = {
+        msgspec.json.encode(subject_id),
+        json.dumps(subject_id).encode(),
+        subject_id.encode().join((b'"', b'"')),
+    }
+    offsets: dict[tuple[str, int], list[int]] = {}
+    keys: set[bytes] = set()
     for batch in lake.table("dead_letters").to_pyarrow_dataset().to_batches(batch_size=256):
         for row in batch.to_pylist():
             if row["key"].decode(errors="replace") in events or any(text in row["value"] for text in written):
-                theirs.setdefault((row["topic"], row["partition"]), []).append(row["offset"])
-    return sum(
-        lake.delete(
-            "dead_letters",
-            f'topic = {_quoted(topic)} AND partition = {partition} AND "offset" IN ({", ".join(map(str, offsets))})',
-        )
-        for (topic, partition), offsets in theirs.items()
-    )
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+                offsets.setdefault((row["topic"], row["partition"]), []).append(row["offset"])
+                keys.add(row["key"])
+    removed = 0
+    for (topic, partition), places in offsets.items():
+        here = (pc.field("topic") == topic) & (pc.field("partition") == partition)
+        removed += lake.delete("dead_letters", here & pc.field("offset").isin(places))
+    # a key may be another subject's event: its messages stay on the log
+    named = pc.field("event_id").isin(pa.array([key.decode(errors="replace") for key in keys], pa.string()))
+    others = lake.table("decisions").to_pyarrow_dataset().to_table(["event_id"], filter=named)
+    return removed, keys - {event.encode() for event in others["event_id"].to_pylist()}

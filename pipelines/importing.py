@@ -133,6 +133,22 @@ def load_import(settings: Settings, name: str) -> pa.Table:
     return pq.read_table(path, schema=INTERACTIONS)
 
 
+def forget_subject(settings: Settings, subject_id: str) -> int:
+    """Remove a subject's rows from every import and return how many they were."""
+    removed = 0
+    for note in list_imports(settings):
+        rows = load_import(settings, note.name)
+        kept = rows.filter(pc.fill_null(pc.not_equal(rows["subject_id"], subject_id), True))
+        if len(kept) == len(rows):
+            continue
+        removed += len(rows) - len(kept)
+        if not len(kept):
+            shutil.rmtree(imports_path(settings) / note.name)
+            continue
+        save_import(settings, note.name, [kept], format=note.format, source=note.source, attribution=note.attribution)
+    return removed
+
+
 def list_imports(settings: Settings) -> list[Imported]:
     """Return what was imported, by name."""
     notes = sorted(imports_path(settings).glob("[!.]*/import.json"))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from pipelines.settings import LoopSettings, Settings, list_loops, load_loop, load_settings
 
 if TYPE_CHECKING:
+    from pipelines.features import Features
     from pipelines.lake import Lake
     from pipelines.log.protocol import EventLog
     from pipelines.registry import Registry
@@ -25,6 +26,7 @@ class Installation:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._log: EventLog | None = None
+        self._features: dict[str, Features] = {}
 
     @classmethod
     def at(cls, home: Path | None) -> Self:
@@ -37,6 +39,9 @@ class Installation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for features in self._features.values():
+            features.close()
+        self._features = {}
         if self._log is not None:
             self._log.close()
             self._log = None
@@ -45,6 +50,20 @@ class Installation:
     def loops(self) -> list[str]:
         """Names of the loops."""
         return list_loops(self.settings)
+
+    def push_features(self) -> int:
+        """Bring the streaming features of every loop that has some up to the lake; return the subjects that changed."""
+        changed = 0
+        for name in self.loops:
+            loop = self.loop(name)
+            if loop.features.enabled and loop.features.stream:
+                from pipelines.feature_push import push_new  # imports Feast: only loops that use it pay the seconds
+                from pipelines.features import Features
+
+                if name not in self._features:
+                    self._features[name] = Features(self.settings, loop)
+                changed += push_new(self.lake, loop, self._features[name]).subjects
+        return changed
 
     def loop(self, name: str) -> LoopSettings:
         """Return a loop's settings; see `load_loop` for errors."""

@@ -8,40 +8,43 @@ Rows are written as Parquet files first and become visible with one commit, toge
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import time
-import uuid
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.fs as pafs
-import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties
+from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.fs import DeltaStorageHandler
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from decision.errors import FieldError
+from pipelines.table_files import STATISTICS, FileWriter, Replacement, merged, without
 from pipelines.tables import PARTITIONED_BY, SCHEMAS, Table
 
-_STATISTICS = ("offset", "ts", "appended_at")
 _CONFIGURATION = {
     "delta.checkpointInterval": "50",
-    "delta.dataSkippingStatsColumns": ",".join(_STATISTICS),  # what files are skipped by
+    "delta.dataSkippingStatsColumns": ",".join(STATISTICS),  # what files are skipped by
 }
+ERASURES = "erasures"
+"""Mark of the decisions: odd while an erasure is under way."""
+
+_REWRITES = "rewrites"  # mark that every replacement of files moves: two of them never mix
 _PLAIN_BY_STATE = ("joined", "expired")
 _ATTEMPTS = 10
 
 
 class ConflictError(Exception):
     """Someone else committed what this commit assumed to be unchanged; read again."""
+
+
+class _Rewritten(NamedTuple):
+    added: int
+    removed: int
+    rows: int
 
 
 class Lake:
@@ -144,7 +147,7 @@ class Lake:
 
         The files are on disk when this returns, and not visible before `commit`.
         """
-        return [self._write_file(name, values, part) for values, part in _split(rows, PARTITIONED_BY[name])]
+        return self._writer(name).write(rows)
 
     def commit(
         self,
@@ -170,9 +173,21 @@ class Lake:
         Raises:
             ConflictError: one of the marks, or the rows to be replaced, changed since `seen`.
         """
+        if replace_loop is not None:
+            marks = {**marks, _REWRITES: (mark_of(seen, _REWRITES) or 0) + 1}
+        return self._commit(name, seen, files, marks, replace_loop)
+
+    def _commit(
+        self,
+        name: Table,
+        seen: DeltaTable,
+        actions: Sequence[AddAction | RemoveAction],
+        marks: Mapping[str, int],
+        replace_loop: str | None = None,
+    ) -> int:
         try:
             seen.create_write_transaction(
-                list(files),
+                list(actions),
                 mode="append" if replace_loop is None else "overwrite",
                 schema=SCHEMAS[name],  # pyright: ignore[reportArgumentType]
                 partition_by=PARTITIONED_BY[name],
@@ -190,47 +205,62 @@ class Lake:
     def delete(
         self,
         name: Table,
-        predicate: str,
+        where: ds.Expression,
         marks: Mapping[str, int] | None = None,
         *,
         seen: DeltaTable | None = None,
     ) -> int:
-        """Remove the rows for which the SQL `predicate` holds and return how many.
+        """Remove the rows for which `where` is true and return how many.
 
         Args:
             name: the table.
-            predicate: condition in SQL.
-            marks: new value by name.
+            where: condition on its columns.
+            marks: new value by name; set even when there is nothing to remove.
             seen: the table as it was when the marks were read; without it a lost race is run again.
 
         Raises:
             ConflictError: others committed meanwhile; nothing was removed.
         """
-        properties = CommitProperties(app_transactions=[Transaction(*mark) for mark in sorted((marks or {}).items())])
-        for attempt in range(_ATTEMPTS):
-            table = self.table(name) if seen is None else seen
-            try:
-                return int(table.delete(predicate, commit_properties=properties)["num_deleted_rows"] or 0)
-            except CommitFailedError as error:
-                if seen is not None or attempt == _ATTEMPTS - 1:
-                    raise ConflictError(str(error)) from error
-        raise AssertionError("unreachable")
+
+        def plan(table: DeltaTable) -> Iterator[Replacement]:
+            return without(table, where)
+
+        return self._rewrite(name, plan, marks or {}, seen).rows
 
     def compact(self, name: Table) -> dict[str, Any]:
         """Merge small files; rows, marks and earlier versions stay as they are.
 
         Raises:
-            ConflictError: others kept committing; nothing was changed.
+            ConflictError: others kept rewriting; nothing was changed.
         """
+        done = self._rewrite(name, merged, {}, None)
+        return {"files_added": done.added, "files_removed": done.removed}
+
+    def _rewrite(
+        self,
+        name: Table,
+        plan: Callable[[DeltaTable], Iterator[Replacement]],
+        marks: Mapping[str, int],
+        seen: DeltaTable | None,
+    ) -> _Rewritten:
         for attempt in range(_ATTEMPTS):
-            try:
-                done = self.table(name).optimize.compact(
-                    writer_properties=WriterProperties(compression="ZSTD", compression_level=3)
-                )
-                return {"files_added": done["numFilesAdded"], "files_removed": done["numFilesRemoved"]}
-            except CommitFailedError as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise ConflictError(str(error)) from error
+            table = self.table(name) if seen is None else seen
+            added, removed, rows = list[AddAction](), list[RemoveAction](), 0
+            for replacement in plan(table):
+                change = replacement.dropped > 0
+                if len(replacement.rows):
+                    added += self._writer(name).write(replacement.rows, data_change=change)
+                removed += replacement.removed
+                rows += replacement.dropped
+            if removed or marks:
+                fence = {_REWRITES: (mark_of(table, _REWRITES) or 0) + 1}
+                try:
+                    self._commit(name, table, [*added, *removed], {**marks, **fence})
+                except ConflictError:
+                    if seen is not None or attempt == _ATTEMPTS - 1:
+                        raise
+                    continue
+            return _Rewritten(len(added), len(removed), rows)
         raise AssertionError("unreachable")
 
     def vacuum(self, name: Table, *, retention_hours: int = 168) -> int:
@@ -271,72 +301,13 @@ class Lake:
         rows = data.to_table(filter=keep).sort_by([(column, "ascending") for column in ("ts", "event_id", "slot")])
         return rows if latest is None else rows.slice(max(0, len(rows) - latest))
 
-    def _write_file(self, name: Table, values: dict[str, str], rows: pa.Table) -> AddAction:
-        folder = "/".join(f"{column}={value}" for column, value in values.items())
-        path = f"{folder}/{uuid.uuid4()}.parquet"
-        where = f"{self._root}/{name}/{path}" if self._local else path
-        if self._local:
-            Path(where).parent.mkdir(parents=True, exist_ok=True)
-            filesystem: pafs.FileSystem = pafs.LocalFileSystem()
-        else:
-            filesystem = pafs.PyFileSystem(DeltaStorageHandler(f"{self._root}/{name}", self._options))
-        pq.write_table(
-            rows,
-            where,
-            filesystem=filesystem,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=False,  # ids and raw JSON: zstd finds what repeats, and a dictionary only costs time
-            write_statistics=[column for column in _STATISTICS if column in rows.column_names],  # pyright: ignore[reportArgumentType]
-        )
-        if self._local:
-            _sync(Path(where))
-        size = filesystem.get_file_info(where).size
-        return AddAction(path, size, values, int(time.time() * 1000), True, json.dumps(_stats(rows)))
+    def _writer(self, name: Table) -> FileWriter:
+        return FileWriter(f"{self._root}/{name}", PARTITIONED_BY[name], None if self._local else self._options)
 
 
 def mark_of(table: DeltaTable, name: str) -> int | None:
     """Return the value of a mark in the table, None where it was never set."""
     return table.transaction_version(name)
-
-
-def _split(rows: pa.Table, by: list[str]) -> list[tuple[dict[str, str], pa.Table]]:
-    keys = rows.select(by).group_by(by).aggregate([]).to_pylist()
-    if len(keys) == 1:
-        return [({name: str(keys[0][name]) for name in by}, rows.drop_columns(by))]
-    parts: list[tuple[dict[str, str], pa.Table]] = []
-    for key in sorted(keys, key=str):
-        chosen = (pc.field(by[0]) == key[by[0]]) & (pc.field(by[1]) == key[by[1]])
-        parts.append(({name: str(key[name]) for name in by}, rows.filter(chosen).drop_columns(by)))
-    return parts
-
-
-def _stats(rows: pa.Table) -> dict[str, Any]:
-    smallest: dict[str, Any] = {}
-    largest: dict[str, Any] = {}
-    for column in _STATISTICS:
-        if column in rows.column_names:
-            ends = pc.call_function("min_max", [rows[column]]).as_py()
-            smallest[column], largest[column] = _stat(ends["min"]), _stat(ends["max"])
-    return {
-        "numRecords": len(rows),
-        "minValues": smallest,
-        "maxValues": largest,
-        "nullCount": dict.fromkeys(smallest, 0),
-    }
-
-
-def _stat(value: int | datetime) -> int | str:
-    return value if isinstance(value, int) else value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _sync(path: Path) -> None:
-    for target in (path, path.parent):
-        handle = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _instant(field: str, value: datetime) -> pa.Scalar:

@@ -1,4 +1,4 @@
-"""A night of one loop: ingest, join, train, evaluate, promote, compact; resumable, with one manifest per run.
+"""A night of one loop: ingest, features, join, train, evaluate, promote, compact; resumable, with one manifest per run.
 
 The manifest is written after every step, so a run that was cut short continues after the last finished one when it is
 started again under the same id. A step that was cut short itself is done again: every step is safe to repeat, and the
@@ -29,7 +29,7 @@ from pipelines.registry import Registry
 from pipelines.settings import LoopSettings, Settings, check_loop_name, list_loops
 from pipelines.train import train
 
-STEPS = ("ingest", "join", "train", "evaluate", "promote", "compact")
+STEPS = ("ingest", "features", "join", "train", "evaluate", "promote", "compact")
 RESUMED_FOR = timedelta(hours=24)
 """An unfinished run older than this is left alone; the next one starts anew."""
 
@@ -119,7 +119,7 @@ def nightly(
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         run = _open(folder, loop.name, run_id, now, seed)
-        night = _Night(log, lake, registry, loop, run, {*list_loops(settings), loop.name})
+        night = _Night(settings, log, lake, registry, loop, run, {*list_loops(settings), loop.name})
         for name in STEPS:
             if run.result(name) is not None:
                 _tell(progress, name, "kept")
@@ -149,13 +149,33 @@ class _Night:
     """The steps over what they share; each returns its result, small enough for the manifest."""
 
     def __init__(
-        self, log: EventLog, lake: Lake, registry: Registry, loop: LoopSettings, run: Run, loops: set[str]
+        self,
+        settings: Settings,
+        log: EventLog,
+        lake: Lake,
+        registry: Registry,
+        loop: LoopSettings,
+        run: Run,
+        loops: set[str],
     ) -> None:
+        self.settings = settings
         self.log, self.lake, self.registry, self.loop, self.run, self.loops = log, lake, registry, loop, run, loops
         self.evaluated: Evaluated | None = None
 
     def ingest(self) -> Any:
         return ingest(self.log, self.lake, loops=self.loops)
+
+    def features(self) -> Any:
+        if not (self.loop.features.enabled and self.loop.features.stream):
+            return {"skipped": "the loop has no streaming features"}
+        from pipelines.feature_push import push_new  # imports Feast: only loops that use it pay the seconds
+        from pipelines.features import Features
+
+        features = Features(self.settings, self.loop)
+        try:
+            return push_new(self.lake, self.loop, features)
+        finally:
+            features.close()
 
     def join(self) -> Any:
         joined = join(self.lake, self.loop, self.run.started_at)

@@ -130,6 +130,34 @@ class FeatureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     half_life_s: Positive = 3600.0
 
 
+class GuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a version that passed the gate is rolled out: mixed in only as far as the evidence allows.
+
+    Attributes:
+        enabled: the gate makes a version the candidate, and the guard decides what becomes of it; without, the gate
+            makes it the champion.
+        alpha: share of the expected reward of the policy in charge that may be given up; also the weight that a
+            candidate gets without evidence.
+        delta: error probability of each test: of serving a weight that breaks the promise, of stopping a candidate
+            that is no worse, of promoting one that is no better.
+        holdout: share that the policy in charge keeps at the top, so that it stays measurable.
+        spacing: distance between weights.
+        cap: largest weight that is served; below the top a candidate is never promoted.
+        ttl_s: how long a published weight holds, in seconds. Then the candidate gets alpha at most, and nothing ten
+            times later: choose it longer than the time between two runs of `decision guard`.
+        batch: decisions between two looks of the drift detector.
+    """
+
+    enabled: bool = False
+    alpha: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
+    delta: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
+    holdout: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
+    spacing: Annotated[float, msgspec.Meta(ge=0.01, le=0.5)] = 0.05
+    cap: Share = 1.0
+    ttl_s: Positive = 90_000.0
+    batch: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 2000
+
+
 class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One loop: a decision point with its actions, reward definition, baseline, policy and gate.
 
@@ -143,6 +171,7 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         policy: oracle and exploration rule of newly trained policies.
         training: what a generation learns from.
         gate: when a candidate is promoted.
+        guard: how a candidate is rolled out.
         features: online features, looked up at decision time.
     """
 
@@ -154,6 +183,7 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     policy: PolicySettings = PolicySettings()
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
+    guard: GuardSettings = GuardSettings()
     features: FeatureSettings = FeatureSettings()
 
 
@@ -214,6 +244,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             FieldError: `name` is no loop name.
         """
         return self.root / "loops" / check_loop_name(name) / "loop.toml"
+
+    def guard_path(self, name: str) -> Path:
+        """Path of a loop's published guard snapshot; the guard's state lies beside it.
+
+        Raises:
+            FieldError: `name` is no loop name.
+        """
+        return self.root / "guard" / f"{check_loop_name(name)}.json"
 
 
 def check_loop_name(name: str) -> str:

@@ -91,7 +91,8 @@ class Status(msgspec.Struct, kw_only=True):
         decided: decisions acknowledged.
         reported: outcomes acknowledged, repeated ones included.
         failed: requests that were not answered with success.
-        changed: repeated requests that were answered otherwise than the first time.
+        repeated: requests that were sent again under the same event id.
+        changed: those of them that were answered otherwise than the first time.
         open: outcomes that wait to be reported.
         version: policy version of the latest answer.
         bursts: bursts that are done.
@@ -101,6 +102,7 @@ class Status(msgspec.Struct, kw_only=True):
     decided: int = 0
     reported: int = 0
     failed: int = 0
+    repeated: int = 0
     changed: int = 0
     open: int = 0
     version: str = ""
@@ -220,8 +222,8 @@ class Application:
             return
         if again:
             repeated = await self._ask(event_id, -1, body)
-            if repeated is not None and repeated != answer:
-                self.status.changed += 1
+            self.status.repeated += repeated is not None
+            self.status.changed += repeated not in (None, answer)
         self._plan(event_id, row, answer.action_id)
 
     async def _ask(self, event_id: str, row: int, body: bytes) -> Answer | None:

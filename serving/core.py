@@ -325,7 +325,7 @@ def _feature_source(settings: Settings) -> Callable[[Snapshot], OnlineFeatures |
         name = snapshot.loop.name
         found = opened.get(name)
         if found is None:
-            from pipelines.features.online import Features  # imports Feast: only loops that use it pay the seconds
+            from pipelines.features import Features  # imports Feast: only loops that use it pay the seconds
 
             features = Features(settings, snapshot.loop)
             features.open()

@@ -14,12 +14,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from decision.batch import Features, Floats, one
+from decision.batch import Batch, Features, Floats, one
 from decision.contracts import Policy
 from decision.draw import draw, seed_of
-from decision.errors import FieldError
+from decision.errors import DecisionError, FieldError
 from decision.exploration.mix import check_pmf, mixture
 from decision.features import flatten
+from decision.guard.snapshot import GuardSnapshot, weight_at
 from decision.records import SCHEMA_VERSION, Decision
 from pipelines.settings import LoopSettings
 from serving.wire import Action, DecideRequest, DecideResponse, Ranked, SlotAnswer
@@ -39,9 +40,7 @@ class Snapshot:
         baseline: the reference policy.
         baseline_version: its name.
         candidate: the version being rolled out, if any.
-        candidate_version: its registry version.
-        guard_weight: the candidate's share rho.
-        guard_version: version of the guard snapshot; 0 without one.
+        guard: what the guard published about it; None without a guard.
     """
 
     loop: LoopSettings
@@ -50,9 +49,22 @@ class Snapshot:
     baseline: Policy
     baseline_version: str
     candidate: Policy | None = None
-    candidate_version: str = ""
-    guard_weight: float = 0.0
-    guard_version: int = 0
+    guard: GuardSnapshot | None = None
+
+    @property
+    def candidate_version(self) -> str:
+        """Registry version of the candidate; "" when none is served."""
+        return "" if self.candidate is None or self.guard is None else self.guard.candidate_version
+
+    @property
+    def guard_weight(self) -> float:
+        """The candidate's share as published; a snapshot past its expiry serves less."""
+        return 0.0 if self.candidate is None or self.guard is None else self.guard.weight
+
+    @property
+    def guard_version(self) -> int:
+        """Version of the guard snapshot; 0 without one."""
+        return 0 if self.guard is None else self.guard.guard_version
 
 
 def decide(
@@ -122,18 +134,21 @@ def _record(
     pmf_candidate: Floats | None = None
     weight = 0.0
     version = snapshot.policy_version
-    if snapshot.policy is None or loop.mode == "logging_only":
+    if loop.mode == "logging_only":
         pmf = pmf_baseline
     elif loop.mode == "apprentice":
         # What is returned is the baseline's; the policy's own distribution is logged beside it.
-        pmf, pmf_candidate = pmf_baseline, snapshot.policy.pmf(batch)
+        pmf, pmf_candidate = pmf_baseline, None if snapshot.policy is None else snapshot.policy.pmf(batch)
     else:
-        pmf = snapshot.policy.pmf(batch)
-        if snapshot.candidate is not None:
-            # The guard compares the candidate with the policy in charge: that is the mixture's reference.
-            weight, pmf_baseline, pmf_candidate = snapshot.guard_weight, pmf, snapshot.candidate.pmf(batch)
-            if weight > 0.0:
-                pmf = mixture(pmf, pmf_candidate, weight)
+        pmf = pmf_baseline if snapshot.policy is None else snapshot.policy.pmf(batch)
+        if snapshot.candidate is not None and snapshot.guard is not None:
+            weight = weight_at(snapshot.guard, ts.timestamp())
+            pmf_candidate = _candidate_pmf(snapshot.candidate, batch) if weight > 0.0 else None
+            if pmf_candidate is None:
+                weight = 0.0
+            else:
+                # The guard compares the candidate with the policy in charge: that is the mixture's reference.
+                pmf_baseline, pmf = pmf, mixture(pmf, pmf_candidate, weight)
     check_pmf(pmf, batch.offsets)
     seed = seed_of(loop.name, event_id, slot)
     probabilities: list[float] = pmf.tolist()
@@ -164,6 +179,16 @@ def _record(
         feature_snapshot=looked_up,
         seed=seed,
     )
+
+
+def _candidate_pmf(candidate: Policy, batch: Batch) -> Floats | None:
+    """Return the candidate's distribution, None when it has none: then the policy in charge answers alone."""
+    try:
+        pmf = candidate.pmf(batch)
+        check_pmf(pmf, batch.offsets)
+    except (DecisionError, RuntimeError, ArithmeticError, LookupError):
+        return None
+    return pmf
 
 
 def answer(records: Sequence[Decision]) -> DecideResponse:

@@ -16,8 +16,9 @@ import numpy as np
 from decision.artifact import unpack
 from decision.batch import Batch
 from decision.contracts import Policy
-from decision.errors import DecisionError
+from decision.errors import DecisionError, FieldError
 from decision.exploration.mix import check_pmf
+from decision.guard.snapshot import GuardSnapshot, decode_snapshot, newest
 from decision.policy import baseline_policy
 from pipelines.registry import Registry
 from pipelines.settings import LoopSettings, Settings, list_loops, load_loop
@@ -41,6 +42,7 @@ class Loops:
         self._snapshots: dict[str, Snapshot] = {}
         self._errors: dict[str, str] = {}
         self._mtimes: dict[str, float] = {}
+        self._guards: dict[str, GuardSnapshot] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.reloads = 0
@@ -88,16 +90,60 @@ class Loops:
             loop = load_loop(self._settings, name)
             current = _with_loop(current, loop)
             self._snapshots[name], self._mtimes[name] = current, mtime
+        self._refresh_guard(name)  # first: an emergency stop does not wait for the registry
+        self._refresh_champion(name)
+
+    def _refresh_champion(self, name: str) -> None:
+        current = self._snapshots[name]
         version = self._registry.aliases(name).get("champion")
         if version is None:
             if current.policy is not None:
-                self._snapshots[name] = replace(current, policy=None, policy_version=current.baseline_version)
+                self._snapshots[name] = replace(
+                    current, policy=None, policy_version=current.baseline_version, candidate=None
+                )
                 self.reloads += 1
+                self._refresh_guard(name)
         elif version != current.policy_version:
             policy = self.load(name, version)
-            self._snapshots[name] = replace(current, policy=policy, policy_version=version)
+            self._snapshots[name] = replace(current, policy=policy, policy_version=version, candidate=None)
             self.reloads += 1
             _log.info("loop %s: version %s is in charge", name, version)
+            self._refresh_guard(name)
+
+    def _refresh_guard(self, name: str) -> None:
+        """Take what the guard published; whatever is wrong with it, or its candidate, leaves the candidate out.
+
+        Raises:
+            DecisionError: the snapshot is damaged, or the candidate cannot be loaded.
+        """
+        current = self._snapshots[name]
+        alone = replace(current, candidate=None, guard=None)
+        if not current.loop.guard.enabled:
+            self._guards.pop(name, None)
+            self._snapshots[name] = alone
+            return
+        try:
+            found = decode_snapshot(self._settings.guard_path(name).read_bytes())
+            if found.loop != name:
+                raise FieldError("guard.loop", wanted=name, got=found.loop)
+        except FileNotFoundError:
+            self._snapshots[name] = alone
+            return
+        except (DecisionError, OSError):
+            self._snapshots[name] = alone
+            raise
+        guard = self._guards[name] = newest(self._guards.get(name), found)
+        # A snapshot about another policy in charge says nothing about a mixture with this one.
+        served = not guard.killed and guard.weight > 0.0 and guard.baseline_version == current.policy_version
+        if not served or not guard.candidate_version:
+            self._snapshots[name] = replace(alone, guard=guard)
+        elif current.candidate is not None and current.candidate_version == guard.candidate_version:
+            self._snapshots[name] = replace(current, guard=guard)
+        else:
+            self._snapshots[name] = replace(alone, guard=guard)
+            candidate = self.load(name, guard.candidate_version)
+            self._snapshots[name] = replace(current, candidate=candidate, guard=guard)
+            _log.info("loop %s: version %s is rolled out beside it", name, guard.candidate_version)
 
     def load(self, name: str, version: str) -> Policy:
         """Return a version's policy, verified and tried on a probe.

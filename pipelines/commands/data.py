@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -165,17 +166,56 @@ def erase(
     home: Home = None,
     json: Json = False,
 ) -> Outcome:
-    """Erase everything about a subject, everywhere, and keep a proof that says how much that was.
+    """Erase everything about a subject: tables, the local log, features, imports; and keep a proof of how much it was.
+
+    Stop ingestion and joins meanwhile. Messages on a Kafka broker go with the broker's own retention; what is ingested
+    of them again is erased by running this again.
 
     Example: `decision erase --subject user-17 --yes`
     """
     from pipelines.erase import erase as run
+    from pipelines.importing import forget_subject
+    from pipelines.ingest import ingest
+    from pipelines.log.local import LocalLog
 
     if not yes and not typer.confirm(f"Erase every decision and outcome of {subject!r} for good?", err=True):
         raise typer.Exit(FAILED)
     with Installation.at(home) as parts:
-        proof = msgspec.to_builtins(run(parts.lake, subject))
-    return Outcome(proof, lambda out: out.print(proof))
+        ingest(parts.log, parts.lake, loops=parts.loops or None)
+        spool = LocalLog(parts.settings.spool_path) if parts.settings.spool_path.is_file() else None
+        try:
+            forget = None if spool is None else spool.redact
+            proof = run(parts.lake, subject, forget=forget, now=datetime.now(UTC))
+        finally:
+            if spool is not None:
+                spool.close()
+        imported = forget_subject(parts.settings, subject)
+        features = sum(_forget_features(parts, name, subject) for name in parts.loops)
+        kept = parts.settings.root / "erasures" / f"{proof.digest}.json"
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_bytes(msgspec.json.format(msgspec.json.encode(proof)))
+    data = {**msgspec.to_builtins(proof), "imported_rows": imported, "feature_rows": features, "proof": str(kept)}
+
+    def show(out: Console) -> None:
+        rows = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in proof.rows.items())
+        out.print(
+            f"erased {proof.events} decisions: {rows}, {imported} imported rows, {features} features", highlight=False
+        )
+        out.print(f"proof: {kept}", highlight=False)
+
+    return Outcome(data, show, DONE if proof.remaining == 0 else FAILED)
+
+
+def _forget_features(parts: Installation, loop: str, subject: str) -> int:
+    if not parts.loop(loop).features.enabled:
+        return 0
+    from pipelines.features import Features
+
+    features = Features(parts.settings, parts.loop(loop))
+    try:
+        return features.erase(subject)
+    finally:
+        features.close()
 
 
 def logged(parts: Installation, name: str) -> pa.Table:

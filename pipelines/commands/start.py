@@ -37,13 +37,14 @@ def init(
 
 @command
 def demo(
-    log: Annotated[
-        Literal["local", "kafka"], typer.Option(help="Event log: a file, or a real broker.")
-    ] = "local",
+    log: Annotated[Literal["local", "kafka"], typer.Option(help="Event log: a file, or a real broker.")] = "local",
     seed: Annotated[int, typer.Option(help="Seed of the world, the traffic and the training.")] = 1,
     decisions: Annotated[int, typer.Option(min=100, help="Decisions per generation.")] = 1500,
     generations: Annotated[int, typer.Option(min=1, max=20, help="Generations.")] = 5,
     quick: Annotated[bool, typer.Option("--quick", help="Two small generations, in well under a minute.")] = False,
+    open_bandit: Annotated[
+        bool, typer.Option("--open-bandit/--no-open-bandit", help="Evaluate the shipped Open Bandit logs too.")
+    ] = True,
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("out"),
     home: Annotated[
         Path | None, typer.Option(help="Keep the installation here (default: a folder that is removed).")
@@ -60,7 +61,7 @@ def demo(
     from pipelines.demo import Plan, run_demo
     from pipelines.demo_table import show_demo
 
-    plan = Plan(log=log, seed=seed, decisions=decisions, generations=generations)
+    plan = Plan(log=log, seed=seed, decisions=decisions, generations=generations, open_bandit=open_bandit)
     if quick:
         plan = msgspec.structs.replace(plan, decisions=min(decisions, 600), generations=min(generations, 2))
     result = run_demo(plan, out=out, home=home, console=console)

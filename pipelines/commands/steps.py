@@ -26,7 +26,7 @@ def ingest(
     follow: Annotated[bool, typer.Option("--follow", help="Go on until interrupted.")] = False,
     json: Json = False,
 ) -> Outcome:
-    """Bring what is new on the event log into the lake, each message exactly once.
+    """Bring what is new on the event log into the lake, each message exactly once, and its outcomes into the features.
 
     Example: `decision ingest --json`
     """
@@ -35,10 +35,12 @@ def ingest(
     with Installation.at(home) as parts:
         ingester = Ingester(parts.log, parts.lake, loops=parts.loops or None)
         total = ingester.run(max_messages=max_messages)
+        parts.push_features()
         try:
             while follow:
                 time.sleep(1.0)
                 total += ingester.run()
+                parts.push_features()
                 console.print(_counts(msgspec.to_builtins(total)), end="\r")
         except KeyboardInterrupt:
             console.print()

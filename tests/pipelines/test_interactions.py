@@ -76,7 +76,7 @@ def test_an_unknown_distribution_is_nan(rows: pa.Table) -> None:
     ("column", "text", "field"),
     [
         ("context", "[]", "context"),
-        ("context", '{"a":1e999}', "context.a"),
+        ("context", '{"a":1e999}', "context"),
         ("actions", "[{}]", "actions"),
         ("actions", '[{"a":{"b":{"c":{"d":{"e":{"f":1}}}}}},{}]', "actions"),
         ("feature_snapshot", "nope!", "context"),

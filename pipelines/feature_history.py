@@ -1,0 +1,115 @@
+"""History of the stream's features: one Parquet file per push, merged by and by.
+
+A file is named by the range of pushes it holds and replaced as a whole, so a push that is repeated after a crash
+leaves one copy. Merging sixty-four files of one size writes one beside them; the sixty-four go an hour later, when
+nobody reads them any more. A row that stands in two files is the same row: readers take one per subject and time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+FILES_PER_MERGE = 64
+_GRACE_S = 3600.0
+
+Range = tuple[int, int]
+
+
+class History:
+    """Files of one folder.
+
+    Args:
+        folder: where they are.
+        schema: their columns; the first is the subject, the second the time.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema) -> None:
+        self._folder, self._schema = folder, schema
+
+    @property
+    def pattern(self) -> str:
+        """Pattern of the files' paths."""
+        return str(self._folder / "*.parquet")
+
+    def create(self) -> None:
+        """Make an empty history, so that questions have an answer."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._path((0, 0)).is_file():
+            self._write((0, 0), self._schema.empty_table())
+
+    def append(self, number: int, rows: pa.Table) -> None:
+        """Keep `rows` of the push `number`, which is above that of every push before it, or the last one again."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._write((number, number), rows.cast(self._schema))
+        self._merge()
+
+    def read(self) -> pa.Table:
+        """Return all rows, each once, by time."""
+        parts = [pq.read_table(self._path(held)) for held in self._held()]
+        rows = pa.concat_tables(parts) if parts else self._schema.empty_table()
+        return rows.sort_by([(self._schema.names[1], "ascending"), (self._schema.names[0], "ascending")])
+
+    def erase(self, subject_id: str) -> int:
+        """Remove the rows of a subject and return how many there were."""
+        removed, held = 0, set(self._held())
+        for found in self._files():
+            table = pq.read_table(self._path(found))
+            kept = table.filter(pc.field(self._schema.names[0]) != subject_id)
+            if len(kept) < len(table):
+                self._write(found, kept)
+                removed += len(table) - len(kept) if found in held else 0
+        return removed
+
+    def _files(self) -> list[Range]:
+        names = [path.stem.split("-") for path in self._folder.glob("*.parquet")]
+        return sorted((int(first), int(last)) for first, last in names)
+
+    def _held(self) -> list[Range]:
+        """Return the files that hold everything, without those that were merged into another."""
+        files = self._files()
+        return [f for f in files if not any(f != o and o[0] <= f[0] and f[1] <= o[1] for o in files)]
+
+    def _merge(self) -> None:
+        held = self._held()
+        sizes: dict[int, list[Range]] = defaultdict(list)
+        for first, last in held:
+            if last > 0:
+                sizes[_power(last - first + 1)].append((first, last))
+        for same in sizes.values():
+            # Larger files are older, so files of one size follow each other; what lies between others stays as it is.
+            follows = all(a[1] + 1 == b[0] for a, b in pairwise(same))
+            if len(same) >= FILES_PER_MERGE and follows:
+                rows = pa.concat_tables([pq.read_table(self._path(part)) for part in same])
+                self._write((same[0][0], same[-1][1]), rows.sort_by(self._schema.names[1]))
+                break
+        else:
+            return
+        for path in map(self._path, set(self._files()) - set(self._held())):
+            if path.stat().st_mtime < time.time() - _GRACE_S:
+                path.unlink()
+
+    def _path(self, held: Range) -> Path:
+        return self._folder / f"{held[0]:012d}-{held[1]:012d}.parquet"
+
+    def _write(self, held: Range, rows: pa.Table) -> None:
+        scratch = self._folder / f".{held[0]}-{held[1]}.{os.getpid()}.new"
+        with open(scratch, "wb") as file:
+            pq.write_table(rows, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, self._path(held))
+
+
+def _power(pushes: int) -> int:
+    power = 0
+    while FILES_PER_MERGE ** (power + 1) <= pushes:
+        power += 1
+    return power

@@ -1,0 +1,191 @@
+"""The Parquet files of a Delta table: writing them, and planning which ones to replace.
+
+Files are always written by this code. The engine behind `deltalake` would write string columns with a type that
+pyarrow's filters cannot compare with text, so deleting and compacting replace files here too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.fs import DeltaStorageHandler
+from deltalake.transaction import AddAction, RemoveAction
+
+STATISTICS = ("offset", "ts", "appended_at")
+"""Columns by whose smallest and largest value files are skipped."""
+
+TARGET_BYTES = 32 << 20
+"""Size of compacted files: large enough to read fast, small enough to rewrite in memory."""
+
+
+class Replacement(NamedTuple):
+    """Files that are to go, and the rows that take their place.
+
+    Attributes:
+        rows: what stays, by offset; may be empty.
+        removed: the files.
+        dropped: rows of the files that do not stay.
+    """
+
+    rows: pa.Table
+    removed: list[RemoveAction]
+    dropped: int
+
+
+class FileWriter:
+    """Writes the files of one table.
+
+    Args:
+        uri: folder or address of the table.
+        partitioned_by: its partition columns.
+        storage_options: what is needed to reach the address; None for a folder.
+    """
+
+    def __init__(self, uri: str, partitioned_by: list[str], storage_options: Mapping[str, str] | None) -> None:
+        self._uri, self._by, self._options = uri, partitioned_by, storage_options
+
+    def write(self, rows: pa.Table, *, data_change: bool = True) -> list[AddAction]:
+        """Write `rows` to one file for each partition, on disk when this returns, and return what to commit."""
+        return [self._write(values, part, data_change) for values, part in _split(rows, self._by)]
+
+    def _write(self, values: dict[str, str | None], rows: pa.Table, data_change: bool) -> AddAction:
+        folder = "/".join(f"{column}={value}" for column, value in values.items())
+        path = f"{folder}/{uuid.uuid4()}.parquet"
+        if self._options is None:
+            where = f"{self._uri}/{path}"
+            Path(where).parent.mkdir(parents=True, exist_ok=True)
+            filesystem: pafs.FileSystem = pafs.LocalFileSystem()
+        else:
+            where = path
+            filesystem = pafs.PyFileSystem(DeltaStorageHandler(self._uri, dict(self._options)))
+        pq.write_table(
+            rows,
+            where,
+            filesystem=filesystem,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=False,  # ids and raw JSON: zstd finds what repeats, and a dictionary only costs time
+            write_statistics=[column for column in STATISTICS if column in rows.column_names],  # pyright: ignore[reportArgumentType]
+        )
+        if self._options is None:
+            _sync(Path(where))
+        size = filesystem.get_file_info(where).size
+        return AddAction(path, size, values, _now_ms(), data_change, json.dumps(_stats(rows)))
+
+
+def merged(table: DeltaTable, *, target_bytes: int = TARGET_BYTES) -> Iterator[Replacement]:
+    """Yield what replaces the small files of `table`; no row goes."""
+    for files in _by_partition(table).values():
+        bin_, size = list[_File](), 0
+        for file in sorted((f for f in files if f.size < target_bytes), key=lambda f: f.first_offset):
+            if size + file.size > target_bytes and bin_:
+                if len(bin_) > 1:
+                    yield _replacement(table, bin_, None, data_change=False)
+                bin_, size = [], 0
+            bin_.append(file)
+            size += file.size
+        if len(bin_) > 1:
+            yield _replacement(table, bin_, None, data_change=False)
+
+
+def without(table: DeltaTable, where: ds.Expression) -> Iterator[Replacement]:
+    """Yield what replaces the files of `table` that hold rows for which `where` is true."""
+    concerned = {fragment.path for fragment in table.to_pyarrow_dataset().get_fragments(filter=where)}
+    for files in _by_partition(table).values():
+        for file in files:
+            if file.path in concerned:
+                replacement = _replacement(table, [file], where, data_change=True)
+                if replacement.dropped:
+                    yield replacement
+
+
+class _File(NamedTuple):
+    path: str
+    size: int
+    values: dict[str, str | None]
+    first_offset: int
+
+
+def _by_partition(table: DeltaTable) -> dict[str, list[_File]]:
+    files: dict[str, list[_File]] = {}
+    by = table.metadata().partition_columns
+    for row in pa.table(table.get_add_actions(flatten=True)).to_pylist():
+        values = {name: None if row[f"partition.{name}"] is None else str(row[f"partition.{name}"]) for name in by}
+        file = _File(row["path"], row["size_bytes"], values, row.get("min.offset") or 0)
+        files.setdefault(str(values), []).append(file)
+    return files
+
+
+def _replacement(
+    table: DeltaTable, files: list[_File], where: ds.Expression | None, *, data_change: bool
+) -> Replacement:
+    every = table.to_pyarrow_dataset()
+    wanted = {file.path for file in files}
+    chosen = [fragment for fragment in every.get_fragments() if fragment.path in wanted]
+    rows = ds.FileSystemDataset(chosen, every.schema, chosen[0].format, chosen[0].filesystem).to_table()
+    rows = rows.sort_by("offset")
+    before = len(rows)
+    if where is not None:
+        # by offset, which is unique in a partition: a condition on null is neither true nor false
+        gone = rows.filter(where)["offset"].to_numpy()
+        rows = rows.filter(pa.array(~np.isin(rows["offset"].to_numpy(), gone)))
+    now = _now_ms()
+    removed = [RemoveAction(file.path, data_change, now, file.size, file.values) for file in files]
+    return Replacement(rows, removed, before - len(rows))
+
+
+def _split(rows: pa.Table, by: list[str]) -> list[tuple[dict[str, str | None], pa.Table]]:
+    keys = rows.select(by).group_by(by).aggregate([]).to_pylist()
+    if len(keys) == 1:
+        return [({name: str(keys[0][name]) for name in by}, rows.drop_columns(by))]
+    parts: list[tuple[dict[str, str | None], pa.Table]] = []
+    for key in sorted(keys, key=str):
+        chosen = (pc.field(by[0]) == key[by[0]]) & (pc.field(by[1]) == key[by[1]])
+        parts.append(({name: str(key[name]) for name in by}, rows.filter(chosen).drop_columns(by)))
+    return parts
+
+
+def _stats(rows: pa.Table) -> dict[str, Any]:
+    smallest: dict[str, Any] = {}
+    largest: dict[str, Any] = {}
+    for column in STATISTICS:
+        if column in rows.column_names:
+            ends = pc.call_function("min_max", [rows[column]]).as_py()
+            smallest[column], largest[column] = _stat(ends["min"]), _stat(ends["max"])
+    return {
+        "numRecords": len(rows),
+        "minValues": smallest,
+        "maxValues": largest,
+        "nullCount": dict.fromkeys(smallest, 0),
+    }
+
+
+def _stat(value: int | datetime) -> int | str:
+    return value if isinstance(value, int) else value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _sync(path: Path) -> None:
+    for target in (path, path.parent):
+        handle = os.open(target, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
