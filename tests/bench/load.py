@@ -1,7 +1,7 @@
 """A load generator: keep-alive connections on raw sockets, one request outstanding on each.
 
-Run as a process of its own, ``python -m tests.bench.load PORT PATH SECONDS CONNECTIONS``, with one JSON body per line on
-standard input; prints one JSON line.
+Run as a process of its own, ``python -m tests.bench.load PORT PATH SECONDS CONNECTIONS``, with one JSON body per line
+on standard input; prints one JSON line.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def prepare(home: Path) -> None:
     from decision.features import flatten
     from decision.oracles.vw import VwOracle
     from decision.policy import Exploration, OraclePolicy
-    from pipelines.features.store import Store
+    from pipelines.features import Features
     from pipelines.registry import Registry
     from pipelines.settings import load_loop, load_settings
 
@@ -94,7 +94,9 @@ def prepare(home: Path) -> None:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        Store(settings, load_loop(settings, "bench", {})).load_subjects(table, now=datetime(2026, 1, 1, tzinfo=UTC))
+        features = Features(settings, load_loop(settings, "bench", {}))
+        features.load_subjects(table, now=datetime(2026, 1, 1, tzinfo=UTC))
+        features.close()
 
 
 def burst(port: int, path: str, bodies: bytes) -> dict[str, float]:
@@ -105,7 +107,7 @@ def burst(port: int, path: str, bodies: bytes) -> dict[str, float]:
 
 def main() -> None:
     """Run the benchmark and print its line."""
-    from pipelines.service import environment, free_port, process, wait_until_ready
+    from pipelines.service import free_port, process, serve_command, wait_until_ready
     from pipelines.settings import load_settings
 
     rng = np.random.default_rng(1)
@@ -117,16 +119,13 @@ def main() -> None:
         )
         ours = load_settings({}, home=folder, port=free_port(), reload_s=5.0)
         noop = load_settings({}, home=folder, port=free_port())
-        from pipelines.service import serve_command
-
         reference = [
             "tests.bench.noop_service:Noop" if part.startswith("serving.") else part for part in serve_command(noop)
         ]
         for name, command, settings in (("ours", serve_command(ours), ours), ("noop", reference, noop)):
             running = stack.enter_context(process(name, command, settings, home / f"{name}.log"))
             wait_until_ready(running, settings, home / f"{name}.log", timeout_s=120)
-        assert environment(ours)
-        paths = {"ours": (ours.port, "/v1/loops/bench/decide"), "noop": (noop.port, "/")}
+            paths = {"ours": (ours.port, "/v1/loops/bench/decide"), "noop": (noop.port, "/")}
         results: dict[str, list[dict[str, float]]] = {"ours": [], "noop": []}
         for number in range(ROUNDS + 1):
             for name, (port, path) in paths.items():
