@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands import data, features, running, start, steps
+from pipelines.commands import data, features, guard, running, start, steps
 from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
 
 _PANELS = {
@@ -24,6 +24,7 @@ _PANELS = {
         "evaluate": steps.evaluate,
         "promote": steps.promote,
         "rollback": steps.rollback,
+        "guard": guard.guard,
     },
     "The whole night": {"nightly": steps.nightly},
     "Logs": {"replay": data.replay, "export": data.export, "erase": data.erase},

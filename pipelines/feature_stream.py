@@ -25,7 +25,7 @@ from pipelines.lake import ConflictError
 from pipelines.settings import LoopSettings
 
 GRACE_US = 3_600_000_000
-"""How long after the end of its reward window a decision's outcomes may arrive on the log, in microseconds."""
+"""An outcome counts when it arrives on the log within the reward window and this, in microseconds, of its decision."""
 
 Topic = Literal["decisions", "outcomes"]
 COLUMNS: dict[Topic, list[str]] = {
@@ -44,9 +44,10 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS positions (topic TEXT, "partition" INTEGER, next INTEGER, newest_us INTEGER,
     PRIMARY KEY (topic, "partition")) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS decisions (event_id TEXT, slot TEXT, subject_id TEXT, ts_us INTEGER, deferred INTEGER,
-    counted REAL, outcomes REAL, reward REAL, PRIMARY KEY (event_id, slot)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS decisions_by_time ON decisions (ts_us);
+CREATE TABLE IF NOT EXISTS decisions (event_id TEXT, slot TEXT, subject_id TEXT, ts_us INTEGER,
+    appended_us INTEGER, deferred INTEGER, counted REAL, outcomes REAL, reward REAL,
+    PRIMARY KEY (event_id, slot)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS decisions_by_arrival ON decisions (appended_us);
 CREATE INDEX IF NOT EXISTS decisions_by_subject ON decisions (subject_id);
 CREATE TABLE IF NOT EXISTS outcomes (event_id TEXT, slot TEXT, "offset" INTEGER, name TEXT, value REAL, ts_us INTEGER,
     appended_us INTEGER, key TEXT, spool TEXT, spool_offset INTEGER,
@@ -141,8 +142,8 @@ class Stream:
             # Outcomes that are not in the lake yet may wait behind a stop of their log, but not for ever.
             seen = min(newest["decisions"], newest.get("outcomes", 0))
             before = max(seen, newest["decisions"] - _LONGEST_KEPT_US) - GRACE_US
-            self._sql.execute("DELETE FROM decisions WHERE ts_us < ?", (before - self._rule.window_us,))
-            self._sql.execute("DELETE FROM outcomes WHERE appended_us < ?", (before - self._rule.window_us,))
+            for table in ("decisions", "outcomes"):
+                self._sql.execute(f"DELETE FROM {table} WHERE appended_us < ?", (before - self._rule.window_us,))
 
     def subjects(self) -> dict[str, Decayed]:
         """Return the sums of all subjects."""
@@ -159,6 +160,7 @@ class Stream:
             ).rowcount
             for table in ("decisions", "subjects"):
                 removed += self._sql.execute(f"DELETE FROM {table} WHERE subject_id = ?", (subject_id,)).rowcount
+        self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # or the rows would stay readable in the WAL
         return removed
 
     @contextmanager
@@ -198,8 +200,8 @@ class Stream:
 
     def _keep_decisions(self, rows: pa.Table) -> None:
         rows = rows.filter(rows["subject_id"].is_valid())
-        values = _tuples(rows, ["event_id", "slot", "subject_id", "ts", "deferred"])
-        self._sql.executemany("INSERT OR IGNORE INTO decisions VALUES (?, ?, ?, ?, ?, 0, 0, 0)", values)
+        values = _tuples(rows, ["event_id", "slot", "subject_id", "ts", "appended_at", "deferred"])
+        self._sql.executemany("INSERT OR IGNORE INTO decisions VALUES (?, ?, ?, ?, ?, ?, 0, 0, 0)", values)
         self._touch(rows)
 
     def _keep_outcomes(self, rows: pa.Table) -> None:
@@ -222,7 +224,7 @@ class Stream:
         outcomes = self._sql.execute(
             'SELECT event_id, slot, o.ts_us, o.name, o.value, o."offset", o.key, o.spool, o.spool_offset'
             " FROM touched JOIN decisions d USING (event_id, slot) JOIN outcomes o USING (event_id, slot)"
-            " WHERE o.appended_us <= d.ts_us + ?",
+            " WHERE o.appended_us <= d.appended_us + ?",
             (self._rule.window_us + GRACE_US,),
         ).fetchall()
         contributed = self._contributions(decisions, outcomes)

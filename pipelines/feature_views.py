@@ -159,6 +159,7 @@ class Views:
                 known = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
                 for table in {f"decision_{view}" for view in views or (self.stream_view, self.subject_view)} & known:
                     removed += connection.execute(f'DELETE FROM "{table}" WHERE entity_key = ?', (encoded,)).rowcount
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # or the rows would stay readable in the WAL
         finally:
             connection.close()
         return removed

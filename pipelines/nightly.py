@@ -19,6 +19,7 @@ import msgspec
 
 from decision.errors import FieldError, SupportError
 from pipelines.evaluate import Evaluated, evaluate
+from pipelines.guard.step import guard
 from pipelines.ingest import ingest
 from pipelines.join import join
 from pipelines.lake import Lake
@@ -73,14 +74,22 @@ class Run(msgspec.Struct, kw_only=True):
         return next((entry.result for entry in self.steps if entry.name == step), None)
 
     @property
-    def verdict(self) -> Literal["promoted", "refused", "skipped", "open"]:
-        """What came of the night; ``skipped`` when there was too little to learn from, ``open`` before the end."""
+    def verdict(self) -> Literal["promoted", "rolling_out", "waiting", "refused", "skipped", "open"]:
+        """What came of the night.
+
+        ``rolling_out`` when the guard has the new version now, ``waiting`` when it still has an earlier one,
+        ``skipped`` when there was too little to learn from, ``open`` before the end.
+        """
         result = self.result("promote")
         if result is None:
             return "open"
         if "skipped" in result:
             return "skipped"
-        return "promoted" if result["promoted"] else "refused"
+        if result["promoted"]:
+            return "promoted"
+        if (candidate := result.get("candidate")) is not None:
+            return "rolling_out" if candidate == result["version"] else "waiting"
+        return "refused"
 
 
 def nightly(
@@ -182,6 +191,11 @@ class _Night:
         # Pinned here: a repeated training reads the same rows, whatever was joined since.
         return {"table_version": self.lake.version("interactions"), "joined": joined}
 
+    def guard(self) -> Any:
+        state = guard(self.settings, self.loop, self.lake, self.registry, self.run.started_at)
+        shown = ("status", "reason", "baseline_version", "candidate_version", "guard_version", "weight")
+        return {name: getattr(state, name) for name in shown}
+
     def train(self) -> Any:
         try:
             return train(
@@ -219,6 +233,7 @@ class _Night:
             by=f"nightly {self.run.run_id}",
             evaluated=self.evaluated,
             table_version=self._table_version(),
+            replace_candidate=False,
         )
 
     def compact(self) -> Any:

@@ -111,7 +111,9 @@ def _interactions(
             "matured_at": ts,
             "context": pa.array(context, pa.binary()).cast(pa.string()),
             "actions": _actions(data, items),
-            "action_ids": [ids] * n,
+            "action_ids": pa.ListArray.from_arrays(
+                pa.array(np.arange(n + 1, dtype=np.int32) * len(ids)), pa.array(ids * n, pa.string())
+            ),
             "action_index": [at[item] for item in chosen],
             "propensity": data[propensity],
             "policy_version": [policy] * n,
@@ -121,24 +123,23 @@ def _interactions(
     )
 
 
-def _actions(data: pa.Table, items: dict[int, dict[str, Any]]) -> list[str]:
-    # Affinities are zero but for a few rows: all others share one text.
-    plain = msgspec.json.encode(list(items.values())).decode()
+def _actions(data: pa.Table, items: dict[int, dict[str, Any]]) -> pa.DictionaryArray:
+    # Affinities are zero but for a few rows: all others share the first text.
+    texts = [msgspec.json.encode(list(items.values())).decode()]
+    code = np.zeros(len(data), dtype=np.int32)
     names = [f"{_AFFINITY}{item}" for item in items]
     present = [name for name in names if name in data.schema.names]
-    if not present:
-        return [plain] * len(data)
-    table = np.column_stack([data[name].to_numpy() for name in present])
-    texts = [plain] * len(data)
-    for row in np.flatnonzero((table != 0).any(axis=1)):
-        affinity = {name: float(value) for name, value in zip(present, table[row], strict=True) if value}
-        texts[row] = msgspec.json.encode(
-            [
+    if present:
+        table = np.column_stack([data[name].to_numpy() for name in present])
+        for row in np.flatnonzero((table != 0).any(axis=1)):
+            affinity = {name: float(value) for name, value in zip(present, table[row], strict=True) if value}
+            offered = [
                 {**features, "affinity": affinity[name]} if name in affinity else features
                 for name, features in zip(names, items.values(), strict=True)
             ]
-        ).decode()
-    return texts
+            code[row] = len(texts)
+            texts.append(msgspec.json.encode(offered).decode())
+    return pa.DictionaryArray.from_arrays(pa.array(code), pa.array(texts))
 
 
 def _items(folder: Path) -> dict[int, dict[str, Any]]:

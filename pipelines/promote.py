@@ -1,5 +1,6 @@
 """Who decides: the gate's verdict moves the champion, or writes down why it stays; rollback goes back one step.
 
+Where the loop has a guard, the gate makes a version the candidate, and the guard makes it the champion or stops it.
 Each is one alias move that only happens if the champion still is the one the verdict was passed against.
 """
 
@@ -25,6 +26,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
         version: the version judged.
         promoted: whether it is the champion now.
         champion: the champion before; None when the baseline was in charge.
+        candidate: the version that the guard rolls out now; None for none.
         reasons: why, in words.
         numbers: the numbers the verdict rests on.
         number: of the written verdict; None when there was nothing to decide.
@@ -33,6 +35,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     promoted: bool
     champion: str | None
+    candidate: str | None = None
     reasons: list[str]
     numbers: dict[str, float | None] = {}
     number: int | None = None
@@ -48,6 +51,7 @@ def promote(
     by: str,
     evaluated: Evaluated | None = None,
     table_version: int | None = None,
+    replace_candidate: bool = True,
 ) -> Promotion:
     """Judge a version against the champion, or the baseline where there is none, and promote it if the gate opens.
 
@@ -60,6 +64,8 @@ def promote(
         by: who asks, for the record.
         evaluated: the evaluation to judge by, when there is one of this version against the present champion.
         table_version: version of the interactions table to evaluate on; None for the present one.
+        replace_candidate: with a guard, take the place of a version that is being rolled out; otherwise a version
+            waits until the guard is done with the one before it.
 
     Returns:
         The promotion or refusal; a refusal is written down and is no error. Repeated, it changes nothing.
@@ -71,11 +77,15 @@ def promote(
     """
     named = version is not None
     version = version or latest(registry, loop.name)
-    champion = registry.aliases(loop.name).get("champion")
+    aliases = registry.aliases(loop.name)
+    champion, candidate = aliases.get("champion"), aliases.get("candidate") if loop.guard.enabled else None
     if version == champion:
         return Promotion(version=version, promoted=True, champion=champion, reasons=["it is the champion already"])
-    if not named and (back := _rolled_back(registry, loop.name, version)):
-        reason = f"version {version} was rolled back at {back.at}; name it to judge it again"
+    if candidate is not None and (version == candidate or not replace_candidate):
+        reason = f"version {candidate} is being rolled out"
+        return Promotion(version=version, promoted=False, champion=champion, candidate=candidate, reasons=[reason])
+    if not named and (back := _taken_back(registry, loop.name, version)):
+        reason = f"version {version} was {back.verdict.replace('_', ' ')} at {back.at}; name it to judge it again"
         return Promotion(version=version, promoted=False, champion=champion, reasons=[reason])
     if evaluated is None or (evaluated.version, evaluated.against_version) != (version, champion):
         evaluated = evaluate(lake, registry, loop, version, table_version=table_version)
@@ -86,14 +96,19 @@ def promote(
     reasons = [*verdict.reasons, *doubts, against]
     fields = {"verdict": "promoted" if verdict.promote else "refused", "reasons": reasons, "numbers": verdict.numbers}
     fields |= {"at": now.astimezone(UTC).isoformat(), "by": by}
-    if verdict.promote:
+    rolled_out = verdict.promote and loop.guard.enabled
+    if rolled_out:
+        fields |= {"verdict": "candidate"}
+        written = registry.set_alias(loop.name, "candidate", version, fields, expected=aliases.get("candidate"))
+    elif verdict.promote:
         written = registry.set_alias(loop.name, "champion", version, fields, expected=champion)
     else:
         written = registry.refuse(loop.name, version, fields)
     return Promotion(
         version=version,
-        promoted=verdict.promote,
+        promoted=verdict.promote and not rolled_out,
         champion=champion,
+        candidate=version if rolled_out else None,
         reasons=reasons,
         numbers=written.numbers,
         number=written.number,
@@ -153,6 +168,6 @@ def _before(registry: Registry, loop: str, champion: str) -> str | None:
     return held[-2] if len(held) > 1 else None
 
 
-def _rolled_back(registry: Registry, loop: str, version: str) -> WrittenVerdict | None:
-    history = registry.verdicts(loop)
-    return next((entry for entry in history if entry.verdict == "rolled_back" and entry.from_version == version), None)
+def _taken_back(registry: Registry, loop: str, version: str) -> WrittenVerdict | None:
+    taken = (entry for entry in registry.verdicts(loop) if entry.verdict in ("rolled_back", "killed"))
+    return next((entry for entry in taken if entry.from_version == version), None)

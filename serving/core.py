@@ -35,8 +35,8 @@ DECISIONS, OUTCOMES = "decisions", "outcomes"
 class OnlineFeatures(Protocol):
     """Looks features up by subject; never raises."""
 
-    def online(self, subject_id: str) -> dict[str, Any]:
-        """Return the subject's features, {} when there are none."""
+    def online(self, subject_id: str, at: datetime | None = None) -> dict[str, Any]:
+        """Return the subject's features at the time `at`, {} when there are none."""
         ...
 
 
@@ -130,7 +130,7 @@ class Core:
         looked_up: dict[str, Any] = {}
         if request.subject_id is not None and snapshot.loop.features.enabled:
             features = self.features(snapshot)
-            looked_up = features.online(request.subject_id) if features is not None else {}
+            looked_up = features.online(request.subject_id, ts) if features is not None else {}
         try:
             return decide(request, snapshot, event_id=event_id, ts=ts, looked_up=looked_up)
         except FieldError as error:

@@ -63,7 +63,7 @@ def decode_snapshot(data: bytes) -> GuardSnapshot:
         raise FieldError("guard", wanted=f"at most {MAX_SNAPSHOT_BYTES} bytes", got=len(data))
     try:
         snapshot = msgspec.json.decode(data, type=GuardSnapshot)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FieldError("guard", wanted="a guard snapshot", got=str(error)) from error
     if snapshot.checksum != _checksum(snapshot):
         raise FieldError("guard.checksum", wanted=_checksum(snapshot), got=snapshot.checksum)

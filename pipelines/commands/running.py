@@ -38,7 +38,7 @@ def serve(
     settings = load_settings(home=None if home is None else str(home), host=host, port=port, workers=workers, log=log)
     settings.root.mkdir(parents=True, exist_ok=True)
     if not list((settings.root / "loops").glob("*/loop.toml")):
-        console.print("[yellow]no loops yet:[/] `decision init LOOP` makes one; the service picks it up")
+        console.print("[yellow]no loops yet:[/] `decision init LOOP` makes one; until then the service is not ready")
     command_line = serve_command(settings)
     sys.stdout.flush()
     if settings.log == "local:":

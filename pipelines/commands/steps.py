@@ -139,15 +139,18 @@ def promote(loop: Loop, home: Home = None, version: Version = None, json: Json =
 
     with Installation.at(home) as parts:
         settings = parts.loop(loop)
-        promotion = run(parts.lake, parts.registry, settings, version=version, now=datetime.now(UTC), by=_by())
+        promotion = run(parts.lake, parts.registry, settings, version=version, now=datetime.now(UTC), by=who())
 
     def show(out: Console) -> None:
         word = "[green]promoted[/]" if promotion.promoted else "[red]refused[/]"
+        if promotion.candidate is not None:
+            word = "[green]rolled out by the guard[/]" if promotion.candidate == promotion.version else "waiting"
         out.print(f"version [bold]{promotion.version}[/] of {loop}: {word}")
         for reason in promotion.reasons:
             out.print(f"  {reason}", markup=False)
 
-    return Outcome(_plain(promotion), show, DONE if promotion.promoted else REFUSED)
+    taken = promotion.promoted or promotion.candidate == promotion.version
+    return Outcome(_plain(promotion), show, DONE if taken else REFUSED)
 
 
 @command
@@ -166,7 +169,7 @@ def rollback(
 
     with Installation.at(home) as parts:
         parts.loop(loop)
-        written = run(parts.registry, loop, now=datetime.now(UTC), by=_by(), reason=reason, to=to)
+        written = run(parts.registry, loop, now=datetime.now(UTC), by=who(), reason=reason, to=to)
 
     def show(out: Console) -> None:
         out.print(
@@ -230,7 +233,8 @@ def _plain(value: Any) -> dict[str, Any]:
     return msgspec.to_builtins(value)
 
 
-def _by() -> str:
+def who() -> str:
+    """Return the name of the user, for written verdicts."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -160,8 +160,14 @@ def evidence_in(state: GuardState) -> Evidence:
     sums = state.sums
     if sums is None:
         return no_evidence(rules_in(state))
-    arrays = (np.array(part, dtype=np.int64) for part in (sums.ladder, sums.futility, sums.promotion, sums.weights))
-    return Evidence(sums.decisions, *arrays, sums.clipped)
+    return Evidence(
+        sums.decisions,
+        np.array(sums.ladder, dtype=np.int64),
+        np.array(sums.futility, dtype=np.int64),
+        np.array(sums.promotion, dtype=np.int64),
+        np.array(sums.weights, dtype=np.int64),
+        sums.clipped,
+    )
 
 
 def without_evidence(state: GuardState) -> GuardState:

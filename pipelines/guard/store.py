@@ -103,7 +103,9 @@ class GuardStore:
         """
         with self._open() as connection:
             row = connection.execute("SELECT body FROM attempts WHERE number = ?", (number,)).fetchone()
-            folds = connection.execute("SELECT until FROM folds WHERE attempt = ? ORDER BY number", (number,)).fetchall()
+            folds = connection.execute(
+                "SELECT until FROM folds WHERE attempt = ? ORDER BY number", (number,)
+            ).fetchall()
         if row is None:
             raise FieldError("attempt", wanted="an attempt that was made", got=number)
         positions = [msgspec.msgpack.decode(until, type=dict[int, int]) for (until,) in folds]

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.init import init_loop
 from pipelines.service import free_port, wait_until_ready
 from pipelines.settings import load_settings
 
@@ -32,6 +33,7 @@ def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.connected
 def test_serve_answers_picks_up_a_new_loop_and_ends_in_good_order(tmp_path: Path) -> None:
     settings = load_settings({}, home=str(tmp_path / "home"), port=free_port())
+    init_loop(settings, "shop")
     command = [sys.executable, "-m", "pipelines.cli", "serve", "--home", settings.home, "--port", str(settings.port)]
     output = tmp_path / "output"
     with output.open("wb") as file:

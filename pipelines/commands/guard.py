@@ -1,0 +1,72 @@
+"""`decision guard`: one aggregation of a loop's rollout, an operator's hand on it, and a look at where it stands."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+
+from pipelines.commands.outcome import DONE, FAILED, Home, Json, Loop, Outcome, command
+from pipelines.commands.steps import who
+from pipelines.installation import Installation
+
+
+@command
+def guard(
+    loop: Loop,
+    home: Home = None,
+    cap: Annotated[
+        float | None, typer.Option("--cap", min=0.0, max=1.0, help="Serve no larger weight from now on; 1 lifts it.")
+    ] = None,
+    stop: Annotated[bool, typer.Option("--stop", help="Emergency stop: the candidate gets nothing, at once.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after a stop or a freeze.")] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Compute the evidence again from the lake and compare bit for bit.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the weight over time into FILE.svg, .html or .png.")
+    ] = None,
+    json: Json = False,
+) -> Outcome:
+    """Fold in what was settled, move the candidate's weight as far as the evidence allows, and show the guard.
+
+    Run it after `decision join`, as often as the weight shall move; a night does it too. --cap, --stop and --resume
+    take effect at once, without an aggregation.
+
+    Example: `decision guard news --plot rollout.svg`
+    """
+    from pipelines.guard import operate
+    from pipelines.guard.report import guard_table, report
+    from pipelines.guard.report import plot as draw
+    from pipelines.guard.step import guard as run
+    from pipelines.guard.store import GuardStore
+
+    if stop and resume:
+        raise typer.BadParameter("--stop and --resume exclude each other", param_hint="--stop")
+    if replay and (stop or resume or cap is not None):
+        raise typer.BadParameter("--replay changes nothing and goes alone", param_hint="--replay")
+    with Installation.at(home) as parts:
+        settings, now = parts.loop(loop), datetime.now(UTC)
+        if replay:
+            done = operate.replay(parts.settings, settings, parts.lake)
+            status = DONE if done.same else FAILED
+
+            def tell(out: Console) -> None:
+                same = "the same, bit for bit" if done.same else f"not the same: {', '.join(done.differs)}"
+                out.print(f"{loop}: {done.decisions} decisions folded again, {same}")
+
+            return Outcome(msgspec.to_builtins(done), tell, status)
+        if stop or resume or cap is not None:
+            asked = True if stop else False if resume else None
+            state = operate.operate(parts.settings, settings, now=now, by=who(), cap=cap, stop=asked)
+        else:
+            state = run(parts.settings, settings, parts.lake, parts.registry, now)
+        history = [] if state.status == "off" else GuardStore(parts.settings, loop).moves()
+    seen = report(state, history)
+    if plot is not None:
+        draw(history, loop, plot)
+    return Outcome(msgspec.to_builtins(seen), lambda out: out.print(guard_table(seen)))

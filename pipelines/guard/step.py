@@ -1,0 +1,273 @@
+"""One aggregation of a guard: fold what was settled, judge, move the weight, publish, and carry decided moves out.
+
+Order makes every crash harmless: the state is committed first, the snapshot published from it, and aliases are moved
+last. A decided move stands in the state as pending until it is known to be done, and the next step begins with it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from decision.errors import FieldError
+from decision.guard.evidence import log_mean_wealth
+from pipelines.guard.rows import marks, next_positions, read
+from pipelines.guard.state import (
+    GuardState,
+    evidence_in,
+    folded,
+    judge,
+    mean_weights,
+    rules_in,
+    terms_of,
+    weight_of,
+    without_evidence,
+)
+from pipelines.guard.store import FencedError, GuardStore, Move
+from pipelines.lake import Lake
+from pipelines.registry import AliasMovedError, Registry
+from pipelines.settings import LoopSettings, Settings
+
+_ATTEMPTS = 5
+_UNDER_WAY = ("climbing", "frozen")
+_BY = "guard"
+
+
+def guard(settings: Settings, loop: LoopSettings, lake: Lake, registry: Registry, now: datetime) -> GuardState:
+    """Run one aggregation and return the state after it; safe to repeat and to cut short anywhere.
+
+    Args:
+        settings: the installation.
+        loop: the loop; without ``guard.enabled`` nothing is done.
+        lake: the tables; only decisions that the join settled are counted.
+        registry: where the aliases ``champion`` and ``candidate`` stand.
+        now: the time, with its UTC offset.
+
+    Raises:
+        FieldError: another aggregation of the loop is going on.
+        FencedError: operators or aggregators elsewhere kept moving the guard.
+        RegistryError: the registry cannot be reached; a decided move stays pending.
+    """
+    if not loop.guard.enabled:
+        return GuardState(loop=loop.name, status="off")
+    if now.tzinfo is None:
+        raise FieldError("now", wanted="a time with its UTC offset", got=now.isoformat())
+    store = GuardStore(settings, loop.name)
+    with _alone(store.path.with_suffix(".lock")):
+        for attempt in range(_ATTEMPTS):
+            try:
+                return _Step(store, loop, lake, registry, now).run()
+            except FencedError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+    raise AssertionError("unreachable")
+
+
+class _Step:
+    """One aggregation; `run` makes it."""
+
+    def __init__(self, store: GuardStore, loop: LoopSettings, lake: Lake, registry: Registry, now: datetime) -> None:
+        self.store, self.loop, self.lake, self.registry, self.now = store, loop, lake, registry, now
+        self.before = store.load()
+        self.moves: list[Move] = []
+        self.begun: list[GuardState] = []
+        self.folds: list[tuple[int, dict[int, int]]] = []
+
+    def run(self) -> GuardState:
+        if self.before.pending:
+            self.before = self.carried_out(self.before)
+        aliases = self.registry.aliases(self.loop.name)
+        champion, candidate = aliases.get("champion"), aliases.get("candidate", "")
+        baseline = champion or f"baseline:{self.loop.baseline.kind}"
+        state = self.before
+        if candidate and candidate != champion:
+            asked = (baseline, candidate, terms_of(self.loop))
+            runs = (state.baseline_version, state.candidate_version, state.terms)
+            if state.status not in _UNDER_WAY or runs != asked:
+                state = self.begin(replace(state, baseline_version=baseline, candidate_version=candidate))
+            state = self.moved(self.fold(state))
+        elif state.status in _UNDER_WAY:
+            state = replace(state, status="idle", reason="the alias candidate was taken away", weight=0.0)
+            self.tell("withdrawn", state)
+        state = self.commit(state)
+        return self.carried_out(state) if state.pending else state
+
+    def begin(self, state: GuardState, *, kind: str = "started", reason: str = "") -> GuardState:
+        """Return the state at the start of another attempt; a new rollout begins behind all that is settled."""
+        restarted = kind != "started"
+        state = begun(
+            replace(state, terms=terms_of(self.loop), positions=state.positions if restarted else self.settled()),
+            attempt=self.store.attempts_of(state.candidate_version) + len(self.begun) + 1,
+            version=self.next_version(),
+            reason=reason,
+        )
+        self.begun.append(state)
+        state = replace(state, weight=weight_of(state, self.loop.guard.cap))
+        self.tell(kind, state, numbers={"attempt": state.attempt, "delta": rules_in(state).delta})
+        return state
+
+    def fold(self, state: GuardState) -> GuardState:
+        settled = self.settled()
+        while True:
+            until = next_positions(state.positions, settled)
+            if all(state.positions.get(number, 0) == end for number, end in until.items()):
+                return state
+            state = fold_until(self.lake, state, until)
+            self.folds.append((state.attempt_number, until))
+
+    def moved(self, state: GuardState) -> GuardState:
+        """Return the state after what its evidence asks for."""
+        asked, reason = judge(state)
+        if asked == "killed":
+            state = replace(state, status="killed", pending="kill", reason=reason, weight=0.0)
+            self.tell("killed", state, numbers=numbers_of(state))
+        elif asked == "frozen" and state.status != "frozen":
+            state = replace(state, status="frozen", reason=reason)
+            state = replace(state, weight=weight_of(state, self.loop.guard.cap))
+            self.tell("frozen", state, numbers=numbers_of(state))
+        elif asked == "drifted" and state.status != "frozen":
+            return self.begin(state, kind="drifted", reason=reason)
+        elif asked == "promoted":
+            return replace(state, pending="promote", reason=reason)
+        else:
+            weight = weight_of(state, self.loop.guard.cap)
+            if weight != state.weight:
+                state, raised = replace(state, weight=weight), weight > state.weight
+                self.tell("raised" if raised else "lowered", state, numbers=numbers_of(state))
+        return state
+
+    def carried_out(self, state: GuardState) -> GuardState:
+        """Move the aliases as decided, then write down that it is done."""
+        self.moves, self.begun, self.folds = [], [], []
+        self.before = state
+        fields = {"at": self.now.astimezone(UTC).isoformat(), "by": _BY, "numbers": numbers_of(state)}
+        name, candidate = self.loop.name, state.candidate_version
+        try:
+            if state.pending == "kill":
+                verdict = {**fields, "verdict": "killed", "reasons": [state.reason]}
+                self.registry.set_alias(name, "candidate", None, verdict, expected=candidate)
+            elif not state.stopped:
+                expected = None if state.baseline_version.startswith("baseline:") else state.baseline_version
+                if self.registry.aliases(name).get("champion") != candidate:
+                    verdict = {**fields, "verdict": "promoted", "reasons": [state.reason]}
+                    self.registry.set_alias(name, "champion", candidate, verdict, expected=expected)
+                if self.registry.aliases(name).get("candidate") == candidate:
+                    verdict = {**fields, "verdict": "set", "reasons": ["it is the champion"]}
+                    self.registry.set_alias(name, "candidate", None, verdict, expected=candidate)
+                state = replace(state, status="promoted", weight=0.0)
+                self.tell("promoted", state, numbers=numbers_of(state))
+        except AliasMovedError as error:
+            # Someone else moved it meanwhile: the next look at the aliases begins from what they say now.
+            state = replace(state, reason=str(error))
+            self.tell("failed", state)
+        return self.commit(replace(state, pending=""))
+
+    def commit(self, state: GuardState) -> GuardState:
+        if _published(state) != _published(self.before):
+            state = replace(state, guard_version=self.next_version())
+        ttl = self.loop.guard.ttl_s
+        state = replace(state, expires_at=max(state.expires_at, self.now.timestamp() + ttl))
+        state = self.store.commit(state, moves=self.moves, begun=self.begun, folds=self.folds)
+        self.store.publish(self.loop.guard.alpha, ttl)
+        return state
+
+    def next_version(self) -> int:
+        return next_version(self.before, self.now)
+
+    def settled(self) -> dict[int, int]:
+        return marks(self.lake, self.loop.name)
+
+    def tell(self, kind: str, state: GuardState, numbers: dict[str, float] | None = None) -> None:
+        self.moves.append(move(kind, self.before, state, self.next_version(), self.now, numbers))
+
+
+def next_version(before: GuardState, now: datetime) -> int:
+    """Return the version after `before`; the first is the time in seconds, so that a lost file repeats none."""
+    return before.guard_version + 1 if before.guard_version else int(now.timestamp())
+
+
+def begun(state: GuardState, *, attempt: int, version: int, reason: str) -> GuardState:
+    """Return the state at the beginning of the candidate's `attempt`-th attempt, published as `version`."""
+    return without_evidence(
+        replace(
+            state,
+            status="climbing",
+            reason=reason,
+            pending="",
+            attempt=attempt,
+            attempt_number=state.attempt_number + 1,
+            since_version=version,
+            guard_version=version,
+        )
+    )
+
+
+def fold_until(lake: Lake, state: GuardState, until: dict[int, int]) -> GuardState:
+    """Return the state with every settled decision below `until` folded in."""
+    rows, skipped, inexact = read(lake, state, until)
+    return replace(
+        folded(state, rows),
+        positions=state.positions | until,
+        skipped=dict(sorted((Counter(state.skipped) + Counter(skipped)).items())),
+        inexact=state.inexact + inexact,
+    )
+
+
+def numbers_of(state: GuardState) -> dict[str, float]:
+    """Return the numbers that a judgement rests on; wealth as its logarithm."""
+    rules, evidence = rules_in(state), evidence_in(state)
+    (candidate, _), (baseline, _) = mean_weights(evidence)
+    found = {
+        "n": float(evidence.decisions),
+        "needed": -math.log(rules.delta),
+        "top_rung": float(log_mean_wealth(evidence.ladder)[-1]),
+        "futility": float(log_mean_wealth(evidence.futility)),
+        "promotion": float(log_mean_wealth(evidence.promotion)),
+        "mean_weight_candidate": candidate,
+        "mean_weight_baseline": baseline,
+    }
+    return {name: round(number, 6) for name, number in found.items()}
+
+
+def move(
+    kind: str,
+    before: GuardState,
+    after: GuardState,
+    version: int,
+    now: datetime,
+    numbers: dict[str, float] | None = None,
+) -> Move:
+    """Return the event of a move from `before` to `after`, published as `version`."""
+    return Move(
+        at=now.astimezone(UTC).isoformat(),
+        kind=kind,
+        baseline_version=after.baseline_version,
+        candidate_version=after.candidate_version,
+        guard_version=version,
+        from_weight=before.weight,
+        to_weight=after.weight,
+        reason=after.reason,
+        numbers=numbers or {},
+    )
+
+
+def _published(state: GuardState) -> tuple[object, ...]:
+    fields = (state.baseline_version, state.candidate_version, state.status, state.weight, state.attempt_number)
+    return (*fields, state.stopped, state.cap)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FieldError("guard", wanted="no other aggregation of this loop at the same time", got="one") from None
+        yield
