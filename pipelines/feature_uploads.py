@@ -67,10 +67,14 @@ def add_upload(earlier: pa.Table, upload: pa.Table) -> pa.Table:
     for field in earlier.schema:
         if field.name not in upload.column_names:
             raise FieldError(field.name, wanted="a column: a row states all features of its subject", got=None)
-        if upload.schema.field(field.name).type != field.type:
-            raise FieldError(
-                field.name, wanted=f"{field.type}, as before", got=str(upload.schema.field(field.name).type)
-            )
+        # a column without any value has no type of its own
+        if _is_empty(upload[field.name]):
+            upload = _recast(upload, field.name, field.type)
+        elif _is_empty(earlier[field.name]):
+            earlier = _recast(earlier, field.name, upload.schema.field(field.name).type)
+        elif upload.schema.field(field.name).type != field.type:
+            got = str(upload.schema.field(field.name).type)
+            raise FieldError(field.name, wanted=f"{field.type}, as before", got=got)
     both = _last_of_each(pa.concat_tables([earlier, upload], promote_options="default"))
     if len(both) > MAX_ROWS:
         raise FieldError("path", wanted=f"at most {MAX_ROWS} rows over all uploads", got=len(both))
@@ -168,6 +172,14 @@ def _feature(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     if np.isinf(values).any():
         raise FieldError(name, wanted="finite numbers", got="infinity")
     return pa.chunked_array([pa.array(values, mask=np.isnan(values))])
+
+
+def _is_empty(column: pa.ChunkedArray) -> bool:
+    return column.null_count == len(column)
+
+
+def _recast(table: pa.Table, name: str, kind: pa.DataType) -> pa.Table:
+    return table.set_column(table.column_names.index(name), pa.field(name, kind), pa.nulls(len(table), kind))
 
 
 def _last_of_each(table: pa.Table) -> pa.Table:

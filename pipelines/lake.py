@@ -90,10 +90,11 @@ class Lake:
             DeltaTable.create(
                 uri,
                 schema=SCHEMAS[name],  # pyright: ignore[reportArgumentType]
-                mode="ignore",
+                mode="error",
                 partition_by=PARTITIONED_BY[name],
                 configuration=_CONFIGURATION,
                 storage_options=self._options,
+                commit_properties=CommitProperties(max_commit_retries=0),
             )
         return DeltaTable(uri, storage_options=self._options)
 

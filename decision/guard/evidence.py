@@ -87,9 +87,8 @@ def evidence_of(
     if reward.size and float(np.abs(identity - 1.0).max()) > 1e-6:
         raise FieldError("weights", wanted="rho * w_c + (1 - rho) * w_b = 1", got=float(np.abs(identity - 1.0).max()))
     clipped = int((reward > rules.reward_max).sum())
-    weights = np.array(
-        [weight_candidate.sum(), weight_baseline.sum(), (weight_candidate**2).sum(), (weight_baseline**2).sum()]
-    )
+    columns = np.stack([weight_candidate, weight_baseline, weight_candidate**2, weight_baseline**2])
+    weights = np.rint(columns * 2.0**20).astype(np.int64).sum(1)
     # A reward of 0 multiplies every wealth by 1: only the others enter.
     won = reward > 0
     r = np.minimum(reward[won], rules.reward_max) / rules.reward_max
@@ -105,7 +104,7 @@ def evidence_of(
     difference = r * (w_c - w_b)
     promotion = _log_wealth(difference, bets, _KEEP * (1.0 - share))
     futility = _log_wealth(-difference[share > 0], bets, _KEEP * share[share > 0])
-    return Evidence(int(reward.size), ladder, futility, promotion, np.rint(weights * 2.0**20).astype(np.int64), clipped)
+    return Evidence(int(reward.size), ladder, futility, promotion, weights, clipped)
 
 
 def _log_wealth(y: Floats, bets: Floats, cap: Floats) -> Ints:

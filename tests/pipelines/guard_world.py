@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -44,15 +48,25 @@ def policy_files(loop: str, seed: int) -> dict[str, bytes]:
     return pack(policy, manifest)
 
 
+@cache
+def _registered() -> Path:
+    """Return a registry with three versions of ``shop``: making one takes a second, a copy of its file nothing."""
+    made = Path(tempfile.mkdtemp(prefix="guarded-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    registry = Registry(new_settings(made))
+    for seed in range(3):
+        registry.register("shop", policy_files("shop", seed))
+    return made / "mlflow.db"
+
+
 class GuardedLoop:
     """A loop ``shop`` with a champion (version 1), two more versions, a log and a lake; `now` moves with traffic."""
 
     def __init__(self, folder: Path, text: str = TEXT) -> None:
         self.settings = new_settings(folder)
         self.loop: LoopSettings = new_loop(self.settings, "shop", text)
+        shutil.copy(_registered(), folder / "mlflow.db")
         self.registry = Registry(self.settings)
-        for seed in range(3):
-            self.registry.register("shop", policy_files("shop", seed))
         self.point("champion", "1")
         self.world = World(folder)
         self.now: datetime = START

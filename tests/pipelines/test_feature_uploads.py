@@ -125,6 +125,13 @@ def test_an_upload_without_an_earlier_feature_or_with_another_type_is_refused() 
     assert caught.value.field == "city"
 
 
+def test_a_column_without_a_value_has_no_type_of_its_own() -> None:
+    named, empty = table([("u", 0, 1.0)], city=pa.array(["x"])), table([("u", 1, 2.0)], city=pa.nulls(1, pa.float64()))
+    for both in (add_upload(named, empty), add_upload(empty, named)):
+        assert both.schema.field("city").type == pa.string()
+        assert sorted(both["city"].to_pylist(), key=str) == [None, "x"]
+
+
 def test_the_latest_row_is_the_last_that_has_begun() -> None:
     rows = table([("u", 10, 2.0), ("u", 0, 1.0), ("v", 11, 3.0)])
     assert latest(rows, now=NOW + timedelta(seconds=10)).to_pylist() == table([("u", 10, 2.0)]).to_pylist()

@@ -1,170 +1,295 @@
-"""Features on the real Feast: what is served, what is logged and what is retrieved later are the same values."""
+"""Features on the real Feast: what is looked up, what is logged and what is retrieved later are the same values."""
 
 from __future__ import annotations
 
-import time
-from datetime import UTC, datetime, timedelta
+import subprocess
+import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from decision.errors import FieldError
-from decision.records import SCHEMA_VERSION, Decision, Outcome, encode
-from pipelines.features.online import LOOK_S, Features
-from pipelines.features.store import Store
-from pipelines.features.stream import push
+from pipelines.feature_push import push_new
+from pipelines.feature_views import Views
+from pipelines.features import Features
 from pipelines.ingest import ingest
+from pipelines.interactions import to_interactions
+from pipelines.join import join
 from pipelines.lake import Lake
-from pipelines.log.local import LocalLog
-from pipelines.settings import FeatureSettings, LoopSettings, load_settings
+from pipelines.settings import Settings, load_settings
+from tests.pipelines.lake_world import START, World, decision, loop_of, outcome
 
-START = datetime(2026, 3, 1, 12, tzinfo=UTC)
-LOOP = LoopSettings(name="news", features=FeatureSettings(enabled=True, half_life_s=60.0))
-# Feast and its libraries talk in warnings while they are imported and opened.
-pytestmark = pytest.mark.filterwarnings("ignore")
+LOOP = loop_of("[features]\nenabled = true\nhalf_life_s = 60.0\n")
+UPLOADS_ONLY = loop_of("[features]\nenabled = true\nstream = false\n")
+TIME = pa.timestamp("us", "UTC")
 
 
-class World:
-    def __init__(self, home: Path) -> None:
-        self.settings = load_settings({}, home=str(home))
-        self.log = LocalLog(home / "log.db")
-        for topic in ("decisions", "outcomes"):
-            self.log.create(topic, 2)
-        self.lake = Lake(home / "lake")
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
 
-    def decide(self, event_id: str, subject: str | None, at: float) -> None:
-        record = Decision(
-            schema_version=SCHEMA_VERSION,
-            loop="news",
-            event_id=event_id,
-            ts=START + timedelta(seconds=at),
-            subject_id=subject,
-            context=msgspec.Raw(b"{}"),
-            actions=msgspec.Raw(b"[{}]"),
-            action_ids=["a"],
-            pmf=[1.0],
-            action_index=0,
-            propensity=1.0,
-            policy_version="1",
-            baseline_version="0",
-            seed=0,
-        )
-        self.log.append("decisions", event_id.encode(), encode(record))
+    def __call__(self) -> float:
+        return self.now.timestamp()
 
-    def outcome(self, event_id: str, value: float, at: float, key: str | None = None) -> None:
-        outcome = Outcome(
-            schema_version=SCHEMA_VERSION,
-            loop="news",
-            event_id=event_id,
-            value=value,
-            ts=START + timedelta(seconds=at),
-            idempotency_key=key,
-        )
-        self.log.append("outcomes", event_id.encode(), encode(outcome))
+    def set(self, seconds: float) -> datetime:
+        self.now = START + timedelta(seconds=seconds)
+        return self.now
+
+
+class Shop(World):
+    """A loop whose decisions are made with the features that are looked up for them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = Clock()
+        super().__init__(folder, clock=self.clock)
+        self.settings = load_settings({}, home=str(folder))
+        self.writing = Features(self.settings, LOOP, clock=self.clock)
+        self.serving = Features(self.settings, LOOP, clock=self.clock)
+
+    def decide(self, event_id: str, subject: str | None, at: float) -> dict[str, float | str]:
+        ts = self.clock.set(at)
+        looked_up = {} if subject is None else self.serving.online(subject, ts)
+        snapshot = msgspec.Raw(msgspec.json.encode(looked_up))
+        self.append(decision(event_id, ts=ts, subject_id=subject, feature_snapshot=snapshot))
+        return looked_up
+
+    def report(self, event_id: str, value: float, at: float) -> None:
+        self.clock.set(at)
+        self.append(outcome(event_id, value, at))
 
     def push(self, at: float) -> int:
+        self.clock.set(at)
         ingest(self.log, self.lake)
-        return push(self.settings, LOOP, self.lake, now=START + timedelta(seconds=at))
+        return push_new(self.lake, LOOP, self.writing).subjects
+
+    def upload(self, text: str, at: float = 0.0, *, replace: bool = False) -> int:
+        path = self.path.with_name("subjects.csv")
+        path.write_text(text)
+        return self.writing.load_subjects(path, now=self.clock.set(at), replace=replace)
+
+    def as_of(self, subject: str, *seconds: float) -> list[dict[str, float | str]]:
+        times = pa.array([START + timedelta(seconds=s) for s in seconds], TIME)
+        rows = self.writing.historical(pa.table({"subject_id": [subject] * len(seconds), "ts": times})).to_pylist()
+        keys = ("subject_id", "ts")
+        return [{name: value for name, value in row.items() if name not in keys and value is not None} for row in rows]
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = World(tmp_path_factory.mktemp("home"))
-    world.decide("e1", "u1", 0)
-    world.decide("e2", "u1", 1)
-    world.decide("e3", None, 2)
-    world.outcome("e1", 1.0, 10)
-    world.outcome("e1", 1.0, 10, key="k")
-    world.outcome("e1", 1.0, 11, key="k")  # a repeat
-    world.outcome("e3", 1.0, 12)  # nobody's
-    world.outcome("ghost", 1.0, 12)  # no such decision
-    assert world.push(20) == 1
-    world.outcome("e2", 0.0, 70)
-    assert world.push(80) == 1
-    return world
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
 
 
-def test_outcomes_become_decayed_statistics_of_their_subject(world: World) -> None:
-    features = Features(world.settings, LOOP)
-    # Two rewards of 1 at 10 s weigh one half each at 70 s, beside the new 0.
-    assert features.online("u1") == pytest.approx({"outcomes": 2.0, "mean_reward": 0.5})
-    assert features.online("nobody") == {}
-    assert features.failures == 0
+def test_what_was_looked_up_is_what_history_says_and_what_training_reads(shop: Shop) -> None:
+    shop.upload("subject_id,ts,age,city\nann,2025-12-31T00:00:00Z,31,Ulm\nann,2026-01-01T00:00:30Z,32,\n", at=-5.0)
+    served = {"a": shop.decide("a", "ann", 0.0), "b": shop.decide("b", "bob", 1.0), "c": shop.decide("c", None, 2.0)}
+    shop.report("a", 0.25, 3.0)
+    shop.push(10.0)
+    served |= {"d": shop.decide("d", "ann", 10.0), "e": shop.decide("e", "ann", 29.999999)}
+    shop.clock.set(30.0)
+    shop.writing.materialize(shop.clock.now)
+    served |= {"f": shop.decide("f", "ann", 30.0), "g": shop.decide("g", "bob", 31.5)}
+    shop.report("b", 1.0, 32.0)
+    shop.report("f", 0.125, 33.0)
+    shop.push(40.123456)
+    served |= {"h": shop.decide("h", "ann", 40.123456), "i": shop.decide("i", "bob", 95.7)}
+
+    assert [sorted(served[event]) for event in "abc"] == [["age", "city"], [], []]
+    assert [served[event].get("age") for event in "adefh"] == [31.0, 31.0, 31.0, 32.0, 32.0]
+    assert served["d"]["stream_mean_reward"] == 0.25
+    assert served["d"]["stream_decisions"] == pytest.approx(2.0 ** (-10.0 / 60.0))
+    assert served["h"]["stream_outcomes"] > served["f"]["stream_outcomes"] > served["d"]["stream_outcomes"] * 0.5
+    assert len({tuple(features.items()) for features in served.values()}) == 8  # b and c saw nothing, all others differ
+
+    shop.push(1000.0)
+    join(shop.lake, LOOP, START + timedelta(days=1))
+    training = shop.lake.interactions("shop")
+    events, snapshots = training["event_id"].to_pylist(), training["feature_snapshot"].to_pylist()
+    assert {e: msgspec.json.decode(s) for e, s in zip(events, snapshots, strict=True)} == served
+    history = shop.writing.historical(training)
+    for event, row in zip(events, history.to_pylist(), strict=True):
+        found = {name: value for name, value in row.items() if name not in ("subject_id", "ts") and value is not None}
+        assert found == served[event], event
+    for event, context in zip(events, to_interactions(training).batch.contexts, strict=True):
+        flat = {f"feature.{n}={v}" if isinstance(v, str) else f"feature.{n}" for n, v in served[event].items()}
+        assert {name for name in context if name.startswith("feature.")} == flat
 
 
-def test_push_again_changes_nothing(world: World) -> None:
-    before = Features(world.settings, LOOP).online("u1")
-    assert world.push(90) == 0
-    assert Features(world.settings, LOOP).online("u1") == before
+def test_history_answers_as_of_each_time_and_never_from_the_future(shop: Shop) -> None:
+    shop.upload("subject_id,ts,age\nann,2026-01-01T00:00:20Z,1\nann,2026-01-01T00:00:40Z,2\n", at=100.0)
+    shop.decide("a", "ann", 25.0)
+    shop.push(50.0)
+    rows = shop.as_of("ann", 19.999999, 20.0, 39.999999, 40.0, 49.999999, 50.0)
+    assert [row.get("age") for row in rows] == [None, 1.0, 1.0, 2.0, 2.0, 2.0]
+    assert ["stream_decisions" in row for row in rows] == [False, False, False, False, False, True]
+    assert shop.as_of("nobody", 99.0) == [{}]
 
 
-def test_history_answers_as_of_each_time_and_never_from_the_future(world: World) -> None:
-    seconds = [19.0, 20.0, 79.0, 80.0, 500.0]
-    asked = pa.table(
-        {
-            "subject_id": ["u1"] * 5,
-            "event_timestamp": pa.array([START + timedelta(seconds=s) for s in seconds], pa.timestamp("us", "UTC")),
-        }
-    )
-    out = Store(world.settings, LOOP).historical(asked)
-    assert out.column("outcomes").to_pylist() == [None, 2.0, 2.0, 2.0, 2.0]
-    assert out.column("mean_reward").to_pylist() == [None, 1.0, 1.0, 0.5, 0.5]
+def test_a_push_is_seen_by_the_next_lookup_of_a_process_that_is_running(shop: Shop) -> None:
+    assert shop.decide("a", "ann", 0.0) == {}
+    shop.push(1.0)
+    shop.report("a", 1.0, 1.5)
+    at = START + timedelta(seconds=2.0)
+    assert shop.serving.online("ann", at)["stream_mean_reward"] == 0.0
+    assert shop.push(2.0) == 1
+    assert shop.serving.online("ann", at)["stream_mean_reward"] == 1.0
 
 
-def test_a_push_is_seen_by_the_next_look_up_of_a_running_service(world: World, tmp_path: Path) -> None:
-    own = World(tmp_path)
-    own.decide("x", "u", 0)
-    own.push(0)
-    serving = Features(own.settings, LOOP)
-    assert serving.online("u") == {}
-    own.outcome("x", 1.0, 1)
-    own.push(2)
-    time.sleep(2 * LOOK_S)
-    assert serving.online("u") == {"outcomes": 1.0, "mean_reward": 1.0}
+def test_pushing_again_changes_nothing_and_the_lake_alone_gives_the_same_values(shop: Shop) -> None:
+    for i in range(30):
+        shop.decide(f"e{i}", f"s{i % 4}", i * 7.0)
+        if i % 3:
+            shop.report(f"e{i - 1}", i / 30.0, i * 7.0 + 1.0)
+        if i % 5 == 4:
+            shop.push(i * 7.0 + 2.0)
+    before = {s: shop.serving.online(s, shop.clock.now) for s in ("s0", "s1", "s2", "s3")}
+    assert all(len(features) == 3 for features in before.values())
+    assert shop.push(300.0) == 0
+    shop.writing.close()
+    for path in Views(shop.settings, LOOP).folder.glob("stream.db*"):
+        path.unlink()
+    at = shop.clock.now - timedelta(seconds=300.0 - 29 * 7.0 - 2.0)
+    assert shop.push(301.0) == 4
+    for subject, features in before.items():
+        assert shop.serving.online(subject, at) == pytest.approx(features, rel=1e-9)
 
 
-def test_uploaded_features_are_served_and_retrieved_alike(world: World, tmp_path: Path) -> None:
-    path = tmp_path / "subjects.csv"
-    path.write_text("subject_id,age,city,member\nu1,31,Ulm,true\nu2,42,Bonn,false\n")
-    store = Store(world.settings, LOOP)
-    assert store.load_subjects(path, now=START) == 2
-    served = Features(world.settings, LOOP).online("u2")
-    assert served == {"age": 42.0, "city": "Bonn", "member": 0.0}
-    asked = pa.table({"subject_id": ["u2"], "event_timestamp": pa.array([START], pa.timestamp("us", "UTC"))})
-    (row,) = store.historical(asked).to_pylist()
-    assert {name: row[name] for name in served} == served
+def test_uploads_online_hold_what_history_says_they_hold(shop: Shop) -> None:
+    shop.upload("subject_id,ts,age\nann,2026-01-01T00:00:20Z,1\n", at=0.0)
+    assert shop.serving.online("ann") == {}  # not begun yet
+    assert shop.writing.materialize(shop.clock.set(20.0)) == 1
+    assert shop.serving.online("ann") == {"age": 1.0} == shop.as_of("ann", 20.0)[0]
+    shop.upload("subject_id,ts,age,city\nann,2026-01-01T00:00:30Z,2,Ulm\nbob,2026-01-01T00:00:10Z,7,\n", at=40.0)
+    assert shop.serving.online("ann") == {"age": 2.0, "city": "Ulm"} == shop.as_of("ann", 40.0)[0]
+    assert shop.serving.online("bob") == {"age": 7.0} == shop.as_of("bob", 40.0)[0]
+    shop.upload("subject_id,age,city\nann,,\n", at=50.0)
+    assert shop.serving.online("ann") == {} == shop.as_of("ann", 50.0)[0]
 
 
-@pytest.mark.parametrize(
-    ("text", "field"),
-    [
-        ("user,age\nu,1\n", "subject_id"),
-        ("subject_id\nu\n", "columns"),
-        ("subject_id,event_timestamp,a\nu,x,1\n", "event_timestamp"),
-    ],
-)
-def test_upload_that_does_not_fit_names_the_column(world: World, tmp_path: Path, text: str, field: str) -> None:
-    path = tmp_path / "bad.csv"
-    path.write_text(text)
+def test_replacing_uploads_forgets_the_earlier_ones(shop: Shop) -> None:
+    shop.upload("subject_id,age\nann,1\nbob,2\n", at=0.0)
+    shop.upload("subject_id,city\nann,Ulm\n", at=10.0, replace=True)
+    assert shop.writing.names() == ["city", "stream_decisions", "stream_mean_reward", "stream_outcomes"]
+    assert shop.serving.online("ann") == {"city": "Ulm"}
+    assert shop.serving.online("bob") == {} == shop.as_of("bob", 20.0)[0]
+
+
+def test_a_feature_that_came_later_is_added_as_it_stood_then_and_nothing_logged_changes(shop: Shop) -> None:
+    shop.upload("subject_id,ts,age\nann,2025-01-01T00:00:00Z,1\n", at=0.0)
+    for event, at in (("a", 1.0), ("b", 2.0)):
+        shop.decide(event, "ann", at)
+    shop.decide("c", None, 3.0)
+    shop.upload("subject_id,ts,age,city\nann,2026-01-01T00:00:02Z,9,Ulm\n", at=100.0)
+    shop.push(100.0)
+    join(shop.lake, LOOP, START + timedelta(days=1))
+    table = shop.lake.interactions("shop")
+    filled = shop.writing.backfill(table, ["age", "city"])
+    assert filled.drop_columns("feature_snapshot") == table.drop_columns("feature_snapshot")
+    assert filled.schema == table.schema
+    rows = zip(filled["event_id"].to_pylist(), filled["feature_snapshot"].to_pylist(), strict=True)
+    assert {event: msgspec.json.decode(snapshot) for event, snapshot in rows} == {
+        "a": {"age": 1.0},
+        "b": {"age": 1.0, "city": "Ulm"},  # the age of its time was 9, and the policy saw 1
+        "c": {},
+    }
+
+
+def test_unknown_names_and_missing_columns_are_named(shop: Shop) -> None:
+    asked = pa.table({"subject_id": ["ann"], "ts": pa.array([START], TIME)})
+    with pytest.raises(FieldError, match="height"):
+        shop.writing.historical(asked, ["height"])
     with pytest.raises(FieldError) as caught:
-        Store(world.settings, LOOP).load_subjects(path, now=START)
-    assert caught.value.field == field
+        shop.writing.historical(asked.drop_columns("ts"))
+    assert caught.value.field == "ts"
+    assert shop.writing.historical(asked.slice(0, 0)).num_rows == 0
 
 
-def test_upload_with_a_list_column_is_refused(world: World, tmp_path: Path) -> None:
-    path = tmp_path / "bad.parquet"
-    pq.write_table(pa.table({"subject_id": ["u"], "tags": [["a"]]}), path)
-    with pytest.raises(FieldError, match="tags"):
-        Store(world.settings, LOOP).load_subjects(path, now=START)
+def test_a_store_that_breaks_costs_features_but_no_decision_and_is_taken_up_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.upload("subject_id,age\nann,1\n")
+    assert shop.serving.online("ann") == {"age": 1.0}
+    assert shop.serving.failures == 0
+    store = Views(shop.settings, LOOP).online_path
+    kept = store.read_bytes()
+    for path in store.parent.glob("online_store.db*"):
+        path.write_bytes(b"no database" * 1000)
+    fresh = Features(shop.settings, LOOP, clock=shop.clock)
+    assert fresh.online("ann") == {} == fresh.online("ann")
+    assert fresh.failures == 2
+    for path in store.parent.glob("online_store.db*"):
+        path.unlink()
+    store.write_bytes(kept)
+    monkeypatch.setattr("pipelines.features._RETRY_S", 0.0)
+    monkeypatch.setattr(fresh, "_retry_at", 0.0)
+    again = Views(shop.settings, LOOP)
+    again.redeclare()
+    assert fresh.online("nobody") == {}
+    assert fresh.failures == 2
 
 
-def test_a_broken_store_answers_nothing_and_counts(world: World, tmp_path: Path) -> None:
-    settings = load_settings({}, home=str(tmp_path / "other"))
-    broken = Features(settings, LOOP)
-    (tmp_path / "other" / "features" / "news").mkdir(parents=True)
-    (tmp_path / "other" / "features" / "news" / "online.db").write_bytes(b"no database" * 1000)
-    assert broken.online("u1") == {}
-    assert broken.failures == 1
+def test_erasing_a_subject_leaves_it_in_no_file(shop: Shop) -> None:
+    shop.upload("subject_id,age\nann-smith,1\nbob,2\n")
+    shop.decide("a", "ann-smith", 1.0)
+    shop.decide("b", "bob", 1.0)
+    shop.push(2.0)
+    # the sums and the decision, a row of the history, one of the uploads, one online feature and five sums
+    assert shop.writing.erase("ann-smith") == 2 + 1 + 1 + 1 + 5
+    assert shop.serving.online("ann-smith") == {} == shop.as_of("ann-smith", 9.0)[0]
+    assert len(shop.serving.online("bob")) == 4
+    shop.serving.close()
+    for path in (shop.settings.root / "features").rglob("*"):
+        assert not path.is_file() or b"ann-smith" not in path.read_bytes(), path
+
+
+def test_loops_do_not_see_each_other_whatever_their_names(tmp_path: Path) -> None:
+    settings = load_settings({}, home=str(tmp_path))
+    path = tmp_path / "subjects.csv"
+    loops = [loop_of("[features]\nenabled = true\n", name) for name in ("a-b", "a_b", "a_xb")]
+    for age, loop in enumerate(loops):
+        path.write_text(f"subject_id,age\nann,{age}\n")
+        Features(settings, loop).load_subjects(path, now=START)
+    assert [Features(settings, loop).online("ann") for loop in loops] == [{"age": 0.0}, {"age": 1.0}, {"age": 2.0}]
+
+
+def test_a_loop_without_a_stream_has_only_uploads(shop: Shop) -> None:
+    shop.upload("subject_id,age\nann,1\n")
+    shop.decide("a", "ann", 1.0)
+    shop.push(2.0)
+    features = Features(shop.settings, UPLOADS_ONLY, clock=shop.clock)
+    assert features.online("ann") == {"age": 1.0}
+    assert features.names() == ["age"]
+    assert push_new(Lake(shop.lake.path), UPLOADS_ONLY, features).decisions == 0
+
+
+def test_nothing_is_printed(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
+    shop.upload("subject_id,age\nann,1\n")
+    shop.decide("a", "ann", 1.0)
+    shop.push(2.0)
+    shop.as_of("ann", 3.0)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_looking_up_imports_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pipelines.features import Features; from pipelines.settings import *;"
+        "loop = LoopSettings(name='a', features=FeatureSettings(enabled=True));"
+        f"f = Features(Settings(home={str(tmp_path)!r}), loop);"
+        "assert 'feast' not in sys.modules; print(f.online('u'), f.failures);"
+        "assert 'feast' in sys.modules and 'torch' not in sys.modules"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
+    assert (done.returncode, done.stdout) == (0, "{} 0\n"), done.stderr
+
+
+def test_feasts_own_command_line_finds_the_repository(shop: Shop) -> None:
+    shop.upload("subject_id,age\nann,1\n")
+    from feast import FeatureStore
+
+    store = FeatureStore(repo_path=str(Settings(home=str(shop.settings.root)).root / "features"))
+    assert {view.name for view in store.list_feature_views()} == {"shop_stream", "shop_subject"}
+    found = store.get_online_features(features=["shop_subject:age"], entity_rows=[{"subject_id": "ann"}]).to_dict()
+    assert found == {"subject_id": ["ann"], "age": [1.0]}

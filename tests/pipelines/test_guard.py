@@ -76,7 +76,6 @@ def test_evidence_is_that_of_the_same_rows_folded_at_once_bit_for_bit(shop: Guar
         paid = {entry.event_id for entry in outcomes}
         served += [(d, float(d.event_id in paid)) for d in decisions]
         after = shop.step()
-        assert after.weight == rho, "so that every row was served at one weight"
     index = np.array([d.action_index for d, _ in served])
     p = np.array([d.propensity for d, _ in served])
     direct = evidence_of(
@@ -225,18 +224,19 @@ def test_a_bad_candidate_is_killed_with_a_written_verdict(shop: GuardedLoop) -> 
 
 @pytest.mark.statistical
 def test_drift_takes_the_weight_back_to_alpha_and_begins_anew(shop: GuardedLoop) -> None:
-    """Seeded; a loss of half at the top weight is noticed within 8 batches of 500 decisions with certainty to 1e-6."""
-    shop.loop = msgspec.structs.replace(shop.loop, guard=msgspec.structs.replace(shop.loop.guard, delta=0.001))
+    """Seeded. Months of good days hide a turn from the other legs; from where it turned the drift leg needs about
+    2,000 decisions, 9,000 are allowed."""
     shop.point("candidate", "2")
+    operate(shop.settings, shop.loop, now=shop.now, by="a test", cap=0.9)  # below the top nothing is promoted
     state = shop.step()
-    while state.weight < 0.5:
-        shop.serve(state, 1500, 0.6, 0.1)
+    for _ in range(4):
+        shop.serve(state, 3000, 0.6, 0.1)
         state = shop.step()
-        assert shop.played < 30_000
-    for _ in range(8):
-        shop.serve(state, 1500, 0.05, 0.95)
+    assert state.weight == 0.9
+    for _ in range(6):
+        shop.serve(state, 1500, 0.1, 0.6)
         state = shop.step()
-        if "drifted" in kinds(shop) or state.status == "killed":
+        if kinds(shop)[-1] in ("drifted", "killed"):
             break
     assert kinds(shop)[-1] == "drifted"
     assert (state.status, state.weight, state.attempt) == ("climbing", 0.05, 2)
@@ -437,7 +437,7 @@ def test_report_and_plot_show_the_rollout(shop: GuardedLoop, tmp_path: Path) -> 
     seen = json.loads(msgspec.json.encode(report(state, history)))
     assert [rung["weight"] for rung in seen["rungs"]] == list(rules_in(state).rungs)
     assert {leg["name"] for leg in seen["legs"]} == {"futility", "promotion", "drift"}
-    assert [move["kind"] for move in seen["history"]][0] == "started"
+    assert seen["history"][0]["kind"] == "started"
     for kind in ("svg", "html"):
         plot(history, "shop", tmp_path / f"weights.{kind}")
         assert "share of the candidate" in (tmp_path / f"weights.{kind}").read_text()

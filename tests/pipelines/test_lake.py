@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from decision.errors import FieldError
@@ -126,3 +127,46 @@ def test_a_version_that_is_not_there_is_named(world: World) -> None:
             world.lake.table(name, 999)
     with pytest.raises(FieldError, match="latest"):
         world.lake.interactions("shop", latest=0)
+
+
+def test_compactions_deletions_and_appends_at_once_neither_lose_nor_repeat_a_row(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    for n in range(12):
+        lake.commit("dead_letters", lake.table("dead_letters"), lake.write("dead_letters", letters(n)), {})
+
+    def append() -> None:
+        for n in range(100, 108):
+            lake.commit("dead_letters", lake.table("dead_letters"), lake.write("dead_letters", letters(n)), {})
+
+    deleted: list[int] = []
+    work = [
+        lambda: lake.compact("dead_letters"),
+        lambda: lake.compact("dead_letters"),
+        lambda: deleted.append(lake.delete("dead_letters", pc.field("offset") < 4)),
+        append,
+    ]
+    threads = [threading.Thread(target=step) for step in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert deleted == [4]
+    assert sorted(lake.dead_letters()["offset"].to_pylist()) == [*range(4, 12), *range(100, 108)]
+
+
+def test_deleting_keeps_rows_whose_column_is_null(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    rows = letters(0, 2, 4)
+    rows = rows.set_column(6, "reason", pa.array([None, "gone", "kept"]))
+    lake.commit("dead_letters", lake.table("dead_letters"), lake.write("dead_letters", rows), {"a": 1})
+    assert lake.delete("dead_letters", pc.field("reason") == "gone", {"a": 2}) == 1
+    assert lake.dead_letters()["reason"].to_pylist() == [None, "kept"]
+    assert lake.delete("dead_letters", pc.field("reason") == "nothing", {"a": 3}) == 0
+    assert mark_of(lake.table("dead_letters"), "a") == 3
+
+
+def test_compacted_and_rewritten_files_can_be_filtered_by_text(world: World) -> None:
+    world.lake.compact("decisions")
+    assert world.lake.delete("decisions", pc.field("event_id") == "e7") == 1
+    rows = world.lake.table("decisions").to_pyarrow_dataset()
+    assert rows.count_rows(filter=pc.field("event_id").isin(["e5", "e7"]) & (pc.field("subject_id") == "ann")) == 1

@@ -1,0 +1,127 @@
+"""From log to lake while ingesters are killed at random moments: each message there exactly once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+
+from pipelines.counters import counters
+from pipelines.ingest import Ingester, ingest
+from pipelines.join import join
+from pipelines.lake import Lake
+from pipelines.log.local import LocalLog
+from pipelines.log.protocol import DECISIONS, OUTCOMES, TOPICS
+from tests.pipelines.lake_world import LATER, LOOP, START, WINDOW, World, decision, outcome
+
+pytestmark = pytest.mark.connected
+
+KILLS = 20
+PREFIX = "e"
+CONTEXT = multiprocessing.get_context("forkserver")  # forks a process that has imported all, and started nothing
+CONTEXT.set_forkserver_preload(["pipelines.ingest", "pipelines.join", "pipelines.log.local"])
+
+
+def follow(log_path: str, lake_path: str, started: str) -> None:
+    """Ingest and join without end, in small batches."""
+    log, lake = LocalLog(log_path), Lake(lake_path)
+    ingester = Ingester(log, lake, rows_per_commit=30)
+    Path(started).touch()
+    while True:
+        ingester.run()
+        join(lake, LOOP, START + 3 * WINDOW, rows_per_commit=30)
+
+
+class Load:
+    """Decisions, repeated decisions, outcomes and rubbish, without end."""
+
+    def __init__(self, world: World) -> None:
+        self._world, self._stop = world, threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.decided = set[str]()
+        self.repeated = self.rubbish = 0
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        rng, n = random.Random(5), 0
+        while not self._stop.wait(0.01):
+            for _ in range(5):
+                n += 1
+                event = f"{PREFIX}{n}"
+                records = [decision(event, ts=START + (n % 5) * WINDOW)]
+                if rng.random() < 0.2:
+                    records.append(decision(f"{PREFIX}{rng.randint(1, n)}"))
+                    self.repeated += 1
+                self._world.append(*records, outcome(event))
+                self.decided.add(event)
+            topic = rng.choice(TOPICS)
+            self._world.append_raw(topic, [(b"rubbish%d" % n, rng.randbytes(20))])
+            self.rubbish += 1
+
+
+def start(world: World, started: Path) -> BaseProcess:
+    process = CONTEXT.Process(target=follow, args=(str(world.path), world.lake.path, str(started)), daemon=True)
+    process.start()
+    return process
+
+
+def kill(process: BaseProcess) -> None:
+    assert process.pid is not None
+    assert process.is_alive()
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(30)
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_ingester_killed_at_random_moments_keeps_each_message_once(tmp_path: Path, at_once: int) -> None:
+    world, rng = World(tmp_path), random.Random(at_once)
+    with Load(world) as load:
+        for n in range(KILLS // at_once):
+            started = [tmp_path / f"started-{n}-{i}" for i in range(at_once)]
+            processes = [start(world, path) for path in started]
+            deadline = time.monotonic() + 60
+            while not all(path.exists() for path in started):
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            for process in processes:
+                time.sleep(rng.uniform(0.0, 0.4))
+                kill(process)
+    killed_at = len(world.lake.decisions(LOOP.name))
+    ingest(world.log, world.lake)
+    join(world.lake, LOOP, LATER)
+
+    found: Counter[tuple[str, int, int]] = Counter()
+    for topic in (DECISIONS, OUTCOMES):
+        rows = world.lake.table(topic).to_pyarrow_table(columns=["partition", "offset"])
+        found.update((topic, *pair) for pair in zip(*(c.to_pylist() for c in rows.columns), strict=True))
+    dead = world.lake.dead_letters().select(["topic", "partition", "offset"])
+    found.update(zip(*(column.to_pylist() for column in dead.columns), strict=True))
+    logged = {(t, p, o) for t in TOPICS for p in range(2) for o in range(world.log.watermarks(t, p)[1])}
+    assert set(found.values()) == {1}
+    assert set(found) <= logged
+    missing = logged - set(found)  # repeated decisions, and nothing else
+    assert {topic for topic, _, _ in missing} <= {DECISIONS}
+    events = world.lake.decisions(LOOP.name)["event_id"].to_pylist()
+    assert sorted(events) == sorted(load.decided)
+    counted = counters(world.lake, LOOP, LATER)
+    assert counted.duplicates_seen == len(missing) == load.repeated
+    assert counted.dead_letters == load.rubbish
+    assert counted.balanced
+    assert counted.joined + counted.expired == counted.decided == len(load.decided)
+    assert world.lake.table("interactions").count() == counted.decided
+    assert killed_at > 100  # they did get to work before they were killed
