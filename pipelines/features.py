@@ -114,7 +114,7 @@ class Features:
     def materialize(self, now: datetime) -> int:
         """Put the uploaded features that hold at `now` online and return how many subjects have some.
 
-        A row whose time lay ahead at its upload is looked up from the next call on; `nightly` makes one.
+        A row whose time lay ahead at its upload is looked up from the first call after that time on.
         """
         if not self._views.uploaded():
             return 0

@@ -68,6 +68,11 @@ class Lake:
         """Folder or address of the tables."""
         return self._root
 
+    @property
+    def storage_options(self) -> dict[str, str]:
+        """What Delta needs to reach the storage."""
+        return dict(self._options)
+
     def table(self, name: Table, version: int | None = None) -> DeltaTable:
         """Return the Delta table as it is now, or as it was at `version`; created when it does not exist.
 

@@ -212,22 +212,38 @@ def test_a_store_that_breaks_costs_features_but_no_decision_and_is_taken_up_agai
     shop.upload("subject_id,age\nann,1\n")
     assert shop.serving.online("ann") == {"age": 1.0}
     assert shop.serving.failures == 0
-    store = Views(shop.settings, LOOP).online_path
-    kept = store.read_bytes()
-    for path in store.parent.glob("online_store.db*"):
+    files = Views(shop.settings, LOOP).online_path.parent
+    for path in files.glob("online_store.db*"):
         path.write_bytes(b"no database" * 1000)
     fresh = Features(shop.settings, LOOP, clock=shop.clock)
     assert fresh.online("ann") == {} == fresh.online("ann")
     assert fresh.failures == 2
-    for path in store.parent.glob("online_store.db*"):
+    for path in files.glob("online_store.db*"):
         path.unlink()
-    store.write_bytes(kept)
-    monkeypatch.setattr("pipelines.features._RETRY_S", 0.0)
-    monkeypatch.setattr(fresh, "_retry_at", 0.0)
-    again = Views(shop.settings, LOOP)
-    again.redeclare()
-    assert fresh.online("nobody") == {}
+    Features(shop.settings, LOOP).load_subjects(shop.path.with_name("subjects.csv"), now=START)
+    monkeypatch.setattr(fresh, "_retry_at", 0.0)  # a second later
+    assert fresh.online("ann") == {"age": 1.0}
     assert fresh.failures == 2
+
+
+def test_a_push_that_fails_half_way_is_made_up_for(shop: Shop) -> None:
+    shop.decide("a", "ann", 1.0)
+    shop.push(2.0)
+    history = Path(Views(shop.settings, LOOP).history.pattern).parent
+    away = history.rename(history.with_name("away"))
+    history.write_text("in the way")  # values go online, and their history cannot be written
+    shop.decide("b", "ann", 3.0)
+    with pytest.raises(FileExistsError):
+        shop.push(4.0)
+    history.unlink()
+    away.rename(history)
+    assert shop.push(5.0) == 1
+    at = 61.0
+    assert shop.serving.online("ann", START + timedelta(seconds=at)) == shop.as_of("ann", at)[0]
+    assert shop.as_of("ann", at)[0]["stream_decisions"] == pytest.approx(2.0 ** (-58 / 60) + 2.0 ** (-60 / 60))
+    assert [row["stream_decisions"] for row in shop.as_of("ann", 3.0, 5.0)] == pytest.approx(
+        [2.0 ** (-2 / 60), 2.0 ** (-2 / 60) + 2.0 ** (-4 / 60)]
+    )
 
 
 def test_erasing_a_subject_leaves_it_in_no_file(shop: Shop) -> None:

@@ -1,0 +1,177 @@
+"""From the event log to the lake, against a consumer that reads the same log and does nothing with it.
+
+Decisions of 1.2 KB with 10 of 60 actions, 20 context features and their full distributions, in two partitions. Both
+sides read the same messages, in alternation; ours decodes and checks every record, looks for repeated ones, writes
+Parquet and commits. ``local`` is ours with one worker per core; ``local_one_process`` and ``kafka`` with a single one.
+``python tests/bench/ingest.py``, ``QUICK=1`` for under a minute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import msgspec
+
+from decision.draw import draw, seed_of
+from decision.records import SCHEMA_VERSION, Decision, encode
+from pipelines.ingest import Ingested, ingest
+from pipelines.ingest_workers import IngestWorkers
+from pipelines.kafka_server import KafkaServerError, kafka_server, missing_parts
+from pipelines.lake import Lake
+from pipelines.log.local import LocalLog
+from pipelines.log.protocol import DECISIONS, TOPICS, EventLog, Item, open_log
+
+QUICK = os.environ.get("QUICK") == "1"
+MESSAGES, ROUNDS = (60_000, 5) if QUICK else (200_000, 9)
+KAFKA_MESSAGES, KAFKA_ROUNDS = (30_000, 3) if QUICK else (100_000, 5)
+PARTITIONS = 2
+WORKERS = min(PARTITIONS, os.cpu_count() or 1)
+
+
+def messages(count: int) -> list[Item]:
+    """Return decisions as the service would log them."""
+    rng, start = random.Random(1), datetime(2026, 1, 1, tzinfo=UTC)
+    catalogue = [f"article-{n}" for n in range(60)]
+    items: list[Item] = []
+    for n in range(count):
+        event_id = f"{rng.getrandbits(128):032x}"
+        context = {f"f{i:02d}": round(rng.random(), 4) for i in range(17)}
+        context |= {"country": rng.choice(["de", "fr", "us"]), "device": rng.choice(["ios", "web"]), "hour": n % 24}  # type: ignore[dict-item]
+        actions = [{"price": round(rng.random(), 3), "kind": rng.choice("abc")} for _ in range(10)]
+        weights = [rng.random() for _ in range(10)]
+        pmf = [weight / sum(weights) for weight in weights]
+        seed = seed_of("bench", event_id)
+        index = draw(pmf, seed)
+        record = Decision(
+            schema_version=SCHEMA_VERSION,
+            loop="bench",
+            event_id=event_id,
+            ts=start + timedelta(milliseconds=n),
+            subject_id=f"s{rng.randrange(10_000)}",
+            context=msgspec.Raw(msgspec.json.encode(context)),
+            actions=msgspec.Raw(msgspec.json.encode(actions)),
+            action_ids=rng.sample(catalogue, 10),
+            pmf=pmf,
+            action_index=index,
+            propensity=pmf[index],
+            policy_version="3",
+            baseline_version="uniform",
+            seed=seed,
+        )
+        items.append((event_id.encode(), encode(record), ()))
+    return items
+
+
+def fill(log: EventLog, count: int) -> None:
+    for topic in TOPICS:
+        log.create(topic, PARTITIONS)
+    items = messages(count)
+    for start in range(0, count, 10_000):
+        log.append_many(DECISIONS, items[start : start + 10_000])
+
+
+def consume(log: EventLog) -> int:
+    """Read all decisions and do nothing with them."""
+    count = 0
+    for partition in range(PARTITIONS):
+        offset, high = log.watermarks(DECISIONS, partition)
+        while offset < high:
+            batch = log.read(DECISIONS, partition, offset, wait_s=1.0)
+            count += len(batch)
+            offset = batch[-1].offset + 1
+    return count
+
+
+def timed(step: Callable[[], int], count: int) -> float:
+    """Return messages per second of `step`."""
+    before = time.perf_counter()
+    done = step()
+    seconds = time.perf_counter() - before
+    if done != count:
+        raise RuntimeError(f"wanted {count} messages, got {done}")
+    return count / seconds
+
+
+def one_process(log: EventLog, count: int) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        return timed(lambda: ingest(log, Lake(folder)).decisions, count)
+
+
+def workers(url: str, count: int) -> float:
+    with tempfile.TemporaryDirectory() as folder, IngestWorkers(url, Lake(folder), WORKERS) as pool:
+        ingested: list[Ingested] = []
+        rate = timed(lambda: ingested.append(pool.run()) or ingested[0].decisions, count)
+        if len(Lake(folder).table("decisions").to_pyarrow_table(columns=["offset"])) != count:
+            raise RuntimeError("rows are missing")
+        return rate
+
+
+def compare(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Return messages per second of each side, timed in alternation after one round to warm up."""
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 1):
+        for name, side in sides.items():
+            rate = side()
+            if number:
+                rates[name].append(rate)
+                print(f"{name:24s} {rate:12,.0f} messages/s", file=sys.stderr)
+    return rates
+
+
+def ratio(rates: dict[str, list[float]], ours: str, reference: str) -> float:
+    """Return the median over rounds of ours by the reference timed just before."""
+    return statistics.median(a / b for a, b in zip(rates[ours], rates[reference], strict=True))
+
+
+def main() -> None:
+    ratios: dict[str, float] = {}
+    detail: dict[str, object] = {"messages": MESSAGES, "workers": WORKERS, "partitions": PARTITIONS, "rounds": ROUNDS}
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"local:{folder}/log.db"
+        with closing(LocalLog(url.removeprefix("local:"))) as log:
+            fill(log, MESSAGES)
+            rates = compare(
+                {
+                    "local consumer": lambda: timed(lambda: consume(log), MESSAGES),
+                    "local ingest": lambda: workers(url, MESSAGES),
+                    "local ingest, 1 process": lambda: one_process(log, MESSAGES),
+                },
+                ROUNDS,
+            )
+        ratios["local"] = ratio(rates, "local ingest", "local consumer")
+        ratios["local_one_process"] = ratio(rates, "local ingest, 1 process", "local consumer")
+        if missing := missing_parts():
+            detail["kafka"] = f"not measured: {missing}"
+        else:
+            try:
+                with (
+                    kafka_server(Path(folder) / "kafka") as bootstrap,
+                    closing(open_log(f"kafka://{bootstrap}")) as log,
+                ):
+                    fill(log, KAFKA_MESSAGES)
+                    sides = {
+                        "kafka consumer": lambda: timed(lambda: consume(log), KAFKA_MESSAGES),
+                        "kafka ingest": lambda: one_process(log, KAFKA_MESSAGES),
+                    }
+                    rates |= compare(sides, KAFKA_ROUNDS)
+                ratios["kafka"] = ratio(rates, "kafka ingest", "kafka consumer")
+            except KafkaServerError as error:
+                detail["kafka"] = f"not measured: {error}"
+    detail["messages_per_second"] = {name: round(statistics.median(rate)) for name, rate in rates.items()}
+    print(json.dumps({"name": "ingest", "ratios": {k: round(v, 3) for k, v in ratios.items()}, "detail": detail}))
+
+
+if __name__ == "__main__":
+    main()
