@@ -19,7 +19,7 @@ from pipelines.lake import Lake
 from pipelines.settings import LoopSettings, Settings
 
 _ATTEMPTS = 50
-_REPLAYED = ("sums", "drift", "open_rewards", "open_weights", "positions", "skipped", "inexact")
+_REPLAYED = ("sums", "drift", "open_rewards", "open_weights", "positions", "skipped", "at_top", "inexact")
 
 
 def operate(

@@ -87,6 +87,7 @@ class GuardState(msgspec.Struct, frozen=True, kw_only=True):
         open_weights: the baseline's weights of its open batch.
         positions: {log partition: offset} below which everything was folded in.
         skipped: settled decisions of the loop left out, by reason.
+        at_top: decisions folded in that were served at the top weight.
         inexact: decisions whose logged propensity is not that of the mixture.
         cap: largest weight, set by an operator.
         stopped: stopped by an operator: the candidate gets nothing.
@@ -112,6 +113,7 @@ class GuardState(msgspec.Struct, frozen=True, kw_only=True):
     open_weights: list[float] = []
     positions: dict[int, int] = {}
     skipped: dict[str, int] = {}
+    at_top: int = 0
     inexact: int = 0
     cap: float = 1.0
     stopped: bool = False
@@ -179,6 +181,7 @@ def without_evidence(state: GuardState) -> GuardState:
         open_rewards=[],
         open_weights=[],
         skipped={},
+        at_top=0,
         inexact=0,
     )
 
@@ -211,6 +214,7 @@ def folded(state: GuardState, rows: Rows) -> GuardState:
         drift=drift.tolist(),
         open_rewards=reward[whole:].tolist(),
         open_weights=weight[whole:].tolist(),
+        at_top=state.at_top + int((rows.rho >= rules.top).sum()),
     )
 
 
@@ -237,8 +241,9 @@ def judge(state: GuardState) -> tuple[Judged, str]:
         return "killed", "it is worse than the policy in charge"
     if has_drifted(np.array(state.drift), rules):
         return "drifted", "the served mixture fell below the promise"
-    top = certified_rung(evidence, rules) == len(rules.rungs) - 1
-    if state.status == "climbing" and top and state.weight >= rules.top and is_better(evidence, rules):
+    # Not from a cap, and not before the top weight was served: what is promoted has been seen in charge.
+    top = certified_rung(evidence, rules) == len(rules.rungs) - 1 and state.weight >= rules.top and state.at_top > 0
+    if state.status == "climbing" and top and is_better(evidence, rules):
         return "promoted", "served at the top weight and better than the policy in charge"
     return "climbing", ""
 

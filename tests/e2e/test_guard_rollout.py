@@ -23,6 +23,7 @@ from pipelines.guard.store import GuardStore
 from pipelines.ingest import ingest
 from pipelines.join import join
 from pipelines.lake import Lake
+from pipelines.log.local import LocalLog
 from pipelines.registry import Registry
 from pipelines.settings import load_settings
 from pipelines.tracking import RegistryError
@@ -77,6 +78,7 @@ class Site:
         self.state = GuardState(loop="shop")
         self.point("champion", self.register(policy(PAYS["good"], 0.7)))
         self.replicas: list[Core] = [open_core(self.settings, clock=lambda: self.now) for _ in range(2)]
+        self.log = LocalLog(self.settings.spool_path)
         self.late: list[OutcomeRequest] = []
 
     def register(self, made: OraclePolicy) -> str:
@@ -95,7 +97,7 @@ class Site:
         self.registry.set_alias("shop", alias, version, verdict)  # type: ignore[arg-type]
 
     def traffic(self, n: int) -> None:
-        """Ask both replicas n times in all, report outcomes out of order, some twice, and some of the lost ones late."""
+        """Ask both replicas n times in all; report outcomes out of order, some twice, and some after the window."""
         asyncio.run(self._traffic(n))
 
     async def _traffic(self, n: int) -> None:
@@ -127,7 +129,7 @@ class Site:
         """Settle what is mature, run the guard, and let both replicas look."""
         self.now += 601.0
         moment = datetime.fromtimestamp(self.now, UTC)
-        ingest(self.replicas[0].spool.log, self.lake)
+        ingest(self.log, self.lake)
         join(self.lake, self.loop, moment)
         self.state = guard(self.settings, self.loop, self.lake, self.registry, moment)
         self.look()
@@ -139,14 +141,14 @@ class Site:
 
     def records(self) -> list[Decision]:
         """Return every decision on the log."""
-        log = self.replicas[0].spool.log
         return [
             decode_decision(message.value)
             for number in range(self.settings.partitions)
-            for message in log.read("decisions", number, 0, max_messages=1_000_000)
+            for message in self.log.read("decisions", number, 0, max_messages=1_000_000)
         ]
 
     def close(self) -> None:
+        self.log.close()
         for replica in self.replicas:
             replica.loops.close()
             replica.spool.close()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -33,7 +35,7 @@ def test_rule_gives_distributions(rule, case) -> None:
 def test_rule_never_prefers_a_lower_score(rule, case) -> None:
     scores, offsets = case
     pmf = rule(scores, offsets)
-    for low, high in zip(offsets[:-1], offsets[1:], strict=True):
+    for low, high in pairwise(offsets):
         order = np.argsort(scores[low:high], kind="stable")
         assert (np.diff(pmf[low:high][order]) >= -1e-12).all()
 
@@ -43,9 +45,7 @@ def test_rule_never_prefers_a_lower_score(rule, case) -> None:
 def test_rule_does_not_depend_on_the_order_offered(rule, case, seed: int) -> None:
     scores, offsets = case
     rng = np.random.default_rng(seed)
-    order = np.concatenate(
-        [low + rng.permutation(high - low) for low, high in zip(offsets[:-1], offsets[1:], strict=True)]
-    )
+    order = np.concatenate([low + rng.permutation(high - low) for low, high in pairwise(offsets)])
     assert np.allclose(rule(scores[order], offsets), rule(scores, offsets)[order], rtol=0, atol=1e-12)
 
 

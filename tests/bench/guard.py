@@ -1,0 +1,114 @@
+"""Time that the guard adds to a decision: the same requests with a candidate in the mixture and without, alternating.
+
+In process, without the disk: `serving.decide.decide` on one snapshot each. The candidate's own scores cost what its
+oracle costs, whoever serves it, and are reported apart: ``guard`` serves a candidate whose distribution is given, so
+that what is measured is the guard, ``rollout`` a second VW policy. ``python -m tests.bench.guard``, ``QUICK=1`` for less.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import time
+from datetime import UTC, datetime
+
+import numpy as np
+
+from decision.batch import Batch, Floats, Interactions
+from decision.features import flatten
+from decision.guard.snapshot import GuardSnapshot
+from decision.oracles.vw import VwOracle
+from decision.policy import Exploration, OraclePolicy
+from pipelines.settings import LoopSettings
+from serving.decide import Snapshot, decide
+from serving.wire import Action, DecideRequest
+from tests.bench.serving import body
+
+QUICK = os.environ.get("QUICK") == "1"
+REQUESTS, ROUNDS = 500, 6 if QUICK else 40
+
+
+class GivenPolicy:
+    """Always the same distribution over ten actions."""
+
+    def __init__(self) -> None:
+        self._pmf = np.arange(1.0, 11.0) / 55.0
+
+    def pmf(self, batch: Batch) -> Floats:
+        return self._pmf
+
+
+def trained(seed: int) -> OraclePolicy:
+    """Return a VW policy that learned from 1,000 random decisions."""
+    rng = np.random.default_rng(seed)
+    requests = [body(rng, i) for i in range(1000)]
+    contexts = [flatten(r["context"], field="context") for r in requests]
+    actions = [flatten(a["features"], field="actions") for r in requests for a in r["actions"]]
+    n = len(requests)
+    batch = Batch(contexts, actions, [f"a{i}" for i in range(10)] * n, np.arange(n + 1) * 10)
+    chosen = np.arange(n) * 10 + rng.integers(10, size=n)
+    oracle = VwOracle()
+    oracle.fit(Interactions(batch, chosen, np.full(n, 0.1), (rng.random(n) < 0.3) * 1.0, np.full(10 * n, 0.1)))
+    return OraclePolicy(oracle, Exploration())
+
+
+def main() -> None:
+    """Run the benchmark and print its line."""
+    rng = np.random.default_rng(1)
+    raw = [body(rng, i) for i in range(REQUESTS)]
+    requests = [
+        DecideRequest(r["context"], [Action(a["id"], a["features"]) for a in r["actions"]], event_id=f"e{i}")
+        for i, r in enumerate(raw)
+    ]
+    champion, given = trained(0), GivenPolicy()
+    guard = GuardSnapshot(
+        guard_version=1,
+        loop="bench",
+        baseline_version="1",
+        candidate_version="2",
+        weight=0.4,
+        floor=0.05,
+        killed=False,
+        n=0,
+        expires_at=4e9,
+        ttl_s=60.0,
+    )
+    loop, ts = LoopSettings(name="bench"), datetime(2026, 1, 1, tzinfo=UTC)
+    plain = Snapshot(loop, champion, "1", given, "baseline:given")
+    snapshots = {
+        "plain": plain,
+        "guard": Snapshot(loop, champion, "1", given, "baseline:given", given, guard),
+        "rollout": Snapshot(loop, champion, "1", given, "baseline:given", trained(1), guard),
+    }
+    times = {name: np.empty((ROUNDS, REQUESTS)) for name in snapshots}
+    gc.disable()
+    for number in range(-1, ROUNDS):
+        for i, request in enumerate(requests):
+            for name, snapshot in snapshots.items():
+                started = time.perf_counter_ns()
+                decide(request, snapshot, event_id=f"e{i}", ts=ts, looked_up={})
+                if number >= 0:  # the first round warms up
+                    times[name][number, i] = (time.perf_counter_ns() - started) / 1e3
+        gc.collect()
+    # Each request's fastest round leaves other processes' turns out; the tail is that over requests.
+    best = {name: measured.min(0) for name, measured in times.items()}
+    added = {name: best[name] - best["plain"] for name in ("guard", "rollout")}
+    detail = {
+        "added_us": {
+            name: {"p50": round(float(np.median(d)), 2), "p99": round(float(np.quantile(d, 0.99)), 2)}
+            for name, d in added.items()
+        },
+        "every_round_us": {
+            name: {f"p{q}": round(float(np.quantile(measured, q / 100)), 2) for q in (50, 99)}
+            for name, measured in times.items()
+        },
+        "requests": REQUESTS,
+        "rounds": ROUNDS,
+    }
+    ratios = {name: round(float(np.median(best[name]) / np.median(best["plain"])), 4) for name in ("guard", "rollout")}
+    print(json.dumps({"name": "guard", "ratios": ratios, "detail": detail}))
+
+
+if __name__ == "__main__":
+    main()
