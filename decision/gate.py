@@ -38,7 +38,7 @@ def judge(lift: Callable[..., Estimate], *, alpha: float, margin: float, minimum
     """
     if not 0 < alpha < 0.5:
         raise FieldError("alpha", wanted="a number in (0, 0.5)", got=alpha)
-    if margin < 0:
+    if not margin >= 0:
         raise FieldError("margin", wanted="0 or more", got=margin)
     estimate = lift(level=1.0 - 2.0 * alpha)
     numbers = {"lift": estimate.value, "lower_bound": estimate.low, "ess": estimate.ess, "rows": float(estimate.n)}

@@ -6,6 +6,7 @@ the draw. `pmf` validates what it returns: nothing that is no distribution leave
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -28,12 +29,22 @@ class Exploration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         gamma: SquareCB's gamma, in 1 / reward units.
         epsilon: epsilon-greedy's share of uniform draws.
         floor: share of uniform draws under every rule.
+
+    Raises:
+        FieldError: a number is outside its range.
     """
 
     kind: Literal["squarecb", "epsilon_greedy", "uniform"] = "squarecb"
     gamma: float = 1000.0
     epsilon: float = 0.1
     floor: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.gamma < math.inf:
+            raise FieldError("gamma", wanted="a finite number of 0 or more", got=self.gamma)
+        for field in ("epsilon", "floor"):
+            if not 0.0 <= getattr(self, field) <= 1.0:
+                raise FieldError(field, wanted="a number in [0, 1]", got=getattr(self, field))
 
 
 class UniformPolicy:

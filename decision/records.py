@@ -114,6 +114,7 @@ _encoder = msgspec.json.Encoder()
 _decision_decoder = msgspec.json.Decoder(Decision)
 _outcome_decoder = msgspec.json.Decoder(Outcome)
 _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_version_decoder = msgspec.json.Decoder(int)
 
 encode: Callable[[Decision | Outcome], bytes] = _encoder.encode
 
@@ -227,6 +228,15 @@ def _decode(data: bytes, decoder: msgspec.json.Decoder[_T], upgrades: dict[int, 
     if len(data) > MAX_RECORD_BYTES:
         raise FieldError("record", wanted=f"at most {MAX_RECORD_BYTES} bytes", got=len(data))
     try:
+        return _decode_any(str(data, "utf-8"), decoder, upgrades)  # msgspec leaves the inside of raw fields unchecked
+    except UnicodeDecodeError as error:
+        raise FieldError("record", wanted="valid UTF-8", got=data[error.start : error.start + 16]) from error
+    except RecursionError as error:
+        raise FieldError("record", wanted="JSON that is nested less deeply", got=data[:40]) from error
+
+
+def _decode_any(data: str, decoder: msgspec.json.Decoder[_T], upgrades: dict[int, _Upgrade]) -> _T:
+    try:
         record = decoder.decode(data)
         if record.schema_version == SCHEMA_VERSION:
             return record
@@ -249,10 +259,14 @@ def _decode(data: bytes, decoder: msgspec.json.Decoder[_T], upgrades: dict[int, 
         raise _as_field_error(error) from error
 
 
-def _version(data: bytes) -> int:
+def _version(data: str) -> int:
     try:
-        return int(_object_decoder.decode(data)["schema_version"])
-    except (msgspec.DecodeError, KeyError, ValueError) as error:
+        fields = _object_decoder.decode(data)
+    except msgspec.DecodeError as error:
+        raise FieldError("record", wanted="a JSON object", got=str(error)) from error
+    try:
+        return _version_decoder.decode(fields["schema_version"])
+    except (msgspec.DecodeError, KeyError) as error:
         raise FieldError("schema_version", wanted="an integer", got=data[:40]) from error
 
 

@@ -21,6 +21,7 @@ from pipelines.tables import DECISION_FIELDS, DECISIONS, DOUBLES, OUTCOME_FIELDS
 RAW_FIELDS = ("context", "actions", "feature_snapshot")
 """Fields that stay JSON text."""
 
+_QUOTE, _OPEN, _CLOSE, _COMMA = b'"[],'
 _getters = {field.name: attrgetter(field.name) for field in (*DECISION_FIELDS, *OUTCOME_FIELDS)}
 _get_loop = attrgetter("loop")
 
@@ -28,12 +29,12 @@ _get_loop = attrgetter("loop")
 def decision_columns(records: Sequence[Any], messages: Sequence[Message]) -> pa.RecordBatch:
     """Return the rows of `records` ([n] decisions), which came in `messages` ([n], all of one partition).
 
-    `action_ids` may still be raw JSON; action sets that occur again and again are then decoded once.
+    `action_ids` may still be raw JSON.
 
     Raises:
         pa.ArrowException: raw JSON is no valid UTF-8, or a number does not fit its column.
         msgspec.DecodeError: raw `action_ids` are no list of strings.
-        FieldError: raw `action_ids` are not distinct.
+        FieldError: raw `action_ids` are no list of strings.
     """
     arrays = _position(records, messages)
     for field in DECISION_FIELDS:
@@ -43,7 +44,7 @@ def decision_columns(records: Sequence[Any], messages: Sequence[Message]) -> pa.
         elif field.type == DOUBLES:
             arrays[field.name] = _number_lists(column)
         elif field.name == "action_ids" and column and isinstance(column[0], msgspec.Raw):
-            arrays[field.name] = _repeated_lists(column)
+            arrays[field.name] = _raw_text_lists(column)
         else:
             arrays[field.name] = pa.array(column, field.type)
     return pa.RecordBatch.from_arrays([arrays[name] for name in DECISIONS.names], schema=DECISIONS)
@@ -90,14 +91,32 @@ def _number_lists(column: Sequence[Any]) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=DOUBLES)
 
 
-def _repeated_lists(column: Sequence[Any]) -> pa.Array:
-    numbers: dict[bytes, int] = {}
-    rows = [numbers.setdefault(raw, len(numbers)) for raw in map(bytes, column)]
-    lists = msgspec.json.decode(b"[" + b",".join(numbers) + b"]", type=list[list[str]])
-    for ids in lists:
-        if len(set(ids)) != len(ids):
-            raise FieldError("action_ids", wanted="distinct ids", got=ids)
-    return pa.array(lists, STRINGS).take(pa.array(rows, pa.int32()))
+def _raw_text_lists(column: Sequence[Any]) -> pa.Array:
+    """Return the lists of texts in raw JSON that is known to be valid.
+
+    Without a backslash every quote begins or ends a text, so the texts are the bytes between odd and even quotes, and
+    the lists are of texts only when nothing but brackets and commas is left outside.
+    """
+    joined = b"".join(column)
+    if b"\\" in joined:
+        lists = msgspec.json.decode(b"[" + b",".join(column) + b"]", type=list[list[str]])
+        return pa.array(lists, STRINGS)
+    bytes_ = np.frombuffer(joined, np.uint8)
+    is_quote = bytes_ == _QUOTE
+    inside = np.cumsum(is_quote, dtype=np.uint32) & 1 == 1
+    outside = np.bincount(bytes_[~inside & ~is_quote], minlength=256)
+    brackets = outside[_OPEN] == outside[_CLOSE] == len(column)
+    if not brackets or outside[_OPEN] + outside[_CLOSE] + outside[_COMMA] != outside.sum():
+        raise FieldError("action_ids", wanted="lists of texts", got=bytes(column[0]))
+    quotes = np.flatnonzero(is_quote)
+    ends = np.zeros(len(quotes) // 2 + 1, np.int32)
+    np.cumsum(quotes[1::2] - quotes[::2] - 1, out=ends[1:])
+    texts = pa.StringArray.from_buffers(
+        len(quotes) // 2, pa.py_buffer(ends), pa.py_buffer(bytes_[inside & ~is_quote].tobytes())
+    )
+    texts.validate(full=True)  # UTF-8
+    lists = np.searchsorted(quotes, _offsets(column)).astype(np.int32) // 2
+    return pa.ListArray.from_arrays(pa.array(lists), texts, type=STRINGS)
 
 
 def _offsets(column: Sequence[Any]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from pipelines.nightly import Run, nightly
 from pipelines.open_bandit_study import study_open_bandit
 from pipelines.service import ServiceError, forward_command, free_port, process, serve_command, wait_until_ready
 from pipelines.settings import Settings, load_settings
+from pipelines.tracking import RegistryError
 from pipelines.traffic import Habits, read_journal
 from simulators.classification import ClassificationWorld, classification_world
 
@@ -69,6 +71,8 @@ def run_demo(plan: Plan, *, out: Path, home: Path | None = None, console: Consol
         journal = folder / "journal.ndjson"
         with ExitStack() as processes:
             application = _start(processes, plan, settings, journal, console)
+            # Its seconds pass while the first decisions are made; an error shows again where the registry is used.
+            threading.Thread(target=_opened, args=(parts,), daemon=True).start()
             generations = _generations(plan, parts, world, application, console)
             _burst(application, plan.farewell, "under the last champion", console)
             application.stop()
@@ -131,6 +135,11 @@ def _start(processes: ExitStack, plan: Plan, settings: Settings, journal: Path, 
     seconds = wait_until_ready(service, settings, output, timeout_s=_READY_S)
     console.print(f"  ready after {seconds:.1f} s at http://{settings.host}:{settings.port}", highlight=False)
     return application
+
+
+def _opened(parts: Installation) -> None:
+    with suppress(RegistryError):
+        parts.registry.open()
 
 
 def _generations(

@@ -33,7 +33,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     log: Literal["local", "kafka"] = "local"
     seed: int = 1
     decisions: int = 1500
-    generations: int = 5
+    generations: int = 4
     farewell: int = 500
     per_second: float = 40.0
     window_s: float = 2.5

@@ -1,4 +1,4 @@
-"""A night of one loop: ingest, features, join, train, evaluate, promote, compact; resumable, with one manifest per run.
+"""A night of one loop: ingest, features, join, guard, train, evaluate, promote, compact; resumable.
 
 The manifest is written after every step, so a run that was cut short continues after the last finished one when it is
 started again under the same id. A step that was cut short itself is done again: every step is safe to repeat, and the
@@ -30,7 +30,7 @@ from pipelines.registry import Registry
 from pipelines.settings import LoopSettings, Settings, check_loop_name, list_loops
 from pipelines.train import train
 
-STEPS = ("ingest", "features", "join", "train", "evaluate", "promote", "compact")
+STEPS = ("ingest", "features", "join", "guard", "train", "evaluate", "promote", "compact")
 RESUMED_FOR = timedelta(hours=24)
 """An unfinished run older than this is left alone; the next one starts anew."""
 

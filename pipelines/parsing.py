@@ -93,7 +93,7 @@ def _parse(
         rows = fast(messages)
         _check_columns(rows, messages, loops)
         return Parsed(rows, [], 0)
-    except (_Doubt, FieldError, msgspec.DecodeError, pa.ArrowException, OverflowError, RecursionError):
+    except (_Doubt, FieldError, msgspec.DecodeError, UnicodeError, pa.ArrowException, OverflowError, RecursionError):
         pass
     records, kept, dead, redacted = list[Decision | Outcome](), list[Message](), list[DeadLetter](), 0
     for message in messages:
@@ -145,7 +145,7 @@ def _check_loop(loop: str, loops: Collection[str] | None) -> None:
         raise FieldError("loop", wanted=f"one of {sorted(loops)}", got=loop)
 
 
-# A decision whose action ids are left as they are: most loops offer the same few sets again and again.
+# A decision whose action ids are left as they are: they go into their column without becoming objects.
 _RawDecision = msgspec.defstruct(
     "_RawDecision",
     [
@@ -195,6 +195,7 @@ def _check_columns(rows: pa.RecordBatch, messages: Sequence[Message], loops: Col
 def _check_decisions(rows: pa.RecordBatch) -> None:
     sizes = np.diff(_numbers(rows["action_ids"].offsets)).astype(np.int64)
     _check_range(sizes, 1, MAX_ACTIONS)
+    _check_distinct(rows["action_ids"].flatten(), sizes)
     pmf = _check_pmf(rows["pmf"], sizes)
     for name in ("pmf_baseline", "pmf_candidate"):
         given = rows[name].is_valid()
@@ -212,6 +213,13 @@ def _check_decisions(rows: pa.RecordBatch) -> None:
     _check_range(_numbers(rows["step"].drop_null()), 0, _MAX_INT)
     for name in RAW_FIELDS:
         _require(pc.call_function("all", [_starts_with(rows[name], "[" if name == "actions" else "{")]).as_py())
+
+
+def _check_distinct(ids: pa.StringArray, sizes: Ints) -> None:
+    names = ids.dictionary_encode()
+    pairs = np.repeat(np.arange(len(sizes)) * len(names.dictionary), sizes) + _numbers(names.indices)
+    pairs.sort()
+    _require((pairs[1:] != pairs[:-1]).all())
 
 
 def _check_pmf(pmf: pa.ListArray, sizes: Ints) -> Floats:

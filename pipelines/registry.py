@@ -95,6 +95,15 @@ class Registry:
         self._cache = ModelCache(settings.root / "cache" / "models")
         self._warned = False
 
+    def open(self) -> None:
+        """Import MLflow and make its tables now: seconds, which the first call that needs them takes otherwise.
+
+        Raises:
+            RegistryError: the registry cannot be reached.
+        """
+        with self._tracking.client():
+            pass
+
     def register(
         self,
         loop: str,

@@ -164,19 +164,22 @@ def check_propensities(rows: pa.Table) -> PropensityReport:
     """Return whether the logged propensities of decisions can be believed.
 
     Draws of this service are repeated from their seeds. Of imported decisions there are no seeds of ours: where their
-    pmfs are known the choices are tested against them, and everywhere 1/p against the number of actions.
+    pmfs are known the choices are tested against them, and everywhere 1/p against the number of actions that could have
+    been drawn.
 
     Args:
         rows: columns ``propensity``, ``action_ids``, ``pmf``, ``action_index``, ``seed`` and ``reward_version`` or
             none of the last, as in the tables of the lake.
     """
     actions = pc.list_value_length(rows["action_ids"]).to_numpy().astype(np.int64)
-    report = check_identities(rows["propensity"].to_numpy(), actions)
-    known = rows.filter(pc.is_valid(rows["pmf"]))
+    valid = pc.is_valid(rows["pmf"])
+    known = rows.filter(valid)
     if not len(known):
-        return report
+        return check_identities(rows["propensity"].to_numpy(), actions)
     offsets = np.concatenate(([0], np.cumsum(pc.list_value_length(known["pmf"]).to_numpy()))).astype(np.int64)
     pmf = pc.list_flatten(known["pmf"]).to_numpy()
+    actions[valid.to_numpy()] = np.add.reduceat(pmf > 0, offsets[:-1], dtype=np.int64)
+    report = check_identities(rows["propensity"].to_numpy(), actions)
     index = known["action_index"].to_numpy().astype(np.int64)
     if _is_import(known):
         statistic, freedom, p_value = chi_square_of_ranks(pmf, offsets, index)

@@ -115,6 +115,9 @@ class Stage(NamedTuple):
         acceptable: [T, k, k, m] gaps accepted by the auditors drawn for each round.
         predictions: [T, k, N] the frozen hypotheses' decisions.
         judged: [T, k, k, 1] gaps accepted by one fixed auditor.
+        rules: [N, d + 2] the hypotheses, for `predict`.
+        auditors: [J, d] distance weights of all auditors.
+        rest: people that the hypotheses were not fitted on.
     """
 
     features: Floats
@@ -122,6 +125,9 @@ class Stage(NamedTuple):
     acceptable: Floats
     predictions: Floats
     judged: Floats
+    rules: Floats
+    auditors: Floats
+    rest: Ints
 
 
 def hypotheses(rng: np.random.Generator, features: Floats, labels: Floats, count: int) -> Floats:
@@ -178,4 +184,5 @@ def stage(
         drawn = rng.choice(auditors, size=panel, replace=False)
         gaps = acceptable_gaps(features[t], np.vstack([pool[drawn], pool[:1]]))
         acceptable[t], judged[t] = gaps[:, :, :panel], gaps[:, :, panel:]
-    return Stage(features, people.labels[shown], acceptable, predict(rules, features), judged)
+    predictions = predict(rules, features)
+    return Stage(features, people.labels[shown], acceptable, predictions, judged, rules, pool, rest)

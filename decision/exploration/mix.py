@@ -18,7 +18,12 @@ def with_floor(pmf: Floats, offsets: Ints, share: float) -> Floats:
         pmf: [m] probabilities, flat.
         offsets: [n + 1].
         share: of uniform draws, in [0, 1].
+
+    Raises:
+        FieldError: `share` is outside [0, 1].
     """
+    if not 0.0 <= share <= 1.0:
+        raise FieldError("floor", wanted="a number in [0, 1]", got=share)
     return (1.0 - share) * pmf + spread(share / np.diff(offsets), offsets)
 
 
@@ -33,6 +38,8 @@ def check_pmf(pmf: Floats, offsets: Ints) -> None:
     Raises:
         FieldError: a probability is negative or not finite, or a decision's do not sum to 1 within 1e-9.
     """
+    if not pmf.size:
+        return
     if not np.isfinite(pmf).all() or float(pmf.min()) < 0.0:
         raise FieldError("pmf", wanted="finite, non-negative probabilities", got=pmf)
     error = np.abs(group_sum(pmf, offsets) - 1.0)

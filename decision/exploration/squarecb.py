@@ -3,7 +3,8 @@
     p(a) = 1 / (K + gamma * (f_b - f_a))   for a != b,      p(b) = 1 - the rest,      b = argmax f.
 
 Actions that tie with the best share what is left, so the result does not depend on the order offered. Each p(a) is at
-most 1/K, hence the remainder is at least 1/K: a distribution by construction, at every gamma.
+most 1/K, hence the remainder is at least 1/K: a distribution by construction, at every gamma. A product of gamma and
+gap beyond the largest double counts as infinite, which leaves the action without probability: the right limit.
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ def squarecb(scores: Floats, offsets: Ints, *, gamma: float | Floats) -> Floats:
         gamma: >= 0, one number or [n]; 0 is uniform, large is greedy. In 1 / reward units.
 
     Raises:
-        FieldError: `gamma` is negative or not a number.
+        FieldError: `gamma` is negative or not finite.
     """
     rate = np.asarray(gamma, dtype=np.float64)
-    if not (rate >= 0).all():
-        raise FieldError("gamma", wanted="numbers of 0 or more", got=gamma)
+    if not ((rate >= 0) & np.isfinite(rate)).all():
+        raise FieldError("gamma", wanted="finite numbers of 0 or more", got=gamma)
     per_action = spread(rate, offsets) if rate.ndim else rate
-    gap = spread(group_max(scores, offsets), offsets) - scores
     k = np.diff(offsets).astype(np.float64)
-    best = gap <= 0.0
-    others = np.where(best, 0.0, 1.0 / (spread(k, offsets) + per_action * gap))
+    with np.errstate(over="ignore"):
+        gap = spread(group_max(scores, offsets), offsets) - scores
+        best = gap <= 0.0
+        others = np.where(best, 0.0, 1.0 / (spread(k, offsets) + per_action * gap))
     left = 1.0 - group_sum(others, offsets)
     tied = group_sum(best.astype(np.float64), offsets)
     return np.where(best, spread(left / tied, offsets), others)

@@ -39,8 +39,9 @@ def doubly_robust_costs(approved: Floats, labels: Floats, propensity: Floats, ex
         expected: [k] a model's expected label.
     """
     model = 1.0 - 2.0 * expected
-    seen = np.where(approved > 0, 1.0 / np.where(approved > 0, propensity, 1.0), 0.0)
-    return model + seen * ((1.0 - 2.0 * labels) - model) * (approved > 0)
+    residual = (1.0 - 2.0 * labels - model) / np.where(approved > 0, propensity, 1.0)
+    # Labels of the rejected may be anything, NaN included: they are left out, not multiplied by zero.
+    return model + np.where(approved > 0, residual, 0.0)
 
 
 def report_losses(favoured: Floats, disfavoured: Floats, cost: float) -> Floats:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 from decision.batch import Floats
+from decision.errors import SupportError
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,13 @@ class MeanSums:
 
     @property
     def mean(self) -> float:
-        """Mean of the terms."""
+        """Mean of the terms.
+
+        Raises:
+            SupportError: there are no rows.
+        """
+        if not self.n:
+            raise SupportError("there are no rows to estimate from")
         return self.total / self.n
 
     @property

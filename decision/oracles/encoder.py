@@ -1,8 +1,8 @@
-"""Dense rows for models that need a matrix: a fixed, fitted list of columns."""
+"""Rows for models that need a matrix: a fixed, fitted list of columns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -21,15 +21,31 @@ def columns_of(rows: Sequence[Features]) -> list[str]:
     return sorted(names)
 
 
-def dense(rows: Sequence[Features], columns: Sequence[str], *, missing: float = 0.0) -> Floats:
-    """Return [r, c] values of `columns` in `rows`; `missing` where a row lacks one, unknown names ignored."""
-    index = {name: position for position, name in enumerate(columns)}
-    out = np.full((len(rows), len(columns)), missing)
-    for r, row in enumerate(rows):
+def positions_of(columns: Sequence[str]) -> dict[str, int]:
+    """Return the position of every column."""
+    return {name: position for position, name in enumerate(columns)}
+
+
+def entries(rows: Sequence[Features], positions: Mapping[str, int]) -> tuple[Ints, Ints, Floats]:
+    """Return row, column and value of every feature of `rows` that has a column; unknown names are ignored."""
+    r: list[int] = []
+    c: list[int] = []
+    values: list[float] = []
+    for number, row in enumerate(rows):
         for name, value in row.items():
-            c = index.get(name)
-            if c is not None:
-                out[r, c] = value
+            position = positions.get(name)
+            if position is not None:
+                r.append(number)
+                c.append(position)
+                values.append(value)
+    return np.array(r, dtype=np.int64), np.array(c, dtype=np.int64), np.array(values, dtype=np.float64)
+
+
+def dense(rows: Sequence[Features], positions: Mapping[str, int], *, missing: float = 0.0) -> Floats:
+    """Return [r, c] values of the columns in `rows`; `missing` where a row lacks one, unknown names ignored."""
+    out = np.full((len(rows), len(positions)), missing)
+    r, c, values = entries(rows, positions)
+    out[r, c] = values
     return out
 
 

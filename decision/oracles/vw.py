@@ -7,6 +7,7 @@ does not happen here (see `decision.exploration`).
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -93,40 +94,48 @@ class VwOracle:
         """Return [m] expected rewards, flat in the order offered; the middle of the range before any fit.
 
         Computed from VW's weights rather than by VW: its predictor wants the context once per action as text, ten times
-        the cost. Equal to VW's own predictions up to single-precision rounding.
+        the cost. Equal to VW's own predictions up to single-precision rounding. Weights are copied from VW when a
+        decision first needs them.
         """
         low, span = self.settings.low, self.settings.high - self.settings.low
         if self._workspace is None:
             return np.full(len(batch.actions), low + 0.5 * span)
-        weights = self._all_weights()
-        mask = np.int64(weights.size - 1)
+        weights = self._weights
+        if weights is None:
+            self._weights = weights = np.full(1 << self.settings.bits, np.nan)
+            self._copy_weights(weights, np.array([_CONSTANT & (weights.size - 1)]))
+        constant = float(weights[_CONSTANT & (weights.size - 1)])
         out = np.empty(len(batch.actions))
         offsets = batch.offsets.tolist()
-        constant = float(weights[_CONSTANT & int(mask)])
         for i, context in enumerate(batch.contexts):
             start, stop = offsets[i], offsets[i + 1]
             c_index, c_value = self._indices("C", [context])
             rows = batch.actions[start:stop]
             a_index, a_value = self._indices("A", rows)
-            terms = weights[a_index]
+            crossed = None
             if self.settings.interactions and c_index.size:
                 crossed = (c_index[:, None] * _FNV_PRIME) ^ a_index
-                crossed &= mask
-                terms = terms + c_value @ weights[crossed]
-            terms *= a_value
+                crossed &= weights.size - 1
+            shared, terms = _terms(weights, c_index, c_value, a_index, a_value, crossed)
+            if math.isnan(shared + terms.sum()):
+                for index in (c_index, a_index, crossed):
+                    if index is not None:
+                        self._copy_weights(weights, index)
+                shared, terms = _terms(weights, c_index, c_value, a_index, a_value, crossed)
             ends = np.fromiter(accumulate(map(len, rows)), np.int64, stop - start)
             sums = np.append(0.0, np.cumsum(terms))
             begins = np.append(0, ends[:-1])
-            out[start:stop] = constant + float(weights[c_index] @ c_value) + (sums[ends] - sums[begins])
+            out[start:stop] = constant + shared + (sums[ends] - sums[begins])
         if self.settings.logistic:
             out = 1.0 / (1.0 + np.exp(-np.clip(out, -50.0, 50.0)))
         return low + span * np.clip(out, 0.0, 1.0)
 
-    def _all_weights(self) -> Floats:
-        if self._weights is None:
-            get = self._workspace.get_weight
-            self._weights = np.fromiter((get(i) for i in range(1 << self.settings.bits)), np.float64)
-        return self._weights
+    def _copy_weights(self, weights: Floats, index: Ints) -> None:
+        # One call into VW per weight: all 2^18 would stall the first decision of a new model by a tenth of a second.
+        get = self._workspace.get_weight
+        wanted = np.unique(index)
+        wanted = wanted[np.isnan(weights[wanted])]
+        weights[wanted] = [get(int(i)) for i in wanted]
 
     def _indices(self, space: str, rows: Sequence[Features]) -> tuple[Ints, Floats]:
         """Return the weight index and value of every feature of `rows`, one row after another."""
@@ -201,6 +210,16 @@ class _scratch:
 
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
+
+
+def _terms(
+    weights: Floats, c_index: Ints, c_value: Floats, a_index: Ints, a_value: Floats, crossed: Ints | None
+) -> tuple[float, Floats]:
+    """Return the context's part and that of every action feature, crossed with the context ([c, a] indices)."""
+    per_action = weights[a_index]
+    if crossed is not None:
+        per_action = per_action + c_value @ weights[crossed]
+    return float(weights[c_index] @ c_value), per_action * a_value
 
 
 def _labels(scaled: Floats, logistic: bool) -> list[str]:

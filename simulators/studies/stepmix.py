@@ -8,23 +8,22 @@ is at full weight, a bad one killed, a drift caught. The result is the JSON obje
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from decision.batch import Floats
-from decision.guard.rules import GuardRules
 from decision.tabular import certified_reference, conservative_budget, epsmix, extended_lp, hard_gate, stepmix, ucbvi
 from decision.tabular.confidence import Bonus, Counts, model_of, pessimistic
 from decision.tabular.process import value
-from simulators.guarded import Rollout, roll_out, world_with_lift
+from simulators.studies import contextual, guarding, sequences
+from simulators.studies.interval import of_mean
 from simulators.tabular import Instance, Plan, Planner, Played, play, random_instances
 
 BONUS = Bonus()
 JOINT = Bonus(joint=True)
 SETTINGS = {"tight": (10.0, 0.05), "loose": (5.0, 0.1)}
-LIFTS = (-0.06, -0.10, -0.30, 0.05, 0.10, 0.0)
 
 Progress = Callable[[str, float], None]
 
@@ -41,6 +40,10 @@ class Size:
         guard_decisions: decisions per run.
         long_runs: runs of equal policies, for false alarms.
         long_decisions: decisions of each.
+        contextual_rounds: rounds of the contextual algorithms.
+        sequence_runs: runs of every slate and session rollout.
+        sequences: slates or sessions per run.
+        lazy: the tabular runs re-plan every ``lazy * k`` episodes.
     """
 
     episodes: int = 20_000
@@ -50,6 +53,10 @@ class Size:
     guard_decisions: int = 100_000
     long_runs: int = 40
     long_decisions: int = 400_000
+    contextual_rounds: int = 10_000
+    sequence_runs: int = 40
+    sequences: int = 200_000
+    lazy: float = 1e-3
 
 
 QUICK = Size(
@@ -59,7 +66,11 @@ QUICK = Size(
     guard_runs=40,
     guard_decisions=60_000,
     long_runs=4,
-    long_decisions=200_000,
+    long_decisions=100_000,
+    contextual_rounds=2_000,
+    sequence_runs=10,
+    sequences=100_000,
+    lazy=1e-2,
 )
 
 
@@ -71,11 +82,31 @@ def run(seeds: Sequence[int], size: Size, progress: Progress = lambda what, shar
         size: how much is run.
         progress: called with what is running and the share done.
     """
-    tabular = {
-        name: _tabular(list(seeds), eta, alpha, size, lambda what, share, name=name: progress(f"{name}: {what}", share))
-        for name, (eta, alpha) in SETTINGS.items()
-    }
-    return {"seeds": list(seeds), "tabular": tabular, "guard": _guard(seeds[0], size, progress)}
+    parts = len(SETTINGS) + 3
+    done = 0
+
+    def within(what: str, share: float) -> None:
+        progress(what, (done + share) / parts)
+
+    result: dict[str, Any] = {"seeds": list(seeds), "size": asdict(size), "tabular": {}}
+    for name, (eta, alpha) in SETTINGS.items():
+        result["tabular"][name] = _tabular(
+            list(seeds), eta, alpha, size, lambda what, share, name=name: within(f"{name}: {what}", share)
+        )
+        done += 1
+    result["guard"] = guarding.run(
+        seeds[0],
+        runs=size.guard_runs,
+        decisions=size.guard_decisions,
+        long_runs=size.long_runs,
+        long_decisions=size.long_decisions,
+        progress=within,
+    )
+    done += 1
+    result["contextual"] = contextual.run(seeds, rounds=size.contextual_rounds, progress=within)
+    done += 1
+    result["sequences"] = sequences.run(seeds[0], runs=size.sequence_runs, count=size.sequences, progress=within)
+    return result
 
 
 def planners(instance: Instance) -> dict[str, Planner]:
@@ -120,10 +151,11 @@ def _tabular(seeds: list[int], eta: float, alpha: float, size: Size, progress: P
     algorithms = planners(instance)
     for index, (name, planner) in enumerate(algorithms.items()):
         progress(name, index / (len(algorithms) + 4))
-        played = play(instance, planner, episodes=size.episodes, rng=np.random.default_rng([seeds[0], 17]))
+        rng = np.random.default_rng([seeds[0], 17])
+        played = play(instance, planner, episodes=size.episodes, rng=rng, lazy=size.lazy)
         results[name] = _row(played, size.episodes)
     progress("cumulative budget", 0.75)
-    results["conservative_budget"] = _budget(instance, size.episodes, np.random.default_rng([seeds[0], 17]))
+    results["conservative_budget"] = _budget(instance, size, np.random.default_rng([seeds[0], 17]))
     few = random_instances(seeds[:5], states=5, actions=5, horizon=3, eta=eta, alpha=alpha)
     for program in (extended_lp.optpess, extended_lp.dope):
         progress(program.__name__, 0.85)
@@ -176,31 +208,41 @@ def _offline(instance: Instance, size: Size, seed: int, *, with_reference: bool)
         return Plan(mixture.policy, lower=mixture.lower)
 
     played = play(
-        instance, planner, episodes=size.episodes, rng=np.random.default_rng([seed, 17]), counts=logged.counts
+        instance,
+        planner,
+        episodes=size.episodes,
+        rng=np.random.default_rng([seed, 17]),
+        counts=logged.counts,
+        lazy=size.lazy,
     )
     return _row(played, size.episodes) | {"trajectories": size.offline, "reference_safe": safe}
 
 
-def _budget(instance: Instance, episodes: int, rng: np.random.Generator) -> dict[str, Any]:
-    """The cumulative budget decides anew before every episode, so its coin is 0 or 1 and changes between plans."""
+def _budget(instance: Instance, size: Size, rng: np.random.Generator) -> dict[str, Any]:
+    """The cumulative budget decides anew before every episode what it can pay for; offers are re-planned as elsewhere."""
     saved = np.zeros(instance.gamma.size)
-    state: dict[str, Any] = {"saved": saved}
+    offer: conservative_budget.Offer | None = None
+    due = 0
 
     def planner(counts: Counts, k: int) -> Plan:
-        offer = conservative_budget.plan(model_of(counts, BONUS), instance.baseline)
-        explored = conservative_budget.affordable(offer, state["saved"], instance.gamma)
-        state["saved"] = conservative_budget.saved_after(offer, state["saved"], instance.gamma, explored)
+        nonlocal saved, offer, due
+        if offer is None or k >= due:
+            offer = conservative_budget.plan(model_of(counts, BONUS), instance.baseline)
+            due = k + max(1, int(size.lazy * k))
+        explored = conservative_budget.affordable(offer, saved, instance.gamma)
+        saved = conservative_budget.saved_after(offer, saved, instance.gamma, explored)
         return Plan(offer.policy, instance.baseline, explored)
 
-    played = play(instance, planner, episodes=episodes, rng=rng, lazy=0.0)
-    return _row(played, episodes)
+    played = play(instance, planner, episodes=size.episodes, rng=rng, lazy=0.0)
+    return _row(played, size.episodes)
 
 
 def _row(played: Played, episodes: int) -> dict[str, Any]:
     return {
         "regret": float(played.regret.mean()),
-        "regret_ci": _interval(played.regret),
+        "regret_ci": of_mean(played.regret.tolist()),
         "violations": float(played.violations.mean()),
+        "violations_ci": of_mean(played.violations.tolist()),
         "violations_max": float(played.violations.max()),
         "worst_shortfall": float(played.worst.min()),
         "first_exploring_episode": float(played.first_other.mean()),
@@ -211,75 +253,3 @@ def _row(played: Played, episodes: int) -> dict[str, Any]:
             "regret": played.curve.mean(1)[:: max(1, len(played.at) // 60)].tolist(),
         },
     }
-
-
-def _guard(seed: int, size: Size, progress: Progress) -> dict[str, Any]:
-    rules = GuardRules()
-    violations: dict[str, float] = {}
-    full: dict[str, float | None] = {}
-    kill: dict[str, float | None] = {}
-    killed_share: dict[str, float] = {}
-    lost: dict[str, float] = {}
-    for index, lift in enumerate(LIFTS):
-        progress(f"guard at {lift:+.0%}", index / (len(LIFTS) + 2))
-        rolled = [_rollout(seed, run_index, lift, rules, size.guard_decisions) for run_index in range(size.guard_runs)]
-        name = f"{lift:+.2f}"
-        violations[name] = float(np.mean([r.violated for r in rolled]))
-        full[name] = _median([r.full for r in rolled])
-        kill[name] = _median([r.killed for r in rolled])
-        killed_share[name] = float(np.mean([r.killed is not None for r in rolled]))
-        lost[name] = float(np.mean([r.lost for r in rolled]))
-    progress("guard under drift", 0.8)
-    drifted = [
-        _rollout(seed, i, 0.1, rules, 2 * size.guard_decisions, drift_to=-0.2) for i in range(size.guard_runs // 2)
-    ]
-    delays = [
-        None if caught is None else caught - size.guard_decisions
-        for caught in (r.alarmed if r.alarmed is not None else r.killed for r in drifted)
-    ]
-    progress("guard with equal policies", 0.9)
-    equal = [_rollout(seed, i, 0.0, rules, size.long_decisions, stop=False) for i in range(size.long_runs)]
-    return {
-        "violation_probability": violations,
-        "decisions_to_full": full,
-        "decisions_to_kill": kill,
-        "killed_share": killed_share,
-        "reward_lost_share": lost,
-        "drift_delay": _median(delays),
-        "drift_caught_share": float(np.mean([d is not None and d > 0 for d in delays])),
-        "equal": {
-            "decisions": size.long_decisions,
-            "runs": size.long_runs,
-            "false_alarms": int(sum(r.alarmed is not None for r in equal)),
-            "false_kills": int(sum(r.killed is not None for r in equal)),
-            "false_promotions": int(sum(r.better is not None for r in equal)),
-        },
-        "rules": {"alpha": rules.alpha, "delta": rules.delta, "batch": rules.batch},
-    }
-
-
-def _rollout(
-    seed: int,
-    index: int,
-    lift: float,
-    rules: GuardRules,
-    decisions: int,
-    *,
-    drift_to: float | None = None,
-    stop: bool = True,
-) -> Rollout:
-    world = world_with_lift(np.random.default_rng([seed, index, 1]), lift)
-    later = None if drift_to is None else world_with_lift(np.random.default_rng([seed, index, 1]), drift_to)
-    rng = np.random.default_rng([seed, index, 2])
-    return roll_out(world, rules, rng, decisions=decisions, drift_to=later, stop=stop)
-
-
-def _median(values: Sequence[int | None]) -> float | None:
-    """Return the median with None as later than everything; None when that is the median."""
-    middle = float(np.median([np.inf if v is None else v for v in values])) if values else np.inf
-    return middle if np.isfinite(middle) else None
-
-
-def _interval(values: Floats) -> list[float]:
-    half = float(1.96 * values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else 0.0
-    return [float(values.mean()) - half, float(values.mean()) + half]

@@ -2,7 +2,9 @@
 
 In process, without the disk: `serving.decide.decide` on one snapshot each. The candidate's own scores cost what its
 oracle costs, whoever serves it, and are reported apart: ``guard`` serves a candidate whose distribution is given, so
-that what is measured is the guard, ``rollout`` a second VW policy. ``python -m tests.bench.guard``, ``QUICK=1`` for less.
+that what is measured is the guard, ``rollout`` a second VW policy.
+
+``python -m tests.bench.guard``, ``QUICK=1`` for less.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import numpy as np
 
 from decision.artifact import Manifest, pack
 from decision.draw import draw, seed_of
+from decision.guard.snapshot import GuardSnapshot, decode_snapshot
 from decision.oracles.linear import LinearOracle
 from decision.policy import Exploration, OraclePolicy
 from decision.records import Decision, Outcome
@@ -122,3 +123,8 @@ class GuardedLoop:
 
     def close(self) -> None:
         self.world.log.close()
+
+
+def published(shop: GuardedLoop) -> GuardSnapshot:
+    """Return what replicas read."""
+    return decode_snapshot(shop.settings.guard_path("shop").read_bytes())

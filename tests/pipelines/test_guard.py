@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,15 +12,13 @@ import pytest
 import pipelines.guard.step as step_module
 from decision.errors import FieldError
 from decision.guard.evidence import evidence_of
-from decision.guard.snapshot import decode_snapshot
 from pipelines.guard.operate import operate, replay
-from pipelines.guard.report import plot, report
 from pipelines.guard.state import evidence_in, rules_in
 from pipelines.guard.step import guard
 from pipelines.guard.store import FencedError, GuardStore
 from pipelines.ingest import ingest
 from pipelines.join import join
-from tests.pipelines.guard_world import BASELINE, CANDIDATE, GuardedLoop
+from tests.pipelines.guard_world import BASELINE, CANDIDATE, GuardedLoop, published
 
 
 @pytest.fixture
@@ -29,10 +26,6 @@ def shop(tmp_path: Path) -> Iterator[GuardedLoop]:
     made = GuardedLoop(tmp_path)
     yield made
     made.close()
-
-
-def published(shop: GuardedLoop):
-    return decode_snapshot(shop.settings.guard_path("shop").read_bytes())
 
 
 def kinds(shop: GuardedLoop) -> list[str]:
@@ -260,23 +253,6 @@ def test_a_new_champion_or_other_terms_begin_the_rollout_anew(shop: GuardedLoop)
     assert kinds(shop) == ["started", "started", "started", "withdrawn"]
 
 
-def test_operators_cap_stop_and_resume_at_once(shop: GuardedLoop) -> None:
-    shop.point("candidate", "2")
-    begun = shop.step()
-    state = operate(shop.settings, shop.loop, now=shop.now, by="ann", cap=0.02)
-    assert published(shop).weight == state.weight == 0.02
-    assert published(shop).guard_version == begun.guard_version + 1
-    operate(shop.settings, shop.loop, now=shop.now, by="ann", stop=True)
-    assert published(shop).weight == 0.0
-    assert shop.step().weight == 0.0, "an aggregation does not undo it"
-    operate(shop.settings, shop.loop, now=shop.now, by="ann", stop=False, cap=1.0)
-    assert published(shop).weight == 0.05
-    last = GuardStore(shop.settings, "shop").moves()[-1]
-    assert (last.kind, last.reason) == ("resumed", "resumed by ann")
-    with pytest.raises(FieldError, match="cap"):
-        operate(shop.settings, shop.loop, now=shop.now, by="ann", cap=1.5)
-
-
 def test_a_crash_between_commit_and_publication_is_made_good(
     shop: GuardedLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,38 +351,6 @@ def test_a_step_made_from_an_older_state_is_fenced_off(shop: GuardedLoop) -> Non
     assert store.load() == after
 
 
-def test_a_stop_during_an_aggregation_wins(shop: GuardedLoop, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop.point("candidate", "2")
-    state = shop.step()
-    shop.serve(state, 50, 0.3, 0.2)
-    real, stops = step_module.judge, []
-
-    def stop_meanwhile(state):
-        if not stops:
-            stops.append(operate(shop.settings, shop.loop, now=shop.now, by="ann", stop=True))
-        return real(state)
-
-    monkeypatch.setattr(step_module, "judge", stop_meanwhile)
-    state = shop.step()
-    assert state.stopped
-    assert (state.weight, published(shop).weight) == (0.0, 0.0)
-    assert evidence_in(state).decisions == 50
-
-
-def test_replay_tells_when_the_lake_is_not_what_was_counted(shop: GuardedLoop) -> None:
-    shop.point("candidate", "2")
-    shop.serve(shop.step(), 100, 0.3, 0.2)
-    shop.step()
-    store = GuardStore(shop.settings, "shop")
-    state = store.load()
-    assert state.sums is not None
-    assert replay(shop.settings, shop.loop, shop.world.lake).same
-    futility = [state.sums.futility[0] + 1, *state.sums.futility[1:]]
-    store.commit(msgspec.structs.replace(state, sums=msgspec.structs.replace(state.sums, futility=futility)))
-    found = replay(shop.settings, shop.loop, shop.world.lake)
-    assert (found.same, found.differs) == (False, ["sums"])
-
-
 def test_a_lost_state_file_repeats_no_version(shop: GuardedLoop) -> None:
     shop.point("candidate", "2")
     before = shop.step()
@@ -427,19 +371,3 @@ def test_folding_in_small_steps_gives_the_same_state(shop: GuardedLoop, monkeypa
     assert (found.same, found.decisions) == (True, 700)
     assert found.folds > 3
     assert len(state.open_rewards) == 200, "a batch of 500 was closed"
-
-
-def test_report_and_plot_show_the_rollout(shop: GuardedLoop, tmp_path: Path) -> None:
-    shop.point("candidate", "2")
-    shop.serve(shop.step(), 1500, 0.6, 0.1)
-    state = shop.step()
-    history = GuardStore(shop.settings, "shop").moves()
-    seen = json.loads(msgspec.json.encode(report(state, history)))
-    assert [rung["weight"] for rung in seen["rungs"]] == list(rules_in(state).rungs)
-    assert {leg["name"] for leg in seen["legs"]} == {"futility", "promotion", "drift"}
-    assert seen["history"][0]["kind"] == "started"
-    for kind in ("svg", "html"):
-        plot(history, "shop", tmp_path / f"weights.{kind}")
-        assert "share of the candidate" in (tmp_path / f"weights.{kind}").read_text()
-    with pytest.raises(FieldError, match="plot"):
-        plot(history, "shop", tmp_path / "weights.exe")

@@ -221,3 +221,47 @@ def test_any_bytes_are_a_row_or_a_dead_letter(value: bytes) -> None:
 def test_a_repeated_key_in_the_json_cannot_smuggle_a_value_past_the_checks() -> None:
     text = json.dumps(DECISION).replace('"propensity": 0.25', '"propensity": 0.25, "propensity": 0.9').encode()
     assert len(parse(text).rows) == 0
+
+
+IDS = st.lists(
+    st.text(max_size=5) | st.sampled_from(['"', "\\", ",", "[]", "é", '","', "\u2028"]), min_size=1, max_size=4
+)
+
+
+@given(rows=st.lists(IDS, min_size=1, max_size=5))
+def test_action_ids_are_read_as_they_were_written(rows: list[list[str]]) -> None:
+    records = [
+        decision(
+            "e1",
+            action_ids=ids,
+            pmf=[1.0] + [0.0] * (len(ids) - 1),
+            action_index=0,
+            propensity=1.0,
+            actions=msgspec.Raw(msgspec.json.encode([{}] * len(ids))),
+        )
+        for ids in rows
+    ]
+    parsed = parse(*map(encode, records))
+    good = [ids for ids in rows if len(set(ids)) == len(ids)]
+    assert parsed.rows["action_ids"].to_pylist() == good
+    assert len(parsed.dead) == len(rows) - len(good)
+
+
+@pytest.mark.parametrize(
+    "ids", ['["a","b"', '["a",["b"]]', '["a",null]', '[["a","b"]]', '{"a":"b"}', '["a",1]', '"a"', "[]"]
+)
+def test_raw_action_ids_that_are_no_list_of_texts_are_refused(ids: str) -> None:
+    good = encode(decision("e1"))
+    bad = good.replace(b'["a","b"]', ids.encode())
+    assert bad != good
+    parsed = parse(good, bad, good)
+    assert (len(parsed.rows), len(parsed.dead)) == (2, 1)
+
+
+def test_spaces_in_the_json_change_nothing_but_the_raw_texts() -> None:
+    spaced, plain = parse(json.dumps(DECISION, indent=2).encode()).rows, parse(encode(decision("e1"))).rows
+    for name in plain.schema.names:
+        ours, theirs = spaced[name].to_pylist(), plain[name].to_pylist()
+        if name in {"context", "actions", "feature_snapshot"}:
+            ours, theirs = [json.loads(ours[0])], [json.loads(theirs[0])]
+        assert ours == theirs, name

@@ -1,0 +1,53 @@
+"""95% intervals of what studies report: means over seeds, shares of runs, and medians of waiting times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+
+Interval = list[float | None]
+"""[low, high]; None where the data do not bound it."""
+
+
+def of_mean(values: Sequence[float]) -> Interval:
+    """Return Student's interval of the mean; [None, None] for fewer than two values."""
+    n = len(values)
+    if n < 2:
+        return [None, None]
+    half = float(stats.t.ppf(0.5 + LEVEL / 2.0, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    middle = float(np.mean(values))
+    return [middle - half, middle + half]
+
+
+def of_share(hits: int, runs: int) -> Interval:
+    """Return the interval of Clopper and Pearson (1934) of a probability, [None, None] without runs."""
+    if runs == 0:
+        return [None, None]
+    found = stats.binomtest(hits, runs).proportion_ci(LEVEL, method="exact")
+    return [float(found.low), float(found.high)]
+
+
+def of_median(values: Sequence[float | None]) -> Interval:
+    """Return the interval of the median between order statistics; None stands for "not within the run".
+
+    The ranks are the binomial ones, so nothing is assumed of the distribution. An end that the runs do not reach, or
+    for which there are too few of them, is None.
+    """
+    n = len(values)
+    ordered = sorted(np.inf if value is None else float(value) for value in values)
+    below = int(stats.binom.ppf((1.0 - LEVEL) / 2.0, n, 0.5)) if n else 0
+    # P(fewer than `below` values lie under the median) <= 2.5%, likewise from above.
+    low, high = below - 1, n - below
+    if low < 0 or high >= n:
+        return [None, None]
+    return [value if np.isfinite(value) else None for value in (ordered[low], ordered[high])]
+
+
+def median(values: Sequence[float | None]) -> float | None:
+    """Return the median with None as later than everything; None when that is the median."""
+    middle = float(np.median([np.inf if value is None else value for value in values])) if values else np.inf
+    return middle if np.isfinite(middle) else None
