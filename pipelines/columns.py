@@ -5,25 +5,20 @@ Every column is built from flat buffers: no row becomes a Python object again on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from operator import attrgetter
 from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+from msgspec.structs import astuple
 
-from decision.errors import FieldError
 from pipelines.log.protocol import Message
 from pipelines.tables import DECISION_FIELDS, DECISIONS, DOUBLES, OUTCOME_FIELDS, OUTCOMES, STRINGS, TIME
 
 RAW_FIELDS = ("context", "actions", "feature_snapshot")
 """Fields that stay JSON text."""
-
-_QUOTE, _OPEN, _CLOSE, _COMMA = b'"[],'
-_getters = {field.name: attrgetter(field.name) for field in (*DECISION_FIELDS, *OUTCOME_FIELDS)}
-_get_loop = attrgetter("loop")
 
 
 def decision_columns(records: Sequence[Any], messages: Sequence[Message]) -> pa.RecordBatch:
@@ -34,11 +29,11 @@ def decision_columns(records: Sequence[Any], messages: Sequence[Message]) -> pa.
     Raises:
         pa.ArrowException: raw JSON is no valid UTF-8, or a number does not fit its column.
         msgspec.DecodeError: raw `action_ids` are no list of strings.
-        FieldError: raw `action_ids` are no list of strings.
     """
-    arrays = _position(records, messages)
+    columns = _by_name(records)
+    arrays = _position(columns, messages)
     for field in DECISION_FIELDS:
-        column = list(map(_getters[field.name], records))
+        column = columns.get(field.name, ())
         if field.name in RAW_FIELDS:
             arrays[field.name] = _texts(column)
         elif field.type == DOUBLES:
@@ -52,9 +47,10 @@ def decision_columns(records: Sequence[Any], messages: Sequence[Message]) -> pa.
 
 def outcome_columns(records: Sequence[Any], messages: Sequence[Message]) -> pa.RecordBatch:
     """Return the rows of `records` ([n] outcomes), which came in `messages` ([n], all of one partition)."""
-    arrays = _position(records, messages)
+    columns = _by_name(records)
+    arrays = _position(columns, messages)
     for field in OUTCOME_FIELDS:
-        arrays[field.name] = pa.array(list(map(_getters[field.name], records)), field.type)
+        arrays[field.name] = pa.array(columns.get(field.name, ()), field.type)
     spools: list[str | None] = [None] * len(messages)
     offsets: list[int | None] = [None] * len(messages)
     for row, message in enumerate(messages):
@@ -67,10 +63,16 @@ def outcome_columns(records: Sequence[Any], messages: Sequence[Message]) -> pa.R
     return pa.RecordBatch.from_arrays([arrays[name] for name in OUTCOMES.names], schema=OUTCOMES)
 
 
-def _position(records: Sequence[Any], messages: Sequence[Message]) -> dict[str, pa.Array]:
+def _by_name(records: Sequence[Any]) -> dict[str, Sequence[Any]]:
+    if not records:
+        return {}
+    return dict(zip(records[0].__struct_fields__, zip(*map(astuple, records), strict=True), strict=True))
+
+
+def _position(columns: Mapping[str, Sequence[Any]], messages: Sequence[Message]) -> dict[str, pa.Array]:
     appended = np.array([message.ts_ms for message in messages], np.int64) * 1000
     return {
-        "loop": pa.array(list(map(_get_loop, records)), pa.string()),
+        "loop": pa.array(columns.get("loop", ()), pa.string()),
         "partition": pa.array(np.full(len(messages), messages[0].partition if messages else 0, np.int32)),
         "offset": pa.array([message.offset for message in messages], pa.int64()),
         "appended_at": pa.array(appended).view(TIME),
@@ -92,31 +94,25 @@ def _number_lists(column: Sequence[Any]) -> pa.Array:
 
 
 def _raw_text_lists(column: Sequence[Any]) -> pa.Array:
-    """Return the lists of texts in raw JSON that is known to be valid.
+    """Return the lists of texts in `column`, raw JSON that is known to be valid.
 
-    Without a backslash every quote begins or ends a text, so the texts are the bytes between odd and even quotes, and
-    the lists are of texts only when nothing but brackets and commas is left outside.
+    Without a backslash every quote begins or ends a text. When there are as many commas as one list per row of all
+    these texts needs, and as many brackets as rows, none of them is inside a text, and leaving out the punctuation
+    leaves the texts; anything else in the lists would show in the number of bytes left.
     """
     joined = b"".join(column)
-    if b"\\" in joined:
-        lists = msgspec.json.decode(b"[" + b",".join(column) + b"]", type=list[list[str]])
-        return pa.array(lists, STRINGS)
-    bytes_ = np.frombuffer(joined, np.uint8)
-    is_quote = bytes_ == _QUOTE
-    inside = np.cumsum(is_quote, dtype=np.uint32) & 1 == 1
-    outside = np.bincount(bytes_[~inside & ~is_quote], minlength=256)
-    brackets = outside[_OPEN] == outside[_CLOSE] == len(column)
-    if not brackets or outside[_OPEN] + outside[_CLOSE] + outside[_COMMA] != outside.sum():
-        raise FieldError("action_ids", wanted="lists of texts", got=bytes(column[0]))
-    quotes = np.flatnonzero(is_quote)
-    ends = np.zeros(len(quotes) // 2 + 1, np.int32)
-    np.cumsum(quotes[1::2] - quotes[::2] - 1, out=ends[1:])
-    texts = pa.StringArray.from_buffers(
-        len(quotes) // 2, pa.py_buffer(ends), pa.py_buffer(bytes_[inside & ~is_quote].tobytes())
-    )
-    texts.validate(full=True)  # UTF-8
-    lists = np.searchsorted(quotes, _offsets(column)).astype(np.int32) // 2
-    return pa.ListArray.from_arrays(pa.array(lists), texts, type=STRINGS)
+    quotes = np.flatnonzero(np.frombuffer(joined, np.uint8) == ord('"'))
+    rows, texts = len(column), len(quotes) // 2
+    ends = np.zeros(texts + 1, np.int32)
+    if b"\\" not in joined and joined.count(b"[") == joined.count(b"]") == rows and joined.count(b",") == texts - rows:
+        data = joined.translate(None, b'"[],')
+        np.cumsum(quotes[1::2] - quotes[::2] - 1, out=ends[1:])
+        if len(data) == ends[-1]:
+            values = pa.StringArray.from_buffers(texts, pa.py_buffer(ends), pa.py_buffer(data))
+            values.validate(full=True)  # UTF-8
+            starts = np.searchsorted(quotes, _offsets(column)).astype(np.int32) // 2
+            return pa.ListArray.from_arrays(pa.array(starts), values, type=STRINGS)
+    return pa.array(msgspec.json.decode(b"[" + b",".join(column) + b"]", type=list[list[str]]), STRINGS)
 
 
 def _offsets(column: Sequence[Any]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

@@ -154,6 +154,21 @@ def runs(settings: Settings, loop: str) -> list[Run]:
     return sorted(found, key=lambda run: (run.started_at, run.run_id))
 
 
+def features(settings: Settings, loop: LoopSettings, lake: Lake) -> Any:
+    """Bring the loop's streaming features up to the lake, and put online what uploads had for a later time."""
+    if not loop.features.enabled:
+        return {"skipped": "the loop has no features"}
+    from pipelines.feature_push import push_new  # imports Feast: only loops that use it pay the seconds
+    from pipelines.features import Features
+
+    store = Features(settings, loop)
+    try:
+        store.materialize(datetime.now(UTC))
+        return push_new(lake, loop, store)
+    finally:
+        store.close()
+
+
 class _Night:
     """The steps over what they share; each returns its result, small enough for the manifest."""
 
@@ -175,16 +190,7 @@ class _Night:
         return ingest(self.log, self.lake, loops=self.loops)
 
     def features(self) -> Any:
-        if not (self.loop.features.enabled and self.loop.features.stream):
-            return {"skipped": "the loop has no streaming features"}
-        from pipelines.feature_push import push_new  # imports Feast: only loops that use it pay the seconds
-        from pipelines.features import Features
-
-        features = Features(self.settings, self.loop)
-        try:
-            return push_new(self.lake, self.loop, features)
-        finally:
-            features.close()
+        return features(self.settings, self.loop, self.lake)
 
     def join(self) -> Any:
         joined = join(self.lake, self.loop, self.run.started_at)

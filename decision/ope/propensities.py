@@ -38,10 +38,10 @@ class PropensityReport:
 def check_identities(propensity: Floats, actions: Ints, *, z: float = 4.0) -> PropensityReport:
     """Check propensities of chosen actions against the number of actions.
 
-    The sample mean of 1/p is heavy-tailed to the right, so the test of E[1/p] = E[K] is one of plausibility: the mean of
-    1/(p K) must lie within `z` standard errors of 1, and no single row may carry it (a quarter of the whole, and more
-    than ten times its fair share). The first fails a normal log with probability 6e-5 at 4 standard errors, more often
-    when few rows carry the tail; fewer than two rows fail nothing.
+    The sample mean of 1/p is heavy-tailed to the right, so the test of E[1/p] = E[K] is one of plausibility: the mean
+    of 1/(p K) must lie within `z` standard errors of 1, and no single row may carry it (a quarter of the whole, and
+    more than ten times its fair share). At 4 standard errors the first fails a correct log with probability 6e-5 where
+    the mean is close to normal, more often where few rows carry the tail.
 
     Args:
         propensity: [n] of the chosen actions.

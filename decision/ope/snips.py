@@ -47,7 +47,10 @@ class SnipsSums:
 
 
 def snips(sums: SnipsSums, *, level: float = 0.95) -> Estimate | None:
-    """Return the estimate, or None when every weight is 0: the log has no support at all."""
+    """Return the estimate, or None when every weight is 0: the log has no support at all.
+
+    The interval is the normal one of a ratio; below two rows it is infinite.
+    """
     w = sums.weights
     if w.weight <= 0:
         return None
@@ -56,5 +59,5 @@ def snips(sums: SnipsSums, *, level: float = 0.95) -> Estimate | None:
     # Cancellation leaves some 1e-17 of the largest term where the exact variance is 0.
     if variance <= 1e-14 * max(abs(sums.wwrr), value**2 * w.weight_square) / w.weight**2:
         variance = 0.0
-    half = float(stats.norm.ppf(0.5 + level / 2.0)) * math.sqrt(variance)
+    half = float(stats.norm.ppf(0.5 + level / 2.0)) * math.sqrt(variance) if w.n > 1 else math.inf
     return Estimate(value, value - half, value + half, level, w.n, w.ess, w.doubts())

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from decision.batch import Batch, Features, Floats, Ints
+from decision.batch import Features, Floats, Ints
 
 MAX_COLUMNS = 4_096
 
@@ -47,8 +47,3 @@ def dense(rows: Sequence[Features], positions: Mapping[str, int], *, missing: fl
     r, c, values = entries(rows, positions)
     out[r, c] = values
     return out
-
-
-def context_rows(batch: Batch) -> Ints:
-    """Return [m] the decision of every offered action."""
-    return np.repeat(np.arange(len(batch)), np.diff(batch.offsets))

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from decision.batch import Batch, Features, Floats, Interactions
+from decision.batch import Batch, Features, Floats, Interactions, Ints
 from decision.errors import FieldError
-from decision.oracles.encoder import columns_of, context_rows, dense, entries, positions_of
+from decision.oracles.encoder import columns_of, dense, entries, positions_of
 
 MODEL_FILE = "linear.json"
 NUMBERS_FILE = "linear.f64"
@@ -87,10 +87,69 @@ class LinearOracle:
         """Return [m] expected rewards, flat in the order offered; the middle of the range before any fit."""
         if not self._fitted:
             return np.full(len(batch.actions), self._middle)
-        parts: list[Floats] = []
+        parts = [np.zeros(0)]
+        offsets = batch.offsets
         for start in range(0, len(batch), _DECISIONS):
             stop = min(start + _DECISIONS, len(batch))
-            offsets = batch.offsets[start : stop + 1]
-            actions = batch.actions[int(offsets[0]) : int(offsets[-1])]
-            parts.append(self._scores(Batch(batch.contexts[start:stop], actions, actions_ids(actions), offsets - offsets[0])))
+            first, last = int(offsets[start]), int(offsets[stop])
+            decisions = np.repeat(np.arange(stop - start), np.diff(offsets[start : stop + 1]))
+            parts.append(self._scores(batch.contexts[start:stop], batch.actions[first:last], decisions))
         return np.clip(self._middle + np.concatenate(parts), self.settings.low, self.settings.high)
+
+    def save(self) -> dict[str, bytes]:
+        """Return settings and columns as JSON; X'X, X'y and the weights as little-endian doubles."""
+        stored = _Stored(self.settings, self._fitted, list(self._context_positions), list(self._action_positions))
+        numbers = np.concatenate((self._gram.ravel(), self._moment, self._weights)).astype("<f8")
+        return {MODEL_FILE: msgspec.json.encode(stored), NUMBERS_FILE: numbers.tobytes()}
+
+    @classmethod
+    def load(cls, files: dict[str, bytes]) -> LinearOracle:
+        """Return the oracle that `save` described.
+
+        Raises:
+            FieldError: a file is missing or does not fit.
+        """
+        try:
+            stored = msgspec.json.decode(files[MODEL_FILE], type=_Stored)
+        except (KeyError, msgspec.DecodeError) as error:
+            raise FieldError(MODEL_FILE, wanted="a linear model", got=str(error)) from error
+        oracle = cls(stored.settings)
+        oracle._set_columns(stored.context_columns, stored.action_columns)
+        width = oracle._width() if stored.fitted else 0
+        data = files.get(NUMBERS_FILE, b"")
+        if len(data) != 8 * width * (width + 2):
+            raise FieldError(NUMBERS_FILE, wanted=f"{8 * width * (width + 2)} bytes", got=len(data))
+        numbers = np.frombuffer(data, dtype="<f8").astype(np.float64)
+        if not np.isfinite(numbers).all():
+            raise FieldError(NUMBERS_FILE, wanted="finite numbers", got=numbers)
+        oracle._fitted = stored.fitted
+        oracle._gram = numbers[: width**2].reshape(width, width).copy()
+        oracle._moment, oracle._weights = numbers[width**2 : width**2 + width], numbers[width**2 + width :]
+        return oracle
+
+    def _set_columns(self, context: Sequence[str], action: Sequence[str]) -> None:
+        self._context_positions, self._action_positions = positions_of(context), positions_of(action)
+
+    def _width(self) -> int:
+        c, a = len(self._context_positions), len(self._action_positions)
+        return 1 + c + a + (c * a if self.settings.interactions else 0)
+
+    def _rows(self, contexts: Sequence[Features], actions: Sequence[Features]) -> Floats:
+        """Return [r, w]: 1, context, action and their products, of one action per decision."""
+        x, z = dense(contexts, self._context_positions), dense(actions, self._action_positions)
+        parts = [np.ones((len(contexts), 1)), x, z]
+        if self.settings.interactions:
+            parts.append((x[:, :, None] * z[:, None, :]).reshape(len(contexts), -1))
+        return np.concatenate(parts, axis=1)
+
+    def _scores(self, contexts: Sequence[Features], actions: Sequence[Features], decisions: Ints) -> Floats:
+        """Return [m] scores of `actions`, each offered in the decision of its number in `decisions` ([m])."""
+        c, a = len(self._context_positions), len(self._action_positions)
+        constant, shared, own, crossed = np.split(self._weights, (1, 1 + c, 1 + c + a))
+        x = dense(contexts, self._context_positions)
+        per_action = np.broadcast_to(own, (len(contexts), a))
+        if self.settings.interactions:
+            per_action = per_action + x @ crossed.reshape(c, a)
+        row, column, value = entries(actions, self._action_positions)
+        terms = per_action[decisions[row], column] * value
+        return constant + (x @ shared)[decisions] + np.bincount(row, weights=terms, minlength=len(actions))

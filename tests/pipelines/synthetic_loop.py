@@ -49,7 +49,7 @@ def _empty_registry() -> Path:
         return made / "mlflow.db"
 
 
-def new_loop(settings: Settings, name: str, text: str = "[gate]\nminimum_ess = 5") -> LoopSettings:
+def new_loop(settings: Settings, name: str, text: str = "[gate]\nminimum_ess = 5\nmargin = 0.0") -> LoopSettings:
     """Return the loop `name` with the settings in the TOML `text`, its file written; logs here are short."""
     path = settings.loop_path(name)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,1 @@
+"""Contextual algorithms that must not fall below a known baseline: what the guard is compared with."""
