@@ -68,7 +68,7 @@ def unpack(files: dict[str, bytes]) -> tuple[OraclePolicy, Manifest]:
         raise FieldError("files", wanted=f"at most {MAX_BYTES} bytes", got=sum(len(data) for data in files.values()))
     try:
         manifest = msgspec.json.decode(files[MANIFEST_FILE], type=Manifest)
-    except (KeyError, msgspec.DecodeError) as error:
+    except (KeyError, msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise FieldError(MANIFEST_FILE, wanted="a manifest", got=str(error)) from error
     if manifest.schema_version != 1:
         raise FieldError("schema_version", wanted="1", got=manifest.schema_version)

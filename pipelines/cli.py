@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands import data, features, guard, running, start, steps
+from pipelines.commands import data, features, guard, running, start, steps, study
 from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
 
 _PANELS = {
@@ -27,6 +27,7 @@ _PANELS = {
         "guard": guard.guard,
     },
     "The whole night": {"nightly": steps.nightly},
+    "Studies": {"study": study.study},
     "Logs": {"replay": data.replay, "export": data.export, "erase": data.erase},
 }
 _FORMATS = {

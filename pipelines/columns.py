@@ -24,11 +24,11 @@ RAW_FIELDS = ("context", "actions", "feature_snapshot")
 def decision_columns(records: Sequence[Any], messages: Sequence[Message]) -> pa.RecordBatch:
     """Return the rows of `records` ([n] decisions), which came in `messages` ([n], all of one partition).
 
-    `action_ids` may still be raw JSON.
+    `action_ids` and `pmf` may still be raw JSON: they then go into their columns without becoming objects.
 
     Raises:
         pa.ArrowException: raw JSON is no valid UTF-8, or a number does not fit its column.
-        msgspec.DecodeError: raw `action_ids` are no list of strings.
+        msgspec.DecodeError: raw `action_ids` are no list of strings, or `pmf` is none of numbers.
     """
     columns = _by_name(records)
     arrays = _position(columns, messages)
@@ -36,6 +36,8 @@ def decision_columns(records: Sequence[Any], messages: Sequence[Message]) -> pa.
         column = columns.get(field.name, ())
         if field.name in RAW_FIELDS:
             arrays[field.name] = _texts(column)
+        elif field.name == "pmf" and column and isinstance(column[0], msgspec.Raw):
+            arrays[field.name] = _raw_number_lists(column)
         elif field.type == DOUBLES:
             arrays[field.name] = _number_lists(column)
         elif field.name == "action_ids" and column and isinstance(column[0], msgspec.Raw):
@@ -91,6 +93,28 @@ def _number_lists(column: Sequence[Any]) -> pa.Array:
     offsets = _offsets(column)
     flat = np.fromiter(chain.from_iterable(column), np.float64, int(offsets[-1]))
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=DOUBLES)
+
+
+def _raw_number_lists(column: Sequence[Any]) -> pa.Array:
+    """Return the lists of numbers in `column`, raw JSON that is known to be valid."""
+    joined = b",".join(column)
+    plain = not joined.translate(None, b"0123456789+-.eE,[]") and b"[]" not in joined
+    if not plain or joined.count(b"[") != len(column):
+        lists = msgspec.json.decode(b"[" + joined + b"]", type=list[list[float]])
+        return pa.array(lists, DOUBLES)
+    bytes_ = np.frombuffer(joined, np.uint8)
+    commas = np.flatnonzero(bytes_ == ord(","))
+    numbers = joined.translate(None, b"[]")
+    data = numbers.translate(None, b",")
+    ends = np.empty(len(commas) + 2, np.int32)
+    ends[0], ends[-1] = 0, len(data)
+    ends[1:-1] = np.flatnonzero(np.frombuffer(numbers, np.uint8) == ord(",")) - np.arange(len(commas))
+    texts = pa.StringArray.from_buffers(len(commas) + 1, pa.py_buffer(ends), pa.py_buffer(data))
+    # a list begins where its raw JSON does: after as many numbers as there are commas before
+    starts = _offsets(column) + np.arange(len(column) + 1, dtype=np.int32)
+    firsts = np.searchsorted(commas, starts).astype(np.int32)
+    firsts[-1] = len(texts)
+    return pa.ListArray.from_arrays(pa.array(firsts), texts.cast(pa.float64()), type=DOUBLES)
 
 
 def _raw_text_lists(column: Sequence[Any]) -> pa.Array:

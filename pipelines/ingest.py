@@ -210,7 +210,9 @@ class _TopicIngest:
         self._table = self._lake.table(self._topic)
         self._dead_table = self._lake.table("dead_letters")
         known = mark_of(self._table, "log")
-        if known is not None and known != self._log_mark:
+        if known is None:  # before anything is read, so that ingesters that begin together meet here and not later
+            self._lake.commit(self._topic, self._table, [], {"log": self._log_mark})
+        elif known != self._log_mark:
             raise IngestError(f"log: wanted the one that {self._lake!r} was filled from, got {self._log!r}")
         self._next: dict[int, int] = {}
         self._dead_before: dict[int, set[int]] = {}
@@ -319,8 +321,6 @@ class _TopicIngest:
         for (loop, p), count in batch.duplicates.items():
             mark = f"duplicates/{loop}/{p}"
             marks[mark] = (mark_of(self._table, mark) or 0) + count
-        if mark_of(self._table, "log") is None:
-            marks["log"] = self._log_mark
         rows = pa.Table.from_batches(batch.rows, SCHEMAS[self._topic])
         files = self._lake.write(self._topic, rows) if len(rows) else []
         self._lake.commit(self._topic, self._table, files, marks)

@@ -145,11 +145,11 @@ def _check_loop(loop: str, loops: Collection[str] | None) -> None:
         raise FieldError("loop", wanted=f"one of {sorted(loops)}", got=loop)
 
 
-# A decision whose action ids are left as they are: they go into their column without becoming objects.
+# A decision whose longest lists are left as they are: they go into their columns without becoming objects.
 _RawDecision = msgspec.defstruct(
     "_RawDecision",
     [
-        (field.name, msgspec.Raw if field.name == "action_ids" else field.type)
+        (field.name, msgspec.Raw if field.name in {"action_ids", "pmf"} else field.type)
         if field.required
         else (field.name, field.type, field.default)
         for field in msgspec.structs.fields(Decision)

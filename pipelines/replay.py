@@ -16,13 +16,14 @@ import pyarrow.compute
 from decision.batch import Floats, Interactions, Ints
 from decision.contracts import Policy
 from decision.errors import SupportError
+from decision.ope.diagnostics import Diagnostics, diagnostics
 from decision.ope.dr import dr, dr_terms
 from decision.ope.estimate import Estimate
 from decision.ope.ips import ips
 from decision.ope.propensities import PropensityReport, check_draws, check_identities, chi_square_of_ranks
 from decision.ope.snips import SnipsSums, snips
 from decision.ope.sums import MeanSums
-from decision.ope.weights import effective_sample_size, weights_of
+from decision.ope.weights import weights_of
 from decision.split import fold_of
 from pipelines.interactions import to_interactions
 
@@ -31,41 +32,8 @@ pc: Any = pyarrow.compute  # its functions are made when it is imported; type ch
 RewardModel = Literal["means", "vw", "none"]
 FOLDS = 2
 MAX_ROWS = 1_000_000
-_BINS_PER_DECADE = 4
 _REJECTED = 1e-4
 _PRIOR_ROWS = 10.0
-
-
-class Diagnostics(msgspec.Struct, frozen=True, kw_only=True):
-    """What the importance weights say about the log's support for the policy.
-
-    Attributes:
-        rows: decisions.
-        mean_weight: 1 up to chance where the log supports the policy.
-        mean_weight_error: its standard error.
-        ess: effective sample size of the weights.
-        ess_share: the same as a share of the rows.
-        largest_weight: of one row.
-        top_share: share of all weight that the top 1% of the rows carry.
-        unused: share of the rows with weight 0: the policy would not have done what was done.
-        smallest_propensity: of a drawn action.
-        mean_inverse: mean of 1/p; equals `mean_actions` up to chance in a correct log with full support.
-        mean_actions: mean number of actions offered.
-        histogram: [(lower edge, upper edge, rows)] of the positive weights, four bins per decade.
-    """
-
-    rows: int
-    mean_weight: float
-    mean_weight_error: float
-    ess: float
-    ess_share: float
-    largest_weight: float
-    top_share: float
-    unused: float
-    smallest_propensity: float
-    mean_inverse: float
-    mean_actions: float
-    histogram: list[tuple[float, float, int]]
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,28 +162,6 @@ def check_propensities(rows: pa.Table) -> PropensityReport:
     )
 
 
-def diagnostics(interactions: Interactions, weights: Floats) -> Diagnostics:
-    """Return what [n] importance weights say about the log's support."""
-    n = len(weights)
-    total = float(weights.sum())
-    top = np.sort(weights)[-max(1, n // 100) :]
-    ess = effective_sample_size(weights)
-    return Diagnostics(
-        rows=n,
-        mean_weight=total / n,
-        mean_weight_error=float(weights.std(ddof=1) / np.sqrt(n)) if n > 1 else float("inf"),
-        ess=ess,
-        ess_share=ess / n,
-        largest_weight=float(weights.max()),
-        top_share=float(top.sum()) / total if total > 0 else 0.0,
-        unused=float(np.mean(weights == 0)),
-        smallest_propensity=float(interactions.propensity.min()),
-        mean_inverse=float(np.mean(1.0 / interactions.propensity)),
-        mean_actions=float(np.mean(np.diff(interactions.batch.offsets))),
-        histogram=_histogram(weights[weights > 0]),
-    )
-
-
 def cross_fitted(interactions: Interactions, folds: Ints, kind: Literal["means", "vw"]) -> Floats:
     """Return [m] expected rewards, each predicted by a model that was fitted on the other folds ([n])."""
     expected = np.empty(len(interactions.batch.actions))
@@ -264,12 +210,3 @@ def _kept(rows: pa.Table) -> Floats:
 
 def _is_import(rows: pa.Table) -> bool:
     return "reward_version" in rows.schema.names and rows["reward_version"][0].as_py() == "imported"
-
-
-def _histogram(weights: Floats) -> list[tuple[float, float, int]]:
-    if not len(weights):
-        return []
-    bins = np.floor(np.log10(weights) * _BINS_PER_DECADE).astype(np.int64)
-    counts = np.bincount(bins - bins.min())
-    edges = 10.0 ** (np.arange(bins.min(), bins.max() + 2) / _BINS_PER_DECADE)
-    return [(float(edges[i]), float(edges[i + 1]), int(count)) for i, count in enumerate(counts)]

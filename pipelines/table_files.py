@@ -31,6 +31,9 @@ STATISTICS = ("offset", "ts", "appended_at")
 TARGET_BYTES = 32 << 20
 """Size of compacted files: large enough to read fast, small enough to rewrite in memory."""
 
+_AT_ONCE, _LATER = -3, 3
+"""Levels of compression: quick for what arrives, thorough when files are merged."""
+
 
 class Replacement(NamedTuple):
     """Files that are to go, and the rows that take their place.
@@ -77,7 +80,7 @@ class FileWriter:
             where,
             filesystem=filesystem,
             compression="zstd",
-            compression_level=1,
+            compression_level=_LATER if not data_change else _AT_ONCE,
             use_dictionary=False,  # ids and raw JSON: zstd finds what repeats, and a dictionary only costs time
             write_statistics=[column for column in STATISTICS if column in rows.column_names],  # pyright: ignore[reportArgumentType]
         )

@@ -26,7 +26,7 @@ class SessionWorld:
     steps = STEPS
     reward_max = float(STEPS)
 
-    def __init__(self, rng: np.random.Generator, lift: float, *, eta: float = 3.0, disturbance: float = 0.3) -> None:
+    def __init__(self, rng: np.random.Generator, lift: float, *, eta: float = 3.0, disturbance: float = 1.0) -> None:
         """Draw a process.
 
         Args:

@@ -25,7 +25,9 @@ class SlateWorld:
     steps = SLOTS
     reward_max = float(SLOTS)
 
-    def __init__(self, rng: np.random.Generator, lift: float, *, disturbance: float = 0.3, sample: int = 20_000) -> None:
+    def __init__(
+        self, rng: np.random.Generator, lift: float, *, disturbance: float = 1.0, sample: int = 20_000
+    ) -> None:
         """Draw a page.
 
         Args:
@@ -34,8 +36,8 @@ class SlateWorld:
             disturbance: standard deviation of the difference in scores that has no bearing on clicks.
             sample: slates that measure a value, with common draws.
         """
-        self.relevance = rng.beta(2.0, 8.0, ITEMS)
-        self.baseline = rng.normal(0.0, 0.7, ITEMS) + 2.0 * self.relevance
+        self.relevance = rng.beta(2.0, 38.0, ITEMS)
+        self.baseline = rng.normal(0.0, 0.7, ITEMS) + 8.0 * self.relevance
         self._looks = 1.0 / np.arange(1, SLOTS + 1)
         self._gumbel = rng.gumbel(size=(sample, ITEMS))
         self._u = rng.random((sample, SLOTS))

@@ -32,7 +32,7 @@ def squarecb(scores: Floats, offsets: Ints, *, gamma: float | Floats) -> Floats:
         raise FieldError("gamma", wanted="finite numbers of 0 or more", got=gamma)
     per_action = spread(rate, offsets) if rate.ndim else rate
     k = np.diff(offsets).astype(np.float64)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         gap = spread(group_max(scores, offsets), offsets) - scores
         best = gap <= 0.0
         others = np.where(best, 0.0, 1.0 / (spread(k, offsets) + per_action * gap))

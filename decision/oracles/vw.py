@@ -11,7 +11,6 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +121,9 @@ class VwOracle:
                     if index is not None:
                         self._copy_weights(weights, index)
                 shared, terms = _terms(weights, c_index, c_value, a_index, a_value, crossed)
-            ends = np.fromiter(accumulate(map(len, rows)), np.int64, stop - start)
-            sums = np.append(0.0, np.cumsum(terms))
-            begins = np.append(0, ends[:-1])
-            out[start:stop] = constant + shared + (sums[ends] - sums[begins])
+            lengths = np.fromiter(map(len, rows), np.int64, stop - start)
+            owners = np.repeat(np.arange(stop - start), lengths)
+            out[start:stop] = constant + shared + np.bincount(owners, weights=terms, minlength=stop - start)
         if self.settings.logistic:
             out = 1.0 / (1.0 + np.exp(-np.clip(out, -50.0, 50.0)))
         return low + span * np.clip(out, 0.0, 1.0)

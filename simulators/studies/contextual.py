@@ -52,7 +52,7 @@ def run(seeds: Sequence[int], *, rounds: int, progress: Progress) -> dict[str, A
         results[name] = {}
         for key in rows[0]:
             values = [row[key] for row in rows]
-            results[name] |= {key: float(np.mean(values)), f"{key}_ci": of_mean(values)}
+            results[name] |= {key: float(np.mean(values)), f"{key}_ci": of_mean(values, low=0.0)}
     return {"rounds": rounds, "alpha": ALPHA, "algorithms": results}
 
 

@@ -13,14 +13,20 @@ Interval = list[float | None]
 """[low, high]; None where the data do not bound it."""
 
 
-def of_mean(values: Sequence[float]) -> Interval:
-    """Return Student's interval of the mean; [None, None] for fewer than two values."""
+def of_mean(values: Sequence[float], *, low: float = -np.inf, high: float = np.inf) -> Interval:
+    """Return Student's interval of the mean, cut to what is possible; [None, None] for fewer than two values.
+
+    Args:
+        values: one per seed.
+        low: smallest value possible.
+        high: largest value possible.
+    """
     n = len(values)
     if n < 2:
         return [None, None]
     half = float(stats.t.ppf(0.5 + LEVEL / 2.0, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
     middle = float(np.mean(values))
-    return [middle - half, middle + half]
+    return [max(middle - half, low), min(middle + half, high)]
 
 
 def of_share(hits: int, runs: int) -> Interval:

@@ -97,7 +97,8 @@ def _learned(draw: Callable[[], Window], rng: np.random.Generator) -> Metric:
         pairs, _, seen = draw()
         order = rank_by_ratio(pairs) if metric is None else rank_by_metric(pairs, metric)
         chosen = np.concatenate([order[:_MINED], rng.choice(pairs.gap.size, _AT_RANDOM, replace=False)])
-        parts.append(Pairs(*(column[chosen] for column in pairs)))
+        favoured, disfavoured = pairs.favoured[chosen], pairs.disfavoured[chosen]
+        parts.append(Pairs(favoured, disfavoured, pairs.gap[chosen], pairs.difference[chosen]))
         votes.append(seen[chosen])
         if number % _REFIT == _REFIT - 1:
             metric = _fit(parts, votes)
@@ -105,7 +106,12 @@ def _learned(draw: Callable[[], Window], rng: np.random.Generator) -> Metric:
 
 
 def _fit(parts: list[Pairs], votes: list[Floats]) -> Metric:
-    joined = Pairs(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    joined = Pairs(
+        np.concatenate([part.favoured for part in parts]),
+        np.concatenate([part.disfavoured for part in parts]),
+        np.concatenate([part.gap for part in parts]),
+        np.concatenate([part.difference for part in parts]),
+    )
     return learn_metric(joined, np.concatenate(votes), penalty=_PENALTY)
 
 
@@ -126,4 +132,4 @@ def _window(
     pairs = all_pairs(shown[:, people.protected < 2], pi)
     at = accepted[pairs.favoured, pairs.disfavoured]
     limit = threshold(at, alpha=alpha, quorum=quorum)
-    return Window(pairs, pairs.gap > limit, (pairs.gap[:, None] > at + alpha).mean(1))
+    return Window(pairs, (pairs.gap > limit).astype(np.float64), (pairs.gap[:, None] > at + alpha).mean(1))

@@ -1,17 +1,17 @@
 """Study of slates and sessions: StepMix rungs from the tail, the EpsMix coin, and a gate on the whole policy.
 
-Each unit (a slate, a session) is served by the baseline or, with probability rho, by a policy that follows the
-baseline for its first j steps and the candidate after them; propensities are those of the mixture over whole units.
-A policy's promise at rho = top is tested by betting on
+Each unit (a slate, a session) is served by the baseline or, with probability rho, by a step mixture: the baseline for
+its first j steps, the candidate with probability sigma at the next one, the candidate after it. Propensities are those
+of the mixture over whole units. The promise of a mixture is tested by betting on
 
-    Y = r * (top * w_policy - (top - alpha) * w_baseline),        E[Y] = V(mix) - (1 - alpha) * V(baseline),
+    Y = r * (rho * w_mixture - (rho - alpha) * w_baseline),        E[Y] = V(served) - (1 - alpha) * V(baseline),
 
-as in the guard (`decision.guard.evidence`), only that the policy tested may be another than the one served: with j
-leading baseline steps the weight has H - j factors.
+as in the guard (`decision.guard.evidence`), only that the mixture tested may be another than the one served: with j
+leading baseline steps the weight has H - j factors, so those of the tail vary least.
 
-    stepmix  rungs j = H - 1 .. 0, each served at top once it and all below it are certified
-    coin     j = 0 throughout; rho climbs the guard's ladder
-    gate     j = 0 at top once certified; the baseline alone until then
+    stepmix  rho = top; j = H - 1 .. 0 and sigma = 0.1 .. 1, each served once it and all below it are certified
+    coin     j = 0, sigma = 1; rho climbs the guard's ladder (EpsMix over whole units)
+    gate     j = 0, sigma = 1, rho = top once certified; the baseline alone until then
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from simulators.sessions import SessionWorld
 from simulators.slates import SlateWorld
 from simulators.studies.interval import median, of_median, of_share
 
-LIFTS = (0.05, 0.1, -0.1)
+LIFTS = (0.05, 0.1, -0.06, -0.1)
+SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
 METHODS = ("stepmix", "coin", "gate")
-_KEEP = 0.95
+BATCH = 500
+_KEEP = 0.95  # share of the largest admissible bet, as in the guard
 
 Progress = Callable[[str, float], None]
 
@@ -68,17 +70,29 @@ class Rung(NamedTuple):
 
     Attributes:
         leading: j, baseline steps at the head.
-        weight: rho.
+        weight: rho, probability of the step mixture.
+        share: sigma, of the candidate at step j.
     """
 
     leading: int
     weight: float
+    share: float = 1.0
+
+    def least(self, steps: int) -> float:
+        """Return the smallest weight over the baseline; above 0 only where nothing but the last step is mixed."""
+        return 1.0 - self.share if self.leading == steps - 1 else 0.0
+
+    def of(self, per_leading: Floats) -> Floats:
+        """Return what is linear in step j's distribution, given [..., H + 1] its values at sigma = 1."""
+        return (1.0 - self.share) * per_leading[..., self.leading + 1] + self.share * per_leading[..., self.leading]
 
 
 def ladder(method: str, steps: int, rules: GuardRules) -> list[Rung]:
     """Return the mixtures in the order in which they are certified; the first needs no certificate."""
     if method == "stepmix":
-        return [Rung(steps - 1, rules.alpha), *[Rung(j, rules.top) for j in range(steps - 1, -1, -1)]]
+        # At most a share alpha of the units deviates from the baseline: free, as in the guard.
+        free = Rung(steps - 1, rules.top, rules.alpha / rules.top)
+        return [free, *[Rung(j, rules.top, share) for j in range(steps - 1, -1, -1) for share in SHARES]]
     if method == "coin":
         return [Rung(0, weight) for weight in rules.rungs]
     return [Rung(0, 0.0), Rung(0, rules.top)]
@@ -88,7 +102,8 @@ def climb(world: World, method: str, rules: GuardRules, rng: np.random.Generator
     """Roll a candidate out by `method` over `count` units, in batches of ``rules.batch``."""
     rungs = ladder(method, world.steps, rules)
     reference = world.value(world.steps)
-    values = [(1.0 - r.weight) * reference + r.weight * world.value(r.leading) for r in rungs]
+    per_leading = np.array([world.value(j) for j in range(world.steps + 1)])
+    values = [(1.0 - r.weight) * reference + r.weight * float(r.of(per_leading)) for r in rungs]
     bets = np.array(rules.bets)
     wealth = np.zeros((len(rungs), bets.size))
     level = -np.log(rules.delta)
@@ -97,8 +112,9 @@ def climb(world: World, method: str, rules: GuardRules, rng: np.random.Generator
     for start in range(0, count, rules.batch):
         violated |= values[at] < (1.0 - rules.alpha) * reference * (1.0 - 1e-9)
         served = rungs[at]
-        by_policy = rng.random(rules.batch) < served.weight
-        reward, ratios = world.draw(rng, np.where(by_policy, served.leading, world.steps))
+        mixed, whole = rng.random((2, rules.batch))
+        leading = np.where(whole < served.share, served.leading, served.leading + 1)
+        reward, ratios = world.draw(rng, np.where(mixed < served.weight, leading, world.steps))
         wealth += _log_wealth(reward / world.reward_max, ratios, served, rungs, rules)
         passed = np.logaddexp.reduce(wealth, axis=1) - np.log(bets.size) >= level
         while at + 1 < len(rungs) and passed[at + 1]:
@@ -115,17 +131,20 @@ def climb(world: World, method: str, rules: GuardRules, rng: np.random.Generator
 
 def _log_wealth(reward: Floats, ratios: Floats, served: Rung, rungs: list[Rung], rules: GuardRules) -> Floats:
     """Return [rungs, bets] growth of log wealth of one batch."""
-    tails = np.exp(np.cumsum(ratios[:, ::-1], axis=1)[:, ::-1])  # [n, H]: policy with j leading steps over the baseline
-    drawn = (1.0 - served.weight) + served.weight * tails[:, served.leading]
+    tails = np.ones((ratios.shape[0], ratios.shape[1] + 1))  # policy with j leading steps over the baseline
+    tails[:, :-1] = np.exp(np.cumsum(ratios[:, ::-1], axis=1)[:, ::-1])
+    drawn = (1.0 - served.weight) + served.weight * served.of(tails)
     w_baseline = 1.0 / drawn
     bets = np.array(rules.bets)
+    least_drawn = (1.0 - served.weight) + served.weight * served.least(ratios.shape[1])
     out = np.zeros((len(rungs), bets.size))
     for index, rung in enumerate(rungs):
         excess = rung.weight - rules.alpha
         if excess <= 1e-12:
             continue
-        y = reward * (rung.weight * tails[:, rung.leading] / drawn - excess * w_baseline)
-        fraction = np.minimum(bets, _KEEP * (1.0 - served.weight) / excess)
+        y = reward * (rung.weight * rung.of(tails) / drawn - excess * w_baseline)
+        at_risk = max(excess - rung.weight * rung.least(ratios.shape[1]), 1e-12)
+        fraction = np.minimum(bets, _KEEP * least_drawn / at_risk)
         out[index] = np.log1p(fraction[:, None] * y).sum(1)
     return out
 
@@ -139,7 +158,7 @@ def run(seed: int, *, runs: int, count: int, progress: Progress) -> dict[str, An
         count: units of each run.
         progress: called with what is running and the share done.
     """
-    rules = GuardRules()
+    rules = GuardRules(batch=BATCH)
     worlds: dict[str, Callable[[np.random.Generator, float], World]] = {"slates": SlateWorld, "sessions": SessionWorld}
     results: dict[str, Any] = {"runs": runs, "units": count, "alpha": rules.alpha, "delta": rules.delta}
     for number, (name, build) in enumerate(worlds.items()):

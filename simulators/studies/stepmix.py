@@ -55,7 +55,7 @@ class Size:
     long_decisions: int = 400_000
     contextual_rounds: int = 10_000
     sequence_runs: int = 40
-    sequences: int = 200_000
+    sequences: int = 100_000
     lazy: float = 1e-3
 
 
@@ -68,8 +68,8 @@ QUICK = Size(
     long_runs=4,
     long_decisions=100_000,
     contextual_rounds=2_000,
-    sequence_runs=10,
-    sequences=100_000,
+    sequence_runs=4,
+    sequences=30_000,
     lazy=1e-2,
 )
 
@@ -167,7 +167,7 @@ def _tabular(seeds: list[int], eta: float, alpha: float, size: Size, progress: P
             lazy=0.02,
             minimum=max(1, size.program_episodes // 100),
         )
-        results[program.__name__] = _row(played, size.program_episodes) | {"episodes": size.program_episodes}
+        results[program.__name__] = _row(played, size.program_episodes)
     progress("offline warm start", 0.95)
     results["stepmix_offline"] = _offline(instance, size, seeds[0], with_reference=False)
     results["stepmix_certified_reference_offline"] = _offline(instance, size, seeds[0], with_reference=True)
@@ -219,7 +219,7 @@ def _offline(instance: Instance, size: Size, seed: int, *, with_reference: bool)
 
 
 def _budget(instance: Instance, size: Size, rng: np.random.Generator) -> dict[str, Any]:
-    """The cumulative budget decides anew before every episode what it can pay for; offers are re-planned as elsewhere."""
+    """The cumulative budget decides before every episode what it can pay for; offers are re-planned as elsewhere."""
     saved = np.zeros(instance.gamma.size)
     offer: conservative_budget.Offer | None = None
     due = 0
@@ -239,10 +239,11 @@ def _budget(instance: Instance, size: Size, rng: np.random.Generator) -> dict[st
 
 def _row(played: Played, episodes: int) -> dict[str, Any]:
     return {
+        "episodes": episodes,
         "regret": float(played.regret.mean()),
-        "regret_ci": of_mean(played.regret.tolist()),
+        "regret_ci": of_mean(played.regret.tolist(), low=0.0),
         "violations": float(played.violations.mean()),
-        "violations_ci": of_mean(played.violations.tolist()),
+        "violations_ci": of_mean(played.violations.tolist(), low=0.0),
         "violations_max": float(played.violations.max()),
         "worst_shortfall": float(played.worst.min()),
         "first_exploring_episode": float(played.first_other.mean()),

@@ -1,4 +1,4 @@
-"""From the event log to the lake, against a consumer that reads the same log and does nothing with it.
+"""From the event log to the lake, against a consumer that reads the same log and only counts bytes.
 
 Decisions of 1.2 KB with 10 of 60 actions, 20 context features and their full distributions, in two partitions. Both
 sides read the same messages, in alternation; ours decodes and checks every record, looks for repeated ones, writes
@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,62 +34,78 @@ from pipelines.log.local import LocalLog
 from pipelines.log.protocol import DECISIONS, TOPICS, EventLog, Item, open_log
 
 QUICK = os.environ.get("QUICK") == "1"
-MESSAGES, ROUNDS = (60_000, 5) if QUICK else (200_000, 9)
-KAFKA_MESSAGES, KAFKA_ROUNDS = (30_000, 3) if QUICK else (100_000, 5)
+MESSAGES, ROUNDS = (200_000, 3) if QUICK else (500_000, 9)
+KAFKA_MESSAGES, KAFKA_ROUNDS = (30_000, 2) if QUICK else (150_000, 5)
+DISTINCT = 5_000
 PARTITIONS = 2
 WORKERS = min(PARTITIONS, os.cpu_count() or 1)
 
 
-def messages(count: int) -> list[Item]:
+def decisions() -> list[Decision]:
     """Return decisions as the service would log them."""
     rng, start = random.Random(1), datetime(2026, 1, 1, tzinfo=UTC)
     catalogue = [f"article-{n}" for n in range(60)]
-    items: list[Item] = []
-    for n in range(count):
-        event_id = f"{rng.getrandbits(128):032x}"
-        context = {f"f{i:02d}": round(rng.random(), 4) for i in range(17)}
-        context |= {"country": rng.choice(["de", "fr", "us"]), "device": rng.choice(["ios", "web"]), "hour": n % 24}  # type: ignore[dict-item]
+    made: list[Decision] = []
+    for n in range(DISTINCT):
+        context: dict[str, object] = {f"f{i:02d}": round(rng.random(), 4) for i in range(17)}
+        context |= {"country": rng.choice(["de", "fr", "us"]), "device": rng.choice(["ios", "web"]), "hour": n % 24}
         actions = [{"price": round(rng.random(), 3), "kind": rng.choice("abc")} for _ in range(10)]
         weights = [rng.random() for _ in range(10)]
         pmf = [weight / sum(weights) for weight in weights]
-        seed = seed_of("bench", event_id)
-        index = draw(pmf, seed)
-        record = Decision(
-            schema_version=SCHEMA_VERSION,
-            loop="bench",
-            event_id=event_id,
-            ts=start + timedelta(milliseconds=n),
-            subject_id=f"s{rng.randrange(10_000)}",
-            context=msgspec.Raw(msgspec.json.encode(context)),
-            actions=msgspec.Raw(msgspec.json.encode(actions)),
-            action_ids=rng.sample(catalogue, 10),
-            pmf=pmf,
-            action_index=index,
-            propensity=pmf[index],
-            policy_version="3",
-            baseline_version="uniform",
-            seed=seed,
+        made.append(
+            Decision(
+                schema_version=SCHEMA_VERSION,
+                loop="bench",
+                event_id="",
+                ts=start,
+                subject_id=f"s{rng.randrange(10_000)}",
+                context=msgspec.Raw(msgspec.json.encode(context)),
+                actions=msgspec.Raw(msgspec.json.encode(actions)),
+                action_ids=rng.sample(catalogue, 10),
+                pmf=pmf,
+                action_index=0,
+                propensity=pmf[0],
+                policy_version="3",
+                baseline_version="uniform",
+                seed=0,
+            )
         )
-        items.append((event_id.encode(), encode(record), ()))
-    return items
+    return made
+
+
+def messages(count: int) -> Iterator[Item]:
+    """Yield `count` decisions with their own ids, times and draws."""
+    rng, templates = random.Random(2), decisions()
+    for n in range(count):
+        event_id, template = f"{rng.getrandbits(128):032x}", templates[n % DISTINCT]
+        seed = seed_of("bench", event_id)
+        index = draw(template.pmf, seed)
+        record = msgspec.structs.replace(
+            template,
+            event_id=event_id,
+            ts=template.ts + timedelta(milliseconds=n),
+            seed=seed,
+            action_index=index,
+            propensity=template.pmf[index],
+        )
+        yield event_id.encode(), encode(record), ()
 
 
 def fill(log: EventLog, count: int) -> None:
     for topic in TOPICS:
         log.create(topic, PARTITIONS)
-    items = messages(count)
-    for start in range(0, count, 10_000):
-        log.append_many(DECISIONS, items[start : start + 10_000])
+    log.append_many(DECISIONS, messages(count))
 
 
 def consume(log: EventLog) -> int:
-    """Read all decisions and do nothing with them."""
-    count = 0
+    """Read all decisions and add up their sizes."""
+    count = size = 0
     for partition in range(PARTITIONS):
         offset, high = log.watermarks(DECISIONS, partition)
         while offset < high:
             batch = log.read(DECISIONS, partition, offset, wait_s=1.0)
             count += len(batch)
+            size += sum(len(message.value) for message in batch)
             offset = batch[-1].offset + 1
     return count
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from decision.batch import Batch, Floats, Interactions
-from decision.errors import DecisionError, FieldError
+from decision.errors import FieldError, SupportError
 from decision.ope.estimate import Estimate
 
 
@@ -50,7 +50,7 @@ def of(estimator: Estimator, log: Interactions, pmf: Floats, expected: Floats, l
 
 
 def check_intervals_cover_the_truth(estimator: Estimator) -> None:
-    """400 logs of 300 rows; 95% intervals cover fewer than 365 times with probability 1e-4 if coverage is 95%."""
+    """400 logs of 300 rows; 95% intervals cover fewer than 362 times with probability 7e-5 if coverage is 95%."""
     rng = np.random.default_rng(1)
     covered, values = 0, []
     for _ in range(400):
@@ -58,7 +58,7 @@ def check_intervals_cover_the_truth(estimator: Estimator) -> None:
         estimate = of(estimator, world.log, world.pmf, world.expected)
         covered += estimate.low <= world.value <= estimate.high
         values.append(estimate.value - world.value)
-    assert 365 <= covered
+    assert covered >= 362
     # Bias below 4 standard errors of the mean of 400 values, plus 1/n for ratio estimators.
     assert abs(np.mean(values)) < 4 * np.std(values) / 20 + 1 / 300
 
@@ -143,9 +143,10 @@ def check_no_rows_are_no_estimate(estimator: Estimator) -> None:
     empty = Interactions(Batch([], [], [], np.array([0])), np.zeros(0, np.int64), *(np.zeros(0),) * 3)
     sums = estimator.sums(empty, np.zeros(0), np.zeros(0))
     try:
-        assert estimator.estimate(sums, level=0.95) is None
-    except DecisionError as error:
-        assert "no rows" in str(error)
+        estimate = estimator.estimate(sums, level=0.95)
+    except SupportError:
+        return
+    assert estimate is None
 
 
 def check_what_does_not_fit_is_refused_by_name(estimator: Estimator) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 
@@ -10,7 +12,7 @@ from tests.strategies import ragged_scores
 @given(case=ragged_scores())
 def test_group_arithmetic_equals_a_loop_over_groups(case) -> None:
     values, offsets = case
-    groups = [values[low:high] for low, high in zip(offsets[:-1], offsets[1:], strict=True)]
+    groups = [values[low:high] for low, high in pairwise(offsets)]
     assert sizes(offsets).tolist() == [len(group) for group in groups]
     assert np.allclose(group_sum(values, offsets), [group.sum() for group in groups], atol=1e-12)
     assert group_max(values, offsets).tolist() == [group.max() for group in groups]

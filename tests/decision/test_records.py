@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -61,6 +62,14 @@ def test_decision_of_version_1_is_read_with_neutral_defaults() -> None:
     assert (record.propensity, record.slot, record.guard_weight, record.deferred) == (0.75, "", 0.0, False)
 
 
+def test_record_in_another_script_is_what_was_written() -> None:
+    record = decode_decision(changed(event_id="ключ", context={"город": "東京"}))
+    assert record.event_id == "ключ"
+    text = DECISION_V1.replace(b'"hour":3', '"город":"東京"'.encode())
+    assert msgspec.json.decode(bytes(decode_decision(text).context)) == {"город": "東京"}
+    assert decode_decision(encode(decode_decision(text))) == decode_decision(text)
+
+
 def test_outcome_of_version_1_is_read() -> None:
     record = decode_outcome(OUTCOME_V1)
     assert (record.schema_version, record.value, record.idempotency_key) == (SCHEMA_VERSION, 1.0, None)
@@ -103,12 +112,38 @@ def test_decision_that_does_not_fit_names_the_field(fields: dict[str, Any], fiel
     assert caught.value.field == field
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"schema_version":true}', b'{"a":NaN}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"schema_version":true}', b'{"a":NaN}', b'{"schema_version":2.0}',
+        b'{"schema_version":2,"loop":"\xff"}',
+        b'{"schema_version":2,"loop":"\\ud800"}',
+        b'{"schema_version":2,"context":' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"}",
+        b'{"schema_version":1,"value":' + b"[" * 100_000,
+        b'{"schema_version":' + b"9" * 5_000 + b"}",
+    ],
+)  # fmt: skip
 def test_bytes_that_are_no_record_are_refused(data: bytes) -> None:
     with pytest.raises(FieldError):
         decode_decision(data)
     with pytest.raises(FieldError):
         decode_outcome(data)
+
+
+@pytest.mark.parametrize("field", ["context", "actions", "event_id", "feature_snapshot"])
+def test_text_that_is_no_utf_8_is_refused_wherever_it_stands(field: str) -> None:
+    value = {"event_id": "mark", "actions": [{"a": "mark"}, {}]}.get(field, {"a": "mark"})
+    with pytest.raises(FieldError, match="UTF-8"):
+        decode_decision(changed(**{field: value}).replace(b"mark", b"\xc3\x28"))
+
+
+@given(data=st.binary(max_size=80), cut=st.integers(0, 400), at=st.integers(0, 400))
+def test_any_damage_is_a_record_or_a_field_error(data: bytes, cut: int, at: int) -> None:
+    text = changed()
+    for damaged in (text[:at] + data + text[at + cut :], data):
+        for decode in (decode_decision, decode_outcome):
+            with contextlib.suppress(FieldError):
+                decode(damaged)
 
 
 def test_record_over_the_limit_is_refused() -> None:

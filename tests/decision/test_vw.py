@@ -3,9 +3,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from decision.batch import Interactions, one
 from decision.errors import FieldError
 from decision.oracles.vw import MODEL_FILE, SETTINGS_FILE, VwOracle, VwSettings, _text
 from tests.strategies import interactions_of
+
+ODD = [
+    "a b", "a:b", "a|b", "a%20b", "a\nb", "a\rb", "a\tb", "a\x00b", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u00a0",
+    "é", "日本", "²", "٣", "7", "0012", "-5", "", "#x", "'q", '"', "\\", "x" * 300,
+]  # fmt: skip
+
+
+def by_vw(oracle: VwOracle, data: Interactions) -> list[float]:
+    offsets, actions = data.batch.offsets, data.batch.actions
+    return [
+        oracle._workspace.predict(f"|C {_text(context)}|A {_text(actions[j])}")
+        for i, context in enumerate(data.batch.contexts)
+        for j in range(offsets[i], offsets[i + 1])
+    ]
 
 
 @pytest.mark.parametrize("interactions", [True, False])
@@ -13,20 +28,64 @@ def test_predictions_equal_vws_own(interactions: bool) -> None:
     data = interactions_of(np.random.default_rng(0), 500)
     oracle = VwOracle(VwSettings(interactions=interactions, bits=18))
     oracle.fit(data)
-    ours = oracle.predict(data.batch)
-    offsets = data.batch.offsets
-    theirs = [
-        oracle._workspace.predict(f"|C {_text(context)}|A {_text(data.batch.actions[j])}")
-        for i, context in enumerate(data.batch.contexts)
-        for j in range(offsets[i], offsets[i + 1])
-    ]
-    assert np.allclose(ours, theirs, atol=2e-6)
+    assert np.allclose(oracle.predict(data.batch), by_vw(oracle, data), rtol=0, atol=2e-6)
+
+
+def test_predictions_equal_vws_own_with_names_of_every_kind() -> None:
+    rng = np.random.default_rng(1)
+    data = interactions_of(rng, 300)
+    for features in (*data.batch.contexts, *data.batch.actions):
+        features[ODD[int(rng.integers(len(ODD)))]] = float(rng.normal()) * 10.0 ** int(rng.integers(-6, 4))
+    oracle = VwOracle(VwSettings(passes=2))
+    oracle.fit(data)
+    assert np.allclose(oracle.predict(data.batch), by_vw(oracle, data), rtol=0, atol=5e-6)
+
+
+def test_score_of_an_action_does_not_depend_on_the_others_offered() -> None:
+    data = interactions_of(np.random.default_rng(6), 200)
+    oracle = VwOracle(VwSettings())
+    oracle.fit(data)
+    plain, odd = {"a=1": 1.0, "cost": 0.5}, {"cost": 1e15}
+    context = data.batch.contexts[0]
+    alone = oracle.predict(one(context, [plain], ["1"]))[0]
+    assert oracle.predict(one(context, [odd, plain, odd], ["0", "1", "2"]))[1] == pytest.approx(alone, abs=1e-12)
+
+
+def test_learning_on_is_seen_by_a_model_that_has_predicted() -> None:
+    first, second = interactions_of(np.random.default_rng(2), 200), interactions_of(np.random.default_rng(3), 200)
+    asked, silent = VwOracle(VwSettings()), VwOracle(VwSettings())
+    for oracle in (asked, silent):
+        oracle.fit(first)
+    before = asked.predict(second.batch)
+    for oracle in (asked, silent):
+        oracle.fit(second)
+    assert np.array_equal(asked.predict(second.batch), silent.predict(second.batch))
+    assert not np.array_equal(asked.predict(second.batch), before)
+
+
+def test_large_table_costs_nothing_until_it_is_needed() -> None:
+    """2^24 weights are not copied out of VW for a decision that needs a handful."""
+    oracle = VwOracle(VwSettings(bits=24))
+    data = interactions_of(np.random.default_rng(4), 20)
+    oracle.fit(data)
+    oracle.predict(data.batch)
+    assert oracle._weights is not None
+    assert np.isfinite(oracle._weights).sum() < 1_000
+
+
+def test_fractional_rewards_in_a_range_of_their_own_are_learned() -> None:
+    data = interactions_of(np.random.default_rng(5), 3_000, binary=False)
+    scaled = Interactions(data.batch, data.chosen, data.propensity, 100 * data.reward - 20, data.pmf)
+    oracle = VwOracle(VwSettings(low=-40.0, high=110.0, passes=3))
+    oracle.fit(scaled)
+    assert oracle.settings.logistic is False
+    error = oracle.predict(data.batch)[data.chosen] - scaled.reward
+    assert np.mean(error**2) < 0.2 * scaled.reward.var()
 
 
 def test_names_that_would_break_vws_format_are_kept_apart() -> None:
-    names = ["a b", "a:b", "a|b", "a%20b", "a\nb", "a\tb", "é", "7", ""]
-    texts = [_text({name: 1.0}) for name in names]
-    assert len(set(texts)) == len(names)
+    texts = [_text({name: 1.0}) for name in ODD]
+    assert len(set(texts)) == len(ODD)
     assert not any(sign in text[:-3] for text in texts for sign in " \n\t|")
 
 

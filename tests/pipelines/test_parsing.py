@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import pipelines.columns as columns
 import pipelines.parsing as parsing
 from decision.errors import FieldError
 from decision.records import decode_decision, decode_outcome, encode
@@ -218,6 +219,13 @@ def test_any_bytes_are_a_row_or_a_dead_letter(value: bytes) -> None:
         assert len(parsed.rows) + len(parsed.dead) == 1
 
 
+@pytest.mark.parametrize("name", ["loop", "policy_version", "action_ids", "context"])
+def test_text_that_is_no_utf_8_is_a_dead_letter(name: str) -> None:
+    changed = DECISION | {name: {"context": {"a": "mark"}, "action_ids": ["mark", "b"]}.get(name, "mark")}
+    parsed = parse(json.dumps(changed).encode().replace(b"mark", b"\xc3\x28"))
+    assert (len(parsed.rows), len(parsed.dead)) == (0, 1)
+
+
 def test_a_repeated_key_in_the_json_cannot_smuggle_a_value_past_the_checks() -> None:
     text = json.dumps(DECISION).replace('"propensity": 0.25', '"propensity": 0.25, "propensity": 0.9').encode()
     assert len(parse(text).rows) == 0
@@ -256,6 +264,43 @@ def test_raw_action_ids_that_are_no_list_of_texts_are_refused(ids: str) -> None:
     assert bad != good
     parsed = parse(good, bad, good)
     assert (len(parsed.rows), len(parsed.dead)) == (2, 1)
+
+
+@given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=5), min_size=1, max_size=5))
+def test_pmfs_are_read_to_the_last_bit(rows: list[list[float]]) -> None:
+    raw = [msgspec.Raw(msgspec.json.encode(row)) for row in rows]
+    assert columns._raw_number_lists(raw).to_pylist() == rows
+
+
+@pytest.mark.parametrize(
+    "pmf",
+    [
+        "[0.75,null]",
+        '[0.75,"0.25"]',
+        "[[0.75,0.25]]",
+        "[true,0.25]",
+        "[0.75]",
+        "[]",
+        "0.75",
+        "[1e999,0.25]",
+        "[0.75,0.25,0]",
+    ],
+)
+def test_raw_pmfs_that_are_no_distribution_over_the_actions_are_refused(pmf: str) -> None:
+    good = encode(decision("e1"))
+    bad = good.replace(b'"pmf":[0.75,0.25]', f'"pmf":{pmf}'.encode())
+    assert bad != good
+    parsed = parse(good, bad, good)
+    assert (len(parsed.rows), len(parsed.dead)) == (2, 1)
+
+
+@pytest.mark.parametrize("pmf", ["[0.75 , 0.25]", "[75e-2,2.5E-1]", "[0.750,0.25]", "[1,0]", "[0.0,1]"])
+def test_every_way_to_write_a_pmf_is_read(pmf: str) -> None:
+    values = json.loads(pmf)
+    index = max(range(2), key=values.__getitem__)
+    good = encode(decision("e1", pmf=values, action_index=index, propensity=float(values[index])))
+    text = good.replace(b'"pmf":' + msgspec.json.encode(values), f'"pmf":{pmf}'.encode())
+    assert parse(encode(decision("e1")), text).rows["pmf"].to_pylist() == [[0.75, 0.25], values]
 
 
 def test_spaces_in_the_json_change_nothing_but_the_raw_texts() -> None:

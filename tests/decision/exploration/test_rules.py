@@ -62,6 +62,10 @@ def test_squarecb_is_the_closed_form() -> None:
     assert pmf == pytest.approx([1 / 8, 1 - 1 / 8 - 1 / 4, 1 / 4])
 
 
+def test_squarecb_beyond_the_largest_double_is_greedy() -> None:
+    assert squarecb(np.array([-1.5e308, 1.5e308, 0.0]), np.array([0, 3]), gamma=1e300).tolist() == [0.0, 1.0, 0.0]
+
+
 def test_squarecb_takes_a_gamma_per_decision() -> None:
     scores, offsets = np.array([0.0, 1.0, 0.0, 1.0]), np.array([0, 2, 4])
     assert squarecb(scores, offsets, gamma=np.array([0.0, 2.0])) == pytest.approx([0.5, 0.5, 0.25, 0.75])
@@ -93,7 +97,7 @@ def test_validator_refuses_what_is_no_distribution(pmf: list[float]) -> None:
         check_pmf(np.array(pmf), np.array([0, 2]))
 
 
-@pytest.mark.parametrize("gamma", [-1.0, float("nan")])
+@pytest.mark.parametrize("gamma", [-1.0, float("nan"), float("inf")])
 def test_squarecb_refuses_a_gamma_that_is_none(gamma: float) -> None:
     with pytest.raises(FieldError, match="gamma"):
         squarecb(np.zeros(2), np.array([0, 2]), gamma=gamma)

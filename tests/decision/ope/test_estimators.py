@@ -8,6 +8,7 @@ from scipy import stats
 
 from decision.batch import Batch, Interactions
 from decision.errors import SupportError
+from decision.ope.diagnostics import diagnostics
 from decision.ope.dr import dr, dr_sums
 from decision.ope.ips import ips, ips_sums
 from decision.ope.snips import SnipsSums, snips
@@ -52,7 +53,7 @@ def test_snips_by_hand() -> None:
 
 def test_dr_by_hand() -> None:
     direct = np.array([0.5, 0.06 + 0.04 + 0.06, 0.36])
-    terms = direct + [2.0 * (1.0 - 0.8), 0.5 * (0.0 - 0.2), 3.0 * (0.5 - 0.4)]
+    terms = direct + np.array([2.0 * (1.0 - 0.8), 0.5 * (0.0 - 0.2), 3.0 * (0.5 - 0.4)])
     assert dr(dr_sums(LOG, PMF, EXPECTED)).value == pytest.approx(terms.mean())
 
 
@@ -95,6 +96,37 @@ def test_snips_without_any_support_is_no_estimate() -> None:
     assert snips(SnipsSums.of(np.zeros(5), np.ones(5))) is None
 
 
+@pytest.mark.parametrize("heavy", [0, 1], ids=["first shard", "second shard"])
+def test_a_row_that_carries_the_log_is_named_from_whichever_shard_it_comes(heavy: int) -> None:
+    shards = [np.ones(100), np.ones(100)]
+    shards[heavy][7] = 60.0
+    merged = MeanSums.of(shards[0], shards[0]) + MeanSums.of(shards[1], shards[1])
+    assert "one row carries 23% of the weight" in merged.doubts()
+
+
 def test_a_mean_of_nothing_is_refused() -> None:
     with pytest.raises(SupportError, match="no rows"):
         _ = MeanSums().mean
+
+
+def test_diagnostics_by_hand() -> None:
+    found = diagnostics(LOG, weights_of(LOG, PMF))
+    assert (found.rows, found.unused, found.largest_weight) == (3, 0.0, pytest.approx(3.0))
+    assert found.mean_weight == pytest.approx(5.5 / 3)
+    assert found.mean_weight_error == pytest.approx(stats.sem([2.0, 0.5, 3.0]))
+    assert found.ess_share == pytest.approx(found.ess / 3)
+    assert found.top_share == pytest.approx(3 / 5.5)
+    assert (found.smallest_propensity, found.mean_actions) == (0.25, pytest.approx(7 / 3))
+    assert found.mean_inverse == pytest.approx((4 + 2.5 + 1 / 0.3) / 3)
+
+
+@given(n=st.integers(1, 80), seed=st.integers(0, 99), zero=st.floats(0, 1))
+def test_histogram_counts_every_positive_weight_in_its_bin(n: int, seed: int, zero: float) -> None:
+    rng = np.random.default_rng(seed)
+    world = world_of(rng, n)
+    weights = rng.lognormal(sigma=3.0, size=n) * (rng.random(n) >= zero)
+    found = diagnostics(world.log, weights)
+    assert sum(count for _, _, count in found.histogram) == int((weights > 0).sum())
+    assert found.unused == pytest.approx(float((weights == 0).mean()))
+    for low, high, count in found.histogram:
+        assert abs(int(((weights >= low) & (weights < high)).sum()) - count) == 0

@@ -43,6 +43,7 @@ def test_exchanged_policies_have_the_opposite_lift() -> None:
     forth = lift_of(world.log, world.pmf, world.log.pmf, world.expected).estimate()
     back = lift_of(world.log, world.log.pmf, world.pmf, world.expected).estimate()
     assert (back.value, back.low, back.high) == pytest.approx((-forth.value, -forth.high, -forth.low))
+    assert back.ess == pytest.approx(forth.ess)
 
 
 def test_paired_interval_of_close_policies_is_far_narrower_than_either_alone() -> None:

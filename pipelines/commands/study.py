@@ -1,0 +1,102 @@
+"""`decision study`: run what the papers claim again, on simulators, with other seeds if a reader wishes."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from decision.errors import FieldError
+from pipelines.commands.outcome import Json, Outcome, command, console
+
+STUDIES = {
+    "stepmix": "pipelines.study_stepmix",
+    "fairness": "pipelines.study_fairness",
+}
+"""Module of each study by name; one has ``seeds(quick=)`` and ``run(seeds, length, quick=, progress=)``."""
+
+MOST_SEEDS, LARGEST_SEED, LARGEST_SIZE = 100, 2**32 - 1, 10_000_000
+
+
+@command
+def study(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of: {', '.join(STUDIES)}.", show_default=False)],
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes: at most two minutes.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Write result, tables and plots to this folder.")] = None,
+    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds, for example 7,8,9.", show_default=False)] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", help="Length of a run: episodes (stepmix) or rounds (fairness).")
+    ] = None,
+    json: Json = False,
+) -> Outcome:
+    """Reproduce a paper's claims on simulators: numbers with intervals, tables and plots.
+
+    Example: `decision study fairness --quick --out report`
+    """
+    if name not in STUDIES:
+        raise FieldError("name", wanted=f"one of {', '.join(STUDIES)}", got=name)
+    asked = None if seeds is None else parse_seeds(seeds)
+    if size is not None and not 1 <= size <= LARGEST_SIZE:
+        raise FieldError("size", wanted=f"a number from 1 to {LARGEST_SIZE}", got=size)
+    from pipelines.study_report import prepare, show, write  # draws with altair, which takes a second to import
+
+    if out is not None:
+        prepare(out)
+    module: Any = importlib.import_module(STUDIES[name])
+    with _progress() as progress:
+        chosen = module.seeds(quick=quick) if asked is None else asked
+        findings = module.run(chosen, size, quick=quick, progress=progress)
+    if out is not None:
+        write(findings, out)
+        console.print(f"written: {out / 'report.html'}, tables.md, result.json, figures/", markup=False)
+
+    def tell(to: Console) -> None:
+        show(findings, to)
+
+    return Outcome(findings.result, tell)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds of ``7,8,9``.
+
+    Raises:
+        FieldError: one is no whole number from 0 to 2^32 - 1, comes twice, or there are none or more than 100.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > MOST_SEEDS:
+        raise FieldError("seeds", wanted=f"{MOST_SEEDS} seeds at most", got=f"{len(parts)} seeds")
+    seeds: list[int] = []
+    for part in parts:
+        if not (part.isascii() and part.isdigit() and len(part) <= 10 and int(part) <= LARGEST_SEED):
+            raise FieldError("seeds", wanted=f"whole numbers from 0 to {LARGEST_SEED}, as in 7,8,9", got=part)
+        if int(part) in seeds:
+            raise FieldError("seeds", wanted="each seed once", got=part)
+        seeds.append(int(part))
+    return seeds
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """Yield what takes the share done: a bar in a terminal, a line per part elsewhere."""
+    if not console.is_terminal:
+
+        def line(what: str, share: float) -> None:
+            console.print(f"{share:4.0%} {what}", markup=False, highlight=False)
+
+        yield line
+        return
+    columns = (
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda what, share: bar.update(task, description=what, completed=share)
