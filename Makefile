@@ -32,8 +32,8 @@ test: setup-dev ## All tests
 	$(BIN)/python -m pytest $(ARGS)
 
 check: setup-dev ## Format, lint, types, import direction
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --no-cache .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 

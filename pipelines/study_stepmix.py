@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from decision.errors import FieldError
-from pipelines.figures import HEIGHT, INK, MUTED, SERIES, WIDTH, svg
+from pipelines.figures import HEIGHT, MUTED, SERIES, WIDTH, svg
 from pipelines.study_report import Figure, Findings, Sheet, number, with_interval
 from simulators.studies import stepmix
 
@@ -135,7 +135,11 @@ def figures(result: dict[str, Any]) -> list[Figure]:
         for name, rows in result["tabular"].items()
     ]
     out += [
-        Figure(f"safety_{name}", _safety(rows), f"Regret against violated episodes, {name} threshold.")
+        Figure(
+            f"safety_{name}",
+            _safety(rows),
+            f"Regret with its interval, {name} threshold; colour says who violated episodes.",
+        )
         for name, rows in result["tabular"].items()
     ]
     ladder = _ladder(result["guard"])
@@ -161,23 +165,25 @@ def _regret(rows: dict[str, Any]) -> str:
 
 
 def _safety(rows: dict[str, Any]) -> str:
+    longest = max(row["episodes"] for row in rows.values())
     points = [
-        {"what": name.replace("_", " "), "regret": row["regret"], "violations": row["violations"]}
-        for name, row in rows.items()
-        if name not in ("optpess", "dope")  # fewer episodes, so another scale
+        {
+            "what": name.replace("_", " "),
+            "regret": row["regret"],
+            "low": row["regret_ci"][0] if row["regret_ci"][0] is not None else row["regret"],
+            "high": row["regret_ci"][1] if row["regret_ci"][1] is not None else row["regret"],
+            "kept": "no episode violated" if row["violations"] == 0 else "episodes violated",
+        }
+        for name, row in sorted(rows.items(), key=lambda entry: entry[1]["regret"])
+        if row["episodes"] == longest  # regret of fewer episodes is another scale
     ]
-    x = alt.X(
-        "regret:Q", title="regret", scale=alt.Scale(type="log", nice=True, padding=20), axis=alt.Axis(format="~s")
-    )
-    y = alt.Y("violations:Q", title="violated episodes", scale=alt.Scale(type="symlog"))
-    safe = alt.datum.violations == 0
-    source = alt.Chart(alt.Data(values=points)).encode(x=x, y=y)
-    dots = source.mark_point(filled=True, size=70, opacity=0.9).encode(
-        color=alt.condition(safe, alt.value(SERIES[2]), alt.value(SERIES[1]))
-    )
-    named = source.transform_filter(alt.datum.violations > 0)
-    names = named.mark_text(align="left", dx=7, dy=-5, color=INK).encode(text="what:N")
-    return svg((dots + names).properties(width=WIDTH, height=HEIGHT), "Regret against violated episodes")
+    kinds = alt.Scale(domain=["no episode violated", "episodes violated"], range=[SERIES[2], SERIES[1]])
+    color = alt.Color("kept:N", scale=kinds)
+    axis = alt.Axis(labelLimit=0)
+    source = alt.Chart(alt.Data(values=points)).encode(y=alt.Y("what:N", sort=None, title=None, axis=axis), color=color)
+    bars = source.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="regret"), x2="high:Q")
+    dots = source.mark_point(filled=True, size=70, opacity=1).encode(x="regret:Q")
+    return svg((bars + dots).properties(width=WIDTH - 160, height=24 * len(points)), "Regret and safety by algorithm")
 
 
 def _ladder(guard: dict[str, Any]) -> str:

@@ -102,7 +102,6 @@ def lake_counters(core: Core, loop: LoopSettings) -> dict[str, Any] | None:
         from datetime import UTC, datetime
 
         from pipelines.counters import counters
-
         from pipelines.lake import Lake
 
         counted = counters(Lake(core.settings.lake_path), loop, datetime.fromtimestamp(core.clock(), UTC))

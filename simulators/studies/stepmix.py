@@ -23,6 +23,7 @@ from simulators.tabular import Instance, Plan, Planner, Played, play, random_ins
 
 BONUS = Bonus()
 JOINT = Bonus(joint=True)
+_CURVE_POINTS = 60
 SETTINGS = {"tight": (10.0, 0.05), "loose": (5.0, 0.1)}
 
 Progress = Callable[[str, float], None]
@@ -238,6 +239,7 @@ def _budget(instance: Instance, size: Size, rng: np.random.Generator) -> dict[st
 
 
 def _row(played: Played, episodes: int) -> dict[str, Any]:
+    shown = np.unique(np.linspace(0, len(played.at) - 1, _CURVE_POINTS).astype(np.int64))
     return {
         "episodes": episodes,
         "regret": float(played.regret.mean()),
@@ -249,8 +251,5 @@ def _row(played: Played, episodes: int) -> dict[str, Any]:
         "first_exploring_episode": float(played.first_other.mean()),
         "left_baseline_share": float((played.first_other < episodes).mean()),
         "lower_bound_missed": float(played.missed.max()),
-        "curve": {
-            "episode": played.at[:: max(1, len(played.at) // 60)].tolist(),
-            "regret": played.curve.mean(1)[:: max(1, len(played.at) // 60)].tolist(),
-        },
+        "curve": {"episode": played.at[shown].tolist(), "regret": played.curve.mean(1)[shown].tolist()},
     }

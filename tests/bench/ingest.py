@@ -34,8 +34,8 @@ from pipelines.log.local import LocalLog
 from pipelines.log.protocol import DECISIONS, TOPICS, EventLog, Item, open_log
 
 QUICK = os.environ.get("QUICK") == "1"
-MESSAGES, ROUNDS = (200_000, 3) if QUICK else (500_000, 9)
-KAFKA_MESSAGES, KAFKA_ROUNDS = (30_000, 2) if QUICK else (150_000, 5)
+MESSAGES, ROUNDS = (120_000, 3) if QUICK else (500_000, 9)
+KAFKA_MESSAGES, KAFKA_ROUNDS = (20_000, 2) if QUICK else (150_000, 5)
 DISTINCT = 5_000
 PARTITIONS = 2
 WORKERS = min(PARTITIONS, os.cpu_count() or 1)

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from pipelines.interactions import to_interactions
 
 from decision.artifact import unpack
 from decision.errors import SupportError
 from pipelines.evaluate import evaluate
 from pipelines.health import health
+from pipelines.interactions import to_interactions
 from pipelines.lake import Lake
 from pipelines.registry import Registry
 from pipelines.settings import LoopSettings, Settings
