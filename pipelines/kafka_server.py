@@ -107,12 +107,15 @@ class KafkaServer:
             KafkaServerError: it did not; the end of its output is in the message.
         """
         jars = fetch_broker()
+        why = ""
         for attempt in range(3):
             if not self._ports[0] or attempt:
                 self._ports = (self._wanted_port or _free_port(), _free_port())
-            with suppress(_PortTaken):
+            try:
                 return self._launch(jars)
-        raise KafkaServerError(f"port {self._ports[0]} is taken")
+            except _Ended as error:  # a connection of somebody's may have taken a port since it was free
+                why = str(error)
+        raise KafkaServerError(f"the broker ended: {why}")
 
     def stop(self) -> None:
         """Stop it in good order."""
@@ -132,7 +135,7 @@ class KafkaServer:
         data.mkdir(parents=True, exist_ok=True)
         for port in self._ports:
             if not _is_free(port):
-                raise _PortTaken
+                raise _Ended(f"port {port} is taken")
         template = string.Template((_INFRA / "server.properties").read_text())
         properties = self.folder / "server.properties"
         text = template.substitute(port=self._ports[0], controller_port=self._ports[1], data=data)
@@ -162,10 +165,7 @@ class KafkaServer:
         while time.monotonic() < deadline:
             if self._process is None or self._process.poll() is not None:
                 self._process = None
-                output = (self.folder / "output.txt").read_text(errors="replace")[-3000:]
-                if "Address already in use" in output:
-                    raise _PortTaken
-                raise KafkaServerError(f"the broker ended: {output}")
+                raise _Ended((self.folder / "output.txt").read_text(errors="replace")[-3000:])
             if not _is_free(self._ports[0]):
                 with suppress(KafkaError):
                     options: dict[str, Any] = {"bootstrap_servers": self.bootstrap, "bootstrap_timeout_ms": 2000}
@@ -190,8 +190,8 @@ class KafkaServer:
             process.wait()
 
 
-class _PortTaken(Exception):
-    """Somebody else listens where the broker was to."""
+class _Ended(Exception):
+    """The broker ended before it answered, with the end of its output, or had no port to listen on."""
 
 
 @contextmanager
