@@ -32,5 +32,4 @@ def dr_sums(interactions: Interactions, pmf: Floats, expected: Floats) -> MeanSu
 
 def dr(sums: MeanSums, *, level: float = 0.95) -> Estimate:
     """Return the estimate of the sums."""
-    low, high = sums.student(level)
-    return Estimate(sums.mean, low, high, level, sums.n, sums.ess, sums.doubts())
+    return sums.estimate(level)

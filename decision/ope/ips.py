@@ -14,5 +14,4 @@ def ips_sums(weights: Floats, reward: Floats) -> MeanSums:
 
 def ips(sums: MeanSums, *, level: float = 0.95) -> Estimate:
     """Return the estimate of the sums; unbiased where the log has support."""
-    low, high = sums.student(level)
-    return Estimate(sums.mean, low, high, level, sums.n, sums.ess, sums.doubts())
+    return sums.estimate(level)

@@ -31,9 +31,7 @@ class Lift:
 
     def estimate(self, *, level: float = 0.95) -> Estimate:
         """Return the lift with Student's two-sided interval; its effective sample size is the smaller of the two."""
-        low, high = self.sums.student(level)
-        doubts = self.sums.doubts()
-        return Estimate(self.sums.mean, low, high, level, self.sums.n, min(self.ess_new, self.ess_old), doubts)
+        return replace(self.sums.estimate(level), ess=min(self.ess_new, self.ess_old))
 
     def lower_bound(self, alpha: float) -> float:
         """Return the one-sided lower bound at error probability `alpha`."""
