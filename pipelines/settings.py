@@ -158,6 +158,45 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     batch: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 2000
 
 
+class FairnessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The panel of auditors who review pairs of similar people treated differently.
+
+    Attributes:
+        enabled: pairs are mined for the panel; upheld ones cost in training and count at the gate.
+        protected: names of context features that auditors never see and similarity never uses: protected attributes,
+            names, ids. A name hides every feature with it anywhere in its path.
+        treatment: the compared action in words, as auditors read it; it should not be the name of an action.
+        action: the action whose probability is compared; "" for whichever differs most.
+        unit: what is compared: the probability of an `action`, or its `exposure` over the slots of a decision.
+        auditors: members drawn for each pair.
+        quorum: share of those who judged that must see a violation.
+        sensitivity: what a gap must exceed the largest acceptable one by.
+        minimum: judgements without which a panel gives no verdict.
+        deadline_s: time to judge a pair, in seconds.
+        cost: multiplier of the upheld pairs' penalty at the start of a training; raised while their gaps stay.
+        standing: share of the upheld pairs that may still violate when a version is promoted.
+        rate: largest violation rate among near pairs that the probe's upper bound may reach at the gate.
+        evidence: judged probe pairs without which the gate says that the evidence is too little.
+        agreement: Krippendorff's alpha of the panel without which it says the same.
+    """
+
+    enabled: bool = False
+    protected: tuple[str, ...] = ()
+    treatment: str = "being given the treatment under review"
+    action: str = ""
+    unit: Literal["action", "exposure"] = "action"
+    auditors: Annotated[int, msgspec.Meta(ge=1, le=99)] = 5
+    quorum: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.6
+    sensitivity: Share = 0.0
+    minimum: Annotated[int, msgspec.Meta(ge=1, le=99)] = 3
+    deadline_s: Positive = 259_200.0
+    cost: Positive = 8.0
+    standing: Share = 0.02
+    rate: Share = 0.05
+    evidence: Annotated[int, msgspec.Meta(ge=0)] = 300
+    agreement: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.2
+
+
 class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One loop: a decision point with its actions, reward definition, baseline, policy and gate.
 
@@ -173,6 +212,7 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         gate: when a candidate is promoted.
         guard: how a candidate is rolled out.
         features: online features, looked up at decision time.
+        fairness: the panel of auditors, and what their verdicts change.
     """
 
     name: str
@@ -185,6 +225,7 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     gate: GateSettings = GateSettings()
     guard: GuardSettings = GuardSettings()
     features: FeatureSettings = FeatureSettings()
+    fairness: FairnessSettings = FairnessSettings()
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -200,6 +241,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         tracking_uri: MLflow's address; "" for SQLite in the home folder (``DECISION_TRACKING_URI``).
         reload_s: seconds between looks for a new champion (``DECISION_RELOAD_S``).
         api_keys: keys that may change state, comma separated; none binds to loopback only (``DECISION_API_KEYS``).
+        governance: SQLAlchemy address of the panels' database; "" for SQLite in the home folder
+            (``DECISION_GOVERNANCE``).
     """
 
     home: str = ".decision"
@@ -211,6 +254,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tracking_uri: str = ""
     reload_s: Positive = 1.0
     api_keys: str = ""
+    governance: str = ""
 
     @property
     def root(self) -> Path:

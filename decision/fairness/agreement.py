@@ -1,0 +1,58 @@
+"""Krippendorff's alpha for nominal judgements: agreement beyond chance, with judgements missing where they are.
+
+``alpha = 1 - D_o / D_e`` from the matrix of coincidences (Krippendorff 2011, "Computing Krippendorff's
+alpha-reliability", section C). 1 is agreement, 0 what chance gives, below 0 systematic disagreement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Agreement(NamedTuple):
+    """How far judges agree.
+
+    Attributes:
+        alpha: Krippendorff's alpha; None where everyone always said the same, or no unit was judged twice.
+        pairwise: share of pairs of judgements on the same unit that are equal; None without such pairs.
+        units: units judged twice or more.
+        judgements: judgements on them.
+    """
+
+    alpha: float | None
+    pairwise: float | None
+    units: int
+    judgements: int
+
+
+def agreement(units: Iterable[Sequence[Hashable]]) -> Agreement:
+    """Return the agreement over `units`, each the judgements it got; units with fewer than two say nothing."""
+    kept = [list(unit) for unit in units if len(unit) >= 2]
+    names: dict[Hashable, int] = {}
+    for unit in kept:
+        for value in unit:
+            names.setdefault(value, len(names))
+    total = sum(len(unit) for unit in kept)
+    if not kept:
+        return Agreement(None, None, 0, 0)
+    coincidences = np.zeros((len(names), len(names)))
+    equal = pairs = 0.0
+    for unit in kept:
+        counts = np.bincount([names[value] for value in unit], minlength=len(names)).astype(np.float64)
+        ordered = np.outer(counts, counts) - np.diag(counts)
+        coincidences += ordered / (len(unit) - 1)
+        equal += float(np.trace(ordered))
+        pairs += float(ordered.sum())
+    margins = coincidences.sum(1)
+    observed = total - float(np.trace(coincidences))
+    expected = float(margins.sum() ** 2 - (margins**2).sum()) / (total - 1)
+    alpha = None if expected == 0.0 else 1.0 - observed / expected
+    return Agreement(alpha, equal / pairs, len(kept), total)
+
+
+def accuracy(judged: Mapping[str, Sequence[tuple[Hashable, Hashable]]]) -> dict[str, float]:
+    """Return each judge's share of tasks with a known answer that they got right, from (said, known) by judge."""
+    return {judge: sum(said == known for said, known in rows) / len(rows) for judge, rows in judged.items() if rows}
