@@ -7,9 +7,8 @@ from typing import Any
 
 import msgspec
 
-from decision.contracts import Oracle
 from decision.errors import FieldError
-from decision.oracles.linear import LinearOracle
+from decision.oracles.kinds import load_oracle
 from decision.policy import Exploration, OraclePolicy
 
 MANIFEST_FILE = "manifest.json"
@@ -22,7 +21,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Attributes:
         schema_version: of this manifest.
         loop: the decision point.
-        oracle: kind of reward model, ``vw`` or ``linear``.
+        oracle: kind of reward model, see `decision.oracles.kinds`.
         exploration: the rule under which it is served.
         reward: definition of the reward it was trained on.
         training: settings of the training.
@@ -79,18 +78,3 @@ def unpack(files: dict[str, bytes]) -> tuple[OraclePolicy, Manifest]:
         if hashlib.sha256(files[name]).hexdigest() != digest:
             raise FieldError(f"files.{name}", wanted=f"SHA-256 {digest}", got="other contents")
     return OraclePolicy(load_oracle(manifest.oracle, files), manifest.exploration), manifest
-
-
-def load_oracle(kind: str, files: dict[str, bytes]) -> Oracle:
-    """Return the oracle of `kind` in `files`; its library is imported only now.
-
-    Raises:
-        FieldError: the kind is unknown or a file does not fit.
-    """
-    if kind == "vw":
-        from decision.oracles.vw import VwOracle
-
-        return VwOracle.load(files)
-    if kind == "linear":
-        return LinearOracle.load(files)
-    raise FieldError("oracle", wanted="vw or linear", got=kind)

@@ -72,6 +72,7 @@ class Interactions:
         propensity: [n] in (0, 1].
         reward: [n] finite, higher is better.
         pmf: [m] flat logging distribution.
+        weight: [n] how much each row counts in training, 0 or more; None for all alike. Evaluation does not look at it.
     """
 
     batch: Batch
@@ -79,16 +80,23 @@ class Interactions:
     propensity: Floats
     reward: Floats
     pmf: Floats
+    weight: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.batch)
+
+    @property
+    def weights(self) -> Floats:
+        """[n] training weights, 1 where none were given."""
+        return np.ones(len(self)) if self.weight is None else self.weight
 
     def take(self, rows: Ints) -> Interactions:
         """Return the interactions at `rows` ([r] int64), in that order."""
         batch = self.batch.take(rows)
         flat = ragged_rows(self.batch.offsets[rows], batch.offsets)
         chosen = self.chosen[rows] - self.batch.offsets[rows] + batch.offsets[:-1]
-        return Interactions(batch, chosen, self.propensity[rows], self.reward[rows], self.pmf[flat])
+        weight = None if self.weight is None else self.weight[rows]
+        return Interactions(batch, chosen, self.propensity[rows], self.reward[rows], self.pmf[flat], weight)
 
 
 def one(context: Features, actions: Sequence[Features], action_ids: Sequence[str]) -> Batch:

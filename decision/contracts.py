@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from decision.batch import Batch, Floats, Interactions
 
@@ -20,6 +20,15 @@ class Oracle(Protocol):
 
     def save(self) -> dict[str, bytes]:
         """Return the native files of the model by name; never a pickle."""
+        ...
+
+
+@runtime_checkable
+class ManyModels(Protocol):
+    """An oracle that knows how sure it is: several models that the data do not tell apart."""
+
+    def members(self, batch: Batch) -> Floats:
+        """Return [S, m] expected rewards under each, the same when asked again."""
         ...
 
 

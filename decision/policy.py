@@ -13,35 +13,55 @@ import msgspec
 import numpy as np
 
 from decision.batch import Batch, Floats
-from decision.contracts import Oracle, Policy
+from decision.contracts import ManyModels, Oracle, Policy
 from decision.errors import FieldError
 from decision.exploration.epsilon_greedy import epsilon_greedy
+from decision.exploration.falcon import falcon_gamma
+from decision.exploration.fastcb import fastcb
 from decision.exploration.mix import check_pmf, with_floor
+from decision.exploration.regcb import regcb
+from decision.exploration.softmax import softmax
 from decision.exploration.squarecb import squarecb
 from decision.exploration.uniform import uniform
+from decision.exploration.votes import votes
+from decision.settings import RuleKind
 
 
 class Exploration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An exploration rule and its numbers.
 
     Attributes:
-        kind: the rule.
-        gamma: SquareCB's gamma, in 1 / reward units.
+        kind: the rule; ``thompson`` and ``regcb`` need an oracle with members (``logistic``, ``linear``, or a bag).
+        gamma: of ``squarecb`` and ``fastcb``; for ``falcon`` the largest that its schedule may reach. In 1 / reward
+            units.
         epsilon: epsilon-greedy's share of uniform draws.
+        inverse_temperature: lambda of ``softmax``, in 1 / reward units.
+        falcon_scale: c of ``falcon``.
+        rows: effective number of rows that the oracle was trained on, for ``falcon``; the training fills it in.
+        low: smallest reward, for ``fastcb``.
+        high: largest reward.
         floor: share of uniform draws under every rule.
 
     Raises:
         FieldError: a number is outside its range.
     """
 
-    kind: Literal["squarecb", "epsilon_greedy", "uniform"] = "squarecb"
-    gamma: float = 1000.0
+    kind: RuleKind = "squarecb"
+    gamma: float = 3000.0
     epsilon: float = 0.1
+    inverse_temperature: float = 30.0
+    falcon_scale: float = 5.0
+    rows: float = 0.0
+    low: float = 0.0
+    high: float = 1.0
     floor: float = 0.05
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.gamma < math.inf:
-            raise FieldError("gamma", wanted="a finite number of 0 or more", got=self.gamma)
+        for field in ("gamma", "inverse_temperature", "falcon_scale", "rows"):
+            if not 0.0 <= getattr(self, field) < math.inf:
+                raise FieldError(field, wanted="a finite number of 0 or more", got=getattr(self, field))
+        if not self.low < self.high:
+            raise FieldError("high", wanted=f"above low = {self.low}", got=self.high)
         for field in ("epsilon", "floor"):
             if not 0.0 <= getattr(self, field) <= 1.0:
                 raise FieldError(field, wanted="a number in [0, 1]", got=getattr(self, field))
@@ -100,13 +120,33 @@ class OraclePolicy:
             raise FieldError("scores", wanted="finite numbers", got=scores)
         if rule.kind == "squarecb":
             out = squarecb(scores, offsets, gamma=rule.gamma)
+        elif rule.kind == "falcon":
+            gamma = falcon_gamma(offsets, rows=rule.rows, scale=rule.falcon_scale / (rule.high - rule.low))
+            out = squarecb(scores, offsets, gamma=np.minimum(gamma, rule.gamma))
+        elif rule.kind == "fastcb":
+            out = fastcb(scores, offsets, gamma=rule.gamma, low=rule.low, high=rule.high)
         elif rule.kind == "epsilon_greedy":
             out = epsilon_greedy(scores, offsets, epsilon=rule.epsilon)
+        elif rule.kind == "softmax":
+            out = softmax(scores, offsets, inverse_temperature=rule.inverse_temperature)
+        elif rule.kind == "thompson":
+            out = votes(self._members(batch), offsets)
+        elif rule.kind == "regcb":
+            members = self._members(batch)
+            out = regcb(members.max(axis=0), members.min(axis=0), offsets)
         else:
             out = uniform(offsets)
         out = with_floor(out, offsets, rule.floor)
         check_pmf(out, offsets)
         return out
+
+    def _members(self, batch: Batch) -> Floats:
+        if not isinstance(self.oracle, ManyModels):
+            wanted = 'an oracle with members ("logistic", "linear" or a bag)'
+            raise FieldError(
+                "exploration", wanted=wanted, got=f"{self.exploration.kind} on {type(self.oracle).__name__}"
+            )
+        return self.oracle.members(batch)
 
 
 def baseline_policy(kind: Literal["uniform", "first"]) -> Policy:

@@ -12,6 +12,11 @@ def sizes(offsets: Ints) -> Ints:
     return np.diff(offsets)
 
 
+def ragged_offsets(sizes: Ints) -> Ints:
+    """Return [n + 1] int64 offsets of groups of `sizes` ([n])."""
+    return np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)))
+
+
 def spread(per_group: Floats, offsets: Ints) -> Floats:
     """Return [m] each group's value ([n]) repeated for its members."""
     if offsets.size == 2:  # one decision, as on the request path
@@ -27,6 +32,11 @@ def group_sum(values: Floats, offsets: Ints) -> Floats:
 def group_max(values: Floats, offsets: Ints) -> Floats:
     """Return [n] largest of `values` ([m]) per group."""
     return np.maximum.reduceat(values, offsets[:-1])
+
+
+def group_min(values: Floats, offsets: Ints) -> Floats:
+    """Return [n] smallest of `values` ([m]) per group."""
+    return np.minimum.reduceat(values, offsets[:-1])
 
 
 def group_argmax(values: Floats, offsets: Ints) -> Ints:

@@ -71,7 +71,9 @@ def loop_toml(name: str, values: Mapping[str, Any] | None = None) -> str:
 def _keys(
     kind: type[Any], defaults: Any, path: str, given: dict[str, Any], sections: list[tuple[str, Any]]
 ) -> list[str]:
-    meanings = _attributes(kind)
+    meanings: dict[str, str] = {}
+    for ancestor in reversed(kind.__mro__):
+        meanings |= _attributes(ancestor)
     info: Any = msgspec.inspect.type_info(kind)
     types = {field.name: field.type for field in info.fields}
     lines: list[str] = []

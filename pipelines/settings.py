@@ -20,6 +20,7 @@ import msgspec
 
 from decision.errors import FieldError
 from decision.records import Mode
+from decision.settings import DataRules, Importance, OracleKind, RuleKind
 
 LOOP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -65,40 +66,87 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Oracle and exploration rule of newly trained policies.
 
     Attributes:
-        oracle: reward model.
-        exploration: rule that turns expected rewards into probabilities.
-        gamma: SquareCB's gamma; larger explores less.
-        epsilon: share explored uniformly by epsilon-greedy.
-        floor: share of decisions drawn uniformly under every rule (the uniform stratum), so logs keep support.
+        oracle: reward model; ``lightgbm`` and ``neural`` need the extras ``lightgbm`` and ``sim2rec``.
         interactions: learn a weight for each pair of context and action feature.
-        learning_rate: step size of the VW oracle.
-        bits: size of the VW weight table, as a power of two.
+        ridge: prior precision of the ``logistic`` and ``linear`` oracles.
+        learning_rate: step size of the ``vw`` oracle.
+        bits: size of its weight table, as a power of two.
+        bag: models fitted on bootstrapped rows, whose mean predicts; 1 for a single one.
+        exploration: rule that turns expected rewards into probabilities.
+        gamma: of ``squarecb`` and ``fastcb``, and the largest of ``falcon``; larger explores less.
+        falcon_scale: c of ``falcon``, whose gamma is c sqrt(actions x rows learned from) per unit of reward.
+        epsilon: share explored uniformly by ``epsilon_greedy``.
+        inverse_temperature: of ``softmax``; larger explores less.
+        floor: share of decisions drawn uniformly under every rule (the uniform stratum), so logs keep support.
     """
 
-    oracle: Literal["vw", "linear"] = "vw"
-    exploration: Literal["squarecb", "epsilon_greedy", "uniform"] = "squarecb"
-    gamma: Positive = 1000.0
-    epsilon: Share = 0.1
-    floor: Share = 0.05
+    oracle: OracleKind = "logistic"
     interactions: bool = True
+    ridge: Positive = 2.0
     learning_rate: Positive = 0.5
     bits: Annotated[int, msgspec.Meta(ge=10, le=28)] = 18
+    bag: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    exploration: RuleKind = "falcon"
+    gamma: Positive = 3000.0
+    falcon_scale: Positive = 5.0
+    epsilon: Share = 0.1
+    inverse_temperature: Positive = 30.0
+    floor: Share = 0.05
 
 
-class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What another configuration of a training does differently; what is not given is as in the loop's settings.
+
+    Attributes:
+        oracle: see `PolicySettings`.
+        interactions: see there.
+        ridge: see there.
+        learning_rate: see there.
+        bag: see there.
+        generations: see `TrainingSettings`.
+        decay: see there.
+        reservoir: see there.
+        importance: see there.
+        average: see there.
+        warm_start: see there.
+        passes: see there.
+    """
+
+    oracle: OracleKind | None = None
+    interactions: bool | None = None
+    ridge: Positive | None = None
+    learning_rate: Positive | None = None
+    bag: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
+    generations: Annotated[int, msgspec.Meta(ge=0, le=1_000)] | None = None
+    decay: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    reservoir: Annotated[int, msgspec.Meta(ge=0, le=1_000)] | None = None
+    importance: Importance | None = None
+    average: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
+    warm_start: bool | None = None
+    passes: Annotated[int, msgspec.Meta(ge=1, le=20)] | None = None
+
+
+class TrainingSettings(DataRules, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a generation learns from.
 
     Attributes:
-        window: how many of the latest interactions are learned from; 0 for all.
-        passes: times the data are gone through.
+        window: how many of the latest interactions are looked at, which bounds the memory of a training; 0 for all.
+        passes: times the ``vw`` oracle goes through the data.
         holdout: share of the interactions kept out of training for evaluation and the gate.
         minimum: interactions below which no generation is trained.
+        candidates: further configurations, as ``[{decay = 1.0}, {oracle = "vw"}]``: each learns from all but the
+            newest generation, and the one that predicts that best is trained on everything and goes to the gate.
     """
 
-    window: Annotated[int, msgspec.Meta(ge=0)] = 0
+    window: Annotated[int, msgspec.Meta(ge=0)] = 200_000
     passes: Annotated[int, msgspec.Meta(ge=1, le=20)] = 3
     holdout: Annotated[float, msgspec.Meta(gt=0, lt=0.9)] = 0.2
     minimum: Count = 200
+    candidates: Annotated[tuple[Candidate, ...], msgspec.Meta(max_length=16)] = ()
+
+    def __post_init__(self) -> None:
+        if self.warm_start and self.average > 1:
+            raise FieldError("training.warm_start", wanted="no average beside it", got=self.average)
 
 
 class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,36 +1,40 @@
-"""Training of a generation: the window's rows, a cold oracle, the loop's exploration rule, and a version registered.
+"""Training of a generation: the window's rows, an oracle, the loop's exploration rule, and a version registered.
 
-The same rows, settings, code and seed give the same model bytes; the manifest says which they were. Generations start
-cold: an oracle that resumes from its parent forgets and remembers at the pleasure of the order of the data.
+The same rows, settings, code and seed give the same model bytes; the manifest says which they were. What is remembered
+of earlier generations is a rule on rows (`decision.generations`), not a habit of the learner, unless the loop asks for
+a warm start.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 import decision
-from decision.artifact import Manifest, pack
-from decision.contracts import Oracle
-from decision.errors import SupportError
-from decision.oracles.linear import LinearOracle, LinearSettings
+from decision.artifact import MANIFEST_FILE, Manifest, pack, unpack
+from decision.errors import FieldError, SupportError
+from decision.generations import balance, effective_rows
 from decision.policy import Exploration, OraclePolicy
+from pipelines.candidates import Compared, compare, configuration, learned
 from pipelines.interactions import to_interactions
 from pipelines.lake import Lake
 from pipelines.registry import Registry
-from pipelines.settings import LoopSettings
+from pipelines.settings import Candidate, LoopSettings
 from pipelines.window import Data, window
 
 POLICY = "policy"
 """Value of the tag ``kind`` of versions that a training made."""
 
-_LIBRARIES = ("numpy", "scipy", "vowpalwabbit")
+_ENDS = "last_ts"  # tag of a version: time of the newest decision it was trained with
+_LIBRARIES = ("numpy", "scipy", "vowpalwabbit", "lightgbm", "torch")
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,12 +45,14 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
         rows: decisions it learned from.
         metrics: ``train.*`` numbers.
         data: where its rows come from.
+        compared: the configurations that were tried, the chosen one marked.
     """
 
     version: str
     rows: int
     metrics: dict[str, float]
     data: Data
+    compared: list[Compared] = []
 
 
 def train(
@@ -74,41 +80,57 @@ def train(
         SupportError: there are fewer rows than the loop's minimum.
         RegistryError: the registry cannot be reached.
     """
-    rows = window(lake, loop, table_version)
+    versions = [version for version in registry.versions(loop.name) if version.tags.get("kind") == POLICY]
+    ends = [version.tags[_ENDS] for version in versions if _ENDS in version.tags]
+    rows = window(lake, loop, table_version, trainings=ends)
     if rows.data.rows < loop.training.minimum or not len(rows.training):
         raise SupportError(f"loop {loop.name} has {rows.data.rows} interactions, {loop.training.minimum} are needed")
-    interactions = to_interactions(rows.training)
-    oracle = _new_oracle(loop, seed)
-    oracle.fit(interactions)
-    policy = OraclePolicy(oracle, _exploration(loop))
+    interactions, age = to_interactions(rows.training), rows.ages(rows.training)
+    earlier = _earlier(registry, loop, [v.version for v in versions if v.tags.get(_ENDS) in rows.data.trainings])
+    compared = compare(interactions, age, loop, seed, earlier)
+    chosen = next(entry for entry in compared if entry.chosen)
+    made = configuration(loop, msgspec.convert(chosen.candidate, Candidate), seed)
+    kind, oracle, weight = learned(interactions, age, made, earlier)
+    policy = OraclePolicy(oracle, _exploration(loop, effective_rows(weight)))
     parent = registry.aliases(loop.name).get("champion", "")
     manifest = Manifest(
         loop=loop.name,
-        oracle=loop.policy.oracle,
+        oracle=kind,
         exploration=policy.exploration,
         reward=msgspec.to_builtins(loop.reward),
-        training={**msgspec.to_builtins(loop.training), **msgspec.to_builtins(loop.policy)},
+        training={
+            **msgspec.to_builtins(loop.training),
+            **msgspec.to_builtins(loop.policy),
+            **msgspec.to_builtins(made.rules),
+            "oracle": made.oracle.kind,
+            "candidates": msgspec.to_builtins(compared) if len(compared) > 1 else [],
+        },
         data=msgspec.to_builtins(rows.data),
         seed=seed,
         code_version=code_version(),
-        libraries={name: importlib.metadata.version(name) for name in _LIBRARIES},
+        libraries=_libraries(),
         created_at=now.astimezone(UTC).isoformat(),
         parent=parent,
     )
+    middle = 0.5 * (loop.reward.minimum + loop.reward.maximum)
     metrics = {
-        "train.rows": float(len(interactions)),
+        "train.rows": float(np.sum(weight > 0)),
+        "train.generations": float(age.max() + 1),
+        "train.effective_rows": effective_rows(weight),
         "train.mean_reward": float(interactions.reward.mean()),
         "train.holdout_rows": float(rows.data.holdout),
+        **{f"train.{name}": v for name, v in msgspec.to_builtins(balance(interactions, weight, middle=middle)).items()},
+        **{f"train.candidate_{i}_loss": c.loss for i, c in enumerate(compared) if c.loss is not None},
     }
     version = registry.register(
         loop.name,
         pack(policy, manifest),
         metrics=metrics,
         params=_params(manifest),
-        tags={"kind": POLICY, "code_version": manifest.code_version, "parent": parent},
+        tags={"kind": POLICY, "code_version": manifest.code_version, "parent": parent, _ENDS: rows.data.last_ts},
         key=key,
     )
-    return Trained(version=version, rows=len(interactions), metrics=metrics, data=rows.data)
+    return Trained(version=version, rows=int(np.sum(weight > 0)), metrics=metrics, data=rows.data, compared=compared)
 
 
 @cache
@@ -121,28 +143,42 @@ def code_version() -> str:
     return f"{importlib.metadata.version('decision-service')}+{digest.hexdigest()[:12]}"
 
 
-def _new_oracle(loop: LoopSettings, seed: int) -> Oracle:
-    low, high = loop.reward.minimum, loop.reward.maximum
-    if loop.policy.oracle == "linear":
-        return LinearOracle(LinearSettings(interactions=loop.policy.interactions, low=low, high=high))
-    from decision.oracles.vw import VwOracle, VwSettings
+def _earlier(registry: Registry, loop: LoopSettings, versions: list[str]) -> list[tuple[str, dict[str, bytes]]]:
+    """Return kind and files of as many earlier models as the loop's settings ask for, newest last."""
+    wanted = [loop.training, *loop.training.candidates]
+    count = max(1 if entry.warm_start else (entry.average or 1) - 1 for entry in wanted)
+    found: list[tuple[str, dict[str, bytes]]] = []
+    for version in versions[len(versions) - min(count + 1, len(versions)) :] if count else []:
+        files = registry.files(loop.name, version)
+        try:
+            _, manifest = unpack(files)
+        except (FieldError, ImportError):  # a model of a former kind is no reason not to train
+            continue
+        found.append((manifest.oracle, {name: data for name, data in files.items() if name != MANIFEST_FILE}))
+    return found
 
-    return VwOracle(
-        VwSettings(
-            interactions=loop.policy.interactions,
-            learning_rate=loop.policy.learning_rate,
-            bits=loop.policy.bits,
-            passes=loop.training.passes,
-            seed=seed,
-            low=low,
-            high=high,
-        )
+
+def _exploration(loop: LoopSettings, rows: float) -> Exploration:
+    rule = loop.policy
+    return Exploration(
+        kind=rule.exploration,
+        gamma=rule.gamma,
+        epsilon=rule.epsilon,
+        inverse_temperature=rule.inverse_temperature,
+        falcon_scale=rule.falcon_scale,
+        rows=rows,
+        low=loop.reward.minimum,
+        high=loop.reward.maximum,
+        floor=rule.floor,
     )
 
 
-def _exploration(loop: LoopSettings) -> Exploration:
-    rule = loop.policy
-    return Exploration(kind=rule.exploration, gamma=rule.gamma, epsilon=rule.epsilon, floor=rule.floor)
+def _libraries() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in _LIBRARIES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _params(manifest: Manifest) -> dict[str, Any]:

@@ -6,6 +6,8 @@ training in every generation, so that a candidate and a champion can both be jud
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -13,10 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from decision.batch import Ints
 from decision.errors import SupportError
 from decision.split import in_share
 from pipelines.lake import Lake
 from pipelines.settings import LoopSettings
+
+MAX_GENERATIONS = 200
 
 IMPORTED = "imported"
 """Reward definition of rows that came with their reward: they count under every definition."""
@@ -34,6 +39,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
         last_ts: time of the newest.
         reward_version: the reward definition of the rows, imported ones apart.
         other_definitions: settled rows left out because they carry another one.
+        trainings: newest decision of each earlier training, ISO 8601 UTC, oldest first: where generations end.
     """
 
     table_version: int
@@ -44,6 +50,7 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
     last_ts: str
     reward_version: str
     other_definitions: int
+    trainings: list[str] = []
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -53,14 +60,24 @@ class Window(msgspec.Struct, frozen=True):
     holdout: pa.Table
     data: Data
 
+    def ages(self, rows: pa.Table) -> Ints:
+        """Return [n] generations between each of `rows` and the newest: how many trainings had it in sight."""
+        ends = np.array([datetime.fromisoformat(end).timestamp() for end in self.data.trainings])
+        stamps: Any = pc
+        at = stamps.cast(rows["ts"], pa.timestamp("us", "UTC")).to_numpy().astype("datetime64[us]").astype(np.int64)
+        return len(ends) - np.searchsorted(ends, at / 1e6, side="left").astype(np.int64)
 
-def window(lake: Lake, loop: LoopSettings, table_version: int | None = None) -> Window:
+
+def window(
+    lake: Lake, loop: LoopSettings, table_version: int | None = None, *, trainings: Sequence[str] = ()
+) -> Window:
     """Return the loop's window.
 
     Args:
         lake: the tables.
         loop: its training settings say how many rows, and which share is held out.
         table_version: version of the interactions table; None for the present one.
+        trainings: newest decision of each earlier training, ISO 8601; those at or after the newest row are not earlier.
 
     Raises:
         SupportError: there is not a single row, with the reason.
@@ -87,8 +104,14 @@ def window(lake: Lake, loop: LoopSettings, table_version: int | None = None) -> 
             last_ts=table["ts"][-1].as_py().isoformat(),
             reward_version=loop.reward.version,
             other_definitions=other,
+            trainings=_ends(trainings, table["ts"][-1].as_py()),
         ),
     )
+
+
+def _ends(trainings: Sequence[str], newest: datetime) -> list[str]:
+    ends = sorted({datetime.fromisoformat(end) for end in trainings})
+    return [end.isoformat() for end in ends if end < newest][-MAX_GENERATIONS:]
 
 
 def _sorted(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -36,6 +36,8 @@ class LinearSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ridge: float = 1.0
     low: float = 0.0
     high: float = 1.0
+    samples: int = 100
+    seed: int = 0
 
 
 class _Stored(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,6 +59,7 @@ class LinearOracle:
         self._middle = (self.settings.low + self.settings.high) / 2.0
         self._set_columns([], [])
         self._fitted = False
+        self._draws: Floats | None = None
         self._gram: Floats = np.zeros((0, 0))
         self._moment: Floats = np.zeros(0)
         self._weights: Floats = np.zeros(0)
@@ -75,16 +78,38 @@ class LinearOracle:
             if width > MAX_WEIGHTS:
                 raise FieldError("features", wanted=f"at most {MAX_WEIGHTS} weights with interactions", got=width)
             self._gram, self._moment, self._fitted = np.zeros((width, width)), np.zeros(width), True
+        weights = interactions.weights
         for start in range(0, len(batch), _ROWS):
             stop = start + _ROWS
             x = self._rows(batch.contexts[start:stop], chosen[start:stop])
-            self._gram += x.T @ x
-            self._moment += x.T @ (interactions.reward[start:stop] - self._middle)
+            weighted = x.T * weights[start:stop]
+            self._gram += weighted @ x
+            self._moment += weighted @ (interactions.reward[start:stop] - self._middle)
         prior = self.settings.ridge * np.eye(self._moment.size)
+        self._draws = None
         self._weights = np.asarray(np.linalg.solve(self._gram + prior, self._moment), dtype=np.float64)
 
     def predict(self, batch: Batch) -> Floats:
         """Return [m] expected rewards, flat in the order offered; the middle of the range before any fit."""
+        return self._predicted(batch, self._weights)
+
+    def members(self, batch: Batch) -> Floats:
+        """Return [S, m] expected rewards under S fixed draws from the Gaussian posterior.
+
+        The noise is taken to have the largest variance of a reward in the range, a quarter of its square.
+        """
+        if not self._fitted:
+            return np.full((self.settings.samples, len(batch.actions)), self._middle)
+        if self._draws is None:
+            spread = 0.5 * (self.settings.high - self.settings.low)
+            factor = np.linalg.cholesky(self._gram + self.settings.ridge * np.eye(self._moment.size))
+            normal = np.random.default_rng([self.settings.seed, 1]).normal(
+                size=(self._moment.size, self.settings.samples)
+            )
+            self._draws = (self._weights[:, None] + spread * np.linalg.solve(factor.T, normal)).T
+        return np.stack([self._predicted(batch, draw) for draw in self._draws])
+
+    def _predicted(self, batch: Batch, weights: Floats) -> Floats:
         if not self._fitted:
             return np.full(len(batch.actions), self._middle)
         parts = [np.zeros(0)]
@@ -93,7 +118,7 @@ class LinearOracle:
             stop = min(start + _DECISIONS, len(batch))
             first, last = int(offsets[start]), int(offsets[stop])
             decisions = np.repeat(np.arange(stop - start), np.diff(offsets[start : stop + 1]))
-            parts.append(self._scores(batch.contexts[start:stop], batch.actions[first:last], decisions))
+            parts.append(self._scores(batch.contexts[start:stop], batch.actions[first:last], decisions, weights))
         return np.clip(self._middle + np.concatenate(parts), self.settings.low, self.settings.high)
 
     def save(self) -> dict[str, bytes]:
@@ -142,10 +167,12 @@ class LinearOracle:
             parts.append((x[:, :, None] * z[:, None, :]).reshape(len(contexts), -1))
         return np.concatenate(parts, axis=1)
 
-    def _scores(self, contexts: Sequence[Features], actions: Sequence[Features], decisions: Ints) -> Floats:
+    def _scores(
+        self, contexts: Sequence[Features], actions: Sequence[Features], decisions: Ints, weights: Floats
+    ) -> Floats:
         """Return [m] scores of `actions`, each offered in the decision of its number in `decisions` ([m])."""
         c, a = len(self._context_positions), len(self._action_positions)
-        constant, shared, own, crossed = np.split(self._weights, (1, 1 + c, 1 + c + a))
+        constant, shared, own, crossed = np.split(weights, (1, 1 + c, 1 + c + a))
         x = dense(contexts, self._context_positions)
         per_action = np.broadcast_to(own, (len(contexts), a))
         if self.settings.interactions:

@@ -77,6 +77,8 @@ class VwOracle:
             self._workspace = Workspace(self._arguments())
         learn = self._workspace.learn
         labels = _labels(scaled, bool(self.settings.logistic))
+        if interactions.weight is not None:
+            labels = [f"{label} {weight:.6g}" for label, weight in zip(labels, interactions.weight, strict=True)]
         batch = interactions.batch
         rows = list(zip(batch.contexts, interactions.chosen.tolist(), labels, strict=True))
         for number in range(self.settings.passes):

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from decision.artifact import MANIFEST_FILE, Manifest, load_oracle, pack, unpack
+from decision.artifact import MANIFEST_FILE, Manifest, pack, unpack
 from decision.errors import FieldError
+from decision.oracles.kinds import load_oracle
 from decision.oracles.linear import LinearOracle
 from decision.oracles.vw import VwOracle, VwSettings
 from decision.policy import Exploration, OraclePolicy
@@ -75,7 +76,7 @@ def test_missing_and_unexpected_files_are_refused() -> None:
         ({"surprise": 1}, MANIFEST_FILE),
         ({"seed": "seven"}, MANIFEST_FILE),
         ({"exploration": {"kind": "squarecb", "floor": 1.5}}, MANIFEST_FILE),
-        ({"exploration": {"kind": "softmax"}}, MANIFEST_FILE),
+        ({"exploration": {"kind": "anneal"}}, MANIFEST_FILE),
     ],
 )
 def test_manifest_that_does_not_fit_is_refused(change: dict, field: str) -> None:
@@ -107,5 +108,5 @@ def test_manifest_of_version_1_is_read_for_ever() -> None:
 
 
 def test_oracle_of_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(FieldError, match="vw or linear"):
+    with pytest.raises(FieldError, match="wanted one of .*logistic"):
         load_oracle("forest", {})

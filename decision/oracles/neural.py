@@ -1,0 +1,227 @@
+"""A small neural network on context, action and their products: two hidden layers, log-loss, trained by torch.
+
+Trained in torch (AdamW: Loshchilov and Hutter 2019), served in numpy: a service that loads one does not import torch. A
+resumed fit goes on from the weights with a fresh optimiser, and every random choice comes from the seed and the number
+of the fit, so a saved and loaded oracle resumes to the same weights.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from decision.batch import Batch, Features, Floats, Interactions, Ints
+from decision.errors import FieldError
+from decision.oracles.columns import ColumnSet, entries_of
+
+MODEL_FILE = "neural.npz"
+SETTINGS_FILE = "neural.json"
+MAX_INPUTS = 8_192
+MAX_HIDDEN = 1_024
+MAX_STEPS = 100_000
+_DECISIONS = 256
+_LAYERS = ("w0", "b0", "w1", "b1", "w2", "b2")
+
+
+class NeuralSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the oracle.
+
+    Attributes:
+        interactions: feed the products of context and action columns too, where they make at most 8,192 inputs.
+        hidden: units of each hidden layer, in 1..1,024.
+        steps: steps of every fit, in 1..100,000.
+        rows_per_step: rows of each step, drawn in proportion to their weights.
+        learning_rate: the largest of the one-cycle schedule, > 0.
+        weight_decay: AdamW's, >= 0.
+        seed: of every random choice.
+        low: smallest reward.
+        high: largest reward.
+    """
+
+    interactions: bool = True
+    hidden: int = 64
+    steps: int = 1_000
+    rows_per_step: int = 512
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.3
+    seed: int = 0
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        for field, most in (("hidden", MAX_HIDDEN), ("steps", MAX_STEPS), ("rows_per_step", 65_536)):
+            if not 1 <= getattr(self, field) <= most:
+                raise FieldError(field, wanted=f"1 to {most}", got=getattr(self, field))
+        if not self.learning_rate > 0:
+            raise FieldError("learning_rate", wanted="a number above 0", got=self.learning_rate)
+        if not self.weight_decay >= 0:
+            raise FieldError("weight_decay", wanted="0 or more", got=self.weight_decay)
+        if not self.low < self.high:
+            raise FieldError("high", wanted=f"above low = {self.low}", got=self.high)
+
+
+class _Stored(msgspec.Struct, forbid_unknown_fields=True):
+    settings: NeuralSettings
+    fits: int
+    context: ColumnSet
+    action: ColumnSet
+
+
+class NeuralOracle:
+    """A multilayer perceptron; predictions are in reward units."""
+
+    def __init__(self, settings: NeuralSettings | None = None) -> None:
+        self.settings = settings or NeuralSettings()
+        self._fits = 0
+        self._layers: list[Floats] = []
+        self._set_columns(ColumnSet(), ColumnSet())
+
+    def fit(self, interactions: Interactions) -> None:
+        """Learn from `interactions`; called again, go on from the present weights. Columns are the first fit's.
+
+        Raises:
+            FieldError: context and action columns alone make more than 8,192 inputs.
+        """
+        batch = interactions.batch
+        chosen = [batch.actions[int(j)] for j in interactions.chosen]
+        rows = np.flatnonzero(interactions.weights > 0)
+        if not self._fits:
+            self._set_columns(ColumnSet().extended(batch.contexts), ColumnSet().extended(chosen))
+        if rows.size:
+            s = self.settings
+            inputs = self._inputs([batch.contexts[int(i)] for i in rows], [chosen[int(i)] for i in rows])
+            target = np.clip((interactions.reward[rows] - s.low) / (s.high - s.low), 0.0, 1.0)
+            self._layers = _trained(inputs, target, interactions.weights[rows], self._layers, self._fits, s)
+        self._fits += 1
+
+    def predict(self, batch: Batch) -> Floats:
+        """Return [m] expected rewards, flat in the order offered; the middle of the range before any fit."""
+        s = self.settings
+        if not self._layers:
+            return np.full(len(batch.actions), 0.5 * (s.low + s.high))
+        w0, b0, w1, b1, w2, b2 = self._layers
+        offsets = batch.offsets
+        parts = [np.zeros(0)]
+        for start in range(0, len(batch), _DECISIONS):
+            stop = min(start + _DECISIONS, len(batch))
+            actions = batch.actions[int(offsets[start]) : int(offsets[stop])]
+            of = np.repeat(np.arange(stop - start), np.diff(offsets[start : stop + 1]))
+            hidden = np.maximum(self._inputs(batch.contexts[start:stop], actions, of) @ w0.T + b0, 0.0)
+            logit = (np.maximum(hidden @ w1.T + b1, 0.0) @ w2.T + b2)[:, 0]
+            parts.append(1.0 / (1.0 + np.exp(-np.clip(logit, -500.0, 500.0))))
+        return s.low + (s.high - s.low) * np.concatenate(parts)
+
+    def save(self) -> dict[str, bytes]:
+        """Return the layers as a numpy archive without pickles, and settings and columns as JSON."""
+        files = {SETTINGS_FILE: msgspec.json.encode(_Stored(self.settings, self._fits, self._context, self._action))}
+        if self._layers:
+            stream = io.BytesIO()
+            # The archive stamps its members with a fixed date, so equal weights are equal bytes.
+            arrays: Any = dict(zip(_LAYERS, self._layers, strict=True))
+            np.savez(stream, **arrays)
+            files[MODEL_FILE] = stream.getvalue()
+        return files
+
+    @classmethod
+    def load(cls, files: dict[str, bytes]) -> NeuralOracle:
+        """Return the oracle that `save` described.
+
+        Raises:
+            FieldError: a file is missing or does not fit.
+        """
+        try:
+            stored = msgspec.json.decode(files[SETTINGS_FILE], type=_Stored)
+        except (KeyError, msgspec.DecodeError) as error:
+            raise FieldError(SETTINGS_FILE, wanted="the oracle's settings", got=str(error)) from error
+        oracle = cls(stored.settings)
+        oracle._fits = stored.fits
+        oracle._set_columns(stored.context, stored.action)
+        if MODEL_FILE in files:
+            try:
+                with np.load(io.BytesIO(files[MODEL_FILE]), allow_pickle=False) as archive:
+                    layers = [np.asarray(archive[name], dtype=np.float64) for name in _LAYERS]
+            except (KeyError, ValueError, OSError, EOFError) as error:
+                raise FieldError(MODEL_FILE, wanted="the layers", got=str(error)) from error
+            h = stored.settings.hidden
+            wanted = [(h, oracle._width()), (h,), (h, h), (h,), (1, h), (1,)]
+            shapes = [layer.shape for layer in layers]
+            if shapes != wanted or not all(np.isfinite(layer).all() for layer in layers):
+                raise FieldError(MODEL_FILE, wanted=f"finite layers of {wanted}", got=shapes)
+            oracle._layers = layers
+        return oracle
+
+    def _set_columns(self, context: ColumnSet, action: ColumnSet) -> None:
+        self._context, self._action = context, action
+        self._positions = context.positions(), action.positions()
+        self._numbers = tuple(
+            (np.array(columns.shift, dtype=np.float64), np.array(columns.scale, dtype=np.float64))
+            for columns in (context, action)
+        )
+        c, a = len(context), len(action)
+        self._crossed = self.settings.interactions and c + a + c * a <= MAX_INPUTS
+        if c + a > MAX_INPUTS:
+            raise FieldError("features", wanted=f"at most {MAX_INPUTS} columns", got=c + a)
+
+    def _width(self) -> int:
+        c, a = len(self._context), len(self._action)
+        return c + a + (c * a if self._crossed else 0)
+
+    def _inputs(self, contexts: Any, actions: Any, of: Ints | None = None) -> Floats:
+        """Return [r, width] inputs of `actions` [r], each under its own context, or under ``contexts[of]``."""
+        x = _dense(contexts, self._positions[0], *self._numbers[0])
+        y = _dense(actions, self._positions[1], *self._numbers[1])
+        x = x if of is None else x[of]
+        parts = [x, y]
+        if self._crossed:
+            parts.append((x[:, :, None] * y[:, None, :]).reshape(len(y), -1))
+        return np.concatenate(parts, axis=1)
+
+
+def _dense(rows: list[Features], positions: dict[str, int], shift: Floats, scale: Floats) -> Floats:
+    found = entries_of(rows, positions, shift, scale)
+    out = np.zeros((len(rows), len(positions)))
+    out[found.row, found.column] = found.value
+    return out
+
+
+def _trained(
+    inputs: Floats, target: Floats, weight: Floats, start: list[Floats], fits: int, s: NeuralSettings
+) -> list[Floats]:
+    import torch
+
+    seed = int(np.random.default_rng([s.seed, fits]).integers(2**62))
+    generator = torch.Generator().manual_seed(seed)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums on several threads depend on their number
+    try:
+        shapes = ((s.hidden, inputs.shape[1]), (s.hidden, s.hidden), (1, s.hidden))
+        if start:
+            layers = [torch.tensor(layer, dtype=torch.float32) for layer in start]
+        else:
+            layers = []
+            for rows, columns in shapes:
+                bound = 1.0 / np.sqrt(max(columns, 1))
+                layers.append((torch.rand(rows, columns, generator=generator) * 2.0 - 1.0) * bound)
+                layers.append(torch.zeros(rows))
+        for layer in layers:
+            layer.requires_grad_()
+        x, y = torch.tensor(inputs, dtype=torch.float32), torch.tensor(target, dtype=torch.float32)
+        share = torch.tensor(weight / weight.sum())
+        optimizer = torch.optim.AdamW(layers, lr=s.learning_rate, weight_decay=s.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, s.learning_rate, total_steps=s.steps + 1)
+        loss_of = torch.nn.functional.binary_cross_entropy_with_logits
+        for _ in range(s.steps):
+            picked = torch.multinomial(share, s.rows_per_step, replacement=True, generator=generator)
+            hidden = torch.relu(torch.nn.functional.linear(x[picked], layers[0], layers[1]))
+            hidden = torch.relu(torch.nn.functional.linear(hidden, layers[2], layers[3]))
+            loss = loss_of(torch.nn.functional.linear(hidden, layers[4], layers[5])[:, 0], y[picked])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        return [layer.detach().numpy().astype(np.float64) for layer in layers]
+    finally:
+        torch.set_num_threads(threads)
