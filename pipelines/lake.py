@@ -108,10 +108,18 @@ class Lake:
         return self.table(name).version()
 
     def decisions(
-        self, loop: str, *, since: datetime | None = None, until: datetime | None = None, version: int | None = None
+        self,
+        loop: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        version: int | None = None,
+        latest: int | None = None,
+        event_ids: Sequence[str] | None = None,
     ) -> pa.Table:
-        """Return the decisions of `loop` with since <= ts < until, by time."""
-        return self._rows("decisions", loop, since, until, version)
+        """Return the decisions of `loop` with since <= ts < until, by time; the `latest` of them, or those named."""
+        named = None if event_ids is None else pc.field("event_id").isin(list(event_ids))
+        return self._rows("decisions", loop, since, until, version, named, latest)
 
     def outcomes(
         self, loop: str, *, since: datetime | None = None, until: datetime | None = None, version: int | None = None

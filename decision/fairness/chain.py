@@ -48,7 +48,7 @@ class Entry(NamedTuple):
 class Anchor(NamedTuple):
     """A head that was noted outside the log: how many entries there were, and the last one's hash."""
 
-    count: int
+    entries: int
     head: str
 
 
@@ -63,12 +63,12 @@ class Checked(NamedTuple):
     """The result of a check.
 
     Attributes:
-        count: entries read.
+        entries: how many were read.
         head: hash of the last one.
         faults: what is wrong, the first hundred; none when the chain is whole.
     """
 
-    count: int
+    entries: int
     head: str
     faults: tuple[Fault, ...]
 
@@ -100,7 +100,7 @@ def hash_of(entry: Entry) -> str:
 
 def follow(last: Anchor, *, at: str, actor: str, kind: str, subject: str, body: Mapping[str, Any]) -> Entry:
     """Return the entry that comes after the head `last` (``Anchor(0, GENESIS)`` in an empty log)."""
-    entry = Entry(last.count + 1, at, actor, kind, subject, canonical(body), last.head, "")
+    entry = Entry(last.entries + 1, at, actor, kind, subject, canonical(body), last.head, "")
     return entry._replace(hash=hash_of(entry))
 
 
@@ -112,7 +112,7 @@ def check(entries: Iterable[Entry], anchors: Sequence[Anchor] = ()) -> Checked:
         anchors: heads noted elsewhere, in any order.
     """
     faults: list[Fault] = []
-    wanted = {anchor.count: anchor.head for anchor in anchors if anchor.count > 0}
+    wanted = {anchor.entries: anchor.head for anchor in anchors if anchor.entries > 0}
     count, head = 0, GENESIS
     for entry in entries:
         if entry.seq != count + 1:

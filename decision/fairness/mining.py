@@ -45,15 +45,49 @@ def neighbour_pairs(features: Floats, probability: Floats, *, neighbours: int = 
         probability: [n] probability of the treatment that is compared.
         neighbours: nearest others per person.
     """
+    i, j = near(features, neighbours)
+    return _ordered(features, probability, i, j)
+
+
+def near(features: Floats, neighbours: int) -> tuple[Ints, Ints]:
+    """Return the positions of each person and their `neighbours` nearest others, each unordered pair once."""
     from scipy.spatial import KDTree
 
+    if features.shape[0] < 2:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     tree = KDTree(features)
-    _, near = cast("Any", tree).query(features, k=min(neighbours + 1, features.shape[0]))
-    i = np.repeat(np.arange(features.shape[0]), near.shape[1])
-    j = near.ravel()
+    _, found = cast("Any", tree).query(features, k=min(neighbours + 1, features.shape[0]))
+    i = np.repeat(np.arange(features.shape[0]), found.shape[1])
+    j = found.ravel()
     low, high = np.minimum(i, j), np.maximum(i, j)
     unique = np.unique(np.stack([low, high], axis=1)[low != high], axis=0)
-    return _ordered(features, probability, unique[:, 0].astype(np.int64), unique[:, 1].astype(np.int64))
+    return unique[:, 0].astype(np.int64), unique[:, 1].astype(np.int64)
+
+
+def action_pairs(features: Floats, probability: Floats, i: Ints, j: Ints) -> tuple[Pairs, Ints]:
+    """Return the pairs (i, j), each on the action on which its two people differ most, and that action.
+
+    A report is then on (person, action): the same lemma holds with the gap ``pi(a | x_i) - pi(a | x_j)``, and the cost
+    is charged on a for x_i and on the other actions for x_j.
+
+    Args:
+        features: [n, d].
+        probability: [n, A] of each action, or its exposure; NaN where it was not offered.
+        i: [p] positions.
+        j: [p] positions of the others; pairs without a shared action are left out.
+
+    Returns:
+        The pairs, and [p] column of the action of each.
+    """
+    difference = probability[i] - probability[j]
+    size = np.where(np.isnan(difference), -1.0, np.abs(difference))
+    action = size.argmax(1) if size.shape[1] else np.zeros(i.size, dtype=np.int64)
+    shared = size[np.arange(i.size), action] >= 0 if size.shape[1] else np.zeros(i.size, dtype=bool)
+    i, j, action = i[shared], j[shared], action[shared].astype(np.int64)
+    ahead = probability[i, action] >= probability[j, action]
+    favoured, disfavoured = np.where(ahead, i, j), np.where(ahead, j, i)
+    gap = probability[favoured, action] - probability[disfavoured, action]
+    return Pairs(favoured, disfavoured, gap, np.abs(features[favoured] - features[disfavoured])), action
 
 
 def _ordered(features: Floats, probability: Floats, i: Ints, j: Ints) -> Pairs:

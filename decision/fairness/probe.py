@@ -50,10 +50,12 @@ def sample(stratum: Ints, budget: int, rng: np.random.Generator) -> Probe:
     if budget < 1:
         raise FieldError("budget", wanted="1 or more", got=budget)
     names = np.unique(stratum)
-    each = max(1, budget // names.size)
+    if budget < names.size:  # a stratum left out could never be weighted back in: one stratum of all then
+        stratum, names = np.zeros_like(stratum), np.zeros(1, dtype=np.int64)
+    each = budget // names.size
     chosen: list[Ints] = []
     inclusion: list[Floats] = []
-    for name in names[:budget]:
+    for name in names:
         members = np.flatnonzero(stratum == name)
         count = min(each, members.size)
         chosen.append(rng.choice(members, size=count, replace=False).astype(np.int64))

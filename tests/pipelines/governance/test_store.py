@@ -40,8 +40,8 @@ def judged(panel: Panel) -> Panel:
 def test_untouched_store_verifies(judged: Panel) -> None:
     checked = judged.store.verify()
     assert checked.faults == ()
-    assert checked.count == 5 + 3 + 1 + 5 + 1  # people; rule, task, mining; panel; judgements; verdict
-    assert judged.store.head() == Anchor(checked.count, checked.head)
+    assert checked.entries == 5 + 3 + 1 + 5 + 1  # people; rule, task, mining; panel; judgements; verdict
+    assert judged.store.head() == Anchor(checked.entries, checked.head)
 
 
 @pytest.mark.parametrize("table", t.APPEND_ONLY)
@@ -106,7 +106,7 @@ def test_an_error_takes_the_change_and_its_entry_back(store: Governance) -> None
 
     with pytest.raises(RuntimeError):
         fail()
-    assert store.head().count == 0
+    assert store.head().entries == 0
     assert store.anchors() == []
 
 
@@ -122,7 +122,7 @@ def test_writers_at_the_same_time_make_one_chain(store: Governance) -> None:
     for thread in threads:
         thread.join()
     checked = store.verify()
-    assert (checked.count, checked.faults) == (40, ())
+    assert (checked.entries, checked.faults) == (40, ())
 
 
 def test_keys_open_until_revoked_and_are_stored_as_hashes_only(store: Governance) -> None:

@@ -1,0 +1,179 @@
+"""A policy's oracle fitted with upheld pairs as costs: the Lagrangian of "treat these two alike".
+
+For an oracle of expected rewards f and upheld pairs (x_i, x_j) the objective is
+
+    sum (f(x, a) - r)^2  +  C / 2 * sum_pairs sum_a (f(x_i, a) - f(x_j, a))^2,
+
+whose second sum is ``C * (f(x_i, a) - m)^2 + C * (f(x_j, a) - m)^2`` at its best target m, the mean. So a report is
+weighted rows with a common target, which every oracle can learn from; targets and fit are found in turn (alternating
+minimisation), and C rises while a pair's gap stays above what its panel accepts (dual ascent, Bechavod and Roth 2023
+for the cost on reports, arXiv 2206.04475). Rows of equal features get equal scores, hence equal probabilities under
+every exploration rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from decision.batch import Batch, Floats, Interactions, Ints
+from decision.contracts import Oracle
+from decision.errors import FieldError
+from decision.policy import Exploration, OraclePolicy
+
+HIGHEST = 1e6
+"""Largest multiplier: beyond it ordinary rows count for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpheldPairs:
+    """p pairs that a panel upheld, the favoured person first.
+
+    Attributes:
+        first: [p] the favoured people, as decisions.
+        second: [p] the disfavoured.
+        action_first: [p] flat row of the compared action in `first`.
+        action_second: [p] the same in `second`.
+        limit: [p] largest gap the panel accepts.
+    """
+
+    first: Batch
+    second: Batch
+    action_first: Ints
+    action_second: Ints
+    limit: Floats
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.first), len(self.second), self.action_first.size, self.action_second.size, self.limit.size}
+        if len(sizes) != 1:
+            raise FieldError("pairs", wanted="as many of each", got=sorted(sizes))
+
+
+class FairFit(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        oracle: the fitted oracle.
+        cost: the multiplier it was fitted with; 0 when the pairs asked for nothing.
+        gaps: [p] gaps of the pairs under it.
+        rounds: fits that were needed.
+    """
+
+    oracle: Oracle
+    cost: float
+    gaps: Floats
+    rounds: int
+
+
+def gaps(policy: OraclePolicy, pairs: UpheldPairs) -> Floats:
+    """Return [p] differences of the two people's probabilities of the compared action."""
+    if not len(pairs):
+        return np.zeros(0)
+    return policy.pmf(pairs.first)[pairs.action_first] - policy.pmf(pairs.second)[pairs.action_second]
+
+
+def fit_with_pairs(
+    make: Callable[[], Oracle],
+    interactions: Interactions,
+    pairs: UpheldPairs,
+    exploration: Exploration,
+    *,
+    cost: float,
+    raise_by: float = 8.0,
+    rounds: int = 8,
+) -> FairFit:
+    """Return an oracle fitted to the interactions, and to the pairs as far as they ask for it.
+
+    Args:
+        make: returns a cold oracle.
+        interactions: what is learned from.
+        pairs: upheld pairs; none is an ordinary fit.
+        exploration: rule that turns scores into probabilities, in which gaps are measured.
+        cost: the multiplier C at the start, > 0.
+        raise_by: factor of the multiplier after a round in which a gap stayed too large.
+        rounds: fits with pairs at most; the one with the fewest excess gaps is returned.
+    """
+    oracle = make()
+    oracle.fit(interactions)
+    best = FairFit(oracle, 0.0, gaps(OraclePolicy(oracle, exploration), pairs), 1)
+    current = best
+    for number in range(rounds):
+        if not _excess(best.gaps, pairs) or cost > HIGHEST:
+            break
+        oracle = make()
+        oracle.fit(with_pairs(interactions, pairs, current.oracle, cost))
+        current = FairFit(oracle, cost, gaps(OraclePolicy(oracle, exploration), pairs), number + 2)
+        if _excess(current.gaps, pairs) < _excess(best.gaps, pairs):
+            best = current
+        cost *= raise_by
+    return best._replace(rounds=current.rounds)
+
+
+def with_pairs(interactions: Interactions, pairs: UpheldPairs, oracle: Oracle, cost: float) -> Interactions:
+    """Return the interactions with two rows for each pair and shared action, at the mean of the present scores."""
+    scores = oracle.predict(pairs.first), oracle.predict(pairs.second)
+    rows: tuple[list[int], list[int]] = [], []
+    chosen: tuple[list[int], list[int]] = [], []
+    targets: list[float] = []
+    for pair in range(len(pairs)):
+        first = _by_id(pairs.first, pair)
+        second = _by_id(pairs.second, pair)
+        shared = [action for action in first if action in second]
+        # The compared action is charged in any case, also where its two rows have different ids.
+        matched = [(first[action], second[action]) for action in shared]
+        compared = (int(pairs.action_first[pair]), int(pairs.action_second[pair]))
+        for one, other in dict.fromkeys([compared, *matched]):
+            for side, flat in enumerate((one, other)):
+                rows[side].append(pair)
+                chosen[side].append(flat)
+            targets.append(float(scores[0][one] + scores[1][other]) / 2.0)
+    added = [
+        _rows(batch, np.array(rows[side]), np.array(chosen[side]), np.array(targets), cost)
+        for side, batch in enumerate((pairs.first, pairs.second))
+    ]
+    return concatenate([interactions, *added])
+
+
+def concatenate(parts: list[Interactions]) -> Interactions:
+    """Return the interactions one after another."""
+    batches = [part.batch for part in parts]
+    starts = np.cumsum([0] + [len(batch.actions) for batch in batches])
+    batch = Batch(
+        contexts=[context for each in batches for context in each.contexts],
+        actions=[action for each in batches for action in each.actions],
+        action_ids=[action for each in batches for action in each.action_ids],
+        offsets=np.concatenate(
+            [[0], *(each.offsets[1:] + start for each, start in zip(batches, starts[:-1], strict=True))]
+        ).astype(np.int64),
+    )
+    return Interactions(
+        batch=batch,
+        chosen=np.concatenate([part.chosen + start for part, start in zip(parts, starts[:-1], strict=True)]),
+        propensity=np.concatenate([part.propensity for part in parts]),
+        reward=np.concatenate([part.reward for part in parts]),
+        pmf=np.concatenate([part.pmf for part in parts]),
+        weight=np.concatenate([part.weights for part in parts]),
+    )
+
+
+def _excess(found: Floats, pairs: UpheldPairs) -> float:
+    return float(np.maximum(found - pairs.limit, 0.0).sum()) if (found > pairs.limit).any() else 0.0
+
+
+def _by_id(batch: Batch, row: int) -> dict[str, int]:
+    start, stop = int(batch.offsets[row]), int(batch.offsets[row + 1])
+    return {batch.action_ids[flat]: flat for flat in range(start, stop)}
+
+
+def _rows(batch: Batch, rows: Ints, chosen: Ints, targets: Floats, cost: float) -> Interactions:
+    taken = batch.take(rows.astype(np.int64))
+    sizes = np.diff(taken.offsets)
+    flat = chosen - batch.offsets[rows] + taken.offsets[:-1]
+    pmf = np.repeat(1.0 / sizes, sizes)
+    return Interactions(taken, flat.astype(np.int64), 1.0 / sizes, targets, pmf, np.full(rows.size, cost))
