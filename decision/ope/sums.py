@@ -80,6 +80,12 @@ class Support:
         square = rounded(self.weight_square)
         return rounded(self.weight) ** 2 / square if square > 0 else 0.0
 
+    @property
+    def largest_share(self) -> float:
+        """Share of all weight that one row carries."""
+        total = rounded(self.weight)
+        return self.largest / total if total > 0 else 0.0
+
     def doubts(self) -> tuple[str, ...]:
         """Return the reasons for which an estimate from these weights should not be trusted."""
         reasons: list[str] = []
@@ -89,9 +95,8 @@ class Support:
             reasons.append(f"mean weight {self.mean:.3f} is not 1: propensities or support are wrong")
         if self.ess < max(30.0, 0.01 * self.n):
             reasons.append(f"effective sample size {self.ess:.0f} of {self.n} rows")
-        total = rounded(self.weight)
-        if total > 0 and self.largest / total > 0.1:
-            reasons.append(f"one row carries {self.largest / total:.0%} of the weight")
+        if self.largest_share > 0.1:
+            reasons.append(f"one row carries {self.largest_share:.0%} of the weight")
         return tuple(reasons)
 
 
