@@ -16,6 +16,7 @@ import numpy as np
 from decision.batch import Floats, Interactions, Ints
 from decision.contracts import Oracle
 from decision.errors import FieldError, SupportError
+from decision.fairness.penalty import concatenate
 from decision.generations import training_weights
 from decision.oracles.ensemble import EnsembleOracle
 from decision.oracles.kinds import OracleSettings, load_oracle, new_oracle
@@ -77,7 +78,11 @@ def configuration(loop: LoopSettings, candidate: Candidate, seed: int) -> Config
 
 
 def learned(
-    interactions: Interactions, age: Ints, made: Configuration, earlier: Sequence[tuple[str, dict[str, bytes]]]
+    interactions: Interactions,
+    age: Ints,
+    made: Configuration,
+    earlier: Sequence[tuple[str, dict[str, bytes]]],
+    also: Interactions | None = None,
 ) -> tuple[str, Oracle, Floats]:
     """Return the kind and the oracle that `made` learns from the rows, and the [n] weights of the rows.
 
@@ -86,6 +91,7 @@ def learned(
         age: [n] their generations, see `decision.generations`.
         made: the configuration.
         earlier: kind and files of the models of earlier generations, newest last; for averages and warm starts.
+        also: rows that no rule touches, with their own weights; the costs of upheld pairs.
 
     Raises:
         SupportError: the rules leave no row.
@@ -100,7 +106,8 @@ def learned(
     if made.rules.warm_start and earlier and earlier[-1][0] == kind:
         oracle = load_oracle(*earlier[-1])
     oracle = oracle or new_oracle(made.oracle)
-    oracle.fit(replace(kept, weight=weight[rows]))
+    kept = replace(kept, weight=weight[rows])
+    oracle.fit(kept if also is None else concatenate([kept, also]))
     if made.oracle.bag > 1:
         if made.rules.average > 1:
             raise FieldError("average", wanted="1 beside a bag", got=made.rules.average)

@@ -1,4 +1,4 @@
-"""A night of one loop: ingest, features, join, guard, train, evaluate, promote, compact; resumable.
+"""A night of one loop: ingest, features, join, guard, train, evaluate, promote, audit, compact; resumable.
 
 The manifest is written after every step, so a run that was cut short continues after the last finished one when it is
 started again under the same id. A step that was cut short itself is done again: every step is safe to repeat, and the
@@ -19,6 +19,9 @@ import msgspec
 
 from decision.errors import FieldError, SupportError
 from pipelines.evaluate import Evaluated, evaluate
+from pipelines.governance.gate import PanelGate
+from pipelines.governance.standing import training_pairs
+from pipelines.governance.step import audit
 from pipelines.guard.step import guard
 from pipelines.ingest import ingest
 from pipelines.join import join
@@ -30,7 +33,7 @@ from pipelines.registry import Registry
 from pipelines.settings import LoopSettings, Settings, check_loop_name, list_loops
 from pipelines.train import train
 
-STEPS = ("ingest", "features", "join", "guard", "train", "evaluate", "promote", "compact")
+STEPS = ("ingest", "features", "join", "guard", "train", "evaluate", "promote", "audit", "compact")
 RESUMED_FOR = timedelta(hours=24)
 """An unfinished run older than this is left alone; the next one starts anew."""
 
@@ -212,6 +215,7 @@ class _Night:
                 now=self.run.started_at,
                 table_version=self._table_version(),
                 key=f"{self.run.loop}:{self.run.run_id}",
+                pairs=training_pairs(self.settings, self.lake, self.loop),
             )
         except SupportError as error:
             return {"skipped": str(error)}
@@ -240,7 +244,11 @@ class _Night:
             evaluated=self.evaluated,
             table_version=self._table_version(),
             replace_candidate=False,
+            panels=PanelGate(self.settings, self.lake, self.registry, self.loop),
         )
+
+    def audit(self) -> Any:
+        return audit(self.settings, self.lake, self.registry, self.loop, self.run.started_at, seed=self.run.seed)
 
     def compact(self) -> Any:
         return {table: self.lake.compact(table) for table in ("decisions", "outcomes", "interactions")}

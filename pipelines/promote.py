@@ -7,6 +7,7 @@ Each is one alias move that only happens if the champion still is the one the ve
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,6 +18,9 @@ from pipelines.lake import Lake
 from pipelines.registry import Registry, WrittenVerdict, moves
 from pipelines.settings import LoopSettings
 from pipelines.train import POLICY
+
+if TYPE_CHECKING:
+    from pipelines.governance.gate import PanelGate  # imports SQLAlchemy's tables: only loops with panels need them
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +56,7 @@ def promote(
     evaluated: Evaluated | None = None,
     table_version: int | None = None,
     replace_candidate: bool = True,
+    panels: PanelGate | None = None,
 ) -> Promotion:
     """Judge a version against the champion, or the baseline where there is none, and promote it if the gate opens.
 
@@ -66,6 +71,7 @@ def promote(
         table_version: version of the interactions table to evaluate on; None for the present one.
         replace_candidate: with a guard, take the place of a version that is being rolled out; otherwise a version
             waits until the guard is done with the one before it.
+        panels: the auditors' evidence; a loop with panels promotes nothing without.
 
     Returns:
         The promotion or refusal; a refusal is written down and is no error. Repeated, it changes nothing.
@@ -94,19 +100,25 @@ def promote(
     against = f"against {evaluated.against} on {evaluated.rows} decisions of the holdout"
     doubts = [f"doubt: {doubt}" for doubt in evaluated.lift_estimate.reasons]
     reasons = [*verdict.reasons, *doubts, against]
-    fields = {"verdict": "promoted" if verdict.promote else "refused", "reasons": reasons, "numbers": verdict.numbers}
+    opens, numbers = verdict.promote, dict(verdict.numbers)
+    if loop.fairness.enabled:
+        assessed = None if panels is None else panels.assess(version, champion, now=now, by=by)
+        opens = opens and assessed is not None and assessed.passed
+        reasons += ["fairness: the panels were not asked"] if assessed is None else assessed.reasons
+        numbers |= {} if assessed is None else assessed.numbers
+    fields = {"verdict": "promoted" if opens else "refused", "reasons": reasons, "numbers": numbers}
     fields |= {"at": now.astimezone(UTC).isoformat(), "by": by}
-    rolled_out = verdict.promote and loop.guard.enabled
+    rolled_out = opens and loop.guard.enabled
     if rolled_out:
         fields |= {"verdict": "candidate"}
         written = registry.set_alias(loop.name, "candidate", version, fields, expected=aliases.get("candidate"))
-    elif verdict.promote:
+    elif opens:
         written = registry.set_alias(loop.name, "champion", version, fields, expected=champion)
     else:
         written = registry.refuse(loop.name, version, fields)
     return Promotion(
         version=version,
-        promoted=verdict.promote and not rolled_out,
+        promoted=opens and not rolled_out,
         champion=champion,
         candidate=version if rolled_out else None,
         reasons=reasons,

@@ -21,6 +21,7 @@ import numpy as np
 import decision
 from decision.artifact import MANIFEST_FILE, Manifest, pack, unpack
 from decision.errors import FieldError, SupportError
+from decision.fairness.penalty import FairFit, UpheldPairs, fit_with_pairs
 from decision.generations import balance, effective_rows
 from decision.policy import Exploration, OraclePolicy
 from pipelines.candidates import Compared, compare, configuration, learned
@@ -64,6 +65,7 @@ def train(
     now: datetime,
     table_version: int | None = None,
     key: str = "",
+    pairs: UpheldPairs | None = None,
 ) -> Trained:
     """Learn a policy from the loop's window and register it; nobody is promoted.
 
@@ -75,6 +77,7 @@ def train(
         now: time of the training, UTC, for the manifest.
         table_version: version of the interactions table to read; None for the present one.
         key: a training repeated under the same key returns the version of the first.
+        pairs: pairs of people that a panel wants treated alike; their gaps cost.
 
     Raises:
         SupportError: there are fewer rows than the loop's minimum.
@@ -92,6 +95,16 @@ def train(
     made = configuration(loop, msgspec.convert(chosen.candidate, Candidate), seed)
     kind, oracle, weight = learned(interactions, age, made, earlier)
     policy = OraclePolicy(oracle, _exploration(loop, effective_rows(weight)))
+    fair: FairFit | None = None
+    if pairs is not None and len(pairs):
+        fair = fit_with_pairs(
+            oracle,
+            lambda also: learned(interactions, age, made, earlier, also)[1],
+            pairs,
+            policy.exploration,
+            cost=loop.fairness.cost,
+        )
+        policy = OraclePolicy(fair.oracle, policy.exploration)
     parent = registry.aliases(loop.name).get("champion", "")
     manifest = Manifest(
         loop=loop.name,
@@ -104,6 +117,7 @@ def train(
             **msgspec.to_builtins(made.rules),
             "oracle": made.oracle.kind,
             "candidates": msgspec.to_builtins(compared) if len(compared) > 1 else [],
+            **({} if fair is None else {"fairness_pairs": int(fair.gaps.size), "fairness_cost": fair.cost}),
         },
         data=msgspec.to_builtins(rows.data),
         seed=seed,
@@ -120,6 +134,7 @@ def train(
         "train.mean_reward": float(interactions.reward.mean()),
         "train.holdout_rows": float(rows.data.holdout),
         **{f"train.{name}": v for name, v in msgspec.to_builtins(balance(interactions, weight, middle=middle)).items()},
+        **({} if fair is None else fair.metrics()),
         **{f"train.candidate_{i}_loss": c.loss for i, c in enumerate(compared) if c.loss is not None},
     }
     version = registry.register(

@@ -7,8 +7,10 @@ For an oracle of expected rewards f and upheld pairs (x_i, x_j) the objective is
 whose second sum is ``C * (f(x_i, a) - m)^2 + C * (f(x_j, a) - m)^2`` at its best target m, the mean. So a report is
 weighted rows with a common target, which every oracle can learn from; targets and fit are found in turn (alternating
 minimisation), and C rises while a pair's gap stays above what its panel accepts (dual ascent, Bechavod and Roth 2023
-for the cost on reports, arXiv 2206.04475). Rows of equal features get equal scores, hence equal probabilities under
-every exploration rule.
+for the cost on reports, arXiv 2206.04475). Equal scores are equal probabilities under every exploration rule.
+
+A target between the ends of the reward range is two rows, one at each end, weighted by how near it lies: the same
+expected loss, and oracles of 0/1 rewards (logistic loss) learn from it as others do.
 """
 
 from __future__ import annotations
@@ -70,6 +72,16 @@ class FairFit(NamedTuple):
     gaps: Floats
     rounds: int
 
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers, named for a tracking store."""
+        largest = float(np.abs(self.gaps).max()) if self.gaps.size else 0.0
+        return {
+            "train.fairness_pairs": float(self.gaps.size),
+            "train.fairness_cost": self.cost,
+            "train.fairness_largest_gap": largest,
+            "train.fairness_fits": float(self.rounds),
+        }
+
 
 def gaps(policy: OraclePolicy, pairs: UpheldPairs) -> Floats:
     """Return [p] differences of the two people's probabilities of the compared action."""
@@ -79,8 +91,8 @@ def gaps(policy: OraclePolicy, pairs: UpheldPairs) -> Floats:
 
 
 def fit_with_pairs(
-    make: Callable[[], Oracle],
-    interactions: Interactions,
+    oracle: Oracle,
+    again: Callable[[Interactions], Oracle],
     pairs: UpheldPairs,
     exploration: Exploration,
     *,
@@ -88,26 +100,24 @@ def fit_with_pairs(
     raise_by: float = 8.0,
     rounds: int = 8,
 ) -> FairFit:
-    """Return an oracle fitted to the interactions, and to the pairs as far as they ask for it.
+    """Return an oracle that treats the pairs as alike as their panels ask, as far as that can be had.
 
     Args:
-        make: returns a cold oracle.
-        interactions: what is learned from.
-        pairs: upheld pairs; none is an ordinary fit.
+        oracle: fitted without the pairs; returned as it is when no gap exceeds its limit.
+        again: fits a cold oracle to the same interactions and the rows it is given.
+        pairs: upheld pairs.
         exploration: rule that turns scores into probabilities, in which gaps are measured.
-        cost: the multiplier C at the start, > 0.
+        cost: the multiplier C at the start, > 0, in ordinary rows per pair and action.
         raise_by: factor of the multiplier after a round in which a gap stayed too large.
-        rounds: fits with pairs at most; the one with the fewest excess gaps is returned.
+        rounds: fits with pairs at most; the one with the least excess is returned.
     """
-    oracle = make()
-    oracle.fit(interactions)
-    best = FairFit(oracle, 0.0, gaps(OraclePolicy(oracle, exploration), pairs), 1)
-    current = best
+    current = FairFit(oracle, 0.0, gaps(OraclePolicy(oracle, exploration), pairs), 1)
+    best = current
     for number in range(rounds):
         if not _excess(best.gaps, pairs) or cost > HIGHEST:
             break
-        oracle = make()
-        oracle.fit(with_pairs(interactions, pairs, current.oracle, cost))
+        rows = pair_rows(pairs, current.oracle, cost, low=exploration.low, high=exploration.high)
+        oracle = again(rows)
         current = FairFit(oracle, cost, gaps(OraclePolicy(oracle, exploration), pairs), number + 2)
         if _excess(current.gaps, pairs) < _excess(best.gaps, pairs):
             best = current
@@ -115,29 +125,39 @@ def fit_with_pairs(
     return best._replace(rounds=current.rounds)
 
 
-def with_pairs(interactions: Interactions, pairs: UpheldPairs, oracle: Oracle, cost: float) -> Interactions:
-    """Return the interactions with two rows for each pair and shared action, at the mean of the present scores."""
+def pair_rows(pairs: UpheldPairs, oracle: Oracle, cost: float, *, low: float, high: float) -> Interactions:
+    """Return the rows that stand for the pairs: both people, every shared action, at the mean of the present scores.
+
+    Args:
+        pairs: one or more.
+        oracle: whose scores they are.
+        cost: C, the summed weight of the rows of one person and action.
+        low: smallest reward.
+        high: largest reward.
+    """
     scores = oracle.predict(pairs.first), oracle.predict(pairs.second)
     rows: tuple[list[int], list[int]] = [], []
     chosen: tuple[list[int], list[int]] = [], []
     targets: list[float] = []
     for pair in range(len(pairs)):
-        first = _by_id(pairs.first, pair)
-        second = _by_id(pairs.second, pair)
-        shared = [action for action in first if action in second]
+        first, second = _by_id(pairs.first, pair), _by_id(pairs.second, pair)
         # The compared action is charged in any case, also where its two rows have different ids.
-        matched = [(first[action], second[action]) for action in shared]
         compared = (int(pairs.action_first[pair]), int(pairs.action_second[pair]))
+        matched = [(first[action], second[action]) for action in first if action in second]
         for one, other in dict.fromkeys([compared, *matched]):
             for side, flat in enumerate((one, other)):
                 rows[side].append(pair)
                 chosen[side].append(flat)
-            targets.append(float(scores[0][one] + scores[1][other]) / 2.0)
-    added = [
-        _rows(batch, np.array(rows[side]), np.array(chosen[side]), np.array(targets), cost)
-        for side, batch in enumerate((pairs.first, pairs.second))
-    ]
-    return concatenate([interactions, *added])
+            mean = float(scores[0][one] + scores[1][other]) / 2.0
+            targets.append(min(max((mean - low) / (high - low), 0.0), 1.0))
+    share = np.array(targets)
+    parts: list[Interactions] = []
+    for side, batch in enumerate((pairs.first, pairs.second)):
+        for reward, weight in ((high, cost * share), (low, cost * (1.0 - share))):
+            at, flat = np.array(rows[side], dtype=np.int64), np.array(chosen[side], dtype=np.int64)
+            counts = weight > 0
+            parts.append(_rows(batch, at[counts], flat[counts], reward, weight[counts]))
+    return concatenate(parts)
 
 
 def concatenate(parts: list[Interactions]) -> Interactions:
@@ -171,9 +191,9 @@ def _by_id(batch: Batch, row: int) -> dict[str, int]:
     return {batch.action_ids[flat]: flat for flat in range(start, stop)}
 
 
-def _rows(batch: Batch, rows: Ints, chosen: Ints, targets: Floats, cost: float) -> Interactions:
-    taken = batch.take(rows.astype(np.int64))
+def _rows(batch: Batch, rows: Ints, chosen: Ints, reward: float, weight: Floats) -> Interactions:
+    taken = batch.take(rows)
     sizes = np.diff(taken.offsets)
     flat = chosen - batch.offsets[rows] + taken.offsets[:-1]
     pmf = np.repeat(1.0 / sizes, sizes)
-    return Interactions(taken, flat.astype(np.int64), 1.0 / sizes, targets, pmf, np.full(rows.size, cost))
+    return Interactions(taken, flat, 1.0 / sizes, np.full(rows.size, reward), pmf, weight)

@@ -82,10 +82,13 @@ def train(loop: Loop, home: Home = None, seed: Seed = 1, json: Json = False) -> 
 
     Example: `decision train news --seed 7`
     """
+    from pipelines.governance.standing import training_pairs
     from pipelines.train import train as run
 
     with Installation.at(home) as parts:
-        trained = run(parts.lake, parts.registry, parts.loop(loop), seed=seed, now=datetime.now(UTC))
+        settings = parts.loop(loop)
+        pairs = training_pairs(parts.settings, parts.lake, settings)
+        trained = run(parts.lake, parts.registry, settings, seed=seed, now=datetime.now(UTC), pairs=pairs)
     data = _plain(trained)
 
     def show(out: Console) -> None:
@@ -135,11 +138,14 @@ def promote(loop: Loop, home: Home = None, version: Version = None, json: Json =
 
     Example: `decision promote news && echo promoted`
     """
+    from pipelines.governance.gate import PanelGate
     from pipelines.promote import promote as run
 
     with Installation.at(home) as parts:
         settings = parts.loop(loop)
-        promotion = run(parts.lake, parts.registry, settings, version=version, now=datetime.now(UTC), by=who())
+        panels = PanelGate(parts.settings, parts.lake, parts.registry, settings)
+        now = datetime.now(UTC)
+        promotion = run(parts.lake, parts.registry, settings, version=version, now=now, by=who(), panels=panels)
 
     def show(out: Console) -> None:
         word = "[green]promoted[/]" if promotion.promoted else "[red]refused[/]"

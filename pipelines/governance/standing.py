@@ -20,7 +20,7 @@ from pipelines.governance import tables as t
 from pipelines.governance.store import Governance
 from pipelines.governance.window import batch_of, treatments
 from pipelines.lake import Lake
-from pipelines.settings import FairnessSettings, LoopSettings
+from pipelines.settings import FairnessSettings, LoopSettings, Settings
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +81,15 @@ def limits(store: Governance, tasks: Sequence[dict[str, Any]]) -> list[Standing]
         keys = ("task_id", "favoured", "disfavoured", "action_id", "gap", "status")
         out.append(Standing(**{key: row[key] for key in keys}, limit=min(limit, 1.0)))
     return out
+
+
+def training_pairs(settings: Settings, lake: Lake, loop: LoopSettings) -> UpheldPairs | None:
+    """Return the pairs whose gaps cost in a training of the loop; None where it has no panels."""
+    if not loop.fairness.enabled:
+        return None
+    with Governance.at(settings) as store:
+        standing = upheld(store, loop.name)
+    return as_pairs(lake, loop.name, standing) if standing else None
 
 
 def as_pairs(lake: Lake, loop: str, standing: Sequence[Standing]) -> UpheldPairs:

@@ -1,0 +1,34 @@
+"""The panels' part of a night: close what is overdue, mine the day's decisions, draw panels."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from decision.errors import SupportError
+from pipelines.governance.mine import mine
+from pipelines.governance.store import Governance
+from pipelines.governance.tasks import assign, close_overdue
+from pipelines.lake import Lake
+from pipelines.registry import Registry
+from pipelines.settings import LoopSettings, Settings
+
+
+def audit(
+    settings: Settings, lake: Lake, registry: Registry, loop: LoopSettings, now: datetime, *, seed: int
+) -> dict[str, Any]:
+    """Run it and return what was done; nothing in loops without panels."""
+    if not loop.fairness.enabled:
+        return {"skipped": "the loop has no panels"}
+    by = "night"
+    with Governance.at(settings) as store:
+        closed = close_overdue(store, now=now, by=by)
+        try:
+            found: dict[str, Any] = msgspec.to_builtins(mine(store, lake, registry, loop, now=now, by=by, seed=seed))
+        except SupportError as error:
+            found = {"nothing": str(error)}
+        counts = assign(store, loop.name, now=now, by=by, rng=np.random.default_rng(seed))
+    return {"closed": closed, "mined": found, **counts}
