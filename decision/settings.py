@@ -1,4 +1,4 @@
-"""What the owner of a loop may choose: names of oracles and rules, and the rules of a training's data. No arrays here."""
+"""What a loop's owner may choose: names of oracles and rules, and the rules of a training's data. No arrays here."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from decision.errors import FieldError
 from pipelines.commands.outcome import Json, Outcome, command, console
 
 STUDIES = {
+    "regression-oracle": "pipelines.study_regression_oracle",
     "stepmix": "pipelines.study_stepmix",
     "fairness": "pipelines.study_fairness",
 }
@@ -31,7 +32,11 @@ def study(
     out: Annotated[Path | None, typer.Option("--out", help="Write result, tables and plots to this folder.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds, for example 7,8,9.", show_default=False)] = None,
     size: Annotated[
-        int | None, typer.Option("--size", help="Length of a run: episodes (stepmix) or rounds (fairness).")
+        int | None,
+        typer.Option(
+            "--size",
+            help="Length of a run: decisions per generation (regression-oracle), episodes (stepmix), rounds.",
+        ),
     ] = None,
     json: Json = False,
 ) -> Outcome:

@@ -108,5 +108,5 @@ def test_manifest_of_version_1_is_read_for_ever() -> None:
 
 
 def test_oracle_of_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(FieldError, match="wanted one of .*logistic"):
+    with pytest.raises(FieldError, match="wanted one of"):
         load_oracle("forest", {})
