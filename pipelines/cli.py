@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands import data, features, guard, running, start, steps, study
+from pipelines.commands import audit, data, features, guard, running, start, steps, study
 from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
 
 _PANELS = {
@@ -63,6 +63,7 @@ for _panel, _commands in _PANELS.items():
 for _name, _function in _FORMATS.items():
     imports.command(_name)(_function)
 app.add_typer(imports, name="import", rich_help_panel="Logs", help="Bring in logs of other systems.")
+app.add_typer(audit.audit, name="audit", rich_help_panel="Panels of auditors", help="Pairs, judgements, verdicts, log.")
 
 
 def main(arguments: list[str] | None = None) -> None:

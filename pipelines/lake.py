@@ -118,7 +118,7 @@ class Lake:
         event_ids: Sequence[str] | None = None,
     ) -> pa.Table:
         """Return the decisions of `loop` with since <= ts < until, by time; the `latest` of them, or those named."""
-        named = None if event_ids is None else pc.field("event_id").isin(list(event_ids))
+        named = None if event_ids is None else pc.field("event_id").isin(pa.array(event_ids, pa.string()))
         return self._rows("decisions", loop, since, until, version, named, latest)
 
     def outcomes(

@@ -103,7 +103,7 @@ def mine(
         now: time, UTC.
         by: who asks.
         seed: of the probe and of the cards' sides.
-        version: version whose probabilities are compared; None for the champion, without one those that were logged.
+        version: version whose probabilities are compared; see `policy_of` for None.
         decisions: latest decisions looked at.
         mined: pairs with the largest gaps to open.
         probe: pairs of the random probe to open.
@@ -182,10 +182,17 @@ def mine(
 
 
 def policy_of(registry: Registry, loop: LoopSettings, version: str | None) -> tuple[Policy | None, str]:
-    """Return the policy whose probabilities are compared and its version; (None, "logged") where there is none."""
+    """Return the policy whose probabilities are compared and its version; (None, "logged") where there is none.
+
+    Without a version named it is the champion, and before there is one the latest that was trained: the gate will ask
+    about it.
+    """
     version = version or registry.aliases(loop.name).get("champion")
     if version is None:
-        return None, "logged"
+        trained = registry.versions(loop.name)
+        if not trained:
+            return None, "logged"
+        version = trained[-1].version
     from decision.artifact import unpack
 
     return unpack(registry.files(loop.name, version))[0], version

@@ -165,8 +165,8 @@ def _rows(lake: Lake, loop: str, standing: Sequence[Standing]) -> tuple[Any, Any
     for place, event_id in enumerate(rows["event_id"].to_pylist()):
         places.setdefault(event_id, place)
     kept = [pair for pair in standing if pair.favoured in places and pair.disfavoured in places]
-    first = rows.take([places[pair.favoured] for pair in kept])
-    second = rows.take([places[pair.disfavoured] for pair in kept])
+    first = rows.take(np.array([places[pair.favoured] for pair in kept], dtype=np.int64))
+    second = rows.take(np.array([places[pair.disfavoured] for pair in kept], dtype=np.int64))
     return first, second, kept
 
 

@@ -1,0 +1,337 @@
+"""`decision audit`: the panels of auditors: who sits on them, what they look at, how they stand, their audit log."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from decision.errors import FieldError
+from pipelines.commands import audit_people
+from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Loop, Outcome, command
+from pipelines.commands.steps import who
+from pipelines.installation import Installation
+
+audit = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+audit.add_typer(audit_people.people, name="people", help="Who sits on the panels, and the keys they show.")
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True):
+    seq: int
+    at: str
+    actor: str
+    kind: str
+    subject: str
+    body: str
+    previous: str
+    hash: str
+
+
+Task = Annotated[str, typer.Argument(metavar="TASK", help="Id of the task.", show_default=False)]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of what is drawn.")]
+
+
+@command
+def mine(
+    loop: Loop,
+    home: Home = None,
+    version: Annotated[
+        str | None, typer.Option("--version", help="Whose probabilities are compared (default: the champion's).")
+    ] = None,
+    decisions: Annotated[int, typer.Option(help="Latest decisions looked at.")] = 2_000,
+    mined: Annotated[int, typer.Option(help="Pairs with a large gap over a small distance to open.")] = 20,
+    probe: Annotated[int, typer.Option(help="Random pairs to open, for the violation rate.")] = 10,
+    gold: Annotated[int, typer.Option(help="Pairs to ask again whose answer is known.")] = 0,
+    seed: Seed = 1,
+    json: Json = False,
+) -> Outcome:
+    """Find pairs of similar people treated differently among a loop's latest decisions, and open a task for each.
+
+    Example: `decision audit mine credit --mined 20 --probe 10 && decision audit assign credit`
+    """
+    from pipelines.governance.mine import mine as run
+    from pipelines.governance.store import Governance
+
+    with Installation.at(home) as parts:
+        settings = parts.loop(loop)
+        with Governance.at(parts.settings) as store:
+            done = run(
+                store,
+                parts.lake,
+                parts.registry,
+                settings,
+                now=datetime.now(UTC),
+                by=who(),
+                seed=seed,
+                version=version,
+                decisions=decisions,
+                mined=mined,
+                probe=probe,
+                gold=gold,
+            )
+
+    def show(out: Console) -> None:
+        out.print(
+            f"{done.window_id}: {done.mined} mined, {done.probe} probe, {done.gold} gold and {done.appeals} appeal "
+            f"tasks from {done.pairs} near pairs of {done.people} people (version {done.policy_version})"
+        )
+
+    return Outcome(msgspec.to_builtins(done), show)
+
+
+@command
+def assign(loop: Loop, home: Home = None, seed: Seed = 1, json: Json = False) -> Outcome:
+    """Draw a panel for each open pair that has none, and close the pairs whose deadline is over.
+
+    Example: `decision audit assign credit`
+    """
+    from pipelines.governance.store import Governance
+    from pipelines.governance.tasks import assign as run
+    from pipelines.governance.tasks import close_overdue
+
+    with Installation.at(home) as parts:
+        parts.loop(loop)
+        now, by = datetime.now(UTC), who()
+        with Governance.at(parts.settings) as store:
+            closed = close_overdue(store, now=now, by=by)
+            counts = {"closed": closed, **run(store, loop, now=now, by=by, rng=np.random.default_rng(seed))}
+
+    def show(out: Console) -> None:
+        out.print(f"{counts['assigned']} assigned, {counts['waiting']} wait for auditors, {closed} closed by deadline")
+
+    return Outcome(counts, show)
+
+
+@command
+def status(loop: Loop, home: Home = None, json: Json = False) -> Outcome:
+    """Show how a loop's panels stand: tasks, backlog, agreement, violation rate with its interval, worst pairs.
+
+    Example: `decision audit status credit --json`
+    """
+    from pipelines.governance.report import status as run
+    from pipelines.governance.store import Governance
+
+    with Installation.at(home) as parts:
+        parts.loop(loop)
+        with Governance.at(parts.settings) as store:
+            seen = run(store, loop, now=datetime.now(UTC))
+
+    def show(out: Console) -> None:
+        table = Table("what", "how many", title=f"panels of {loop}")
+        for name, count in sorted(seen.tasks.items()):
+            table.add_row(f"pairs {name.replace('_', ' ')}", str(count))
+        table.add_row("judgements", str(seen.judgements))
+        table.add_row("judgements asked for", str(seen.backlog))
+        table.add_row("overdue", str(seen.overdue))
+        table.add_row("Krippendorff's alpha", "-" if seen.alpha is None else f"{seen.alpha:.3f}")
+        rate = "-" if seen.rate is None else f"{seen.rate:.4f} [{seen.rate_low:.4f}, {seen.rate_high:.4f}]"
+        table.add_row("violation rate among near pairs", rate)
+        table.add_row("audit log entries", str(seen.entries))
+        out.print(table)
+
+    return Outcome(msgspec.to_builtins(seen), show)
+
+
+@command
+def verify(
+    home: Home = None,
+    file: Annotated[Path | None, typer.Option("--file", help="Check an exported log instead of the store.")] = None,
+    head: Annotated[
+        str | None, typer.Option("--head", help="COUNT:HASH noted elsewhere, that the log must agree with.")
+    ] = None,
+    json: Json = False,
+) -> Outcome:
+    """Check the audit log: every hash, its order, its anchors, and that judgements and verdicts are those it tells of.
+
+    Exit status 1 when anything was edited, deleted, reordered or cut off.
+
+    Example: `decision audit verify --json`
+    """
+    from decision.fairness.chain import Entry, check
+    from pipelines.governance.store import Governance
+
+    noted = [] if head is None else [_anchor(head)]
+    with Installation.at(home) as parts:
+        if file is None:
+            with Governance.at(parts.settings) as store:
+                checked = store.verify(*noted)
+        else:
+            entries: list[Entry] = []
+            if not file.is_file():
+                raise FieldError("file", wanted="an exported audit log", got=str(file))
+            for number, line in enumerate(file.read_text().splitlines(), 1):
+                try:
+                    entries.append(Entry(**msgspec.structs.asdict(msgspec.json.decode(line, type=_Line))))
+                except (msgspec.DecodeError, msgspec.ValidationError) as error:
+                    raise FieldError(f"line {number}", wanted="an entry of the audit log", got=str(error)) from error
+            checked = check(entries, noted)
+    faults = [{"entry": fault.seq, "what": fault.what} for fault in checked.faults]
+    data = {"ok": not faults, "entries": checked.entries, "head": checked.head, "faults": faults}
+
+    def show(out: Console) -> None:
+        out.print(f"{checked.entries} entries, head {checked.head[:16]}: " + ("whole" if not faults else "NOT whole"))
+        for fault in checked.faults:
+            out.print(f"  entry {fault.seq}: {fault.what}" if fault.seq else f"  {fault.what}", markup=False)
+
+    return Outcome(data, show, FAILED if faults else DONE)
+
+
+@command
+def export(
+    home: Home = None,
+    out: Annotated[Path, typer.Option("--out", help="File of JSON lines to write.")] = Path("audit.jsonl"),
+    json: Json = False,
+) -> Outcome:
+    """Write the audit log as JSON lines, which `decision audit verify --file` checks anywhere.
+
+    Example: `decision audit export --out evidence.jsonl`
+    """
+    from pipelines.governance.report import export as lines
+    from pipelines.governance.store import Governance
+
+    with Installation.at(home) as parts, Governance.at(parts.settings) as store:
+        count = 0
+        with out.open("w") as file:
+            for line in lines(store):
+                file.write(line + "\n")
+                count += 1
+        head = store.head()
+    data = {"file": str(out), "entries": count, "head": head.head}
+    return Outcome(data, lambda to: to.print(f"{count} entries written to {out}"))
+
+
+@command
+def adjudicate(
+    task: Task,
+    verdict: Annotated[str, typer.Option("--verdict", help="upheld or dismissed.")],
+    note: Annotated[str, typer.Option("--note", help="Why; it is kept.")],
+    home: Home = None,
+    json: Json = False,
+) -> Outcome:
+    """Decide a pair on which the panel is divided.
+
+    Example: `decision audit adjudicate t1f2e3d4c5b6 --verdict upheld --note "same income, same debt"`
+    """
+    from pipelines.governance.store import Governance
+    from pipelines.governance.tasks import NoTaskError
+    from pipelines.governance.tasks import adjudicate as run
+
+    with Installation.at(home) as parts, Governance.at(parts.settings) as store:
+        try:
+            done = run(store, task, verdict, note=note, now=datetime.now(UTC), by=who())
+        except NoTaskError as error:
+            raise FieldError("task", wanted="the id of a task", got=task) from error
+    return Outcome(done, lambda out: out.print(f"{task}: {done['status']}"))
+
+
+@command
+def appeal(
+    loop: Loop,
+    reason: Annotated[str, typer.Option("--reason", help="Why, in words.")],
+    event: Annotated[str, typer.Option("--event", help="Decision that its subject appeals.")] = "",
+    task: Annotated[str, typer.Option("--task", help="Or the pair whose verdict is appealed.")] = "",
+    home: Home = None,
+    json: Json = False,
+) -> Outcome:
+    """Take an appeal: a decision is paired at the next mining, a verdict becomes a dispute again.
+
+    Example: `decision audit appeal credit --event e1 --reason "my neighbour got it"`
+    """
+    from pipelines.governance.store import Governance
+    from pipelines.governance.tasks import appeal as run
+
+    with Installation.at(home) as parts:
+        parts.loop(loop)
+        with Governance.at(parts.settings) as store:
+            made = run(store, loop, reason=reason, event_id=event, task_id=task, now=datetime.now(UTC), by=who())
+    return Outcome({"appeal_id": made}, lambda out: out.print(f"appeal {made}"))
+
+
+@command
+def replay(
+    loop: Loop,
+    home: Home = None,
+    quorum: Annotated[float, typer.Option(help="Share of the panel that must see a violation.")] = 0.6,
+    sensitivity: Annotated[float, typer.Option(help="What a gap must exceed the acceptable one by.")] = 0.0,
+    json: Json = False,
+) -> Outcome:
+    """Fold the stored judgements again under another quorum or sensitivity; nobody is asked, nothing is changed.
+
+    Example: `decision audit replay credit --quorum 0.8`
+    """
+    from pipelines.governance.report import replay as run
+    from pipelines.governance.store import Governance
+
+    with Installation.at(home) as parts:
+        parts.loop(loop)
+        with Governance.at(parts.settings) as store:
+            done = run(store, loop, quorum=quorum, sensitivity=sensitivity)
+
+    def show(out: Console) -> None:
+        out.print(
+            f"quorum {quorum:g}, sensitivity {sensitivity:g}: {done.upheld} upheld ({len(done.added)} more, "
+            f"{len(done.removed)} fewer), {done.dismissed} dismissed, {done.disputed} disputed"
+        )
+
+    return Outcome(msgspec.to_builtins(done), show)
+
+
+@command
+def gate(
+    loop: Loop,
+    home: Home = None,
+    version: Annotated[
+        str | None, typer.Option("--version", help="The version (default: the latest trained one).")
+    ] = None,
+    json: Json = False,
+) -> Outcome:
+    """Ask the panels' part of the gate about a version, without promoting it. Exit status 3 when it would refuse.
+
+    Example: `decision audit gate credit --version 4`
+    """
+    from pipelines.governance.gate import assess
+    from pipelines.governance.store import Governance
+    from pipelines.promote import latest
+
+    with Installation.at(home) as parts:
+        settings = parts.loop(loop)
+        asked = version or latest(parts.registry, loop)
+        champion = parts.registry.aliases(loop).get("champion")
+        with Governance.at(parts.settings) as store:
+            done = assess(store, parts.lake, parts.registry, settings, asked, champion)
+
+    def show(out: Console) -> None:
+        out.print(f"version {asked} of {loop}: " + ("may pass" if done.passed else "refused"))
+        for reason in done.reasons:
+            out.print(f"  {reason}", markup=False)
+
+    return Outcome({"version": asked, **msgspec.to_builtins(done)}, show, DONE if done.passed else REFUSED)
+
+
+def _anchor(text: str) -> Any:
+    from decision.fairness.chain import Anchor
+
+    count, _, head = text.partition(":")
+    if not (count.isascii() and count.isdigit() and len(head) == 64):
+        raise FieldError("head", wanted="COUNT:HASH as `decision audit verify` prints them", got=text)
+    return Anchor(int(count), head)
+
+
+for _name, _work in {
+    "mine": mine,
+    "assign": assign,
+    "status": status,
+    "adjudicate": adjudicate,
+    "appeal": appeal,
+    "replay": replay,
+    "gate": gate,
+    "verify": verify,
+    "export": export,
+}.items():
+    audit.command(_name)(_work)
