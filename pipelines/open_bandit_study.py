@@ -129,7 +129,7 @@ def study_open_bandit(
 def _study(
     name: str, campaign: str, logging: str, rows: pa.Table, other: pa.Table, words: str, policy: Policy
 ) -> LogStudy:
-    result = replay(rows, policy, log=name, policy_name=words, reward_model="means")
+    result = replay(rows, policy, log=name, policy_name=words, reward_model="means", force=True)
     report = result.propensities if result.propensities is not None else check_propensities(rows)
     return LogStudy(
         log=name,

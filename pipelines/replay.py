@@ -1,39 +1,93 @@
 """Replay: what a policy that never ran would have earned on logged decisions, and whether the log can be believed.
 
-The log may be a loop's interactions or an import. The reward model of the doubly robust estimate is fitted on the
-other half of the decisions, by a hash of their ids, so no row is predicted by a model that saw it.
+The log may be a loop's interactions or an import. It is read three times: for its extent, for what reward models need,
+and for the sums of the estimates, each time unit by unit in constant memory. Reward models are fitted on the other half
+of the decisions, by a hash of their ids, so no row is predicted by a model that saw it; that of the confidence sequence
+on the first fifth of the log's time, which the sequence leaves out.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import replace as changed
+from datetime import UTC, datetime
+from functools import reduce
+from operator import add
+from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from decision.batch import Floats, Interactions, Ints
 from decision.contracts import Policy
 from decision.errors import SupportError
-from decision.ope.diagnostics import Diagnostics, diagnostics
-from decision.ope.dr import dr, dr_terms
+from decision.ope.diagnostics import Diagnostics
 from decision.ope.estimate import Estimate
-from decision.ope.ips import ips
+from decision.ope.family import Plan
 from decision.ope.propensities import PropensityReport, check_draws, check_identities, chi_square_of_ranks
-from decision.ope.snips import SnipsSums, snips
-from decision.ope.sums import MeanSums
-from decision.ope.weights import weights_of
-from decision.split import fold_of
-from pipelines.interactions import to_interactions
+from decision.ope.results import Results, refuse, results
+from pipelines.replay_engine import Engine, LocalEngine
+from pipelines.replay_models import RewardModel, reward_models
+from pipelines.replay_pass import Evaluated, Job, evaluate_unit, extent_unit, survey_unit
+from pipelines.replay_policy import PolicySpec, reads_features, spec_of
+from pipelines.replay_source import Source, TableSource
+from pipelines.replay_survey import Extent, Survey
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
-RewardModel = Literal["means", "vw", "none"]
-FOLDS = 2
-MAX_ROWS = 1_000_000
 _REJECTED = 1e-4
-_PRIOR_ROWS = 10.0
+_LOW_ESS = 0.2
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a replay is done.
+
+    Attributes:
+        reward_model: of the estimators that need one: ``means`` per action, ``vw``, or ``none`` to leave them out.
+        level: coverage of the intervals.
+        check: test the log's propensities too.
+        where: (name, value) of the one segment that is looked at.
+        segment: name of the segments that are estimated apart.
+        grouping: feature of actions that groups them, for MIPS and OffCEM.
+        replicates: of the bootstrap; 0 for none.
+        seed: of the bootstrap.
+        low: smallest reward possible; None for what was seen, or 0 where that lies in [0, 1].
+        high: largest reward possible; None for what was seen, or 1 where that lies in [0, 1].
+        force: keep the numbers of a log that cannot support them, beside the reasons.
+    """
+
+    reward_model: RewardModel = "vw"
+    level: float = 0.95
+    check: bool = True
+    where: tuple[str, str] | None = None
+    segment: str | None = None
+    grouping: str | None = None
+    replicates: int = 1_000
+    seed: int = 0
+    low: float | None = None
+    high: float | None = None
+    force: bool = False
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """The confidence sequences up to one moment: they hold at all moments at once.
+
+    Attributes:
+        until: end of the stretch of time, ISO 8601 UTC.
+        rows: decisions so far.
+        low: lower end for the policy's value.
+        high: upper end.
+        lift_low: lower end for its lift over what drew the log.
+        lift_high: upper end.
+    """
+
+    until: str
+    rows: int
+    low: float
+    high: float
+    lift_low: float
+    lift_high: float
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,11 +99,22 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
         rows: decisions it was replayed on.
         left_out: decisions of the log it was not, with the reason; "" where all were used.
         logged: mean logged reward: the value of whatever drew the log.
-        estimates: by name, ``ips``, ``snips`` and ``dr``; None where the log has no support.
+        estimates: by name; None where the log has no support or was refused.
+        tuned: the parameter that SLOPE chose, by estimator.
+        candidates: estimates by estimator and parameter.
+        bootstrap: percentile intervals by estimator.
+        recommended: name of the estimate to read first; None when all were refused.
+        trend: the confidence sequences as the log grew.
+        segments: the policy's value by segment, with intervals that hold together.
         diagnostics: of the weights.
+        unsupported: mean probability with which the policy does what the log never draws.
         propensities: whether the log's propensities can be believed; None when not asked.
-        trusted: neither the propensities nor an estimate give a reason for doubt.
-        reasons: why not, in words.
+        refused: why no estimate should be read from this log; empty when they may.
+        trusted: nothing speaks against the estimates.
+        reasons: what does, in words; those of single estimators are with them.
+        first: time of the first decision, ISO 8601 UTC.
+        last: of the last one.
+        table_version: of the lake's table; None for anything else.
     """
 
     log: str
@@ -58,10 +123,31 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     left_out: str
     logged: Estimate
     estimates: dict[str, Estimate | None]
+    tuned: dict[str, float]
+    candidates: dict[str, dict[str, Estimate]]
+    bootstrap: dict[str, tuple[float, float]]
+    recommended: str | None
+    trend: list[Point]
+    segments: dict[str, Estimate]
     diagnostics: Diagnostics
+    unsupported: float
     propensities: PropensityReport | None
+    refused: list[str]
     trusted: bool
     reasons: list[str]
+    first: str
+    last: str
+    table_version: int | None = None
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers, named for a tracking store."""
+        numbers = {"replay.logged": self.logged.value, "replay.rows": float(self.rows)}
+        for name, estimate in self.estimates.items():
+            if estimate is not None:
+                ends = {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
+                numbers |= {f"replay.{name}{part}": value for part, value in ends.items()}
+        numbers |= {"replay.ess": self.diagnostics.ess, "replay.mean_weight": self.diagnostics.mean_weight}
+        return {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
 
 
 def replay(
@@ -74,61 +160,195 @@ def replay(
     level: float = 0.95,
     check: bool = True,
     left_out: str = "",
+    force: bool = False,
 ) -> Replay:
-    """Evaluate `policy` on logged decisions.
+    """Evaluate `policy` on logged decisions at hand.
 
     Args:
         rows: settled decisions with the lake's interaction columns.
         policy: the evaluation policy.
         log: name of the loop or import.
         policy_name: the policy in words.
-        reward_model: of the doubly robust estimate: ``means`` per action, ``vw``, or ``none`` to leave it out.
+        reward_model: see `Options`.
         level: coverage of the intervals.
         check: test the log's propensities too.
         left_out: decisions that were left out of `rows` and why.
+        force: keep the numbers of a log that cannot support them, beside the reasons.
 
     Raises:
         SupportError: there are no rows.
-        FieldError: there are too many, or a propensity is not in (0, 1].
+        FieldError: a propensity is not in (0, 1].
     """
-    if not len(rows):
+    options = Options(reward_model=reward_model, level=level, check=check, force=force)
+    return replay_log(TableSource(rows), spec_of(policy, policy_name), options, log=log, left_out=left_out)
+
+
+def replay_log(
+    source: Source,
+    policy: PolicySpec,
+    options: Options,
+    *,
+    log: str,
+    left_out: str = "",
+    engine: Engine | None = None,
+    generations: dict[str, PolicySpec] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Replay:
+    """Evaluate a policy on a log of any size.
+
+    Args:
+        source: where the rows are.
+        policy: the evaluation policy.
+        options: how.
+        log: name of the loop or import.
+        left_out: decisions that were left out and why.
+        engine: who does the work; None for this process.
+        generations: the policies that drew the log by version, for balanced weights; None to leave them out.
+        progress: told of each look at the log.
+
+    Raises:
+        SupportError: there are no rows.
+        FieldError: a row does not fit, or a setting.
+    """
+    engine, tell = engine or LocalEngine(), progress or (lambda _: None)
+    seen = policy.load()
+    job = Job(
+        source=source,
+        policy=policy,
+        where=options.where,
+        segment=options.segment,
+        grouping=options.grouping,
+        sampled=options.check or options.reward_model == "vw",
+        robust=options.reward_model != "none",
+        features=reads_features(seen) or options.reward_model == "vw" or bool(generations),
+    )
+    tell("extent")
+    extent = reduce(add, engine.map(extent_unit, job), Extent())
+    if not extent.rows:
         raise SupportError(f"{log}: there are no settled decisions to replay")
-    if len(rows) > MAX_ROWS:
-        rows = rows.slice(len(rows) - MAX_ROWS)
-        left_out = f"{left_out}; all but the latest {MAX_ROWS} rows".removeprefix("; ")
-    interactions = to_interactions(rows)
-    pmf = policy.pmf(interactions.batch)
-    weights = weights_of(interactions, pmf)
-    kept = _kept(rows)
-    reward = interactions.reward
-    estimates: dict[str, Estimate | None] = {
-        "ips": ips(MeanSums.of(kept * weights * reward, kept * weights), level=level),
-        "snips": snips(SnipsSums.of(kept * weights, reward), level=level),
-    }
-    if reward_model != "none":
-        expected = cross_fitted(interactions, fold_of(rows["event_id"].to_pylist(), "replay", FOLDS), reward_model)
-        terms = dr_terms(interactions, pmf, expected)
-        estimates["dr"] = dr(MeanSums.of(kept * terms, kept * weights), level=level)
-    propensities = check_propensities(rows) if check else None
-    reasons = [] if propensities is None else [f"propensities: {reason}" for reason in propensities.reasons]
-    for name, estimate in estimates.items():
-        doubts = ("the log has no support for this policy",) if estimate is None else estimate.reasons
-        reasons += [f"{name}: {reason}" for reason in doubts]
-    return Replay(
-        log=log,
-        policy=policy_name,
-        rows=len(interactions),
-        left_out=left_out,
-        logged=ips(MeanSums.of(kept * reward, kept), level=level),
-        estimates=estimates,
-        diagnostics=diagnostics(interactions, weights),
-        propensities=propensities,
-        trusted=not reasons,
-        reasons=reasons,
+    tell(f"survey of {extent.rows} decisions")
+    job = changed(job, extent=extent)
+    survey = reduce(add, engine.map(survey_unit, job), Survey())
+    models = None if options.reward_model == "none" else reward_models(survey, options.reward_model)
+    drawn = {name: rows for name, rows in survey.versions.items() if generations and name in generations}
+    job = changed(
+        job,
+        plan=_plan(extent, options),
+        models=models,
+        generations=tuple((generations or {})[name] for name in drawn)
+        if drawn.keys() == survey.versions.keys()
+        else (),
+        drawn=tuple(drawn.values()),
+    )
+    tell("estimates")
+    parts = [part for part in [_sum(engine.map(evaluate_unit, job))] if part is not None]
+    report = check_propensities(survey.sampled()) if options.check else None
+    return _replay(parts[0], job, options, report, log=log, left_out=left_out)
+
+
+def _sum(parts: Any) -> Evaluated | None:
+    total: Evaluated | None = None
+    for part in parts:
+        if part is not None:
+            total = part if total is None else total + part
+    return total
+
+
+def _plan(extent: Extent, options: Options) -> Plan:
+    unit = extent.low >= 0.0 and extent.high <= 1.0
+    low = options.low if options.low is not None else 0.0 if unit else extent.low
+    high = options.high if options.high is not None else 1.0 if unit else extent.high
+    return Plan(
+        low=low,
+        high=high if high > low else low + 1.0,
+        model=options.reward_model != "none",
+        robust=options.reward_model != "none",
+        logging=extent.whole == extent.rows,
+        grouped=options.grouping is not None and extent.whole == extent.rows,
+        bootstrap=1_024 if options.replicates else 0,
+        buckets=0 if extent.counted else 60,
     )
 
 
-def check_propensities(rows: pa.Table) -> PropensityReport:
+def _replay(
+    evaluated: Evaluated, job: Job, options: Options, report: PropensityReport | None, *, log: str, left_out: str
+) -> Replay:
+    sums, extent = evaluated.sums, job.extent
+    plan = job.plan
+    if plan is None:
+        raise ValueError("a job without a plan was not evaluated")
+    found = results(sums, plan, level=options.level, count=options.replicates, seed=options.seed)
+    estimates = {**found.estimates, **_balanced(evaluated, plan, options)}
+    damaged = [] if report is None else [f"propensities: {reason}" for reason in report.reasons]
+    refused = [*found.refused, *damaged]
+    if refused and not options.force:
+        found = refuse(found, *damaged)
+        estimates = dict.fromkeys(estimates)
+    diagnostics = sums.tally.diagnostics(sums.support)
+    reasons = [*refused, *(doubt for doubt in sums.support.doubts() if not refused)]
+    return Replay(
+        log=log,
+        policy=job.policy.name,
+        rows=extent.rows,
+        left_out=left_out,
+        logged=found.logged,
+        estimates=estimates,
+        tuned=found.tuned,
+        candidates={name: {f"{tau:g}": e for tau, e in of.items()} for name, of in found.candidates.items()},
+        bootstrap=found.bootstrap,
+        recommended=None if refused else _recommended(estimates, diagnostics.ess_share),
+        trend=_trend(found, job),
+        segments=found.segments,
+        diagnostics=diagnostics,
+        unsupported=found.unsupported,
+        propensities=report,
+        refused=refused,
+        trusted=not reasons,
+        reasons=reasons,
+        first=_iso(extent.first),
+        last=_iso(extent.last),
+        table_version=getattr(job.source, "version", None),
+    )
+
+
+def _balanced(evaluated: Evaluated, plan: Plan, options: Options) -> dict[str, Estimate | None]:
+    if evaluated.balanced is None:
+        return {}
+    alone = Plan(low=plan.low, high=plan.high, model=plan.model, bootstrap=0, buckets=0)
+    found = results(evaluated.balanced, alone, level=options.level, count=0).estimates
+    return {f"balanced_{name}": found[name] for name in ("ips", "snips", "dr") if name in found}
+
+
+def _recommended(estimates: dict[str, Estimate | None], ess_share: float) -> str:
+    # Where few rows carry the weights, switching the heavy ones off costs less than they do.
+    if estimates.get("dr") is None:
+        return "snips"
+    return "dr" if ess_share >= _LOW_ESS else "switch_dr"
+
+
+def _trend(found: Results, job: Job) -> list[Point]:
+    plan, extent = job.plan, job.extent
+    if plan is None:
+        return []
+    span = extent.last - extent.cut + 1
+    return [
+        Point(
+            until=_iso(extent.cut + (moment.stretch + 1) * span // plan.buckets),
+            rows=moment.rows,
+            low=moment.value[0],
+            high=moment.value[1],
+            lift_low=moment.lift[0],
+            lift_high=moment.lift[1],
+        )
+        for moment in found.moments
+    ]
+
+
+def _iso(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="seconds")
+
+
+def check_propensities(rows: pa.Table | None) -> PropensityReport:
     """Return whether the logged propensities of decisions can be believed.
 
     Draws of this service are repeated from their seeds. Of imported decisions there are no seeds of ours: where their
@@ -139,6 +359,8 @@ def check_propensities(rows: pa.Table) -> PropensityReport:
         rows: columns ``propensity``, ``action_ids``, ``pmf``, ``action_index``, ``seed`` and ``reward_version`` or
             none of the last, as in the tables of the lake.
     """
+    if rows is None or not len(rows):
+        return PropensityReport(True, (), {"rows": 0.0})
     actions = pc.list_value_length(rows["action_ids"]).to_numpy().astype(np.int64)
     valid = pc.is_valid(rows["pmf"])
     known = rows.filter(valid)
@@ -160,52 +382,6 @@ def check_propensities(rows: pa.Table) -> PropensityReport:
     return PropensityReport(
         report.ok and draws.ok, (*report.reasons, *draws.reasons), {**report.numbers, **draws.numbers}
     )
-
-
-def cross_fitted(interactions: Interactions, folds: Ints, kind: Literal["means", "vw"]) -> Floats:
-    """Return [m] expected rewards, each predicted by a model that was fitted on the other folds ([n])."""
-    expected = np.empty(len(interactions.batch.actions))
-    group = np.repeat(folds, np.diff(interactions.batch.offsets))
-    codes = _codes(interactions) if kind == "means" else None
-    for fold in range(FOLDS):
-        if codes is not None:
-            table = _means(interactions, codes, np.flatnonzero(folds != fold))
-            expected[group == fold] = table[codes[group == fold]]
-        elif (folds == fold).any():
-            here, there = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-            expected[group == fold] = _vw(interactions.take(there), interactions.take(here))
-    return expected
-
-
-def _codes(interactions: Interactions) -> Ints:
-    encoded = pa.array(interactions.batch.action_ids, pa.string()).dictionary_encode()
-    return encoded.indices.to_numpy().astype(np.int64)
-
-
-def _means(interactions: Interactions, codes: Ints, rows: Ints) -> Floats:
-    # Each action's mean reward over `rows`, drawn towards the mean of all by ten rows' worth.
-    reward, chosen = interactions.reward[rows], codes[interactions.chosen[rows]]
-    overall = float(reward.mean()) if len(rows) else 0.0
-    size = int(codes.max()) + 1
-    total = np.bincount(chosen, weights=reward, minlength=size)
-    return (total + _PRIOR_ROWS * overall) / (np.bincount(chosen, minlength=size) + _PRIOR_ROWS)
-
-
-def _vw(training: Interactions, rows: Interactions) -> Floats:
-    from decision.oracles.vw import VwOracle, VwSettings
-
-    low, high = (float(training.reward.min()), float(training.reward.max())) if len(training) else (0.0, 0.0)
-    if low == high:
-        return np.full(len(rows.batch.actions), low)
-    oracle = VwOracle(VwSettings(low=low, high=high, passes=3))
-    oracle.fit(training)
-    return oracle.predict(rows.batch)
-
-
-def _kept(rows: pa.Table) -> Floats:
-    # A record kept with probability p stands for 1/p decisions; scaled to a mean of 1.
-    inverse = 1.0 / rows["pass_probability"].to_numpy()
-    return inverse / inverse.mean()
 
 
 def _is_import(rows: pa.Table) -> bool:

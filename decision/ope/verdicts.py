@@ -27,7 +27,7 @@ def refusals(support: Support, unsupported: float) -> list[str]:
     if support.n < 2:
         return ["there are fewer than two decisions"]
     if support.ess <= 0:
-        return ["the log holds none of the decisions that this policy would make: every weight is 0"]
+        return ["the log has no support for this policy: every weight is 0"]
     reasons: list[str] = []
     if abs(support.mean - 1.0) > MEAN_ERRORS * support.mean_error + 1e-9:
         reasons.append(

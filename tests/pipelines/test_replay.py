@@ -13,7 +13,8 @@ from decision.errors import SupportError
 from decision.policy import FirstPolicy, UniformPolicy
 from pipelines.interaction_rows import complete
 from pipelines.interactions import to_interactions
-from pipelines.replay import check_propensities, cross_fitted, replay
+from pipelines.replay import check_propensities, replay
+from pipelines.replay_models import cross_fitted
 from pipelines.report import replay_report
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -113,9 +114,9 @@ def test_the_reward_model_never_saw_the_row_it_predicts() -> None:
     rows = log(60)
     interactions = to_interactions(rows)
     folds = np.arange(60) % 2
-    before = cross_fitted(interactions, folds, "means")
+    before = cross_fitted(interactions, folds)
     interactions.reward[folds == 0] = 1.0 - interactions.reward[folds == 0]
-    after = cross_fitted(interactions, folds, "means")
+    after = cross_fitted(interactions, folds)
     group = np.repeat(folds, 3)
     assert (before[group == 0] == after[group == 0]).all()
     assert (before[group == 1] != after[group == 1]).any()
@@ -129,7 +130,7 @@ def test_means_are_those_of_the_other_fold_drawn_towards_the_mean_of_all() -> No
     wanted = [
         (reward[chosen == action].sum() + 10 * reward.mean()) / ((chosen == action).sum() + 10) for action in range(3)
     ]
-    np.testing.assert_allclose(cross_fitted(interactions, folds, "means")[:3], wanted)
+    np.testing.assert_allclose(cross_fitted(interactions, folds)[:3], wanted)
 
 
 def test_nothing_to_replay_says_so() -> None:
