@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands import audit, data, features, guard, running, start, steps, study
+from pipelines.commands import audit, data, features, guard, replay, running, start, steps, study
 from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
 
 _PANELS = {
@@ -28,7 +28,7 @@ _PANELS = {
     },
     "The whole night": {"nightly": steps.nightly},
     "Studies": {"study": study.study},
-    "Logs": {"replay": data.replay, "export": data.export, "erase": data.erase},
+    "Logs": {"replay": replay.replay, "export": data.export, "erase": data.erase},
 }
 _FORMATS = {
     "open-bandit": data.import_open_bandit,

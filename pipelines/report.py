@@ -35,18 +35,7 @@ def demo_report(result: DemoResult, journal: list[Acknowledged], decisions: pa.T
         "calibration": figures.calibration(calibration_bins(decisions)),
         "weights": "" if replayed is None else figures.weights(replayed.diagnostics.histogram),
     }
-    return _render("demo.html", result=result, summary=result.summary(), figures=drawn, replayed=replayed)
-
-
-def replay_report(result: Replay) -> str:
-    """Return the page of a replay."""
-    named = {name: estimate for name, estimate in result.estimates.items() if estimate is not None}
-    rows = [{"name": name, "value": e.value, "low": e.low, "high": e.high} for name, e in named.items()]
-    drawn = {
-        "estimates": figures.estimates(rows, logged=result.logged.value) if rows else "",
-        "weights": figures.weights(result.diagnostics.histogram) if result.diagnostics.histogram else "",
-    }
-    return _render("replay.html", result=result, figures=drawn)
+    return render("demo.html", result=result, summary=result.summary(), figures=drawn, replayed=replayed)
 
 
 def _generation_row(entry: Any) -> dict[str, Any]:
@@ -54,7 +43,8 @@ def _generation_row(entry: Any) -> dict[str, Any]:
     return {name: getattr(entry, name) for name in names}
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
+    """Return the page that `template` makes of `values`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,

@@ -74,7 +74,7 @@ def cressie_read(sums: CressieReadSums, *, level: float = 0.95) -> Estimate | No
     """Return the estimate with its empirical-likelihood interval, or None without a single row."""
     if not sums.moments.support.n:
         return None
-    n, w, wr, r = sums.moments.totals
+    n, w, wr, r = sums.moments.totals.tolist()
     second = [rounded(part) for part in sums.moments.second]
     ww, wwr, wwrr = second[4], second[5], second[7]
     value = _point(n, w, ww, wr, wwr, r, sums)

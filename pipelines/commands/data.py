@@ -1,10 +1,10 @@
-"""Logs in, logs out, and what can be learned from them without deciding anything: import, export, replay, erase."""
+"""Logs in, logs out, and what is forgotten of them: import, export, erase."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -13,16 +13,10 @@ from rich.table import Table
 
 from decision.errors import FieldError
 from pipelines.commands.outcome import DONE, FAILED, Home, Json, Outcome, command, console
+from pipelines.commands.replay import Log, logged
 from pipelines.installation import Installation
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from decision.contracts import Policy
-    from pipelines.replay import Replay
-
 Name = Annotated[str, typer.Option("--name", help="Name of the import, used like a loop's by `decision replay`.")]
-Log = Annotated[str, typer.Argument(metavar="LOG", help="A loop, or the name of an import.", show_default=False)]
 Given = Annotated[Path, typer.Argument(help="File or folder to read.", show_default=False)]
 
 
@@ -114,52 +108,6 @@ def export(
 
 
 @command
-def replay(
-    log: Log,
-    policy: Annotated[str, typer.Option(help="champion, uniform, first, or a version of the loop.")] = "uniform",
-    reward_model: Annotated[
-        Literal["vw", "means", "none"], typer.Option(help="Reward model of the doubly robust estimate.")
-    ] = "vw",
-    all_rows: Annotated[
-        bool, typer.Option("--all-rows", help="Use decisions that the version learned from too (optimistic).")
-    ] = False,
-    check_propensities: Annotated[
-        bool, typer.Option("--check-propensities", help="Only test the log; exit status 1 when it fails.")
-    ] = False,
-    html: Annotated[Path | None, typer.Option(help="Write a report with plots to this file.")] = None,
-    home: Home = None,
-    json: Json = False,
-) -> Outcome:
-    """Estimate what a policy would have earned on decisions that were logged under another.
-
-    A version of the loop is replayed on its holdout: the decisions no version learned from. `--check-propensities`
-    repeats every draw from its seed and tests the choices against the logged probabilities.
-
-    Examples: `decision replay news --policy champion --html report.html`,
-    `decision replay news --check-propensities`
-    """
-    from pipelines.replay import check_propensities as check
-    from pipelines.replay import replay as run
-
-    with Installation.at(home) as parts:
-        if check_propensities:
-            return _checked(log, check(_decided(parts, log)))
-        chosen, words, version = _policy(parts, log, policy)
-        rows, left_out = logged(parts, log), ""
-        if version is not None and not all_rows:
-            rows, left_out = _holdout(parts, log, rows)
-    result = run(rows, chosen, log=log, policy_name=words, reward_model=reward_model, left_out=left_out)
-    data = msgspec.to_builtins(result)
-    if html is not None:
-        from pipelines.report import replay_report
-
-        html.write_text(replay_report(result))
-        data["report"] = str(html)
-        console.print(f"report: {html}", highlight=False)
-    return Outcome(data, lambda out: _show(result, out))
-
-
-@command
 def erase(
     subject: Annotated[str, typer.Option("--subject", help="The subject_id to erase.", show_default=False)],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -216,86 +164,6 @@ def _forget_features(parts: Installation, loop: str, subject: str) -> int:
         return features.erase(subject)
     finally:
         features.close()
-
-
-def logged(parts: Installation, name: str) -> pa.Table:
-    """Return the settled interactions of a loop or an import.
-
-    Raises:
-        FieldError: there is neither.
-    """
-    from pipelines.importing import list_imports, load_import
-
-    if name in parts.loops:
-        return parts.lake.interactions(name)
-    imports = [note.name for note in list_imports(parts.settings)]
-    if name not in imports:
-        known = [*parts.loops, *imports]
-        raise FieldError("log", wanted=f"one of {known}" if known else "a loop or an import", got=name)
-    return load_import(parts.settings, name)
-
-
-def _decided(parts: Installation, name: str) -> pa.Table:
-    # Of a loop every decision counts, also those whose outcome is not known yet.
-    return parts.lake.decisions(name) if name in parts.loops else logged(parts, name)
-
-
-def _policy(parts: Installation, log: str, policy: str) -> tuple[Policy, str, str | None]:
-    from decision.policy import baseline_policy
-
-    if policy == "uniform" or policy == "first":
-        return baseline_policy(policy), f"{policy} policy", None
-    if log not in parts.loops:
-        raise FieldError("policy", wanted="uniform or first for an import", got=policy)
-    version = policy
-    if policy == "champion":
-        champion = parts.registry.aliases(log).get("champion")
-        if champion is None:
-            raise FieldError("policy", wanted="a loop with a champion", got=policy)
-        version = champion
-    elif policy not in {entry.version for entry in parts.registry.versions(log)}:
-        known = [entry.version for entry in parts.registry.versions(log)]
-        raise FieldError("policy", wanted=f"champion, uniform, first or one of {known}", got=policy)
-    from decision.artifact import unpack
-
-    return unpack(parts.registry.files(log, version))[0], f"version {version}", version
-
-
-def _holdout(parts: Installation, log: str, rows: pa.Table) -> tuple[pa.Table, str]:
-    from pipelines.window import window
-
-    held = window(parts.lake, parts.loop(log)).holdout
-    return held, f"{len(rows) - len(held)} decisions that a version may have learned from"
-
-
-def _checked(log: str, report: Any) -> Outcome:
-    data = {"log": log, "ok": report.ok, "reasons": list(report.reasons), "numbers": report.numbers}
-
-    def show(out: Console) -> None:
-        out.print(
-            f"propensities of {log}: " + ("[green]nothing speaks against them[/]" if report.ok else "[red]fail[/]")
-        )
-        for reason in report.reasons:
-            out.print(f"  {reason}", markup=False)
-        for name, value in report.numbers.items():
-            out.print(f"  {name.replace('_', ' '):<20} {value:.6g}", highlight=False)
-
-    return Outcome(data, show, DONE if report.ok else FAILED)
-
-
-def _show(result: Replay, out: Console) -> None:
-    table = Table("estimator", "value", "95% interval", "effective rows", title=f"{result.policy} on {result.log}")
-    for name, estimate in {"logged": result.logged, **result.estimates}.items():
-        if estimate is None:
-            table.add_row(name, "no support", "", "")
-        else:
-            interval = f"[{estimate.low:.5f}, {estimate.high:.5f}]"
-            table.add_row(name, f"{estimate.value:.5f}", interval, f"{estimate.ess:.0f} of {estimate.n}")
-    out.print(table)
-    if result.left_out:
-        out.print(f"left out: {result.left_out}", highlight=False)
-    for reason in result.reasons:
-        out.print(f"doubt: {reason}", style="red", markup=False, highlight=False)
 
 
 def _imported(notes: list[Any]) -> Outcome:

@@ -202,7 +202,7 @@ def test_replay_writes_a_report_that_fetches_nothing(run: Any, settled: Path, tm
     page = tmp_path / "report.html"
     assert run("replay", "news", "--reward-model", "means", "--html", str(page)).status == 0
     text = page.read_text()
-    assert text.count("<svg ") == 2
+    assert text.count("<svg ") == 4  # weights, estimates, lift over time, agreement
     for fetched in ("<script", "<link", "src=", "@import", 'href="http'):
         assert fetched not in text
 

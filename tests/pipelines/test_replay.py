@@ -15,7 +15,7 @@ from pipelines.interaction_rows import complete
 from pipelines.interactions import to_interactions
 from pipelines.replay import check_propensities, replay
 from pipelines.replay_models import cross_fitted
-from pipelines.report import replay_report
+from pipelines.replay_report import replay_report
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 IDS = ["a", "b", "c"]

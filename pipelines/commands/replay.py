@@ -1,0 +1,339 @@
+"""Off-policy evaluation on the command line: what a policy that never ran would have earned, or why nobody can say."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from decision.errors import FieldError
+from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Outcome, command, console
+from pipelines.installation import Installation
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pipelines.replay import Replay
+    from pipelines.replay_policy import PolicySpec
+    from pipelines.replay_source import Cut, Source
+
+Log = Annotated[str, typer.Argument(metavar="LOG", help="A loop, or the name of an import.", show_default=False)]
+
+
+@command
+def replay(
+    log: Log,
+    policy: Annotated[
+        str, typer.Option(help="champion, uniform, first, a version of the loop, or module:callable.")
+    ] = "uniform",
+    since: Annotated[
+        str | None, typer.Option("--from", help="First time of decision, ISO 8601 (UTC if not said).")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--to", help="First time of decision that is left out.")] = None,
+    where: Annotated[str | None, typer.Option(help="NAME=VALUE: only decisions of this segment.")] = None,
+    segment: Annotated[
+        str | None, typer.Option(help="Estimate by the values of this field of the context, or of policy_version.")
+    ] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="Feature that groups actions, for the estimators MIPS and OffCEM.")
+    ] = None,
+    table_version: Annotated[int | None, typer.Option(help="Version of the interactions table (default: now).")] = None,
+    reward_model: Annotated[
+        Literal["vw", "means", "none"], typer.Option(help="Reward model of the doubly robust estimators.")
+    ] = "vw",
+    level: Annotated[float, typer.Option(help="Coverage of the intervals.")] = 0.95,
+    replicates: Annotated[int, typer.Option(help="Replicates of the bootstrap; 0 for none.")] = 1_000,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Also weigh by the mixture of all generations that drew the log.")
+    ] = False,
+    all_rows: Annotated[
+        bool, typer.Option("--all-rows", help="Use decisions that the version learned from too (optimistic).")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Show the numbers of a log that cannot support them.")] = False,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="Who does the work.")] = "local",
+    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster (default: start one here).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Units that Ray works on at once (default: its cores).")] = None,
+    check_propensities: Annotated[
+        bool, typer.Option("--check-propensities", help="Only test the log; exit status 1 when it fails.")
+    ] = False,
+    report: Annotated[
+        bool,
+        typer.Option("--report", help="Only describe the log: how exploratory, how good, which trainers it suits."),
+    ] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a report with plots to this file.")] = None,
+    track: Annotated[
+        bool | None,
+        typer.Option("--track/--no-track", help="Log the result to MLflow (default: for versions of a loop)."),
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> Outcome:
+    """Estimate what a policy would have earned on decisions that were logged under another.
+
+    Every estimator of the family is computed at once, with intervals; a confidence sequence holds at every moment.
+    Where the log cannot answer, the reason is printed instead, and the exit status is 3.
+
+    A version of the loop is replayed on its holdout: the decisions no version learned from. `module:callable` names a
+    Python function that takes a batch and returns probabilities, or an object with such a `pmf`.
+    `--check-propensities` repeats every draw from its seed and tests the choices against the logged probabilities.
+
+    Examples: `decision replay news --policy champion --html report.html`,
+    `decision replay news --policy mine:policy --from 2026-03-01 --segment country`,
+    `decision replay news --check-propensities`, `decision replay news --report`
+    """
+    from pipelines.replay import Options, replay_log
+    from pipelines.replay import check_propensities as check
+    from pipelines.replay_engine import engine_of
+
+    with Installation.at(home) as parts:
+        if check_propensities:
+            return _checked(log, check(_decided(parts, log)))
+        cut = _cut(since, until)
+        source, left_out, low, high = _source(parts, log, cut, table_version)
+        if report:
+            return _described(log, source, engine_of(engine, address=ray_address, workers=workers))
+        spec = _policy(parts, log, policy)
+        if spec.kind == "version" and not all_rows:
+            source, left_out = _holdout(parts, log, cut, table_version)
+        options = Options(
+            reward_model=reward_model,
+            level=level,
+            where=_pair(where),
+            segment=segment,
+            grouping=group_by,
+            replicates=replicates,
+            low=low,
+            high=high,
+            force=force,
+        )
+        result = replay_log(
+            source,
+            spec,
+            options,
+            log=log,
+            left_out=left_out,
+            engine=engine_of(engine, address=ray_address, workers=workers),
+            generations=_generations(parts, log) if balanced else None,
+            progress=lambda text: console.print(f"  {text}", highlight=False),
+        )
+        data: dict[str, Any] = msgspec.to_builtins(result)
+        page = "" if html is None else _page(result)
+        if html is not None:
+            html.write_text(page)
+            data["report"] = str(html)
+            console.print(f"report: {html}", highlight=False)
+        if track or (track is None and spec.kind == "version"):
+            data["run_id"] = _tracked(parts, result, options, page)
+    return Outcome(data, lambda out: _show(result, out), REFUSED if result.refused else DONE)
+
+
+def logged(parts: Installation, name: str) -> pa.Table:
+    """Return the settled interactions of a loop or an import.
+
+    Raises:
+        FieldError: there is neither.
+    """
+    from pipelines.importing import load_import
+
+    return parts.lake.interactions(name) if _is_loop(parts, name) else load_import(parts.settings, name)
+
+
+def _is_loop(parts: Installation, name: str) -> bool:
+    from pipelines.importing import list_imports
+
+    if name in parts.loops:
+        return True
+    imports = [note.name for note in list_imports(parts.settings)]
+    if name not in imports:
+        known = [*parts.loops, *imports]
+        raise FieldError("log", wanted=f"one of {known}" if known else "a loop or an import", got=name)
+    return False
+
+
+def _decided(parts: Installation, name: str) -> pa.Table:
+    # Of a loop every decision counts, also those whose outcome is not known yet.
+    return parts.lake.decisions(name) if name in parts.loops else logged(parts, name)
+
+
+def _source(
+    parts: Installation, log: str, cut: Cut, table_version: int | None
+) -> tuple[Source, str, float | None, float | None]:
+    from dataclasses import replace
+
+    from pipelines.importing import imports_path
+    from pipelines.replay_source import import_source, source_of
+    from pipelines.window import IMPORTED
+
+    if not _is_loop(parts, log):
+        if table_version is not None:
+            raise FieldError("table_version", wanted="no version: an import has none", got=table_version)
+        return import_source(imports_path(parts.settings) / log / "interactions.parquet", cut), "", None, None
+    reward = parts.loop(log).reward
+    cut = replace(cut, versions=(reward.version, IMPORTED))
+    return source_of(parts.lake, log, version=table_version, cut=cut), "", reward.minimum, reward.maximum
+
+
+def _holdout(parts: Installation, log: str, cut: Cut, table_version: int | None) -> tuple[Source, str]:
+    from pipelines.replay_source import TableSource
+    from pipelines.window import window
+
+    found = window(parts.lake, parts.loop(log), table_version)
+    left = len(found.training)
+    return TableSource(found.holdout, cut), f"{left} decisions that a version may have learned from"
+
+
+def _policy(parts: Installation, log: str, policy: str) -> PolicySpec:
+    from pipelines.replay_policy import PolicySpec
+
+    if policy == "uniform" or policy == "first":
+        return PolicySpec(kind=policy, name=f"{policy} policy")
+    if ":" in policy:
+        return PolicySpec(kind="python", name=policy, path=policy)
+    if log not in parts.loops:
+        raise FieldError("policy", wanted="uniform, first or module:callable for an import", got=policy)
+    version = policy
+    if policy == "champion":
+        champion = parts.registry.aliases(log).get("champion")
+        if champion is None:
+            raise FieldError("policy", wanted="a loop with a champion", got=policy)
+        version = champion
+    elif policy not in {entry.version for entry in parts.registry.versions(log)}:
+        known = [entry.version for entry in parts.registry.versions(log)]
+        raise FieldError("policy", wanted=f"champion, uniform, first, module:callable or one of {known}", got=policy)
+    return PolicySpec(kind="version", name=f"version {version}", files=parts.registry.files(log, version))
+
+
+def _generations(parts: Installation, log: str) -> dict[str, PolicySpec]:
+    from pipelines.replay_policy import PolicySpec
+
+    if log not in parts.loops:
+        raise FieldError("balanced", wanted="a loop, whose generations are registered", got=log)
+    out = {
+        entry.version: PolicySpec(
+            kind="version", name=f"version {entry.version}", files=parts.registry.files(log, entry.version)
+        )
+        for entry in parts.registry.versions(log)
+    }
+    kind = parts.loop(log).baseline.kind
+    return out | {name: PolicySpec(kind=kind, name=f"{kind} policy") for name in ("", f"baseline:{kind}")}
+
+
+def _cut(since: str | None, until: str | None) -> Cut:
+    from pipelines.replay_source import Cut
+
+    return Cut(since=_time("from", since), until=_time("to", until))
+
+
+def _time(name: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise FieldError(name, wanted="a time in ISO 8601, such as 2026-03-01T12:00", got=text) from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _pair(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    name, separator, value = text.partition("=")
+    if not name or not separator:
+        raise FieldError("where", wanted="NAME=VALUE", got=text)
+    return name, value
+
+
+def _page(result: Replay) -> str:
+    from pipelines.replay_report import replay_report
+
+    return replay_report(result)
+
+
+def _tracked(parts: Installation, result: Replay, options: Any, page: str) -> str:
+    from pipelines.replay_track import track
+
+    return track(parts.settings, result, options, page or _page(result))
+
+
+def _described(log: str, source: Source, engine: Any) -> Outcome:
+    from pipelines.replay_describe import describe
+
+    found = describe(source, engine, log=log)
+
+    def show(out: Console) -> None:
+        table = Table("of", "decisions", "coverage", "SACo", "TQ", "reward", "suits", title=f"the log of {log}")
+        for part in (found.whole, *found.parts):
+            table.add_row(
+                part.name,
+                str(part.rows),
+                f"{part.coverage:.2f}",
+                "" if part.saco is None else f"{part.saco:.2f}",
+                "" if part.tq is None else f"{part.tq:.2f}",
+                f"{part.reward:.4f}",
+                ", ".join(part.suits) or "none",
+            )
+        out.print(table)
+        for reason in found.whole.reasons:
+            out.print(f"  {reason}", markup=False, highlight=False)
+
+    return Outcome(msgspec.to_builtins(found), show)
+
+
+def _checked(log: str, report: Any) -> Outcome:
+    data = {"log": log, "ok": report.ok, "reasons": list(report.reasons), "numbers": report.numbers}
+
+    def show(out: Console) -> None:
+        out.print(
+            f"propensities of {log}: " + ("[green]nothing speaks against them[/]" if report.ok else "[red]fail[/]")
+        )
+        for reason in report.reasons:
+            out.print(f"  {reason}", markup=False)
+        for name, value in report.numbers.items():
+            out.print(f"  {name.replace('_', ' '):<20} {value:.6g}", highlight=False)
+
+    return Outcome(data, show, DONE if report.ok else FAILED)
+
+
+def _show(result: Replay, out: Console) -> None:
+    table = Table(
+        "estimator", "value", "95% interval", "bootstrap", "effective rows", title=f"{result.policy} on {result.log}"
+    )
+    table.columns[2].header = f"{result.logged.level:.0%} interval"
+    for name, estimate in {"logged": result.logged, **result.estimates}.items():
+        label = f"{name} ({result.tuned[name]:g})" if name in result.tuned else name
+        label = f"[bold]{label}[/]" if name == result.recommended else label
+        if estimate is None:
+            table.add_row(label, "refused" if result.refused else "no support", "", "", "")
+            continue
+        ends = result.bootstrap.get(name)
+        table.add_row(
+            label,
+            f"{estimate.value:.5f}",
+            f"[{estimate.low:.5f}, {estimate.high:.5f}]",
+            f"[{ends[0]:.5f}, {ends[1]:.5f}]" if ends else "",
+            f"{estimate.ess:.0f} of {estimate.n}",
+        )
+    if result.trend:
+        last = result.trend[-1]
+        table.add_row("at any time", "", f"[{last.low:.5f}, {last.high:.5f}]", "", f"{last.rows} rows")
+        table.add_row("lift at any time", "", f"[{last.lift_low:+.5f}, {last.lift_high:+.5f}]", "", f"{last.rows} rows")
+    out.print(table)
+    if result.segments:
+        parts = Table("segment", "value", "intervals that hold together", "rows")
+        for name, estimate in result.segments.items():
+            parts.add_row(
+                name or "(none)", f"{estimate.value:.5f}", f"[{estimate.low:.5f}, {estimate.high:.5f}]", str(estimate.n)
+            )
+        out.print(parts)
+    if result.left_out:
+        out.print(f"left out: {result.left_out}", highlight=False)
+    for reason in result.refused:
+        out.print(f"refused: {reason}", style="red", markup=False, highlight=False)
+    for reason in result.reasons:
+        if reason not in result.refused:
+            out.print(f"doubt: {reason}", style="red", markup=False, highlight=False)

@@ -1,0 +1,80 @@
+"""Figures of a replay's report, as SVG that follows the page's colours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+
+from pipelines.figures import HEIGHT, INK, MUTED, SERIES, WIDTH, Rows, svg
+
+
+def estimates(rows: Rows, *, logged: float) -> str:
+    """Return every estimate with its intervals; the band is that of the one to read first.
+
+    Args:
+        rows: ``name``, ``value``, ``low``, ``high``, ``first`` (the one to read first) and, of the bootstrap,
+            ``boot_low`` and ``boot_high`` or None.
+        logged: mean logged reward.
+    """
+    height = 26 * len(rows) + 20
+    shown = [row for row in rows if row["first"]]
+    layers: list[Any] = []
+    x = alt.X("low:Q", title="reward per decision", scale=alt.Scale(zero=False, nice=False, padding=12))
+    if shown:
+        band = alt.Chart(alt.Data(values=shown)).mark_rect(color=SERIES[0], opacity=0.12)
+        layers.append(band.encode(x=x, x2="high:Q"))
+    source = alt.Chart(alt.Data(values=rows)).encode(y=alt.Y("name:N", title=None, sort=None))
+    drawn = alt.Chart(alt.Data(values=[row for row in rows if row["boot_low"] is not None]))
+    layers += [
+        alt.Chart(alt.Data(values=[{"low": logged}])).mark_rule(color=INK, strokeDash=[2, 3]).encode(x=x),
+        source.mark_rule(color=SERIES[0], strokeWidth=2).encode(x=x, x2="high:Q"),
+        drawn.mark_tick(color=SERIES[1], thickness=2, size=12).encode(
+            x=alt.X("boot_low:Q"), y=alt.Y("name:N", sort=None)
+        ),
+        drawn.mark_tick(color=SERIES[1], thickness=2, size=12).encode(
+            x=alt.X("boot_high:Q"), y=alt.Y("name:N", sort=None)
+        ),
+        source.mark_point(filled=True, size=70, opacity=1, color=SERIES[0]).encode(x="value:Q"),
+    ]
+    return svg(alt.layer(*layers).properties(width=WIDTH, height=height), "Every estimate with its intervals")
+
+
+def trend(rows: Rows) -> str:
+    """Return the confidence sequence of the lift over time; `rows` have ``until``, ``low`` and ``high``."""
+    x = alt.X("until:T", title=None, axis=alt.Axis(format="%d %b %H:%M", labelAngle=0, tickCount=5, labelOverlap=True))
+    band = alt.Chart(alt.Data(values=rows)).mark_area(color=SERIES[0], opacity=0.25, interpolate="step-after")
+    band = band.encode(x=x, y=alt.Y("low:Q", title="lift over the logged policy"), y2="high:Q")
+    zero = alt.Chart(alt.Data(values=[{"low": 0}])).mark_rule(color=INK, strokeDash=[2, 3]).encode(y="low:Q")
+    return svg((band + zero).properties(width=WIDTH, height=HEIGHT), "Lift over time, an interval that always holds")
+
+
+def agreement(rows: Rows, *, low: float, high: float) -> str:
+    """Return how the tuned estimators move with their parameter, beside the interval of the estimate to read first.
+
+    Args:
+        rows: ``name``, ``tau``, ``value`` and ``chosen`` (by SLOPE).
+        low: lower end of that interval.
+        high: upper end.
+    """
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    color = alt.Color("name:N", scale=alt.Scale(domain=names, range=list(SERIES[: len(names)])))
+    x = alt.X("tau:Q", title="largest weight trusted", scale=alt.Scale(type="log", nice=False, padding=10))
+    y = alt.Y("value:Q", title="reward per decision", scale=alt.Scale(zero=False))
+    band = alt.Chart(alt.Data(values=[{"value": low, "high": high}])).mark_rect(color=MUTED, opacity=0.18)
+    lines = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y, color=color)
+    chosen = lines.transform_filter(alt.datum.chosen).mark_point(filled=True, size=80, opacity=1)
+    chart = band.encode(y=y, y2="high:Q") + lines.mark_line(strokeWidth=2) + chosen
+    return svg(chart.properties(width=WIDTH, height=HEIGHT), "Agreement of the tuned estimators")
+
+
+def forest(rows: Rows, *, whole: float) -> str:
+    """Return the value by segment; `rows` have ``name``, ``value``, ``low``, ``high``, ``rows``."""
+    source = alt.Chart(alt.Data(values=rows)).encode(y=alt.Y("name:N", title=None, sort=None))
+    x = alt.X("low:Q", title="reward per decision", scale=alt.Scale(zero=False))
+    bars = source.mark_rule(color=SERIES[0], strokeWidth=2).encode(x=x, x2="high:Q")
+    size = alt.Size("rows:Q", legend=None, scale=alt.Scale(range=[20, 160]))
+    points = source.mark_square(opacity=1, color=SERIES[0]).encode(x="value:Q", size=size)
+    rule = alt.Chart(alt.Data(values=[{"low": whole}])).mark_rule(color=INK, strokeDash=[2, 3]).encode(x="low:Q")
+    chart = (rule + bars + points).properties(width=WIDTH, height=22 * len(rows) + 20)
+    return svg(chart, "Value by segment, intervals that hold together")
