@@ -54,6 +54,7 @@ class App:
         self._open = core
         self._core: Core | None = None
         self._keys: list[bytes] = []
+        self._panels: Callable[[Scope, Receive, Send], Awaitable[None]] | None = None
 
     @property
     def core(self) -> Core:
@@ -68,6 +69,9 @@ class App:
         if scope["type"] != "http":
             return
         method, path = scope["method"], scope["path"]
+        if path.startswith(("/fairness/", "/console")):
+            await self._of_panels(scope, receive, send)
+            return
         try:
             status, content, body = await self._answer(method, path, scope, receive)
             headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -90,6 +94,13 @@ class App:
             }
         )
         await send({"type": "http.response.body", "body": body})
+
+    async def _of_panels(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._panels is None:
+            from serving.fairness.app import panels  # imports SQLAlchemy and Jinja: only panels need them
+
+            self._panels = panels(self.core)
+        await self._panels(scope, receive, send)
 
     async def _answer(self, method: str, path: str, scope: Scope, receive: Receive) -> tuple[int, bytes, bytes]:
         core = self.core

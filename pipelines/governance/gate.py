@@ -128,6 +128,7 @@ def assess(
             f"fairness: too little evidence: the auditors' agreement is {agreed.alpha:.2f}, {rule.agreement} is needed"
         )
     numbers: dict[str, float | None] = {
+        "fairness_value": registry.metrics(loop.name, version).get("eval.value"),
         "fairness_upheld": float(len(stands.pairs)),
         "fairness_violating": float(violating),
         "fairness_largest_gap": float(np.abs(stands.gaps).max()) if stands.gaps else 0.0,

@@ -1,0 +1,1 @@
+"""Pages for the people of the panels: review, disputes, administration, the dashboard."""

@@ -1,0 +1,1 @@
+"""The panels over HTTP: tasks, judgements, reports, adjudication, appeals, export."""
