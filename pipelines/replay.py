@@ -105,7 +105,8 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
         bootstrap: percentile intervals by estimator.
         recommended: name of the estimate to read first; None when all were refused.
         trend: the confidence sequences as the log grew.
-        segments: the policy's value by segment, with intervals that hold together.
+        segments: the policy's value by segment, with intervals that hold together; None where the segment's rows
+            cannot support an estimate.
         diagnostics: of the weights.
         unsupported: mean probability with which the policy does what the log never draws.
         propensities: whether the log's propensities can be believed; None when not asked.
@@ -128,7 +129,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     bootstrap: dict[str, tuple[float, float]]
     recommended: str | None
     trend: list[Point]
-    segments: dict[str, Estimate]
+    segments: dict[str, Estimate | None]
     diagnostics: Diagnostics
     unsupported: float
     propensities: PropensityReport | None

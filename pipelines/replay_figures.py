@@ -18,9 +18,15 @@ def estimates(rows: Rows, *, logged: float) -> str:
         logged: mean logged reward.
     """
     height = 26 * len(rows) + 20
+    # One interval far wider than the others would hide them: the axis ends at twice the widest of the rest.
+    widths = sorted(row["high"] - row["low"] for row in rows)
+    reach = 2.0 * widths[max(len(widths) - 2, 0)]
+    ends = [max(row["low"], row["value"] - reach) for row in rows] + [logged]
+    tops = [min(row["high"], row["value"] + reach) for row in rows] + [logged]
+    scale = alt.Scale(domain=[min(ends), max(tops)], nice=False, clamp=True, padding=8)
     shown = [row for row in rows if row["first"]]
     layers: list[Any] = []
-    x = alt.X("low:Q", title="reward per decision", scale=alt.Scale(zero=False, nice=False, padding=12))
+    x = alt.X("low:Q", title="reward per decision", scale=scale)
     if shown:
         band = alt.Chart(alt.Data(values=shown)).mark_rect(color=SERIES[0], opacity=0.12)
         layers.append(band.encode(x=x, x2="high:Q"))

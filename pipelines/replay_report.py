@@ -29,7 +29,7 @@ def replay_report(result: Replay) -> str:
     segments = [
         {"name": name or "(none)", "value": e.value, "low": e.low, "high": e.high, "rows": e.n}
         for name, e in result.segments.items()
-        if _finite(e)
+        if e is not None and _finite(e)
     ]
     if segments:
         whole = first.value if first is not None else result.logged.value

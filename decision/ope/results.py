@@ -68,7 +68,8 @@ class Results:
         candidates: estimates of every parameter, by estimator.
         bootstrap: percentile intervals by estimator.
         moments: the confidence sequences as they grew.
-        segments: the policy's value by segment, with intervals that hold together.
+        segments: the policy's value by segment, with intervals that hold together; None where the segment's rows
+            cannot support an estimate.
         refused: why no estimate should be read; empty when they may.
         unsupported: mean probability with which the policy does what the log never draws.
     """
@@ -79,7 +80,7 @@ class Results:
     candidates: dict[str, dict[float, Estimate]] = field(default_factory=dict)
     bootstrap: dict[str, tuple[float, float]] = field(default_factory=dict)
     moments: list[Moment] = field(default_factory=list)
-    segments: dict[str, Estimate] = field(default_factory=dict)
+    segments: dict[str, Estimate | None] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     unsupported: float = 0.0
 
@@ -136,7 +137,7 @@ def results(sums: EvaluationSums, plan: Plan, *, level: float = 0.95, count: int
         candidates=candidates,
         bootstrap=_bootstrap(sums, tuned, level, count, seed),
         moments=_moments(sums, plan, level),
-        segments=simultaneous(sums.segments, level=level) if sums.segments else {},
+        segments=_segments(sums, level),
         refused=refusals(sums.support, unsupported),
         unsupported=unsupported,
     )
@@ -175,6 +176,11 @@ def _bootstrap(
         if "error" in drawn:
             values["sndr"] = drawn["dm"] / drawn["one"] + drawn["error"] / drawn["weight"]
     return {name: percentiles(column, level) for name, column in values.items()}
+
+
+def _segments(sums: EvaluationSums, level: float) -> dict[str, Estimate | None]:
+    found = simultaneous(sums.segments, level=level)
+    return {name: None if refusals(sums.segments[name].support, 0.0) else one for name, one in found.items()}
 
 
 def _moments(sums: EvaluationSums, plan: Plan, level: float) -> list[Moment]:

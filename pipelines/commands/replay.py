@@ -326,6 +326,9 @@ def _show(result: Replay, out: Console) -> None:
     if result.segments:
         parts = Table("segment", "value", "intervals that hold together", "rows")
         for name, estimate in result.segments.items():
+            if estimate is None:
+                parts.add_row(name or "(none)", "too few rows count", "", "")
+                continue
             parts.add_row(
                 name or "(none)", f"{estimate.value:.5f}", f"[{estimate.low:.5f}, {estimate.high:.5f}]", str(estimate.n)
             )
