@@ -37,7 +37,6 @@ from pipelines.replay_survey import Extent, Survey
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
 _REJECTED = 1e-4
-_LOW_ESS = 0.2
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -297,7 +296,7 @@ def _replay(
         tuned=found.tuned,
         candidates={name: {f"{tau:g}": e for tau, e in of.items()} for name, of in found.candidates.items()},
         bootstrap=found.bootstrap,
-        recommended=None if refused else _recommended(estimates, diagnostics.ess_share),
+        recommended=None if refused else _recommended(estimates),
         trend=_trend(found, job),
         segments=found.segments,
         diagnostics=diagnostics,
@@ -320,11 +319,9 @@ def _balanced(evaluated: Evaluated, plan: Plan, options: Options) -> dict[str, E
     return {f"balanced_{name}": found[name] for name in ("ips", "snips", "dr") if name in found}
 
 
-def _recommended(estimates: dict[str, Estimate | None], ess_share: float) -> str:
-    # Where few rows carry the weights, switching the heavy ones off costs less than they do.
-    if estimates.get("dr") is None:
-        return "snips"
-    return "dr" if ess_share >= _LOW_ESS else "switch_dr"
+def _recommended(estimates: dict[str, Estimate | None]) -> str:
+    # The tuned ones are closer to the truth on average, but only DR's interval knows all of its error.
+    return "snips" if estimates.get("dr") is None else "dr"
 
 
 def _trend(found: Results, job: Job) -> list[Point]:

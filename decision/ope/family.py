@@ -19,7 +19,7 @@ from decision.ope.rows import Rows
 from decision.ope.shrinkage import shrinkage_terms
 from decision.ope.switch import switch_terms
 
-CANDIDATES = (1.0, 2.0, 5.0, 10.0, 30.0, 100.0, 1000.0)
+CANDIDATES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
 TUNED = ("clipped", "switch_dr", "dros", "cab")
 
 

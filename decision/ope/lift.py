@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from decision.batch import Floats, Interactions
 from decision.ope.dr import dr_terms
 from decision.ope.estimate import Estimate
 from decision.ope.sums import MeanSums
 from decision.ope.weights import effective_sample_size, weights_of
+from decision.ragged import group_sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,22 @@ def lift_of(interactions: Interactions, new: Floats, old: Floats, expected: Floa
     difference = dr_terms(interactions, new, expected) - dr_terms(interactions, old, expected)
     w_new, w_old = weights_of(interactions, new), weights_of(interactions, old)
     sums = MeanSums.of(difference, w_new)
+    return Lift(sums, effective_sample_size(w_new), effective_sample_size(w_old))
+
+
+def switched_lift_of(
+    interactions: Interactions, new: Floats, old: Floats, expected: Floats, *, largest: float = 10.0
+) -> Lift:
+    """Return the paired Switch-DR lift: residuals count only where neither weight is above `largest`.
+
+    What lies beyond is left to the reward model (Wang, Agarwal, Dudik 2017, arXiv 1612.01205): far narrower than
+    `lift_of`, and biased where that model is; arguments as there.
+    """
+    w_new, w_old = weights_of(interactions, new), weights_of(interactions, old)
+    direct = group_sum((new - old) * expected, interactions.batch.offsets)
+    residual = interactions.reward - expected[interactions.chosen]
+    kept = np.maximum(w_new, w_old) <= largest
+    sums = MeanSums.of(direct + np.where(kept, (w_new - w_old) * residual, 0.0), np.where(kept, w_new, 0.0))
     return Lift(sums, effective_sample_size(w_new), effective_sample_size(w_old))
 
 

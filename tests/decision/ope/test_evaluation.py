@@ -15,7 +15,7 @@ from decision.ope.dr import dr, dr_sums
 from decision.ope.evaluation import EvaluationSums, evaluation_sums
 from decision.ope.family import Plan, Shard
 from decision.ope.ips import ips, ips_sums
-from decision.ope.results import ORDER, refuse, results
+from decision.ope.results import BIASED, ORDER, refuse, results
 from decision.ope.rows import Rows
 from decision.ope.sndr import SndrSums, sndr
 from decision.ope.switch import switch_sums
@@ -81,7 +81,8 @@ def test_the_family_agrees_with_each_estimator_alone(whole: EvaluationSums, worl
     assert found.estimates["dr"] == dr(dr_sums(world.log, world.pmf, world.expected))
     assert found.estimates["sndr"] == sndr(SndrSums.of(rows))
     assert found.candidates["switch_dr"][2.0] == switch_sums(rows, 2.0).estimate(0.95)
-    assert found.estimates["switch_dr"] == found.candidates["switch_dr"][found.tuned["switch_dr"]]
+    chosen = found.candidates["switch_dr"][found.tuned["switch_dr"]]
+    assert found.estimates["switch_dr"] == dataclasses.replace(chosen, reasons=(*chosen.reasons, BIASED))
     wanted, got = diagnostics(world.log, rows.weight), whole.tally.diagnostics(whole.support)
     for name in ("rows", "unused", "largest_weight", "smallest_propensity", "histogram"):
         assert getattr(got, name) == getattr(wanted, name)
