@@ -20,13 +20,20 @@ from decision.fairness.losses import label_losses, report_losses
 from decision.fairness.multiplier import DualRule, after
 from decision.fairness.panel import threshold
 from simulators.auditing import People, Stage, packaged, stage, synthetic
-from simulators.studies import mining
+from simulators.studies import fairness_baselines, mining
 from simulators.studies.interval import of_mean, of_share
 
 ALPHA, QUORUM, EPS, FLOOR = 0.2, 0.6, 0.05, 0.01
 FIXED = (2.0, 8.0, 32.0, 127.0)
 FIFTHS = 5
 _HIGHEST = {"reports": np.inf, "cost": np.inf}  # everything else is a share
+BASELINES = {
+    "epsilon_greedy": fairness_baselines.epsilon_greedy,
+    "smooth": fairness_baselines.smooth_policy,
+    "ftpl": fairness_baselines.perturbed_leader,
+}
+"""Learners other than exponential weights: the blind default, a smooth policy, follow-the-perturbed-leader."""
+
 DATASETS = ("synthetic", "credit_data", "hmda")
 Progress = Callable[[str, float], None]
 Methods = dict[str, dict[str, float]]
@@ -125,6 +132,11 @@ def run_dataset(people: People, seed: int, rounds: int, windows: int) -> tuple[M
     runs |= {f"fixed_{cost:g}": learned(cost=cost) for cost in FIXED}
     runs["single_auditor"] = learned(cost=8.0, dual=DualRule(), single_auditor=True)
     runs["dual"] = learned(cost=8.0, dual=DualRule())
+    rules: dict[str, Any] = {"floor": FLOOR, "alpha": ALPHA, "quorum": QUORUM}
+    for name, play in BASELINES.items():
+        pi, violating, reports, cost = play(scene, np.random.default_rng([seed, 4]), **rules)
+        error = float((pi * (1.0 - scene.labels) + (1.0 - pi) * scene.labels).mean())
+        runs[name] = Result(error, violating, reports, cost, float(pi.mean()), np.zeros(0))
     rows = {name: _row(run) for name, run in runs.items()}
     rows["best_fair"] = {"error": fair.error, "violating_rounds": 0.0, "reports": 0.0}
     accurate = scene.predictions[:, :, int(errors.argmin())]

@@ -66,10 +66,12 @@ def test_fairness_result_has_the_promised_keys_and_the_dual_violates_less_than_t
     result = fairness.run([0, 1], 600, ["synthetic"], windows=20)
     methods = result["datasets"]["synthetic"]
     assert {"dual", "blind", "best_fair", "uniform", "best_unfair"} <= set(methods)
+    assert {"epsilon_greedy", "smooth", "ftpl"} <= set(methods)
     for row in methods.values():
         assert {"error", "error_ci", "violating_rounds", "violating_rounds_ci", "reports", "reports_ci"} <= set(row)
     assert methods["dual"]["violating_rounds"] < methods["blind"]["violating_rounds"]
     assert methods["blind"]["reports"] == 0 < methods["dual"]["reports"]
+    assert methods["epsilon_greedy"]["violating_rounds"] > methods["ftpl"]["violating_rounds"]
     rankings = result["mining"]["synthetic"]
     assert set(rankings) == {"ratio", "learned_metric", "nearest", "largest_gap", "random"}
     assert rankings["learned_metric"]["any_5"] > rankings["random"]["any_5"]
