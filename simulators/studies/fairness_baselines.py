@@ -1,7 +1,7 @@
 """Other ways to learn under panels: the greedy default, a smooth policy, and follow-the-perturbed-leader.
 
-Each plays the same stage as `fairness.learn` and is judged by the same panels; the perturbed leader moves its multiplier
-to the same target, so that error stands beside error at like violations.
+Each plays the same stage as `fairness.learn` and is judged by the same panels; the perturbed leader moves its
+multiplier to the same target, so that error stands beside error at like violations.
 """
 
 from __future__ import annotations
