@@ -34,6 +34,9 @@ _FORMATS = {
     "open-bandit": data.import_open_bandit,
     "dsjson": data.import_dsjson,
     "parquet": data.import_parquet,
+    "obp": data.import_obp,
+    "scope-rl": data.import_scope_rl,
+    "minari": data.import_minari,
 }
 
 app = typer.Typer(

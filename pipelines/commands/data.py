@@ -78,32 +78,81 @@ def import_parquet(path: Given, home: Home = None, name: Name = "parquet", json:
 
 
 @command
+def import_obp(path: Given, home: Home = None, name: Name = "obp", json: Json = False) -> Outcome:
+    """Import an Open Bandit Pipeline `bandit_feedback` from an npz file (`numpy.savez(path, **bandit_feedback)`).
+
+    Needed: n_actions, action, reward, pscore; context, action_context, position and pi_b where they are there.
+
+    Example: `decision import obp feedback.npz --name synthetic`
+    """
+    from pipelines.importing import save_import
+    from pipelines.imports.obp import read_obp
+
+    with Installation.at(home) as parts:
+        rows = read_obp(path, name=name)
+        return _imported([save_import(parts.settings, name, rows, format="obp", source=path.name)])
+
+
+@command
+def import_scope_rl(path: Given, home: Home = None, name: Name = "scope-rl", json: Json = False) -> Outcome:
+    """Import a SCOPE-RL `logged_dataset` with discrete actions from an npz file; a trajectory becomes an episode.
+
+    Example: `decision import scope-rl logged.npz --name rec`
+    """
+    from pipelines.importing import save_import
+    from pipelines.imports.scope_rl import read_scope_rl
+
+    with Installation.at(home) as parts:
+        rows = read_scope_rl(path, name=name)
+        return _imported([save_import(parts.settings, name, rows, format="scope-rl", source=path.name)])
+
+
+@command
+def import_minari(path: Given, home: Home = None, name: Name = "minari", json: Json = False) -> Outcome:
+    """Import a Minari data set with discrete actions in its Arrow layout; propensities come from `infos["propensity"]`.
+
+    Example: `decision import minari ~/.minari/datasets/shop/clicks-v0 --name clicks`
+    """
+    from pipelines.importing import save_import
+    from pipelines.imports.minari import read_minari
+
+    with Installation.at(home) as parts:
+        rows = read_minari(path, name=name)
+        return _imported([save_import(parts.settings, name, rows, format="minari", source=path.name)])
+
+
+@command
 def export(
     log: Log,
     path: Annotated[Path, typer.Argument(help="File to write.", show_default=False)],
     format: Annotated[
-        Literal["parquet", "dsjson"] | None, typer.Option(help="Format (default: by the file's suffix).")
+        Literal["parquet", "dsjson", "obp"] | None, typer.Option(help="Format (default: by the file's suffix).")
     ] = None,
     home: Home = None,
     json: Json = False,
 ) -> Outcome:
     """Write a loop's settled interactions, or an import, to a file.
 
-    Examples: `decision export news march.parquet`, `decision export news march.dsjson`
+    Examples: `decision export news march.parquet`, `decision export news march.dsjson`, `decision export news obp.npz`
     """
     from pipelines.dsjson import write_dsjson
     from pipelines.importing import write_parquet
 
-    kind = format or {".parquet": "parquet", ".dsjson": "dsjson", ".json": "dsjson"}.get(path.suffix)
+    kind = format or {".parquet": "parquet", ".dsjson": "dsjson", ".json": "dsjson", ".npz": "obp"}.get(path.suffix)
     if kind is None:
-        raise FieldError("format", wanted="--format parquet or dsjson", got=path.suffix)
+        raise FieldError("format", wanted="--format parquet, dsjson or obp", got=path.suffix)
     if not path.absolute().parent.is_dir():
         raise FieldError("path", wanted="a file in a folder that exists", got=str(path))
     with Installation.at(home) as parts:
         rows = logged(parts, log)
-    written, left_out = (write_parquet(rows, path), 0) if kind == "parquet" else write_dsjson(rows, path)
+    if kind == "obp":
+        from pipelines.imports.obp import write_obp
+
+        written, left_out = write_obp(rows, path)
+    else:
+        written, left_out = (write_parquet(rows, path), 0) if kind == "parquet" else write_dsjson(rows, path)
     data = {"log": log, "format": kind, "path": str(path), "rows": written, "left_out": left_out}
-    note = f", {left_out} left out (several slots, or no distribution known)" if left_out else ""
+    note = f", {left_out} left out (several slots, other actions, or no distribution known)" if left_out else ""
     return Outcome(data, lambda out: out.print(f"{written} decisions of {log} in {path}{note}", highlight=False))
 
 
@@ -114,14 +163,16 @@ def erase(
     home: Home = None,
     json: Json = False,
 ) -> Outcome:
-    """Erase everything about a subject: tables, the local log, features, imports; and keep a proof of how much it was.
+    """Erase everything about a subject: tables, the local log, features, imports, panels; and keep a proof of how much it was.
 
     Stop ingestion and joins meanwhile. Messages on a Kafka broker go with the broker's own retention; what is ingested
     of them again is erased by running this again.
 
     Example: `decision erase --subject user-17 --yes`
     """
+    from pipelines.commands.steps import who
     from pipelines.erase import erase as run
+    from pipelines.governance.erasing import erase_payloads
     from pipelines.importing import forget_subject
     from pipelines.ingest import ingest
     from pipelines.log.local import LocalLog
@@ -130,6 +181,7 @@ def erase(
         raise typer.Exit(FAILED)
     with Installation.at(home) as parts:
         ingest(parts.log, parts.lake, loops=parts.loops or None)
+        pairs = erase_payloads(parts.settings, parts.lake, subject, now=datetime.now(UTC), by=who())
         spool = LocalLog(parts.settings.spool_path) if parts.settings.spool_path.is_file() else None
         try:
             forget = None if spool is None else spool.redact
@@ -142,7 +194,8 @@ def erase(
         kept = parts.settings.root / "erasures" / f"{proof.digest}.json"
         kept.parent.mkdir(exist_ok=True)
         kept.write_bytes(msgspec.json.format(msgspec.json.encode(proof)))
-    data = {**msgspec.to_builtins(proof), "imported_rows": imported, "feature_rows": features, "proof": str(kept)}
+    counts = {"imported_rows": imported, "feature_rows": features, "panel_pairs": pairs}
+    data = {**msgspec.to_builtins(proof), **counts, "proof": str(kept)}
 
     def show(out: Console) -> None:
         rows = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in proof.rows.items())

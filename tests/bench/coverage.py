@@ -133,7 +133,7 @@ def _bet(tally: Tally, rows: Rows, truth: float) -> None:
 
 
 def payments(logs: int, n: int, seed: int) -> dict[str, dict[str, float]]:
-    """Return coverage on logs of payments: SquareCB, gamma 1000, with 5% uniform; the policy under test learned later."""
+    """Return coverage on payments logged by SquareCB (gamma 1000, 5% uniform); the policy under test learned later."""
     rng, tally = np.random.default_rng(seed), Tally()
     world = payments_world(seed=seed)
     first = world.draw(n, rng)
