@@ -14,9 +14,10 @@ from decision.errors import FieldError, SupportError
 from decision.fairness.blinding import ALWAYS_HIDDEN
 from pipelines.evaluate import evaluate
 from pipelines.governance import tables as t
+from pipelines.governance.erasing import erase_payloads
 from pipelines.governance.gate import PanelGate, assess
 from pipelines.governance.mine import mine
-from pipelines.governance.people import add_person
+from pipelines.governance.people import add_person, list_people
 from pipelines.governance.report import replay, reports, status
 from pipelines.governance.standing import as_pairs, rescore, training_pairs, upheld
 from pipelines.governance.step import audit
@@ -56,8 +57,6 @@ def store(credit: Credit, tmp_path: object) -> Iterator[Governance]:
 def judge_all(store: Governance, unfair_over: float = 0.3) -> None:
     """Have every auditor call unfair what differs by more than `unfair_over` though income and debt are alike."""
     assign(store, "credit", now=NOW, by="test", rng=np.random.default_rng(1))
-    from pipelines.governance.people import list_people
-
     for person in list_people(store):
         for task in queue(store, person, now=LATER):
             first, second = task["payload"]["cards"]
@@ -252,6 +251,21 @@ def test_pairs_of_erased_decisions_lapse(store: Governance, credit: Credit) -> N
     scored = rescore(credit.lake, credit.loop, [gone, standing[1]], None)
     assert (len(scored.pairs), scored.lapsed, scored.gaps) == (1, 1, [0.0])  # logged: uniform
     assert len(as_pairs(credit.lake, "credit", [gone, standing[1]])) == 1
+
+
+def test_an_erased_subjects_payloads_go_and_the_chain_stays_whole(store: Governance, credit: Credit) -> None:
+    mined(store, credit, mined=3, probe=0)
+    assign(store, "credit", now=NOW, by="test", rng=np.random.default_rng(1))
+    (first, *others) = store.rows(sa.select(t.tasks))
+    subject = "s" + first["favoured"][1:]
+    assert erase_payloads(credit.settings, credit.lake, subject, now=NOW, by="test") >= 1
+    rows = {row["task_id"]: row for row in store.rows(sa.select(t.tasks))}
+    assert rows[first["task_id"]]["payload"] is None
+    assert rows[first["task_id"]]["payload_hash"] == first["payload_hash"]
+    person = list_people(store)[0]
+    assert first["task_id"] not in {task["task_id"] for task in queue(store, person, now=LATER)}
+    assert store.verify().faults == ()
+    assert erase_payloads(credit.settings, credit.lake, "nobody", now=NOW, by="test") == 0
 
 
 def test_a_loop_without_two_people_says_so(store: Governance, credit: Credit) -> None:
