@@ -8,6 +8,8 @@ repeat them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 
@@ -18,6 +20,23 @@ from decision.settings import DataRules
 
 NEGLIGIBLE = 1e-3
 """Weight below which a row is left out."""
+
+
+def ages(ends: Sequence[int], rows: int, *, minimum: int) -> Ints:
+    """Return [rows] int64 how many generations lie between each row and the newest.
+
+    Args:
+        ends: rows, counted from the oldest, that each earlier training had in sight.
+        rows: number of rows, oldest first.
+        minimum: rows that a generation has at least; an end closer to the next one is passed over.
+    """
+    kept: list[int] = []
+    following = rows
+    for end in sorted(set(ends), reverse=True):
+        if 0 < end < rows and following - end >= minimum:
+            kept.append(end)
+            following = end
+    return len(kept) - np.searchsorted(np.array(kept[::-1], dtype=np.int64), np.arange(rows), side="right")
 
 
 def training_weights(interactions: Interactions, age: Ints, rules: DataRules) -> Floats:

@@ -17,6 +17,7 @@ class DataRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Rules of a training's data. A generation is what was logged between two trainings; the newest has age 0.
 
     Attributes:
+        generation_rows: decisions that make a generation at least; trainings closer together count as one.
         generations: generations that count in full strength, but for `decay`; 0 for all.
         decay: factor by which a row counts less with every generation, in (0, 1]; 1 for none.
         reservoir: further generations of which the uniformly drawn part is kept; 0 for none.
@@ -26,6 +27,7 @@ class DataRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         warm_start: resume the last generation's model on the newest generation's rows alone.
     """
 
+    generation_rows: Annotated[int, msgspec.Meta(ge=1)] = 5_000
     generations: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 0
     decay: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.8
     reservoir: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 0

@@ -10,13 +10,15 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 
 from decision.artifact import unpack
 from decision.batch import Floats, Interactions
-from decision.errors import SupportError
+from decision.errors import FieldError, SupportError
 from decision.ope.dr import dr, dr_sums
 from decision.ope.estimate import Estimate
-from decision.ope.lift import Lift, lift_of
+from decision.ope.lift import Lift, lift_of, switched_lift_of
+from decision.ope.mixture import balanced
 from decision.ope.snips import SnipsSums, snips
 from decision.ope.weights import weights_of
 from decision.policy import OraclePolicy, baseline_policy
@@ -26,10 +28,13 @@ from pipelines.interactions import to_interactions
 from pipelines.lake import Lake
 from pipelines.registry import Registry
 from pipelines.settings import LoopSettings
+from pipelines.tracking import RegistryError
 from pipelines.window import window
 
 MAX_ROWS = 50_000
 """Latest rows of the holdout that are looked at; more would narrow intervals that are narrow already."""
+MAX_VERSIONS = 20
+_SAME = 1e-6
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +64,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
         table_version: version of the interactions table.
         rows: holdout rows looked at.
         lift: paired difference, the version minus `against`.
+        switched: the same by Switch-DR, narrower and leaning on the reward model.
         lift_estimate: the lift with its two-sided 95% interval.
         values: of the version, of what it is compared with, and of the baseline.
         health: shadow metrics of the version.
@@ -71,6 +77,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     table_version: int
     rows: int
     lift: Lift
+    switched: Lift
     lift_estimate: Estimate
     values: list[Value]
     health: Health
@@ -136,7 +143,9 @@ def evaluate(
     else:
         other_name = f"{'champion, ' * (other_version == champion)}version {other_version}"
         other = _policy(registry, loop, other_version).pmf(interactions.batch)
-    lift = lift_of(interactions, pmf, other, scores)
+    weighed = _balanced(registry, loop, held, interactions)
+    lift = lift_of(weighed, pmf, other, scores)
+    switched = switched_lift_of(weighed, pmf, other, scores)
     values = [_value("version", f"version {version}", interactions, pmf, scores)]
     if against != "baseline":
         values.append(_value("against", other_name, interactions, other, scores))
@@ -149,6 +158,7 @@ def evaluate(
         table_version=rows.data.table_version,
         rows=len(interactions),
         lift=lift,
+        switched=switched,
         lift_estimate=lift.estimate(),
         values=values,
         health=health(interactions, pmf, scores, nothing=loop.reward.default),
@@ -172,6 +182,31 @@ def _value(
         dr=dr(dr_sums(interactions, pmf, scores)),
         snips=snips(SnipsSums.of(weights, interactions.reward)),
     )
+
+
+def _balanced(registry: Registry, loop: LoopSettings, rows: pa.Table, interactions: Interactions) -> Interactions:
+    """Return the log with balanced weights where several versions drew it and each repeats its own probabilities.
+
+    A guard's mixture, a mask or another mode makes them differ: then every row keeps the weight it was logged with.
+    """
+    drawn_by = np.array(rows["policy_version"].to_pylist())
+    versions, count = np.unique(drawn_by, return_counts=True)
+    if not 1 < len(versions) <= MAX_VERSIONS:
+        return interactions
+    pmfs: list[Floats] = []
+    for version in versions.tolist():
+        try:
+            if version.startswith("baseline:"):
+                pmf = baseline_policy(loop.baseline.kind).pmf(interactions.batch)
+            else:
+                pmf = _policy(registry, loop, version).pmf(interactions.batch)
+        except (FieldError, RegistryError, ImportError):
+            return interactions
+        own = drawn_by == version
+        if np.abs(pmf[interactions.chosen] - interactions.propensity)[own].max() > _SAME:
+            return interactions
+        pmfs.append(pmf)
+    return balanced(interactions, pmfs, count.tolist())
 
 
 def _baseline(

@@ -96,7 +96,13 @@ def promote(
     if evaluated is None or (evaluated.version, evaluated.against_version) != (version, champion):
         evaluated = evaluate(lake, registry, loop, version, table_version=table_version)
     gate = loop.gate
-    verdict = judge(evaluated.lift.estimate, alpha=gate.alpha, margin=gate.margin, minimum_ess=gate.minimum_ess)
+    verdict = judge(
+        evaluated.lift.estimate,
+        switched=evaluated.switched.estimate,
+        alpha=gate.alpha,
+        margin=gate.margin,
+        minimum_ess=gate.minimum_ess,
+    )
     against = f"against {evaluated.against} on {evaluated.rows} decisions of the holdout"
     doubts = [f"doubt: {doubt}" for doubt in evaluated.lift_estimate.reasons]
     reasons = [*verdict.reasons, *doubts, against]

@@ -88,7 +88,7 @@ def train(
     rows = window(lake, loop, table_version, trainings=ends)
     if rows.data.rows < loop.training.minimum or not len(rows.training):
         raise SupportError(f"loop {loop.name} has {rows.data.rows} interactions, {loop.training.minimum} are needed")
-    interactions, age = to_interactions(rows.training), rows.ages(rows.training)
+    interactions, age = to_interactions(rows.training), rows.ages(loop.training.generation_rows)
     earlier = _earlier(registry, loop, [v.version for v in versions if v.tags.get(_ENDS) in rows.data.trainings])
     compared = compare(interactions, age, loop, seed, earlier)
     chosen = next(entry for entry in compared if entry.chosen)

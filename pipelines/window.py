@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from decision.batch import Ints
 from decision.errors import SupportError
+from decision.generations import ages
 from decision.split import in_share
 from pipelines.lake import Lake
 from pipelines.settings import LoopSettings
@@ -60,12 +61,13 @@ class Window(msgspec.Struct, frozen=True):
     holdout: pa.Table
     data: Data
 
-    def ages(self, rows: pa.Table) -> Ints:
-        """Return [n] generations between each of `rows` and the newest: how many trainings had it in sight."""
-        ends = np.array([datetime.fromisoformat(end).timestamp() for end in self.data.trainings])
+    def ages(self, minimum: int) -> Ints:
+        """Return [n] generations between each row of `training` and the newest; see `decision.generations.ages`."""
         stamps: Any = pc
-        at = stamps.cast(rows["ts"], pa.timestamp("us", "UTC")).to_numpy().astype("datetime64[us]").astype(np.int64)
-        return len(ends) - np.searchsorted(ends, at / 1e6, side="left").astype(np.int64)
+        at = stamps.cast(self.training["ts"], pa.timestamp("us", "UTC")).to_numpy().astype("datetime64[us]")
+        micros = [round(datetime.fromisoformat(end).timestamp() * 1e6) for end in self.data.trainings]
+        ends = np.searchsorted(at.astype(np.int64), np.array(micros, dtype=np.int64), side="right")
+        return ages(ends.tolist(), len(self.training), minimum=minimum)
 
 
 def window(

@@ -1,9 +1,10 @@
 """What a matrix model reads of features: columns in order of appearance, each with the shift and scale of its numbers.
 
-Categories and flags (only ever 0 or 1) stay as they are. A number that most rows carry is centred and divided by its
-standard deviation, so that a missing one reads as the mean; a number that few rows carry is only divided by its root
-mean square, so that a missing one reads as 0. Columns are never dropped or moved: a model that resumes appends new
-ones, and old weights keep their meaning.
+Categories, flags and numbers of the size of one stay as they are; larger ones are divided by their root mean square,
+and a number that most rows carry and that lies far from 0, as a year does, is centred first, so that a missing one
+reads as the mean. Nothing small is ever blown up: a pixel that is almost always blank must not weigh as much as one
+that tells classes apart. Columns are never dropped or moved: a model that resumes appends new ones, and old weights
+keep their meaning.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from decision.ragged import ragged_offsets
 
 MAX_COLUMNS = 4_096
 _COMMON = 0.5
-_SMALLEST_SCALE = 1e-12
 
 
 class Entries(NamedTuple):
@@ -109,11 +109,10 @@ def entries_of(rows: Sequence[Features], columns: dict[str, int], shift: Floats,
 
 
 def _shift_and_scale(values: Floats, rows: int) -> tuple[float, float]:
+    """Return the shift and the scale of a column from the values that are present in `rows` rows."""
     if bool(np.isin(values, (0.0, 1.0)).all()):
         return 0.0, 1.0
-    mean = float(values.mean())
-    spread = float(values.std())
-    if values.size > _COMMON * rows and spread > _SMALLEST_SCALE * max(1.0, abs(mean)):
-        return mean, spread
-    root = float(np.sqrt(np.mean(values**2)))
-    return 0.0, max(root, _SMALLEST_SCALE)
+    mean, spread = float(values.mean()), float(values.std())
+    if values.size > _COMMON * rows and abs(mean) > max(spread, 1.0):
+        return mean, max(spread, 1.0)
+    return 0.0, max(float(np.sqrt(np.mean(values**2))), 1.0)

@@ -31,7 +31,7 @@ class OracleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     kind: OracleKind = "logistic"
     interactions: bool = True
-    ridge: float = 2.0
+    ridge: float = 0.3
     learning_rate: float = 0.5
     bits: int = 18
     passes: int = 3

@@ -24,8 +24,9 @@ from decision.batch import Batch, Floats, Interactions, Ints
 from decision.contracts import Oracle, Policy
 from decision.exploration.greedy import greedy
 from decision.gate import judge
-from decision.generations import effective_rows, training_weights
-from decision.ope.lift import lift_of
+from decision.generations import ages, effective_rows, training_weights
+from decision.ope.lift import lift_of, switched_lift_of
+from decision.ope.mixture import balanced
 from decision.oracles.ensemble import EnsembleOracle
 from decision.oracles.kinds import OracleSettings, load_oracle, new_oracle
 from decision.policy import Exploration, OraclePolicy, UniformPolicy
@@ -82,11 +83,11 @@ def _trees(rules: DataRules, **exploration: Any) -> Method:
     return Method(_boosted_trees, "lightgbm", rules, Exploration(**rule))
 
 
-_LAST = DataRules(generations=1, decay=1.0)
+_LAST = DataRules(generation_rows=1, generations=1, decay=1.0)
 
 
 def _kept(generations: int, **more: Any) -> DataRules:
-    return DataRules(generations=generations, decay=1.0, **more)
+    return DataRules(generation_rows=1, generations=generations, decay=1.0, **more)
 
 
 DEFAULT = _shipped()
@@ -106,7 +107,7 @@ CURES = {
     "all_data": _trees(_kept(0)),
     "average_3": _trees(_kept(1, average=3)),
     "average_6": _trees(_kept(1, average=6)),
-    "warm_start": _trees(DataRules(generations=1, decay=1.0, warm_start=True)),
+    "warm_start": _trees(_kept(1, warm_start=True)),
     "reservoir": _trees(_kept(1, reservoir=10), floor=0.05),
     "reservoir_average_3": _trees(_kept(1, reservoir=10, average=3), floor=0.05),
     "window_5_average_3": _trees(_kept(5, average=3), floor=0.05),
@@ -208,7 +209,9 @@ def run(task: Task) -> Trace:
     trace = Trace([], [], [], [], [], [])
     models: list[Oracle] = []
     champion: Policy = UniformPolicy()
+    served: list[Policy] = []
     for generation in range(task.generations):
+        served.append(champion)
         payments = world.draw(task.size, rng, generation=generation)
         batch, mean = world.batch(payments), world.approval(payments)[payments.available]
         pmf = champion.pmf(batch)
@@ -222,6 +225,9 @@ def run(task: Task) -> Trace:
         if task.drift:
             world = world.drifted(task.drift, drift_rng)
         seen, age = log.rows(generation, held=False)
+        ends = [task.size * (number + 1) for number in range(generation)]
+        merged = ages(ends, task.size * (generation + 1), minimum=method.rules.generation_rows)[:: task.size]
+        age = merged[generation - age]
         weight = training_weights(seen, age, method.rules)
         kept = np.flatnonzero(weight > 0)
         oracle = method.oracle(task.seed * 100 + generation)
@@ -230,15 +236,15 @@ def run(task: Task) -> Trace:
         oracle.fit(replace(seen.take(kept), weight=weight[kept]))
         models.append(oracle)
         newest = [(method.kind, model) for model in models[-method.rules.average :]]
-        served = oracle if len(newest) == 1 else EnsembleOracle(newest)
-        candidate = OraclePolicy(served, msgspec.structs.replace(method.exploration, rows=effective_rows(weight)))
+        model = oracle if len(newest) == 1 else EnsembleOracle(newest)
+        candidate = OraclePolicy(model, msgspec.structs.replace(method.exploration, rows=effective_rows(weight)))
         test = world.draw(TEST_PAYMENTS, test_rng, generation=generation + 1)
         trial, truth = world.batch(test), world.approval(test)[test.available]
-        scores = served.predict(trial)
+        scores = model.predict(trial)
         trace.greedy.append(_value(greedy(scores, trial.offsets), truth, trial.offsets))
         trace.candidate.append(_value(candidate.pmf_of(scores, trial), truth, trial.offsets))
         trace.champion.append(_value(champion.pmf(trial), truth, trial.offsets))
-        promoted = task.gate is None or _passes(candidate, champion, log, generation, task.gate)
+        promoted = task.gate is None or _passes(candidate, champion, log, served, task.gate)
         trace.promoted.append(promoted)
         if promoted:
             champion = candidate
@@ -294,11 +300,19 @@ def _joined(parts: Sequence[Interactions]) -> Interactions:
     )
 
 
-def _passes(candidate: OraclePolicy, champion: Policy, log: _Log, now: int, gate: Gate) -> bool:
-    rows, _ = log.rows(now, held=True)
+def _passes(candidate: OraclePolicy, champion: Policy, log: _Log, served: Sequence[Policy], gate: Gate) -> bool:
+    rows, age = log.rows(len(served) - 1, held=True)
     scores = candidate.scores(rows.batch)
-    lift = lift_of(rows, candidate.pmf_of(scores, rows.batch), champion.pmf(rows.batch), scores)
-    return judge(lift.estimate, alpha=gate.alpha, margin=gate.margin, minimum_ess=gate.minimum_ess).promote
+    new, old = candidate.pmf_of(scores, rows.batch), champion.pmf(rows.batch)
+    drawn = np.bincount(len(served) - 1 - age, minlength=len(served)).tolist()
+    rows = balanced(rows, [policy.pmf(rows.batch) for policy in served], drawn)
+    return judge(
+        lift_of(rows, new, old, scores).estimate,
+        switched=switched_lift_of(rows, new, old, scores).estimate,
+        alpha=gate.alpha,
+        margin=gate.margin,
+        minimum_ess=gate.minimum_ess,
+    ).promote
 
 
 def _draw(pmf: Floats, offsets: Ints, rng: np.random.Generator) -> Ints:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 
@@ -9,7 +10,7 @@ from decision.gate import judge
 from decision.ope.estimate import Estimate
 
 
-def lift(low: float, *, value: float = 0.02, ess: float = 500.0):
+def lift(low: float, *, value: float = 0.02, ess: float = 500.0) -> Callable[..., Estimate]:
     def estimate(*, level: float) -> Estimate:
         assert level == pytest.approx(0.9)  # one-sided .05 is the lower end of a two-sided interval at .90
         return Estimate(value, low, value + (value - low), level, 1_000, ess)
@@ -52,5 +53,26 @@ def test_every_reason_is_given() -> None:
 def test_setting_outside_its_range_is_named(field: str, value: float) -> None:
     settings = {"alpha": 0.05, "margin": 0.01} | {field: value}
     with pytest.raises(FieldError) as caught:
-        judge(lift(0.1), minimum_ess=50, **settings)
+        judge(lift(0.1), minimum_ess=50, alpha=settings["alpha"], margin=settings["margin"])
     assert caught.value.field == field
+
+
+def test_narrow_gain_promotes_where_the_unbiased_lift_does_not_contradict_it() -> None:
+    wide, narrow = lift(-0.015, value=-0.002), lift(0.001, value=0.006)
+    verdict = judge(wide, switched=narrow, alpha=0.05, margin=0.01, minimum_ess=50)
+    assert verdict.promote
+    assert verdict.numbers["switched_lower_bound"] == 0.001
+    assert not judge(wide, alpha=0.05, margin=0.01, minimum_ess=50).promote
+
+
+def test_narrow_gain_that_the_unbiased_lift_contradicts_is_refused() -> None:
+    """The reward model sees a gain of .02, the log a loss of .04 +- .01: the model is wrong."""
+    verdict = judge(lift(-0.05, value=-0.04), switched=lift(0.01, value=0.02), alpha=0.05, margin=0.01, minimum_ess=50)
+    assert not verdict.promote
+    assert "lies above the upper bound -0.0300" in verdict.reasons[1]
+
+
+def test_narrow_loss_does_not_stop_what_is_proven_to_be_no_worse() -> None:
+    assert judge(lift(-0.004), switched=lift(-0.1), alpha=0.05, margin=0.01, minimum_ess=50).promote
+    assert not judge(lift(-0.5), switched=lift(-0.1), alpha=0.05, margin=0.01, minimum_ess=50).promote
+    assert not judge(lift(-0.5, ess=1.0), switched=lift(0.01), alpha=0.05, margin=0.01, minimum_ess=50).promote

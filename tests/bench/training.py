@@ -1,0 +1,162 @@
+"""Training from a log, against VW's own driver on the same file.
+
+The file is a dsjson log, as Azure Personalizer and VW's reinforcement learning library write it: 10 actions, 20 context
+features and 2 features an action. Both read it from disk and learn from the drawn action: the driver by ``--dsjson
+--cb_explore_adf --cb_type mtr -q``, ours by reading the lines, checking them and fitting the oracle chunk by chunk.
+``text`` is the driver on the same events written as one line of VW text for the drawn action: the least that VW can be
+asked to do. ``python tests/bench/training.py``, ``QUICK=1`` for under a minute.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import msgspec
+import numpy as np
+
+from decision.batch import Batch, Interactions
+from decision.features import flatten
+from decision.oracles.kinds import OracleSettings, new_oracle
+from decision.oracles.vw import _text
+
+QUICK = os.environ.get("QUICK") == "1"
+EVENTS, ROUNDS = (20_000, 2) if QUICK else (1_000_000, 2)
+CHUNK = 10_000
+FLAT = (EVENTS // 4, EVENTS // 2, EVENTS)
+
+
+def write(folder: Path) -> tuple[Path, Path]:
+    """Write the events as dsjson, and as text lines of the drawn actions."""
+    rng = random.Random(1)
+    log, text = folder / "log.dsjson", folder / "log.txt"
+    kinds = [
+        [{"A": {"price": round(rng.random(), 3), "kind": rng.choice("abcdefgh")}} for _ in range(10)]
+        for _ in range(200)
+    ]
+    start = 1_767_225_600
+    with log.open("w") as lines, text.open("w") as plain:
+        for number in range(EVENTS):
+            context = {f"f{i:02d}": round(rng.random(), 3) for i in range(18)}
+            context |= {"country": rng.choice(["de", "fr", "us"]), "device": rng.choice(["ios", "web"])}
+            multi = kinds[rng.randrange(200)]
+            pick = rng.randrange(10)
+            cost = -float(rng.random() < 0.1 + 0.3 * context["f00"] * multi[pick]["A"]["price"])
+            order = [pick + 1, *[n for n in range(1, 11) if n != pick + 1]]
+            at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(start + number))
+            line = {
+                "_label_cost": cost,
+                "_label_probability": 0.1,
+                "_label_Action": pick + 1,
+                "_labelIndex": pick,
+                "Timestamp": f"{at}.0000000Z",
+                "Version": "1",
+                "EventId": f"{number:032x}",
+                "a": order,
+                "c": {"C": context, "_multi": multi},
+                "p": [0.1] * 10,
+                "VWState": {"m": "1"},
+            }
+            lines.write(json.dumps(line) + "\n")
+            chosen = flatten(multi[pick]["A"], field="a")
+            plain.write(f"{'1' if cost < 0 else '-1'} |C {_text(flatten(context, field='c'))}|A {_text(chosen)}\n")
+    return log, text
+
+
+def native(arguments: str) -> float:
+    """Return the seconds that VW's driver takes in a process of its own."""
+    code = f"from vowpalwabbit import Workspace; w = Workspace({arguments!r}); w.finish()"
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+class Line(msgspec.Struct):
+    """What training needs of a line."""
+
+    cost: float = msgspec.field(name="_label_cost")
+    probability: float = msgspec.field(name="_label_probability")
+    index: int = msgspec.field(name="_labelIndex")
+    c: dict[str, object]
+    p: list[float]
+
+
+def chunks(path: Path, events: int):
+    """Yield the log as interactions, a chunk at a time."""
+    decode = msgspec.json.Decoder(Line).decode
+    with path.open("rb") as file:
+        done = 0
+        while done < events:
+            rows = [decode(file.readline()) for _ in range(min(CHUNK, events - done))]
+            done += len(rows)
+            contexts, actions, sizes = [], [], []
+            for row in rows:
+                multi = row.c.pop("_multi")
+                contexts.append(flatten(row.c, field="c"))
+                # Only the drawn action is learned from: the others need not be flattened.
+                actions.append(flatten(multi[row.index], field="a"))
+                sizes.append(1)
+            offsets = np.arange(len(rows) + 1)
+            batch = Batch(contexts, actions, ["a"] * len(rows), offsets)
+            reward = np.array([-row.cost for row in rows])
+            propensity = np.array([row.probability for row in rows])
+            yield Interactions(batch, np.arange(len(rows)), propensity, reward, np.ones(len(rows)))
+
+
+def ours(path: Path, events: int) -> float:
+    """Return the seconds that our pipeline takes, in this process."""
+    start = time.perf_counter()
+    oracle = new_oracle(OracleSettings(kind="vw", passes=1))
+    for chunk in chunks(path, events):
+        oracle.fit(chunk)
+    oracle.save()
+    return time.perf_counter() - start
+
+
+def peak_mb(path: Path, events: int) -> float:
+    """Return the peak resident memory of a process that trains on the first `events`."""
+    code = (
+        f"import sys; sys.argv = ['training', 'child', {str(path)!r}, '{events}']; "
+        f"import runpy; runpy.run_path({str(Path(__file__))!r}, run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1])
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["child"]:
+        ours(Path(sys.argv[2]), int(sys.argv[3]))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        log, text = write(Path(name))
+        adf = f"--quiet --dsjson -d {log} --cb_explore_adf --cb_type mtr -q CA -b 18 -f {name}/a.vw"
+        plain = f"--quiet -d {text} --loss_function logistic --link logistic -q CA -b 18 -f {name}/b.vw"
+        times: dict[str, list[float]] = {"ours": [], "native_dsjson": [], "native_text": []}
+        for _ in range(ROUNDS):
+            times["native_dsjson"].append(native(adf))
+            times["ours"].append(ours(log, EVENTS))
+            times["native_text"].append(native(plain))
+        memory = {str(events): round(peak_mb(log, events), 1) for events in FLAT}
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    ratios = {
+        "time_over_native_dsjson": round(middle["ours"] / middle["native_dsjson"], 3),
+        "time_over_native_text": round(middle["ours"] / middle["native_text"], 3),
+        "memory_whole_over_quarter": round(memory[str(FLAT[-1])] / memory[str(FLAT[0])], 3),
+    }
+    detail = {"events": EVENTS, "seconds": {k: round(v, 2) for k, v in middle.items()}, "peak_mb": memory}
+    print(json.dumps({"name": "training", "ratios": ratios, "detail": detail}))
+
+
+if __name__ == "__main__":
+    main()
