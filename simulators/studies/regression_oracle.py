@@ -122,8 +122,6 @@ ABLATION = {
     "floor_0.02": _shipped(exploration=Exploration(kind="falcon", floor=0.02)),
     "gamma_1000_fixed": _shipped(exploration=Exploration(kind="squarecb", gamma=1000.0)),
     "gamma_3000_fixed": _shipped(exploration=Exploration(kind="squarecb", gamma=3000.0)),
-    "thompson": _shipped(exploration=Exploration(kind="thompson")),
-    "regcb": _shipped(exploration=Exploration(kind="regcb")),
 }
 ORACLES = {kind: _shipped(kind) for kind in ("logistic", "linear", "vw", "lightgbm", "neural")}
 QUICK = ("plain", "window_5_average_3", "default")
