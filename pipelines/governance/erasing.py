@@ -1,7 +1,7 @@
 """Erasure of a subject from the panels: what auditors were shown of them goes, what was judged and its hash stay.
 
-The audit log never held a feature of a person, so the chain stays whole. A pair whose decision is gone from the lake can
-no longer be scored and lapses; one that is still open is shown to nobody any more.
+The audit log never held a feature of a person, so the chain stays whole. A pair whose decision is gone from the lake
+can no longer be scored and lapses; one that is still open is shown to nobody any more.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Person:
     group: str
 
     def context(self, number: int) -> dict[str, Any]:
-        return {"income": self.income, "debt": self.debt, "group": self.group, "name": f"Person {number}"}
+        return {"income": self.income, "debt": self.debt, "group": self.group, "name": f"Person {number % 5}"}
 
     def pays(self) -> float:
         """Probability that approval is rewarded: history was kinder to the one group."""
