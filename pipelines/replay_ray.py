@@ -18,7 +18,6 @@ from pipelines.replay_pass import Job
 from pipelines.replay_source import TableSource
 
 Part = TypeVar("Part")
-_AHEAD = 2  # units given out per worker, so that none waits
 
 
 class RayEngine:
@@ -46,7 +45,7 @@ class RayEngine:
         waiting = list(reversed(job.source.units()))
         running: list[Any] = []
         while waiting or running:
-            while waiting and len(running) < _AHEAD * self._workers:
+            while waiting and len(running) < self._workers:
                 running.append(remote.remote(shared, waiting.pop()))
             done, running = ray.wait(running, num_returns=1)
             yield from ray.get(done)

@@ -1,0 +1,138 @@
+"""Memory and speed of `decision replay` on logs of many sizes, and two Ray workers against one.
+
+``python -m tests.bench.replay``; ``QUICK=1`` for less, ``ROWS=20000000`` for the largest log, ``RAY=0`` without Ray.
+The peak of memory is that of the whole process, its imports included, as the kernel tells it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.importing import Imported
+from pipelines.interaction_rows import complete
+from pipelines.tables import INTERACTIONS
+
+QUICK = os.environ.get("QUICK") == "1"
+LARGEST = int(os.environ.get("ROWS", "60000" if QUICK else "2000000"))
+WITH_RAY = os.environ.get("RAY", "1") == "1"
+CHUNK, ACTIONS = (20_000 if QUICK else 200_000), 5
+
+
+def written(home: Path, name: str, rows: int) -> None:
+    """Write an import of `rows` decisions, five actions each, with whole distributions."""
+    folder = home / "imports" / name
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(rows)
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    template: pa.Table | None = None
+    with pq.ParquetWriter(folder / "interactions.parquet", INTERACTIONS, compression="zstd") as writer:
+        for first in range(0, rows, CHUNK):
+            n = min(CHUNK, rows - first)
+            if template is None or len(template) != n:
+                template = _chunk(rng, n, start)
+            ids = pa.array([f"e{first + row:010d}" for row in range(n)])
+            writer.write_table(template.set_column(INTERACTIONS.get_field_index("event_id"), "event_id", ids))
+    note = Imported(name=name, format="bench", source="bench", rows=rows, with_pmf=rows, first=None, last=None)
+    (folder / "import.json").write_bytes(msgspec.json.encode(note))
+
+
+def _chunk(rng: np.random.Generator, n: int, start: datetime) -> pa.Table:
+    pmf = 0.9 * rng.dirichlet(np.ones(ACTIONS) * 2.0, size=n) + 0.1 / ACTIONS
+    action = (rng.random(n)[:, None] > pmf.cumsum(1)).sum(1).clip(0, ACTIONS - 1)
+    columns: dict[str, Any] = {
+        "event_id": [""] * n,
+        "ts": [start + timedelta(seconds=int(second)) for second in rng.integers(86_400, size=n)],
+        "action_ids": [list("abcde")] * n,
+        "action_index": action,
+        "propensity": pmf[np.arange(n), action],
+        "pmf": list(pmf),
+        "reward": (rng.random(n) < 0.1 + 0.1 * action).astype(np.float64),
+    }
+    return complete(columns, n)
+
+
+def replayed(home: Path, name: str, *more: str) -> dict[str, Any]:
+    """Run the command in a process of its own; return its result, seconds and peak memory in MB."""
+    script = (
+        "import resource, sys, time; from pipelines.commands.outcome import console; started = time.perf_counter();\n"
+        "from pipelines.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "finally:\n"
+        "    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "    print(f'PEAK {peak:.1f} {time.perf_counter() - started:.3f}', file=sys.stderr)\n"
+    )
+    command = ["replay", name, "--reward-model", "means", "--home", str(home), "--json", *more]
+    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    peak, seconds = done.stderr.split("PEAK ")[1].split()[:2]
+    return {"result": json.loads(done.stdout), "peak_mb": float(peak), "seconds": float(seconds)}
+
+
+def _steps(home: Path, name: str) -> dict[str, float]:
+    # One cluster for both: what is timed is the work, not the start of Ray.
+    script = (
+        "import json, sys, time\nfrom pathlib import Path\n"
+        "from pipelines.replay import Options, replay_log\nfrom pipelines.replay_engine import engine_of\n"
+        "from pipelines.replay_policy import PolicySpec\nfrom pipelines.replay_source import FileSource\n"
+        "source, spec = FileSource(sys.argv[1]), PolicySpec(kind='uniform', name='uniform')\n"
+        "options = Options(reward_model='means', check=False)\n"
+        "engine_of('ray', workers=2)\nout = {}\n"
+        "for turn in range(3):\n"
+        "    for workers in (1, 2):\n"
+        "        engine = engine_of('ray', workers=workers)\n"
+        "        started = time.perf_counter()\n"
+        "        replay_log(source, spec, options, log='x', engine=engine)\n"
+        "        if turn:\n"
+        "            took = time.perf_counter() - started\n"
+        "            out[workers] = min(out.get(workers, 1e9), took)\n"
+        "print(json.dumps(out))\n"
+    )
+    path = home / "imports" / name / "interactions.parquet"
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def main() -> None:
+    """Run the benchmark and print its line."""
+    ratios: dict[str, float] = {}
+    detail: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_FOLDER")) as folder:
+        home = Path(folder)
+        sizes = [LARGEST // 10, LARGEST]
+        for rows in sizes:
+            started = time.perf_counter()
+            written(home, f"log-{rows}", rows)
+            print(f"{rows} rows written in {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+        peaks: list[float] = []
+        for rows in sizes:
+            found = replayed(home, f"log-{rows}")
+            peaks.append(found["peak_mb"])
+            detail[f"{rows} rows"] = {"seconds": found["seconds"], "peak_mb": found["peak_mb"]}
+            detail[f"{rows} rows"]["dr"] = found["result"]["estimates"]["dr"]["value"]
+        ratios["peak memory, ten times the rows over the rows"] = round(peaks[1] / peaks[0], 3)
+        if WITH_RAY:
+            taken = _steps(home, f"log-{sizes[0] if LARGEST > 5_000_000 else LARGEST}")
+            ratios["two Ray workers over one"] = round(taken["1"] / taken["2"], 3)
+            detail["ray_seconds"] = taken
+    detail["cores"] = os.cpu_count()
+    detail["own_peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(json.dumps({"name": "replay", "ratios": ratios, "detail": detail}))
+
+
+if __name__ == "__main__":
+    main()
