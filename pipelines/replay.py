@@ -27,6 +27,7 @@ from decision.ope.estimate import Estimate
 from decision.ope.family import Plan
 from decision.ope.propensities import PropensityReport, check_draws, check_identities, chi_square_of_ranks
 from decision.ope.results import Results, refuse, results
+from decision.ope.stratum import Agreement
 from pipelines.replay_engine import Engine, LocalEngine
 from pipelines.replay_models import RewardModel, reward_models
 from pipelines.replay_pass import Evaluated, Job, evaluate_unit, extent_unit, survey_unit
@@ -37,6 +38,7 @@ from pipelines.replay_survey import Extent, Survey
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
 _REJECTED = 1e-4
+_NEVER_RIGHT = ("replay", "clipped", "dm")  # wrong by design on most logs, which says nothing of the log
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +105,8 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
         candidates: estimates by estimator and parameter.
         bootstrap: percentile intervals by estimator.
         recommended: name of the estimate to read first; None when all were refused.
+        stratum: estimate from the decisions that were drawn uniformly, where there are such beside others.
+        agreements: how far each estimate is from that, by name.
         trend: the confidence sequences as the log grew.
         segments: the policy's value by segment, with intervals that hold together; None where the segment's rows
             cannot support an estimate.
@@ -127,6 +131,8 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     candidates: dict[str, dict[str, Estimate]]
     bootstrap: dict[str, tuple[float, float]]
     recommended: str | None
+    stratum: Estimate | None
+    agreements: dict[str, Agreement]
     trend: list[Point]
     segments: dict[str, Estimate | None]
     diagnostics: Diagnostics
@@ -285,7 +291,11 @@ def _replay(
         found = refuse(found, *damaged)
         estimates = dict.fromkeys(estimates)
     diagnostics = sums.tally.diagnostics(sums.support)
-    reasons = [*refused, *(doubt for doubt in sums.support.doubts() if not refused)]
+    apart = [name for name, one in found.agreements.items() if not one.agrees and name not in _NEVER_RIGHT]
+    doubts = list(sums.support.doubts())
+    if apart:
+        doubts.append(f"further from the uniformly drawn decisions than chance allows: {', '.join(apart)}")
+    reasons = [*refused, *(doubt for doubt in doubts if not refused)]
     return Replay(
         log=log,
         policy=job.policy.name,
@@ -297,6 +307,8 @@ def _replay(
         candidates={name: {f"{tau:g}": e for tau, e in of.items()} for name, of in found.candidates.items()},
         bootstrap=found.bootstrap,
         recommended=None if refused else _recommended(estimates),
+        stratum=found.stratum,
+        agreements=found.agreements,
         trend=_trend(found, job),
         segments=found.segments,
         diagnostics=diagnostics,

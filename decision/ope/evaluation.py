@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from decision.ope.sums import MeanSums, Support, mean_columns
 from decision.ope.tally import Tally
 
 MAX_SEGMENTS = 200
+_UNIFORM = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,6 +44,7 @@ class EvaluationSums:
         trend: [10, B] sums by stretch of time, see `sequence_of`; None without.
         segments: sums of the terms of DR (IPS without a model) by segment.
         tally: what the diagnostics need.
+        stratum: of IPS on the rows that were drawn uniformly.
     """
 
     support: Support
@@ -57,6 +59,7 @@ class EvaluationSums:
     trend: NDArray[np.object_] | None
     segments: dict[str, MeanSums]
     tally: Tally
+    stratum: MeanSums = field(default_factory=MeanSums)
 
     def __add__(self, other: EvaluationSums) -> EvaluationSums:
         means = {
@@ -77,6 +80,7 @@ class EvaluationSums:
             trend=None if self.trend is None or other.trend is None else self.trend + other.trend,
             segments=_merged(self.segments, other.segments),
             tally=self.tally + other.tally,
+            stratum=self.stratum + other.stratum,
         )
 
     def mean(self, name: str) -> MeanSums:
@@ -121,7 +125,14 @@ def evaluation_sums(shard: Shard, plan: Plan) -> EvaluationSums:
         trend=_trend(shard, plan),
         segments={} if shard.segment is None else segment_sums(segment_terms, rows, shard.segment),
         tally=Tally.of(rows),
+        stratum=_stratum(rows, terms["ips"]),
     )
+
+
+def _stratum(rows: Rows, terms: Floats) -> MeanSums:
+    drawn = np.abs(np.diff(rows.offsets) * rows.propensity - 1.0) < _UNIFORM
+    counts = None if rows.counts is None else rows.counts[drawn]
+    return MeanSums.of(terms[drawn], rows.weight[drawn], counts)
 
 
 def _means(

@@ -19,7 +19,8 @@ from decision.ope.segments import simultaneous
 from decision.ope.slope import slope
 from decision.ope.sndr import sndr
 from decision.ope.snips import snips
-from decision.ope.verdicts import refusals
+from decision.ope.stratum import Agreement, agreement
+from decision.ope.verdicts import LEAST_ESS, refusals
 
 ORDER = (
     "replay",
@@ -73,6 +74,8 @@ class Results:
             cannot support an estimate.
         refused: why no estimate should be read; empty when they may.
         unsupported: mean probability with which the policy does what the log never draws.
+        stratum: IPS on the rows that were drawn uniformly, where they are 30 or more and not all.
+        agreements: how far each estimate is from that, by name.
     """
 
     logged: Estimate
@@ -84,6 +87,8 @@ class Results:
     segments: dict[str, Estimate | None] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     unsupported: float = 0.0
+    stratum: Estimate | None = None
+    agreements: dict[str, Agreement] = field(default_factory=dict)
 
     @property
     def anytime(self) -> tuple[float, float] | None:
@@ -131,6 +136,9 @@ def results(sums: EvaluationSums, plan: Plan, *, level: float = 0.95, count: int
         found["sndr"] = None if sums.sndr is None else sndr(sums.sndr, level=level)
     found |= {name: sums.mean(name).estimate(level) for name in ("mrdr", "mips", "offcem") if name in sums.means}
     unsupported = sums.tally.unsupported_share
+    stratum = sums.stratum.estimate(level) if LEAST_ESS <= sums.stratum.n < sums.support.n else None
+    there = {name: estimate for name, estimate in found.items() if estimate is not None}
+    share = sums.stratum.n / max(sums.support.n, 1)
     return Results(
         logged=sums.mean("logged").estimate(level),
         estimates={name: found[name] for name in ORDER if name in found},
@@ -141,6 +149,8 @@ def results(sums: EvaluationSums, plan: Plan, *, level: float = 0.95, count: int
         segments=_segments(sums, level),
         refused=refusals(sums.support, unsupported),
         unsupported=unsupported,
+        stratum=stratum,
+        agreements={} if stratum is None else agreement(stratum, there, share=share),
     )
 
 
@@ -159,6 +169,8 @@ def refuse(found: Results, *reasons: str) -> Results:
         bootstrap={},
         moments=[],
         segments={},
+        stratum=None,
+        agreements={},
         refused=[*found.refused, *reasons],
     )
 

@@ -318,6 +318,9 @@ def _show(result: Replay, out: Console) -> None:
             f"[{ends[0]:.5f}, {ends[1]:.5f}]" if ends else "",
             f"{estimate.ess:.0f} of {estimate.n}",
         )
+    if result.stratum is not None:
+        e = result.stratum
+        table.add_row("drawn uniformly", f"{e.value:.5f}", f"[{e.low:.5f}, {e.high:.5f}]", "", f"{e.ess:.0f} of {e.n}")
     if result.trend:
         last = result.trend[-1]
         table.add_row("at any time", "", f"[{last.low:.5f}, {last.high:.5f}]", "", f"{last.rows} rows")
