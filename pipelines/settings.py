@@ -226,6 +226,8 @@ class FairnessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         rate: largest violation rate among near pairs that the probe's upper bound may reach at the gate.
         evidence: judged probe pairs without which the gate says that the evidence is too little.
         agreement: Krippendorff's alpha of the panel without which it says the same.
+        clamp: keep upheld pairs alike at decision time too: requests that look like one of their people are answered
+            with probabilities within what the panel accepts.
     """
 
     enabled: bool = False
@@ -243,6 +245,7 @@ class FairnessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     rate: Share = 0.05
     evidence: Annotated[int, msgspec.Meta(ge=0)] = 300
     agreement: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.2
+    clamp: bool = False
 
 
 class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -344,6 +347,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             FieldError: `name` is no loop name.
         """
         return self.root / "guard" / f"{check_loop_name(name)}.json"
+
+    def anchors_path(self, name: str) -> Path:
+        """Path of a loop's published upheld pairs, which the service clamps around.
+
+        Raises:
+            FieldError: `name` is no loop name.
+        """
+        return self.root / "fairness" / f"{check_loop_name(name)}.json"
 
 
 def check_loop_name(name: str) -> str:

@@ -18,8 +18,10 @@ from decision.batch import Batch
 from decision.contracts import Policy
 from decision.errors import DecisionError, FieldError
 from decision.exploration.mix import check_pmf
+from decision.fairness.clamp import Anchor, ClampedPolicy
 from decision.guard.snapshot import GuardSnapshot, decode_snapshot, newest
 from decision.policy import baseline_policy
+from pipelines.governance.anchors import published
 from pipelines.registry import Registry
 from pipelines.settings import LoopSettings, Settings, list_loops, load_loop
 from serving.decide import Snapshot
@@ -43,6 +45,8 @@ class Loops:
         self._errors: dict[str, str] = {}
         self._mtimes: dict[str, float] = {}
         self._guards: dict[str, GuardSnapshot] = {}
+        self._anchors: dict[str, list[Anchor]] = {}
+        self._anchored: dict[str, int] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.reloads = 0
@@ -90,8 +94,23 @@ class Loops:
             loop = load_loop(self._settings, name)
             current = _with_loop(current, loop)
             self._snapshots[name], self._mtimes[name] = current, mtime
+        self._refresh_anchors(name)
         self._refresh_guard(name)  # first: an emergency stop does not wait for the registry
         self._refresh_champion(name)
+
+    def _refresh_anchors(self, name: str) -> None:
+        """Take the upheld pairs that were published, and load the policies anew when they changed."""
+        current, path = self._snapshots[name], self._settings.anchors_path(name)
+        clamps = current.loop.fairness.enabled and current.loop.fairness.clamp
+        try:
+            stamp = path.stat().st_mtime_ns if clamps else 0
+        except FileNotFoundError:
+            stamp = 0
+        if self._anchored.get(name, 0) != stamp:
+            self._anchors[name] = published(path) if stamp else []
+            self._anchored[name] = stamp
+            policy = None if current.policy is None else self.load(name, current.policy_version)
+            self._snapshots[name] = replace(current, policy=policy, candidate=None)
 
     def _refresh_champion(self, name: str) -> None:
         current = self._snapshots[name]
@@ -155,6 +174,8 @@ class Loops:
         if manifest.loop != name:
             raise DecisionError(f"version {version} was trained for loop {manifest.loop!r}, not {name!r}")
         check_pmf(policy.pmf(_PROBE), _PROBE.offsets)
+        if anchors := self._anchors.get(name):
+            return ClampedPolicy(policy, anchors, self._snapshots[name].loop.fairness.protected)
         return policy
 
     def _run(self, after_refresh: Callable[[], None]) -> None:

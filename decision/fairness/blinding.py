@@ -6,7 +6,7 @@ its path, and a text that holds an identifier is hidden wherever it stands.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from decision.errors import FieldError
@@ -57,12 +57,7 @@ def _walk(value: Mapping[str, Any], path: tuple[str, ...], hidden: set[str], sec
     for key, item in value.items():
         # A key may itself hold dots: hidden names are looked for in its parts as well.
         here = (*path, key)
-        parts = [part for step in here for part in step.casefold().split(".")]
-        if hidden.intersection(parts) or any(
-            ".".join(parts[start:stop]) in hidden
-            for start in range(len(parts))
-            for stop in range(start + 2, len(parts) + 1)
-        ):
+        if is_hidden([part for step in here for part in step.split(".")], hidden):
             continue
         if any(text in ".".join(here) for text in secret):
             continue
@@ -85,6 +80,18 @@ def _put(item: Any, path: tuple[str, ...], hidden: set[str], secret: list[str], 
             shown[name] = item[:_MAX_TEXT]
     elif isinstance(item, bool | int | float) and not any(text == str(item) for text in secret):
         shown[name] = item if isinstance(item, bool) else float(item)
+
+
+def is_hidden(path: Sequence[str], protected: Collection[str]) -> bool:
+    """Return whether a feature's path holds a hidden name, whole or as a run of its parts.
+
+    Args:
+        path: the parts of the feature's name.
+        protected: hidden names beside `ALWAYS_HIDDEN`, in lower case.
+    """
+    parts = [part.casefold() for part in path]
+    runs = (".".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1))
+    return any(run in protected or run in ALWAYS_HIDDEN for run in runs)
 
 
 def payload(first: Shown, second: Shown, probabilities: tuple[float, float], *, treatment: str) -> dict[str, Any]:

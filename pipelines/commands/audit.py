@@ -89,18 +89,22 @@ def mine(
 def assign(loop: Loop, home: Home = None, seed: Seed = 1, json: Json = False) -> Outcome:
     """Draw a panel for each open pair that has none, and close the pairs whose deadline is over.
 
+    Where the loop clamps, the pairs upheld so far are published to the service.
+
     Example: `decision audit assign credit`
     """
+    from pipelines.governance.publish import publish
     from pipelines.governance.store import Governance
     from pipelines.governance.tasks import assign as run
     from pipelines.governance.tasks import close_overdue
 
     with Installation.at(home) as parts:
-        parts.loop(loop)
+        settings = parts.loop(loop)
         now, by = datetime.now(UTC), who()
         with Governance.at(parts.settings) as store:
             closed = close_overdue(store, now=now, by=by)
             counts = {"closed": closed, **run(store, loop, now=now, by=by, rng=np.random.default_rng(seed))}
+            counts["clamped"] = publish(parts.settings, store, parts.lake, settings)
 
     def show(out: Console) -> None:
         out.print(f"{counts['assigned']} assigned, {counts['waiting']} wait for auditors, {closed} closed by deadline")

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from pipelines.governance import tables as t
+from pipelines.governance.publish import publish
 from pipelines.governance.store import Governance
 from pipelines.lake import Lake
-from pipelines.settings import Settings
+from pipelines.settings import Settings, list_loops, load_loop
 
 
 def erase_payloads(settings: Settings, lake: Lake, subject_id: str, *, now: datetime, by: str) -> int:
@@ -43,4 +44,7 @@ def erase_payloads(settings: Settings, lake: Lake, subject_id: str, *, now: date
                 writing.connection.execute(change)
                 writing.log("payload_erased", row["task_id"], {})
                 erased += 1
+    with Governance.at(settings) as store:
+        for name in list_loops(settings):
+            publish(settings, store, lake, load_loop(settings, name), without=events)
     return erased

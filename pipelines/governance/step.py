@@ -10,6 +10,7 @@ import numpy as np
 
 from decision.errors import SupportError
 from pipelines.governance.mine import mine
+from pipelines.governance.publish import publish
 from pipelines.governance.store import Governance
 from pipelines.governance.tasks import assign, close_overdue
 from pipelines.lake import Lake
@@ -31,4 +32,5 @@ def audit(
         except SupportError as error:
             found = {"nothing": str(error)}
         counts = assign(store, loop.name, now=now, by=by, rng=np.random.default_rng(seed))
-    return {"closed": closed, "mined": found, **counts}
+        clamped = publish(settings, store, lake, loop)
+    return {"closed": closed, "mined": found, **counts, "clamped": clamped}

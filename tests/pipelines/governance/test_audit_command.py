@@ -61,7 +61,7 @@ def test_the_workflow_from_the_shell(shell: Shell, tmp_path: Path) -> None:
     assert not any(key in json.dumps(listed) for key in keys)
     status, mined = shell("mine", "credit", "--mined", "4", "--probe", "3")
     assert (status, mined["mined"], mined["policy_version"]) == (0, 4, "1")
-    assert shell("assign", "credit") == (0, {"closed": 0, "assigned": 4 + mined["probe"], "waiting": 0})
+    assert shell("assign", "credit") == (0, {"closed": 0, "assigned": 4 + mined["probe"], "waiting": 0, "clamped": 0})
     status, seen = shell("status", "credit")
     assert (status, seen["tasks"], seen["judgements"]) == (0, {"open": 4 + mined["probe"]}, 0)
     status, whole = shell("verify")

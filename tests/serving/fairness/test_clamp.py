@@ -1,0 +1,70 @@
+"""The clamp on the request path: published pairs, exact propensities, and a stop when they are withdrawn."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import sqlalchemy as sa
+
+from decision.draw import draw
+from decision.records import decode_decision
+from pipelines.governance import tables as t
+from pipelines.governance.mine import mine
+from pipelines.governance.people import add_person
+from pipelines.governance.publish import publish
+from pipelines.governance.store import Governance
+from pipelines.governance.tasks import Judgement, assign, judge, queue
+from pipelines.settings import load_loop
+from pipelines.train import train
+from serving.core import open_core
+from serving.wire import Action, DecideRequest
+from tests.pipelines.governance.credit_loop import LOOP, TEXT, Credit
+from tests.pipelines.governance.panels import NOW
+
+
+def test_upheld_pairs_are_answered_alike_with_exact_propensities(tmp_path: Path) -> None:
+    credit = Credit.at(tmp_path, TEXT + "clamp = true\n")
+    credit.play(500)
+    version = train(credit.lake, credit.registry, credit.loop, seed=1, now=NOW).version
+    fields = {"verdict": "set", "reasons": ["a test"], "at": NOW.isoformat(), "by": "a test"}
+    credit.registry.set_alias(LOOP, "champion", version, fields)
+    with Governance.at(credit.settings) as store:
+        people = [add_person(store, name=f"A{n}", roles=["auditor"], now=NOW, by="test")[0] for n in range(3)]
+        mine(store, credit.lake, credit.registry, credit.loop, now=NOW, by="test", mined=1, probe=0)
+        assign(store, LOOP, now=NOW, by="test", rng=np.random.default_rng(0))
+        for person in people:
+            (task,) = queue(store, person, now=NOW)
+            said = Judgement(verdict="unfair", payload_hash=task["payload_hash"], acceptable=0.1)
+            judge(store, person, task["task_id"], said, now=NOW + timedelta(hours=1))
+        (pair,) = store.rows(sa.select(t.tasks))
+        core = open_core(credit.settings)
+        before = [_decide(core, credit, pair[side]) for side in ("favoured", "disfavoured")]
+        assert publish(credit.settings, store, credit.lake, credit.loop) == 1
+        core.loops.refresh()
+        after = [_decide(core, credit, pair[side]) for side in ("favoured", "disfavoured")]
+        assert before[0].pmf[0] - before[1].pmf[0] > 0.3
+        assert abs(after[0].pmf[0] - after[1].pmf[0]) <= 0.1 + 1e-12
+        for record in after:
+            assert record.propensity == record.pmf[record.action_index]
+            assert draw(record.pmf, record.seed) == record.action_index
+            assert core.explain(record.event_id)["decisions"][0]["pmf_recomputed_equal"]
+        path = credit.settings.loop_path(LOOP)
+        path.write_text(TEXT)
+        assert publish(credit.settings, store, credit.lake, load_loop(credit.settings, LOOP)) == 0
+        core.loops.refresh()
+        core.loops.refresh()
+        assert _decide(core, credit, pair["favoured"]).pmf == before[0].pmf
+        core.loops.close()
+        core.spool.close()
+
+
+def _decide(core: object, credit: Credit, event_id: str) -> object:
+    row = credit.lake.decisions(LOOP, event_ids=[event_id]).to_pylist()[0]
+    actions = [Action("approve", {"give": 1}), Action("deny", {"give": 0})]
+    request = DecideRequest(msgspec.json.decode(row["context"]), actions)
+    answer = asyncio.run(core.decide(LOOP, request))  # type: ignore[attr-defined]
+    return decode_decision(core.spool.find("decisions", answer.event_id.encode())[0].value)  # type: ignore[attr-defined]
