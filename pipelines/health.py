@@ -11,9 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from decision.batch import Floats, Interactions, Ints
+from decision.ragged import group_min
 
 BINS = 10
 MAX_ACTIONS_LISTED = 100
+COLLAPSED = 0.01
+"""Share of the uniform policy's entropy below which a policy has collapsed; a floor of .05 keeps it above."""
+COLLAPSED_TO = 0.1
+FEW = 30
 
 
 class Bin(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,12 +65,16 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         smallest_propensity: smallest logged probability of a drawn action.
         entropy: mean entropy of the policy, as a share of the uniform policy's; 1 is uniform, 0 deterministic.
         logged_entropy: the same of the policies that drew the log; None when only their propensities are known.
+        effective_sample_size: of the weights 1 / (p K), as a share of the rows: 1 for a log drawn uniformly.
         calibration_error: mean gap between predicted and observed over the bins, weighted by decisions; None without
             predictions.
         calibration: bins by predicted reward, rising.
+        uniform_rows: decisions that the uniform stratum of the log amounts to; None when only propensities are known.
+        uniform_calibration_error: the gap on that stratum, where nobody chose what to show; None without it.
         actions: distinct actions offered.
         actions_never_chosen: those of them that no decision drew.
         support: the most offered actions, most offered first.
+        alarms: what should be looked at before the policy is served, in words; empty when nothing.
     """
 
     rows: int
@@ -74,11 +83,15 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     smallest_propensity: float
     entropy: float
     logged_entropy: float | None
+    effective_sample_size: float
     calibration_error: float | None
     calibration: list[Bin]
+    uniform_rows: float | None
+    uniform_calibration_error: float | None
     actions: int
     actions_never_chosen: int
     support: list[Support]
+    alarms: list[str]
 
     def metrics(self) -> dict[str, float]:
         """Return the single numbers, named for a tracking store."""
@@ -89,7 +102,11 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
             "smallest_propensity": self.smallest_propensity,
             "entropy": self.entropy,
             "logged_entropy": self.logged_entropy,
+            "effective_sample_size": self.effective_sample_size,
             "calibration_error": self.calibration_error,
+            "uniform_rows": self.uniform_rows,
+            "uniform_calibration_error": self.uniform_calibration_error,
+            "alarms": len(self.alarms),
             "actions": self.actions,
             "actions_never_chosen": self.actions_never_chosen,
         }
@@ -110,19 +127,57 @@ def health(interactions: Interactions, pmf: Floats, scores: Floats | None, *, no
     gaps = [entry.n * abs(entry.predicted - entry.observed) for entry in bins]
     offsets = interactions.batch.offsets
     support, actions, untried = _support(interactions, pmf)
+    against = 1.0 / (interactions.propensity * np.diff(offsets))
+    stratum = _stratum(interactions) if np.isfinite(interactions.pmf).all() else None
+    entropy, positive = _entropy(pmf, offsets), float(np.mean(reward > nothing))
+    logged_entropy = None if stratum is None else _entropy(interactions.pmf, offsets)
+    uniform_error = None
+    if stratum is not None and scores is not None and stratum.sum() > 0:
+        uniform_error = _weighted_gap(scores[interactions.chosen], reward, stratum)
     return Health(
         rows=len(reward),
-        positive_rate=float(np.mean(reward > nothing)),
+        positive_rate=positive,
         mean_reward=float(np.mean(reward)),
         smallest_propensity=float(np.min(interactions.propensity)),
-        entropy=_entropy(pmf, offsets),
-        logged_entropy=_entropy(interactions.pmf, offsets) if np.isfinite(interactions.pmf).all() else None,
+        entropy=entropy,
+        logged_entropy=logged_entropy,
+        effective_sample_size=float(against.sum() ** 2 / (against @ against) / against.size),
         calibration_error=sum(gaps) / len(reward) if bins else None,
         calibration=bins,
+        uniform_rows=None if stratum is None else float(stratum.sum()),
+        uniform_calibration_error=uniform_error,
         actions=actions,
         actions_never_chosen=untried,
         support=support,
+        alarms=_alarms(entropy, logged_entropy, positive, len(reward), untried),
     )
+
+
+def _alarms(entropy: float, logged: float | None, positive: float, rows: int, untried: int) -> list[str]:
+    alarms: list[str] = []
+    if entropy < COLLAPSED:
+        alarms.append(f"entropy collapsed: {entropy:.3f} of the uniform policy's; the next log will have no support")
+    elif logged is not None and entropy < COLLAPSED_TO * logged:
+        alarms.append(f"entropy fell from {logged:.2f} in the log to {entropy:.2f} of the uniform policy's")
+    rare = round(min(positive, 1.0 - positive) * rows)
+    if rare < FEW:
+        alarms.append(f"one-sided rewards: {rare} of {rows} on the rarer side")
+    if untried:
+        alarms.append(f"{untried} actions were offered and never tried")
+    return alarms
+
+
+def _stratum(interactions: Interactions) -> Floats:
+    """Return [n] the chance that each row was drawn from the uniform part of the policy that drew it."""
+    return group_min(interactions.pmf, interactions.batch.offsets) / interactions.propensity
+
+
+def _weighted_gap(predicted: Floats, reward: Floats, weight: Floats) -> float:
+    order = np.argsort(predicted, kind="stable")
+    total = 0.0
+    for rows in np.array_split(order, min(BINS, len(order))):
+        total += abs(float(weight[rows] @ (predicted[rows] - reward[rows])))
+    return total / float(weight.sum())
 
 
 def _entropy(pmf: Floats, offsets: Ints) -> float:

@@ -105,7 +105,8 @@ def promote(
     )
     against = f"against {evaluated.against} on {evaluated.rows} decisions of the holdout"
     doubts = [f"doubt: {doubt}" for doubt in evaluated.lift_estimate.reasons]
-    reasons = [*verdict.reasons, *doubts, against]
+    alarms = [f"alarm: {alarm}" for alarm in evaluated.health.alarms]
+    reasons = [*verdict.reasons, *doubts, *alarms, against]
     opens, numbers = verdict.promote, dict(verdict.numbers)
     if loop.fairness.enabled:
         assessed = None if panels is None else panels.assess(version, champion, now=now, by=by)

@@ -128,6 +128,8 @@ def evaluate(
         interval = f"[{lift.low:+.4f}, {lift.high:+.4f}]"
         table.add_row(f"lift over {evaluated.against}", f"{lift.value:+.4f}", interval, f"{lift.ess:.0f}")
         out.print(table)
+        for alarm in evaluated.health.alarms:
+            out.print(f"alarm: {alarm}", highlight=False, markup=False)
 
     return Outcome(_plain(evaluated), show)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 import pytest
 
 from decision.artifact import unpack
@@ -154,6 +155,22 @@ def test_health_counts_what_is_in_the_log(lake: Lake, registry: Registry, loop: 
     )
     assert sum(entry.chosen for entry in found.support) == len(rows)
     assert sum(entry.share for entry in found.support) == pytest.approx(1.0)
+    assert found.effective_sample_size == pytest.approx(1.0)  # the log is uniform
+    assert found.uniform_rows == pytest.approx(len(rows))
+    assert found.uniform_calibration_error == pytest.approx(found.calibration_error)
+    assert found.alarms == []
+    assert found.metrics()["health.alarms"] == 0.0
+
+
+def test_health_alarms_name_a_collapse_one_sided_rewards_and_untried_actions(lake: Lake, loop: LoopSettings) -> None:
+    rows = to_interactions(window(lake, loop).holdout)
+    first = np.zeros(len(rows.pmf))
+    first[rows.batch.offsets[:-1]] = 1.0
+    lucky = type(rows)(rows.batch, rows.batch.offsets[:-1], rows.propensity, np.ones(len(rows)), rows.pmf)
+    alarms = health(lucky, first, None).alarms
+    assert alarms[0].startswith("entropy collapsed")
+    assert f"0 of {len(rows)} on the rarer side" in alarms[1]
+    assert alarms[2:] == ["2 actions were offered and never tried"]
 
 
 def test_health_of_a_log_without_distributions_leaves_their_entropy_out(lake: Lake, loop: LoopSettings) -> None:
