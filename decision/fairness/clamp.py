@@ -3,9 +3,9 @@
 For whoever looks like a member of an upheld pair (x, y) on action a, with m the mean of the pair's two unclamped
 probabilities and b what the panel accepts, the probability of a is clamped into ``[m - b/2, m + b/2]``. So both
 members, and all who look like them, come to within b of each other, each from its own request alone, and the two never
-change places. Several pairs intersect their intervals; where nothing is left, the middle of what lies between them is taken.
-The other actions keep their proportions. The clamped distribution is the policy's: it is drawn from and logged, so
-propensities are exact.
+change places. Several pairs intersect their intervals; where nothing is left, the middle of what lies between them is
+taken. The other actions keep their proportions. The clamped distribution is the policy's: it is drawn from and logged,
+so propensities are exact.
 """
 
 from __future__ import annotations

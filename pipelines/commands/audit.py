@@ -96,7 +96,7 @@ def assign(loop: Loop, home: Home = None, seed: Seed = 1, json: Json = False) ->
     from pipelines.governance.publish import publish
     from pipelines.governance.store import Governance
     from pipelines.governance.tasks import assign as run
-    from pipelines.governance.tasks import close_overdue
+    from pipelines.governance.verdicts import close_overdue
 
     with Installation.at(home) as parts:
         settings = parts.loop(loop)
@@ -223,8 +223,8 @@ def adjudicate(
     Example: `decision audit adjudicate t1f2e3d4c5b6 --verdict upheld --note "same income, same debt"`
     """
     from pipelines.governance.store import Governance
-    from pipelines.governance.tasks import NoTaskError
-    from pipelines.governance.tasks import adjudicate as run
+    from pipelines.governance.verdicts import NoTaskError
+    from pipelines.governance.verdicts import adjudicate as run
 
     with Installation.at(home) as parts, Governance.at(parts.settings) as store:
         try:
@@ -248,7 +248,7 @@ def appeal(
     Example: `decision audit appeal credit --event e1 --reason "my neighbour got it"`
     """
     from pipelines.governance.store import Governance
-    from pipelines.governance.tasks import appeal as run
+    from pipelines.governance.verdicts import appeal as run
 
     with Installation.at(home) as parts:
         parts.loop(loop)

@@ -60,7 +60,7 @@ class PanelGate:
                 body = {"version": version, "champion": champion, **msgspec.to_builtins(assessed)}
                 writing.log("gate", self._loop.name, body)
             head = store.head()
-        note = f"audit log at entry {head.entries}, {head.head[:16]}"
+        note = f"audit log head {head.entries}:{head.head}"  # as `decision audit verify --head` takes it
         numbers = {**assessed.numbers, "fairness_audit_entries": float(head.entries)}
         return Assessed(passed=assessed.passed, reasons=[*assessed.reasons, note], numbers=numbers)
 

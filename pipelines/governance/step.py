@@ -12,7 +12,8 @@ from decision.errors import SupportError
 from pipelines.governance.mine import mine
 from pipelines.governance.publish import publish
 from pipelines.governance.store import Governance
-from pipelines.governance.tasks import assign, close_overdue
+from pipelines.governance.tasks import assign
+from pipelines.governance.verdicts import close_overdue
 from pipelines.lake import Lake
 from pipelines.registry import Registry
 from pipelines.settings import LoopSettings, Settings

@@ -22,8 +22,9 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError
 
 from decision.errors import FieldError
-from decision.fairness.chain import GENESIS, Anchor, Checked, Entry, Fault, check, follow
+from decision.fairness.chain import GENESIS, Anchor, Checked, Entry, check, follow
 from pipelines.governance import tables as t
+from pipelines.governance.differences import differences
 from pipelines.settings import Settings
 
 Query = sa.Select[*tuple[Any, ...]]
@@ -168,40 +169,14 @@ class Governance:
             raise FieldError("anchors.jsonl", wanted="lines of [count, hash]", got=str(error)) from error
 
     def verify(self, *anchors: Anchor) -> Checked:
-        """Check the chain, every anchor, and that judgements and verdicts are those the log tells of.
+        """Check the chain, every anchor, and that the tables say what the log tells.
 
         Args:
             anchors: heads noted elsewhere, checked beside those of the anchor file.
         """
         noted = self.anchors()  # first: what is appended while we read is no fault
         checked = check(self.entries(), [*noted, *anchors])
-        return checked._replace(faults=(*checked.faults, *self._differences()))
-
-    def _differences(self) -> list[Fault]:
-        told: dict[tuple[str, str], Entry] = {}
-        faults: list[Fault] = []
-        decided: dict[str, tuple[str, int]] = {}
-        for entry in self.entries():
-            body: dict[str, Any] = msgspec.json.decode(entry.body)
-            if entry.kind == "judged":
-                told[entry.subject, body["person_id"]] = entry
-            elif entry.kind in ("closed", "adjudicated", "appealed") and "status" in body:
-                decided[entry.subject] = (body["status"], entry.seq)
-        for row in self.rows(sa.select(t.judgements)):
-            entry = told.pop((row["task_id"], row["person_id"]), None)
-            if entry is None:
-                faults.append(Fault(0, f"judgement of {row['person_id']} on {row['task_id']} is not in the log"))
-                continue
-            body = msgspec.json.decode(entry.body)
-            if any(body[name] != row[name] for name in ("verdict", "acceptable", "reason", "payload_hash")):
-                faults.append(Fault(entry.seq, f"judgement of {row['person_id']} on {row['task_id']} was edited"))
-        faults += [Fault(e.seq, f"judgement on {e.subject} is no longer in its table") for e in told.values()]
-        for row in self.rows(sa.select(t.tasks.c.task_id, t.tasks.c.status)):
-            status, seq = decided.pop(row["task_id"], ("open", 0))
-            if row["status"] != status:
-                faults.append(Fault(seq, f"task {row['task_id']} says {row['status']}, the log {status}"))
-        faults += [Fault(seq, f"task {task} is no longer in its table") for task, (_, seq) in decided.items()]
-        return faults
+        return checked._replace(faults=(*checked.faults, *differences(self)))
 
     def _create(self) -> None:
         with self._engine.connect().execution_options(decision_write=True) as connection, connection.begin():

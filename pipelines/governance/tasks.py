@@ -1,4 +1,4 @@
-"""The life of a pair: opened, assigned to a panel drawn by rule, judged, closed, and where it is disputed adjudicated.
+"""The life of a pair: opened, assigned to a panel drawn by rule, judged.
 
 Everything an auditor is told is the task's payload, and what they saw is provable: the judgement holds its hash. Nobody
 sees another's judgement before their own, and owners of a model neither audit nor adjudicate it.
@@ -15,12 +15,20 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
-from decision.errors import DecisionError, FieldError
+from decision.errors import FieldError
 from decision.fairness.chain import canonical, digest
-from decision.fairness.resolve import Rule, tally
+from decision.fairness.resolve import Rule
 from pipelines.governance import tables as t
 from pipelines.governance.people import Person, list_people
 from pipelines.governance.store import Governance, Query, Writing, stamp
+from pipelines.governance.verdicts import (
+    MAX_REASON,
+    ForbiddenError,
+    NoTaskError,
+    close,
+    judgements_on,
+    with_rule,
+)
 from pipelines.settings import FairnessSettings
 
 Stream = Literal["mined", "probe", "gold", "appeal"]
@@ -28,16 +36,6 @@ Verdict = Literal["unfair", "fair", "cannot_tell"]
 VERDICTS = ("unfair", "fair", "cannot_tell")
 LIMITS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0)
 """Acceptable gaps an auditor chooses from; 1 accepts any."""
-
-MAX_REASON = 2_000
-
-
-class ForbiddenError(DecisionError):
-    """Someone may not do this."""
-
-
-class NoTaskError(DecisionError):
-    """There is no such task, or none that this person may see."""
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,7 +168,7 @@ def assign(store: Governance, loop: str, *, now: datetime, by: str, rng: np.rand
         for row in writing.rows(_unjudged()):
             if row["person_id"] in load:
                 load[row["person_id"]] += 1
-        query = _with_rule().where(t.tasks.c.loop == loop, t.tasks.c.status == "open", t.tasks.c.due_at.is_(None))
+        query = with_rule().where(t.tasks.c.loop == loop, t.tasks.c.status == "open", t.tasks.c.due_at.is_(None))
         for task in writing.rows(query.order_by(t.tasks.c.opened_at, t.tasks.c.task_id)):
             if len(auditors) < task["minimum"]:
                 counts["waiting"] += 1
@@ -231,7 +229,7 @@ def judge(store: Governance, person: Person, task_id: str, said: Judgement, *, n
         raise ForbiddenError("only auditors judge pairs")
     with store.write(now, person.person_id) as writing:
         own = t.assignments.c.person_id == person.person_id
-        query = _with_rule().join(t.assignments, t.assignments.c.task_id == t.tasks.c.task_id)
+        query = with_rule().join(t.assignments, t.assignments.c.task_id == t.tasks.c.task_id)
         found = writing.rows(query.where(own, t.tasks.c.task_id == task_id))
         if not found:
             raise NoTaskError("there is no such task for you to judge")
@@ -239,7 +237,7 @@ def judge(store: Governance, person: Person, task_id: str, said: Judgement, *, n
         if task["loop"] in person.owns:
             raise ForbiddenError("the owner of a model does not audit it")
         acceptable = _check(said, task)
-        before = writing.rows(_judgements(task_id).where(t.judgements.c.person_id == person.person_id))
+        before = writing.rows(judgements_on(task_id).where(t.judgements.c.person_id == person.person_id))
         if before:
             if (before[0]["verdict"], before[0]["acceptable"]) == (said.verdict, acceptable):
                 return {name: before[0][name] for name in ("task_id", "payload_hash", "judged_at")}
@@ -256,103 +254,8 @@ def judge(store: Governance, person: Person, task_id: str, said: Judgement, *, n
         values = {"task_id": task_id, "judged_at": writing.at, **row}
         writing.connection.execute(sa.insert(t.judgements).values(**values))
         writing.log("judged", task_id, row)
-        _close(writing, task, overdue=False)
+        close(writing, task, overdue=False)
     return {"task_id": task_id, "payload_hash": said.payload_hash, "judged_at": stamp(now)}
-
-
-def close_overdue(store: Governance, *, now: datetime, by: str) -> int:
-    """Close the open tasks whose deadline is over, on the judgements there are, and return how many."""
-    closed = 0
-    with store.write(now, by) as writing:
-        query = _with_rule().where(t.tasks.c.status == "open", t.tasks.c.due_at <= writing.at)
-        for task in writing.rows(query):
-            closed += _close(writing, task, overdue=True)
-    return closed
-
-
-def adjudicate(
-    store: Governance,
-    task_id: str,
-    status: str,
-    *,
-    note: str,
-    now: datetime,
-    by: str,
-    person: Person | None = None,
-) -> dict[str, Any]:
-    """Decide a disputed pair. The panel's judgements stay as they are, and an adjudicator's is none of them.
-
-    Args:
-        store: where.
-        task_id: the pair.
-        status: ``upheld`` or ``dismissed``.
-        note: why; an adjudicator gives reasons.
-        now: time, UTC.
-        by: who, for the log.
-        person: the adjudicator, where known; checked for the role and for conflicts of interest.
-
-    Raises:
-        FieldError: the verdict is none, no reason is given, or the task is not disputed.
-        ForbiddenError: they are no adjudicator, own the model or sat on the panel.
-        NoTaskError: there is no such task.
-    """
-    if status not in ("upheld", "dismissed"):
-        raise FieldError("verdict", wanted="upheld or dismissed", got=status)
-    if not 1 <= len(note.strip()) <= MAX_REASON:
-        raise FieldError("note", wanted=f"a reason of 1 to {MAX_REASON} characters", got=note)
-    if person is not None and not person.may("adjudicator"):
-        raise ForbiddenError("only adjudicators decide disputes")
-    with store.write(now, by) as writing:
-        found = writing.rows(_with_rule().where(t.tasks.c.task_id == task_id))
-        if not found:
-            raise NoTaskError(f"there is no task {task_id[:40]!r}")
-        task = found[0]
-        if person is not None:
-            if task["loop"] in person.owns:
-                raise ForbiddenError("the owner of a model does not adjudicate it")
-            sat = _judgements(task_id).where(t.judgements.c.person_id == person.person_id)
-            if writing.rows(sat):
-                raise ForbiddenError("a member of the panel does not adjudicate its dispute")
-        if task["status"] != "disputed":
-            raise FieldError("task", wanted="a disputed pair", got=task["status"])
-        counted = _counted(writing, task)
-        _decide(writing, task, status, "adjudicated", by, note.strip(), counted)
-    return {"task_id": task_id, "status": status, "decided_at": stamp(now)}
-
-
-def appeal(
-    store: Governance, loop: str, *, reason: str, now: datetime, by: str, event_id: str = "", task_id: str = ""
-) -> str:
-    """Take an appeal against a decision, which the next mining pairs, or a verdict, which becomes a dispute again.
-
-    Raises:
-        FieldError: not exactly one of `event_id` and `task_id` is given, there is no reason, or the verdict cannot be
-            appealed.
-    """
-    if bool(event_id) == bool(task_id):
-        raise FieldError("event_id", wanted="either event_id or task_id", got=event_id)
-    if not 1 <= len(reason.strip()) <= MAX_REASON:
-        raise FieldError("reason", wanted=f"1 to {MAX_REASON} characters", got=reason)
-    appeal_id = f"a{secrets.token_hex(6)}"
-    with store.write(now, by) as writing:
-        if task_id:
-            found = writing.rows(_with_rule().where(t.tasks.c.task_id == task_id, t.tasks.c.loop == loop))
-            if not found or found[0]["status"] not in ("upheld", "dismissed"):
-                raise FieldError("task_id", wanted="a pair that was upheld or dismissed", got=task_id)
-            _decide(writing, found[0], "disputed", "appealed", by, reason.strip(), _counted(writing, found[0]))
-        writing.connection.execute(
-            sa.insert(t.appeals).values(
-                appeal_id=appeal_id,
-                loop=loop,
-                event_id=event_id or None,
-                task_id=task_id or None,
-                reason=reason.strip(),
-                status="reviewed" if task_id else "open",
-                made_at=writing.at,
-            )
-        )
-        writing.log("appeal", appeal_id, {"loop": loop, "event_id": event_id, "task_id": task_id})
-    return appeal_id
 
 
 def _check(said: Judgement, task: dict[str, Any]) -> float | None:
@@ -376,30 +279,6 @@ def _check(said: Judgement, task: dict[str, Any]) -> float | None:
     return limit
 
 
-def _close(writing: Writing, task: dict[str, Any], *, overdue: bool) -> bool:
-    said = writing.rows(_judgements(task["task_id"]))
-    sent = sa.select(sa.func.count()).select_from(t.assignments).where(t.assignments.c.task_id == task["task_id"])
-    complete = overdue or len(said) >= (writing.connection.execute(sent).scalar() or 0)
-    counted = tally(task["gap"], [row["acceptable"] for row in said], _rule(task), complete=complete)
-    if counted.status == "open":
-        return False
-    _decide(writing, task, counted.status, "closed", "panel", "", counted)
-    return True
-
-
-def _counted(writing: Writing, task: dict[str, Any]) -> Any:
-    said = writing.rows(_judgements(task["task_id"]))
-    return tally(task["gap"], [row["acceptable"] for row in said], _rule(task), complete=True)
-
-
-def _decide(writing: Writing, task: dict[str, Any], status: str, kind: str, by: str, note: str, counted: Any) -> None:
-    votes = {name: getattr(counted, name) for name in ("unfair", "fair", "abstained", "needed")}
-    values = {"task_id": task["task_id"], "status": status, "by": by, "note": note, "decided_at": writing.at, **votes}
-    writing.connection.execute(sa.insert(t.verdicts).values(**values))
-    writing.connection.execute(sa.update(t.tasks).where(t.tasks.c.task_id == task["task_id"]).values(status=status))
-    writing.log(kind, task["task_id"], {"status": status, "note": note, **votes})
-
-
 def _rule_id(writing: Writing, loop: str, rule: Rule) -> int:
     values = {name: getattr(rule, name) for name in ("auditors", "quorum", "sensitivity", "minimum", "deadline_s")}
     last = writing.rows(sa.select(t.rules).where(t.rules.c.loop == loop).order_by(t.rules.c.rule_id.desc()).limit(1))
@@ -409,21 +288,6 @@ def _rule_id(writing: Writing, loop: str, rule: Rule) -> int:
     rule_id = int(made.inserted_primary_key[0])  # pyright: ignore[reportOptionalSubscript]
     writing.log("rule_set", loop, values)
     return rule_id
-
-
-def _rule(task: dict[str, Any]) -> Rule:
-    return Rule(**{name: task[name] for name in ("auditors", "quorum", "sensitivity", "minimum", "deadline_s")})
-
-
-def _with_rule() -> Query:
-    r = t.rules.c
-    columns = (r.auditors, r.quorum, r.sensitivity, r.minimum, r.deadline_s)
-    return sa.select(t.tasks, *columns).join(t.rules, r.rule_id == t.tasks.c.rule_id)
-
-
-def _judgements(task_id: str) -> Query:
-    order = (t.judgements.c.judged_at, t.judgements.c.person_id)
-    return sa.select(t.judgements).where(t.judgements.c.task_id == task_id).order_by(*order)
 
 
 def _unjudged(person_id: str | None = None) -> Query:

@@ -19,16 +19,8 @@ from pipelines.governance.frontier import draw, frontier
 from pipelines.governance.people import ROLES, Person, add_person, by_key, close_session, list_people, open_session
 from pipelines.governance.people import revoke as revoke_key
 from pipelines.governance.report import replay, status
-from pipelines.governance.tasks import (
-    LIMITS,
-    Judgement,
-    NoTaskError,
-    adjudicate,
-    assign,
-    close_overdue,
-    judge,
-    queue,
-)
+from pipelines.governance.tasks import LIMITS, Judgement, assign, judge, queue
+from pipelines.governance.verdicts import NoTaskError, adjudicate, close_overdue
 from serving.console.site import COOKIE, LOGIN, Form, Page, Site, one
 from serving.fairness.desk import Desk, allowed, own_loop
 from serving.problems import ProblemError

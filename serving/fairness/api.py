@@ -29,7 +29,8 @@ from starlette.routing import Route
 from pipelines.governance import tables as t
 from pipelines.governance.people import add_person, list_people
 from pipelines.governance.report import export, replay, reports, status
-from pipelines.governance.tasks import Judgement, NoTaskError, adjudicate, appeal, judge, queue, task_for
+from pipelines.governance.tasks import Judgement, judge, queue, task_for
+from pipelines.governance.verdicts import NoTaskError, adjudicate, appeal
 from serving.fairness.desk import Desk, answered, json, own_loop, query, read
 
 

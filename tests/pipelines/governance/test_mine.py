@@ -22,7 +22,8 @@ from pipelines.governance.report import replay, reports, status
 from pipelines.governance.standing import as_pairs, rescore, training_pairs, upheld
 from pipelines.governance.step import audit
 from pipelines.governance.store import Governance
-from pipelines.governance.tasks import Judgement, appeal, assign, close_overdue, judge, queue
+from pipelines.governance.tasks import Judgement, assign, judge, queue
+from pipelines.governance.verdicts import appeal, close_overdue
 from pipelines.promote import promote
 from pipelines.registry import Registry
 from pipelines.train import train

@@ -89,6 +89,23 @@ def test_a_verdict_changed_beside_the_log_is_found_out(judged: Panel) -> None:
     assert "says dismissed, the log upheld" in fault.what
 
 
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE tasks SET gap = 0.01", "gap was edited"),
+        ("UPDATE tasks SET payload = '{}'", "payload was edited"),
+        ("UPDATE rules SET quorum = 0.9", "the rules of credit"),
+        ("UPDATE people SET roles = 'administrator' WHERE name = 'Auditor 3'", "roles of"),
+        ("UPDATE people SET revoked_at = 'x' WHERE name = 'Auditor 3'", "revoked or restored"),
+        ("DELETE FROM judgements WHERE verdict = 'fair'", "no longer in its table"),
+    ],
+)
+def test_any_other_table_changed_beside_the_log_is_found_out(judged: Panel, statement: str, words: str) -> None:
+    falsify(judged.store, statement)
+    faults = judged.store.verify().faults
+    assert [fault for fault in faults if words in fault.what], faults
+
+
 def test_a_head_noted_elsewhere_finds_a_log_and_anchors_cut_together(judged: Panel, tmp_path: Path) -> None:
     noted = judged.store.head()
     falsify(judged.store, "DELETE FROM audit_log WHERE seq = 15")

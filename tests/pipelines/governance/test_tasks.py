@@ -13,18 +13,8 @@ from decision.fairness.resolve import Rule
 from pipelines.governance import tables as t
 from pipelines.governance.people import add_person
 from pipelines.governance.store import Governance
-from pipelines.governance.tasks import (
-    ForbiddenError,
-    Judgement,
-    NoTaskError,
-    adjudicate,
-    appeal,
-    assign,
-    close_overdue,
-    judge,
-    queue,
-    task_for,
-)
+from pipelines.governance.tasks import Judgement, assign, judge, queue, task_for
+from pipelines.governance.verdicts import ForbiddenError, NoTaskError, adjudicate, appeal, close_overdue
 from tests.pipelines.governance.panels import LOOP, NOW, Panel, pair
 
 LATER = NOW + timedelta(hours=1)
