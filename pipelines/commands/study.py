@@ -19,8 +19,12 @@ STUDIES = {
     "regression-oracle": "pipelines.study_regression_oracle",
     "stepmix": "pipelines.study_stepmix",
     "fairness": "pipelines.study_fairness",
+    "sim2rec": "pipelines.study_sim2rec",
 }
-"""Module of each study by name; one has ``seeds(quick=)`` and ``run(seeds, length, quick=, progress=)``."""
+"""Module of each study by name; one has ``seeds(quick=)`` and ``run(seeds, length, quick=, progress=)``.
+
+One with ``KEEPS`` also takes ``kept=``, the folder of --out, and goes on there with what it finished before.
+"""
 
 MOST_SEEDS, LARGEST_SEED, LARGEST_SIZE = 100, 2**32 - 1, 10_000_000
 
@@ -28,7 +32,7 @@ MOST_SEEDS, LARGEST_SEED, LARGEST_SIZE = 100, 2**32 - 1, 10_000_000
 @command
 def study(
     name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of: {', '.join(STUDIES)}.", show_default=False)],
-    quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes: at most two minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes: two or three minutes at most.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Write result, tables and plots to this folder.")] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds, for example 7,8,9.", show_default=False)] = None,
     size: Annotated[
@@ -56,7 +60,8 @@ def study(
     module: Any = importlib.import_module(STUDIES[name])
     with _progress() as progress:
         chosen = module.seeds(quick=quick) if asked is None else asked
-        findings = module.run(chosen, size, quick=quick, progress=progress)
+        kept = {"kept": out} if getattr(module, "KEEPS", False) else {}
+        findings = module.run(chosen, size, quick=quick, progress=progress, **kept)
     if out is not None:
         write(findings, out)
         console.print(f"written: {out / 'report.html'}, tables.md, result.json, figures/", markup=False)

@@ -169,7 +169,7 @@ def fit(
 
 def divergence_of_normals(mean: float, std: float, other_mean: float, other_std: float) -> float:
     """Return KL(N(mean, std) || N(other_mean, other_std)), by which reconstructions of one number are judged."""
-    return math.log(other_std / std) + (std**2 + (mean - other_mean) ** 2) / (2.0 * other_std**2) - 0.5
+    return float(math.log(other_std / std) + (std**2 + (mean - other_mean) ** 2) / (2.0 * other_std**2) - 0.5)
 
 
 class _Bent(nn.Module):

@@ -55,8 +55,8 @@ class Size:
     """
 
     tasks: tuple[str, ...] = tuple(ALPHAS)
-    iterations: int = 40
-    updates: int = 80
+    iterations: int = 28
+    updates: int = 56
     methods: tuple[str, ...] = (*LEARNERS, *STILL)
     ablations: tuple[str, ...] = (*ABLATIONS, "sim2rec_ppo")
     users: int = EVALUATION_USERS

@@ -1,0 +1,54 @@
+"""The study of Sim2Rec from its jobs to its page, at a size that says nothing about the methods."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from decision.errors import FieldError
+from pipelines import study_sim2rec
+from pipelines.study_report import write
+from simulators.studies import learned, sim2rec
+
+TINY = replace(sim2rec.QUICK, iterations=5, updates=1, users=60, sadae_steps=10)
+FEW = learned.Size(40, 2, 0, 1, 50, ("sim2rec", "ensemble", "logged", "cloning", "oracle_in_range"))
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sim2rec, "QUICK", TINY)
+    monkeypatch.setattr(learned, "QUICK", FEW)
+
+
+def test_study_has_the_promised_numbers_and_goes_on_where_it_stopped(tiny, tmp_path) -> None:
+    told: list[tuple[str, float]] = []
+    findings = study_sim2rec.run([0], None, quick=True, progress=lambda *what: told.append(what), kept=tmp_path)
+    assert told[-1][1] == 1.0
+    for method in ("sim2rec", "dr_osi", "direct", "upper_bound", "oracle", "sim2rec_ppo"):
+        row = findings.result["lts"]["3"][method]
+        assert {"return", "ratio_upper_bound", "ratio_oracle", "user_steps"} <= set(row)
+    assert findings.result["lts"]["3"]["upper_bound"]["ratio_upper_bound"] == pytest.approx(1.0)
+    assert findings.result["learned"]["sim2rec"]["over_cloning_ci"]
+    assert findings.result["learned"]["logged"]["return"] < findings.result["learned"]["oracle_in_range"]["return"]
+    json.dumps(findings.result)
+    written = write(findings, tmp_path)
+    assert {"tables.md", "report.html", "result.json"} <= {path.name for path in written}
+    again: list[tuple[str, float]] = []
+    second = study_sim2rec.run([0], None, quick=True, progress=lambda *what: again.append(what), kept=tmp_path)
+    assert again == []
+    assert second.result["lts"] == findings.result["lts"]
+
+
+def test_too_small_a_size_is_refused() -> None:
+    with pytest.raises(FieldError, match="size"):
+        study_sim2rec.run([0], 2, quick=True, progress=lambda what, share: None)
+
+
+def test_training_groups_of_every_job_leave_the_target_out() -> None:
+    names = {job.name for job in sim2rec.jobs([0, 1], sim2rec.Size())}
+    assert len(names) == len(sim2rec.jobs([0, 1], sim2rec.Size()))
+    assert {job.task for job in sim2rec.jobs([0], sim2rec.Size()) if job.method == "upper_bound"} == {"0"}
+    with pytest.raises(FieldError, match="method"):
+        sim2rec.run_job(sim2rec.Job("1", "nothing", 0), TINY)

@@ -1,0 +1,202 @@
+"""Simulators learned from logs: the log, the models, the intervention tests, and a student of looking ahead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from decision.errors import FieldError
+from simulators.learned.ensembles import Ensemble, errors_of, fit_ensemble
+from simulators.learned.groups import GroupView, new_sadae
+from simulators.learned.interventions import trend_of
+from simulators.learned.logs import SHOWN, Trajectories, habitual, logged
+from simulators.learned.lookahead import Lookahead, held_values, rollouts, teach
+from simulators.learned.parameters import fitted_choc
+from simulators.learned.responses import PlainResponse, TreeResponse, bounds_of, fit_recurrent
+from simulators.lts import DOCUMENTS, LtsEnv, LtsUsers, draw_users
+
+USERS = draw_users(np.random.default_rng(0), np.array([14.0]), 80)
+LOG = logged(USERS, 0)
+PLAIN = PlainResponse(LOG, 200, 0, bounds_of(LOG))
+SMALL = Lookahead((6, 12, 18), iterations=2, users=6, steps=8, latest=6, held=4, every=4, batches=2, batch=8)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Truth:
+    """The true world with the interface of a learned simulator; memory is (exposure, user)."""
+
+    def __init__(self, users: LtsUsers) -> None:
+        self.users = users
+
+    def start(self, users: int) -> np.ndarray:
+        rows = np.arange(users) % len(self.users)
+        return np.stack([0.5 / (1 - self.users.memory[rows]), rows], axis=1).astype(np.float32)
+
+    def predict(self, memory, clickbait):
+        rows = memory[:, 1].astype(int)
+        satisfaction = 1 / (1 + np.exp(-self.users.sensitivity[rows] * memory[:, 0]))
+        return np.log((4 + 10 * clickbait) * satisfaction).astype(np.float32), np.full(len(memory), 1e-3, np.float32)
+
+    def advance(self, memory, clickbait, response):
+        rows = memory[:, 1].astype(int)
+        npe = self.users.memory[rows] * memory[:, 0] + 1 - 2 * clickbait
+        return np.stack([npe, memory[:, 1]], axis=1).astype(np.float32)
+
+
+def test_log_has_limited_support_and_says_how_likely_each_document_was() -> None:
+    assert (LOG.documents.min(), LOG.documents.max()) == SHOWN == LOG.executed
+    repeated = LOG.documents[:, 1:] == LOG.documents[:, :-1]
+    assert LOG.propensities[:, 0] == pytest.approx(1 / 13)
+    assert LOG.propensities[:, 1:][repeated] == pytest.approx(0.7 + 0.3 / 13)
+    assert LOG.propensities[:, 1:][~repeated] == pytest.approx(0.3 / 13)
+
+
+def test_propensities_are_the_frequencies() -> None:
+    """Fails with probability below 1e-6: 100,000 draws, shares within 5 standard errors."""
+    documents, propensity = habitual(np.full(100_000, 10), 100_000, np.random.default_rng(1))
+    stays = documents == 10
+    assert abs(stays.mean() - propensity[stays][0]) < 5 * np.sqrt(0.25 / 100_000)
+
+
+@pytest.mark.parametrize(("field", "value"), [("rewards", np.full((2, 3), np.nan)), ("propensities", np.zeros((2, 3)))])
+def test_impossible_trajectories_are_refused(field: str, value: np.ndarray) -> None:
+    good = {"documents": np.zeros((2, 3), np.int64), "rewards": np.ones((2, 3)), "propensities": np.ones((2, 3))}
+    with pytest.raises(FieldError, match=field):
+        Trajectories(**(good | {field: value}))
+
+
+def test_true_world_passes_the_intervention_tests_and_its_mirror_image_fails() -> None:
+    truth = Truth(USERS)
+    assert trend_of(truth, LOG, 6, 18).passed
+
+    class Mirrored(Truth):
+        def predict(self, memory, clickbait):
+            return super().predict(memory, np.float32(0.8) - clickbait)
+
+    assert trend_of(Mirrored(USERS), LOG, 6, 18).at_once < 0.2
+
+
+@pytest.mark.parametrize("kind", ["plain", "trees", "recurrent"])
+def test_models_predict_new_users_better_than_repeating_the_last_reward(kind: str) -> None:
+    """Seeded, so the same on every run of one library version."""
+    new = logged(draw_users(np.random.default_rng(5), np.array([14.0]), 60), 6)
+    model = {
+        "plain": lambda: PLAIN,
+        "trees": lambda: TreeResponse(LOG, 0, bounds_of(LOG)),
+        "recurrent": lambda: fit_recurrent(LOG, 12, 0, steps=60),
+    }[kind]()
+    repeating = np.sqrt(np.square(np.diff(new.rewards, axis=1)).mean())
+    assert errors_of(model, new)[10:].mean() < 0.5 * repeating
+
+
+def test_recurrent_model_step_by_step_is_its_loss_over_the_sequence() -> None:
+    model = fit_recurrent(LOG, 8, 0, steps=2)
+    memory, misfits = model.start(len(LOG)), []
+    for time in range(LOG.documents.shape[1]):
+        # Unclipped moments, as the loss has them.
+        with torch.no_grad():
+            mean, sd = (
+                part.numpy()
+                for part in model._moments(torch.from_numpy(memory), torch.from_numpy(LOG.clickbait[:, time]))
+            )
+        misfits.append((0.5 * ((LOG.logs[:, time] - mean) / sd) ** 2 + np.log(sd)).mean())
+        memory = model.advance(memory, LOG.clickbait[:, time], LOG.logs[:, time])
+    weight = 1.0 + 10.0 * np.exp(-np.arange(140) / 4.0)
+    known = (np.array(misfits) * weight).sum() / weight.sum()
+    with torch.no_grad():
+        assert float(model.loss(torch.from_numpy(LOG.clickbait), torch.from_numpy(LOG.logs))) == pytest.approx(
+            known, rel=1e-4
+        )
+
+
+def test_no_simulator_answers_with_what_was_never_seen() -> None:
+    low, high = bounds_of(LOG)
+    memory = PLAIN.start(50)
+    for _ in range(60):
+        mean, _ = PLAIN.predict(memory, np.full(50, 29 / 30, np.float32))
+        assert low <= mean.min()
+        assert mean.max() <= high
+        memory = PLAIN.advance(memory, np.full(50, 29 / 30, np.float32), mean)
+
+
+def test_ensemble_keeps_those_that_passed_and_never_nobody() -> None:
+    ensemble = Ensemble([PLAIN, Truth(USERS)], ["plain", "truth"], PLAIN)
+    assert ensemble.keep([False, True]).names == ["truth"]
+    assert ensemble.keep([False, False]).names == ["plain", "truth"]
+    with pytest.raises(FieldError, match="users"):
+        fit_ensemble(LOG.take(np.arange(5)), 0)
+
+
+def test_values_of_holding_a_document_are_the_true_ones_in_the_true_world() -> None:
+    ensemble = Ensemble([Truth(USERS)], ["truth"], Truth(USERS))
+    plan = replace(SMALL, penalty=0.0, held=10)
+    memory = ensemble.members[0].start(80)
+    values = held_values(ensemble, [memory.copy()], np.zeros(80, np.int64), plan)
+    for column, document in enumerate(plan.candidates):
+        env = LtsEnv(USERS, noise=0.0)
+        env.reset(seed=0)
+        total = sum(env.step(np.full(80, document))[1] for _ in range(10)) / 10
+        assert values[:, column] == pytest.approx(total, rel=1e-4)
+
+
+def test_disagreement_is_taken_off() -> None:
+    class Louder(Truth):
+        def predict(self, memory, clickbait):
+            mean, sd = super().predict(memory, clickbait)
+            return mean + np.where(clickbait > 0.5, 0.5, 0.0).astype(np.float32), sd
+
+    ensemble = Ensemble([Truth(USERS), Louder(USERS)], ["a", "b"], Truth(USERS))
+    memories = [member.start(80) for member in ensemble.members]
+    group = np.zeros(80, np.int64)
+    free, priced = (
+        held_values(ensemble, [m.copy() for m in memories], group, replace(SMALL, penalty=p)) for p in (0.0, 1.0)
+    )
+    assert priced[:, :2] == pytest.approx(free[:, :2], rel=1e-4)
+    assert (priced[:, 2] < free[:, 2] - 0.1).all()
+
+
+def test_rollouts_follow_the_log_first_and_are_cut() -> None:
+    ensemble = Ensemble([PLAIN, Truth(USERS)], ["a", "b"], PLAIN)
+    view = GroupView(new_sadae(0))
+    policy, _ = teach(ensemble, LOG, view, SMALL, 0)
+    inputs, values, marked = rollouts(ensemble, LOG, view, SMALL, policy, 5, np.random.default_rng(0))
+    assert inputs.shape == (12, 13, view.width)
+    assert values.shape == (12, 13, 3)
+    assert marked.sum(axis=1).tolist() == [2.0] * 12
+    assert marked[:, :5].sum() == 0
+    logged_actions = {tuple(row) for row in np.round(LOG.clickbait[:, :4], 4).tolist()}
+    assert {tuple(row) for row in np.round(inputs[:, 1:5, 2], 4).tolist()} <= logged_actions
+
+
+def test_teaching_is_repeatable() -> None:
+    ensemble = Ensemble([PLAIN], ["a"], PLAIN)
+    one, other = (teach(ensemble, LOG, GroupView(None), SMALL, 3)[0] for _ in range(2))
+    for left, right in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_fitted_parameters_find_the_group() -> None:
+    """Seeded, so the same on every run."""
+    for choc in (8.0, 14.0, 20.0):
+        # The particles know mu 14 nowhere; memory and sensitivity are all they hold.
+        log = logged(USERS.in_group(choc), 3)
+        centre, spread = fitted_choc(log, 0, users=20)
+        assert abs(centre - choc) < 1.0
+        assert spread < 1.0
+
+
+def test_impossible_plans_are_refused() -> None:
+    with pytest.raises(FieldError, match="candidates"):
+        replace(SMALL, candidates=(DOCUMENTS,))
+    with pytest.raises(FieldError, match="lookahead"):
+        replace(SMALL, steps=200)
