@@ -21,7 +21,18 @@ from serving.wire import (
 @cache
 def document() -> bytes:
     """Return the document as JSON."""
-    shapes = [DecideRequest, DecideResponse, BatchRequest, OutcomeRequest, ActivateRequest, Accepted, Problem]
+    from serving.fairness import openapi as panels  # imports SQLAlchemy, which nothing else of the start needs
+
+    shapes: list[Any] = [
+        DecideRequest,
+        DecideResponse,
+        BatchRequest,
+        OutcomeRequest,
+        ActivateRequest,
+        Accepted,
+        Problem,
+    ]
+    shapes += panels.SHAPES
     schemas, components = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
     refs = {shape.__name__: schema for shape, schema in zip(shapes, schemas, strict=True)}
     many = {"anyOf": [refs["OutcomeRequest"], {"type": "array", "items": refs["OutcomeRequest"], "maxItems": 1000}]}
@@ -48,6 +59,7 @@ def document() -> bytes:
         },
         "/livez": {"get": _operation("Liveness", None, anything)},
         "/readyz": {"get": _operation("Readiness: loops are loaded, the spool accepts writes", None, anything)},
+        **panels.paths(_operation, refs),
     }
     return msgspec.json.encode(
         {

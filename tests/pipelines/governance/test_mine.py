@@ -7,11 +7,13 @@ from datetime import timedelta
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
 from decision.errors import FieldError, SupportError
 from decision.fairness.blinding import ALWAYS_HIDDEN
+from decision.fairness.exposure import slot_weights
 from pipelines.evaluate import evaluate
 from pipelines.governance import tables as t
 from pipelines.governance.erasing import erase_payloads
@@ -24,6 +26,7 @@ from pipelines.governance.step import audit
 from pipelines.governance.store import Governance
 from pipelines.governance.tasks import Judgement, assign, judge, queue
 from pipelines.governance.verdicts import appeal, close_overdue
+from pipelines.governance.window import people_of, treatments
 from pipelines.promote import promote
 from pipelines.registry import Registry
 from pipelines.train import train
@@ -267,6 +270,24 @@ def test_an_erased_subjects_payloads_go_and_the_chain_stays_whole(store: Governa
     assert first["task_id"] not in {task["task_id"] for task in queue(store, person, now=LATER)}
     assert store.verify().faults == ()
     assert erase_payloads(credit.settings, credit.lake, "nobody", now=NOW, by="test") == 0
+
+
+def test_exposure_compares_what_a_page_shows_people_over_its_slots(credit: Credit) -> None:
+    rows = credit.lake.decisions("credit").slice(0, 2).to_pylist()
+    pages = []
+    for row in rows:
+        for slot, offset in (("top", 1), ("side", 2)):
+            pages.append(row | {"slot": slot, "offset": row["offset"] * 10 + offset, "pmf": [0.8, 0.2]})
+    table = pa.Table.from_pylist(pages, schema=credit.lake.decisions("credit").schema)
+    by_exposure = msgspec.structs.replace(credit.loop.fairness, unit="exposure")
+    weights = slot_weights(2)
+    for event_id, seen in treatments(table, None, by_exposure).items():
+        assert event_id in {row["event_id"] for row in rows}
+        assert seen == pytest.approx({"approve": 0.8 * weights.sum(), "deny": 0.2 * weights.sum()})
+    scored = treatments(table, policy(credit.registry, "1"), by_exposure)  # type: ignore[arg-type]
+    people = people_of(table, policy(credit.registry, "1"), by_exposure)  # type: ignore[arg-type]
+    assert len(scored) == 2
+    assert people.probability.shape == (2, 1)  # `action` names the compared item
 
 
 def test_a_loop_without_two_people_says_so(store: Governance, credit: Credit) -> None:

@@ -194,5 +194,12 @@ def test_pages_change_nothing_without_a_session_or_with_a_foreign_form(house: Ho
     assert house("GET", "/console/review", cookie=session).status_code == 403  # an administrator judges nothing
 
 
+def test_the_openapi_document_names_every_endpoint_of_the_panels(house: House) -> None:
+    paths = house("GET", "/openapi.json").json()["paths"]
+    for method, path, _ in EVERY:
+        named = path.partition("?")[0].replace("t0", "{task_id}")
+        assert method.lower() in paths[named]
+
+
 def test_times_of_the_store_are_those_of_the_services_clock(house: House) -> None:
     assert house.store.rows(sa.select(t.sessions))[0]["expires_at"].startswith(NOW.strftime("%Y-%m-02"))
