@@ -94,7 +94,7 @@ def train(
     chosen = next(entry for entry in compared if entry.chosen)
     made = configuration(loop, msgspec.convert(chosen.candidate, Candidate), seed)
     kind, oracle, weight = learned(interactions, age, made, earlier)
-    policy = OraclePolicy(oracle, _exploration(loop, effective_rows(weight)))
+    policy = OraclePolicy(oracle, exploration_of(loop, effective_rows(weight)))
     fair: FairFit | None = None
     if pairs is not None and len(pairs):
         fair = fit_with_pairs(
@@ -122,7 +122,7 @@ def train(
         data=msgspec.to_builtins(rows.data),
         seed=seed,
         code_version=code_version(),
-        libraries=_libraries(),
+        libraries=libraries(),
         created_at=now.astimezone(UTC).isoformat(),
         parent=parent,
     )
@@ -173,7 +173,8 @@ def _earlier(registry: Registry, loop: LoopSettings, versions: list[str]) -> lis
     return found
 
 
-def _exploration(loop: LoopSettings, rows: float) -> Exploration:
+def exploration_of(loop: LoopSettings, rows: float) -> Exploration:
+    """Return the loop's exploration rule for a model that learned from `rows` effective rows."""
     rule = loop.policy
     return Exploration(
         kind=rule.exploration,
@@ -188,7 +189,8 @@ def _exploration(loop: LoopSettings, rows: float) -> Exploration:
     )
 
 
-def _libraries() -> dict[str, str]:
+def libraries() -> dict[str, str]:
+    """Return the versions of the libraries that shape models, those that are installed."""
     found: dict[str, str] = {}
     for name in _LIBRARIES:
         with suppress(importlib.metadata.PackageNotFoundError):

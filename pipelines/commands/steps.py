@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -77,11 +78,21 @@ def join(
 
 
 @command
-def train(loop: Loop, home: Home = None, seed: Seed = 1, json: Json = False) -> Outcome:
+def train(
+    loop: Loop,
+    home: Home = None,
+    seed: Seed = 1,
+    dsjson: Annotated[
+        Path | None, typer.Option(help="Learn from this dsjson file instead, in constant memory (vw or linear).")
+    ] = None,
+    json: Json = False,
+) -> Outcome:
     """Learn a new version from the loop's interactions and register it. It decides nothing before it is promoted.
 
     Example: `decision train news --seed 7`
     """
+    if dsjson is not None:
+        return _train_from_dsjson(loop, home, seed, dsjson)
     from pipelines.governance.standing import training_pairs
     from pipelines.train import train as run
 
@@ -95,6 +106,26 @@ def train(loop: Loop, home: Home = None, seed: Seed = 1, json: Json = False) -> 
         out.print(f"version [bold]{trained.version}[/] of {loop}, learned from {trained.rows} decisions")
 
     return Outcome(data, show)
+
+
+def _train_from_dsjson(loop: str, home: Path | None, seed: int, path: Path) -> Outcome:
+    from pipelines.dsjson_training import train_from_dsjson
+
+    with Installation.at(home) as parts, console.status(f"reading {path.name}") as status:
+        settings = parts.loop(loop)
+        trained = train_from_dsjson(
+            path,
+            parts.registry,
+            settings,
+            seed=seed,
+            now=datetime.now(UTC),
+            progress=lambda rows: status.update(f"{rows:,} decisions of {path.name}"),
+        )
+
+    def show(out: Console) -> None:
+        out.print(f"version [bold]{trained.version}[/] of {loop}, learned from {trained.rows} decisions")
+
+    return Outcome(_plain(trained), show)
 
 
 @command

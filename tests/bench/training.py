@@ -2,7 +2,7 @@
 
 The file is a dsjson log, as Azure Personalizer and VW's reinforcement learning library write it: 10 actions, 20 context
 features and 2 features an action. Both read it from disk and learn from the drawn action: the driver by ``--dsjson
---cb_explore_adf --cb_type mtr -q``, ours by reading the lines, checking them and fitting the oracle chunk by chunk.
+--cb_explore_adf --cb_type mtr -q``, ours as `decision train LOOP --dsjson FILE` does, chunk by chunk.
 ``text`` is the driver on the same events written as one line of VW text for the drawn action: the least that VW can be
 asked to do. ``python tests/bench/training.py``, ``QUICK=1`` for under a minute.
 """
@@ -22,17 +22,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import msgspec
-import numpy as np
-
-from decision.batch import Batch, Interactions
 from decision.features import flatten
 from decision.oracles.kinds import OracleSettings, new_oracle
 from decision.oracles.vw import _text
+from pipelines.dsjson_training import chunks
 
 QUICK = os.environ.get("QUICK") == "1"
 EVENTS, ROUNDS = (20_000, 2) if QUICK else (1_000_000, 2)
-CHUNK = 10_000
 FLAT = (EVENTS // 4, EVENTS // 2, EVENTS)
 
 
@@ -51,7 +47,7 @@ def write(folder: Path) -> tuple[Path, Path]:
             context |= {"country": rng.choice(["de", "fr", "us"]), "device": rng.choice(["ios", "web"])}
             multi = kinds[rng.randrange(200)]
             pick = rng.randrange(10)
-            cost = -float(rng.random() < 0.1 + 0.3 * context["f00"] * multi[pick]["A"]["price"])
+            cost = -float(rng.random() < 0.1 + 0.3 * float(context["f00"]) * float(multi[pick]["A"]["price"]))
             order = [pick + 1, *[n for n in range(1, 11) if n != pick + 1]]
             at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(start + number))
             line = {
@@ -81,44 +77,16 @@ def native(arguments: str) -> float:
     return time.perf_counter() - start
 
 
-class Line(msgspec.Struct):
-    """What training needs of a line."""
-
-    cost: float = msgspec.field(name="_label_cost")
-    probability: float = msgspec.field(name="_label_probability")
-    index: int = msgspec.field(name="_labelIndex")
-    c: dict[str, object]
-    p: list[float]
-
-
-def chunks(path: Path, events: int):
-    """Yield the log as interactions, a chunk at a time."""
-    decode = msgspec.json.Decoder(Line).decode
-    with path.open("rb") as file:
-        done = 0
-        while done < events:
-            rows = [decode(file.readline()) for _ in range(min(CHUNK, events - done))]
-            done += len(rows)
-            contexts, actions, sizes = [], [], []
-            for row in rows:
-                multi = row.c.pop("_multi")
-                contexts.append(flatten(row.c, field="c"))
-                # Only the drawn action is learned from: the others need not be flattened.
-                actions.append(flatten(multi[row.index], field="a"))
-                sizes.append(1)
-            offsets = np.arange(len(rows) + 1)
-            batch = Batch(contexts, actions, ["a"] * len(rows), offsets)
-            reward = np.array([-row.cost for row in rows])
-            propensity = np.array([row.probability for row in rows])
-            yield Interactions(batch, np.arange(len(rows)), propensity, reward, np.ones(len(rows)))
-
-
 def ours(path: Path, events: int) -> float:
     """Return the seconds that our pipeline takes, in this process."""
     start = time.perf_counter()
     oracle = new_oracle(OracleSettings(kind="vw", passes=1))
-    for chunk in chunks(path, events):
+    done = 0
+    for chunk, _ in chunks(path):
         oracle.fit(chunk)
+        done += len(chunk)
+        if done >= events:
+            break
     oracle.save()
     return time.perf_counter() - start
 
