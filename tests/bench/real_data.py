@@ -32,7 +32,8 @@ from decision.policy import Exploration, OraclePolicy, UniformPolicy
 from decision.settings import DataRules
 
 QUICK = os.environ.get("QUICK") == "1"
-ROUNDS, SEEDS, BATCH = (600, 2, 100) if QUICK else (3_000, 4, 100)
+ROUNDS, SEEDS, BATCH = (600, 2, 100) if QUICK else (2_500, 3, 100)
+LARGEST_COBA = 250
 SHIPPED = ("digits", "iris", "wine", "breast_cancer")
 OTHERS = {
     "leaf_id_flavia": ("modeldata", "species"),
@@ -161,6 +162,8 @@ class Coba:
     def __init__(self, name: str, k: int, d: int, seed: int) -> None:
         import coba
 
+        if k * d > LARGEST_COBA:
+            raise ValueError(f"{k} actions times {d} features: it inverts a matrix of that width for every action")
         self._learner = getattr(coba, name)()
         self._actions, self._rng = (
             [tuple(float(i == a) for i in range(k)) for a in range(k)],
