@@ -18,6 +18,8 @@ ABOUT = (
 )
 _SHOWN = {"blind": SERIES[1], "dual": SERIES[0], "best_fair": SERIES[2]}
 
+_SHAPES = ["circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "triangle-left", "triangle-right", "circle"]
+
 Progress = Callable[[str, float], None]
 
 
@@ -96,27 +98,40 @@ def figures(result: dict[str, Any]) -> list[Figure]:
 
 def _frontier(methods: dict[str, Any]) -> str:
     fixed = [name for name in methods if name.startswith("fixed_")]
+    others = [*_SHOWN, *(name for name in methods if name not in fixed and name not in _SHOWN)]
     points = [
         {
-            "what": name.replace("fixed_", "C = ").replace("_", " "),
-            "error": row["error"],
-            "violating": row["violating_rounds"],
-            "group": name if name in _SHOWN else "fixed C" if name in fixed else "other",
+            "what": name.replace("_", " "),
+            "error": methods[name]["error"],
+            "violating": methods[name]["violating_rounds"],
         }
-        for name, row in methods.items()
+        for name in others
     ]
-    groups = [*_SHOWN, "fixed C", "other"]
-    colours = [*_SHOWN.values(), SERIES[3], MUTED]
-    x = alt.X("violating:Q", title="share of rounds with a violation, last fifth", axis=alt.Axis(format="%"))
-    y = alt.Y("error:Q", title="error per person", scale=alt.Scale(zero=False))
-    line = [{"violating": methods[name]["violating_rounds"], "error": methods[name]["error"]} for name in fixed]
-    line.append({"violating": methods["blind"]["violating_rounds"], "error": methods["blind"]["error"]})
-    joined = alt.Chart(alt.Data(values=line)).mark_line(color=SERIES[3], opacity=0.4).encode(x=x, y=y)
-    source = alt.Chart(alt.Data(values=points)).encode(x=x, y=y)
-    color = alt.Color("group:N", scale=alt.Scale(domain=groups, range=colours), legend=None)
-    dots = source.mark_point(filled=True, size=80, opacity=1).encode(color=color)
-    names = source.mark_text(align="left", dx=8, dy=-6, color=INK, fontSize=11).encode(text="what:N")
-    return svg((joined + dots + names).properties(width=WIDTH, height=HEIGHT + 60), "Error against violating rounds")
+    # The ends that matter lie close to no violation at all: a root spreads them.
+    scale = alt.Scale(type="sqrt", nice=False, padding=14)
+    ticks = [0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4]
+    x = alt.X("violating:Q", title="share of rounds with a violation, last fifth (root scale)", scale=scale)
+    x = x.axis(format="%", values=ticks)
+    y = alt.Y("error:Q", title="error per person", scale=alt.Scale(zero=False, padding=10))
+    line = [
+        {"violating": methods[name]["violating_rounds"], "error": methods[name]["error"], "what": name[6:]}
+        for name in fixed
+    ]
+    curve = alt.Chart(alt.Data(values=line)).encode(x=x, y=y)
+    joined = curve.mark_line(color=SERIES[3], opacity=0.4) + curve.mark_point(filled=True, size=45, color=SERIES[3])
+    named = curve.mark_text(align="left", dx=7, dy=-7, color=INK, fontSize=11)
+    named = named.encode(text=alt.Text("label:N")).transform_calculate(label="'C = ' + datum.what")
+    names = [point["what"] for point in points]
+    colours = [*_SHOWN.values(), *SERIES[4:], INK, MUTED][: len(names)]
+    legend = alt.Legend(columns=5)
+    dots = alt.Chart(alt.Data(values=points)).mark_point(filled=True, size=90, opacity=1)
+    dots = dots.encode(
+        x=x,
+        y=y,
+        color=alt.Color("what:N", scale=alt.Scale(domain=names, range=colours), legend=legend),
+        shape=alt.Shape("what:N", scale=alt.Scale(domain=names, range=_SHAPES[: len(names)]), legend=legend),
+    )
+    return svg((joined + named + dots).properties(width=WIDTH, height=HEIGHT + 60), "Error against violating rounds")
 
 
 def _over_time(methods: dict[str, Any]) -> str:
