@@ -18,7 +18,8 @@ ABOUT = (
 )
 _SHOWN = {"blind": SERIES[1], "dual": SERIES[0], "best_fair": SERIES[2]}
 
-_SHAPES = ["circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "triangle-left", "triangle-right", "circle"]
+_DIRECTIONS = ("up", "down", "left", "right")
+_SHAPES = ["circle", "square", "diamond", "cross", *(f"triangle-{way}" for way in _DIRECTIONS), "circle"]
 
 Progress = Callable[[str, float], None]
 
