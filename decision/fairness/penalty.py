@@ -26,7 +26,7 @@ from decision.contracts import Oracle
 from decision.errors import FieldError
 from decision.policy import Exploration, OraclePolicy
 
-HIGHEST = 1e6
+HIGHEST = 1e8
 """Largest multiplier: beyond it ordinary rows count for nothing."""
 
 
@@ -98,7 +98,7 @@ def fit_with_pairs(
     *,
     cost: float,
     raise_by: float = 8.0,
-    rounds: int = 8,
+    rounds: int = 10,
 ) -> FairFit:
     """Return an oracle that treats the pairs as alike as their panels ask, as far as that can be had.
 
@@ -183,7 +183,8 @@ def concatenate(parts: list[Interactions]) -> Interactions:
 
 
 def _excess(found: Floats, pairs: UpheldPairs) -> float:
-    return float(np.maximum(found - pairs.limit, 0.0).sum()) if (found > pairs.limit).any() else 0.0
+    """Return by how much the gaps exceed their limits, in either direction: a gap turned round is one as well."""
+    return float(np.maximum(np.abs(found) - pairs.limit, 0.0).sum())
 
 
 def _by_id(batch: Batch, row: int) -> dict[str, int]:
