@@ -82,7 +82,7 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     oracle: OracleKind = "logistic"
     interactions: bool = True
-    ridge: Positive = 0.3
+    ridge: Positive = 0.1
     learning_rate: Positive = 0.5
     bits: Annotated[int, msgspec.Meta(ge=10, le=28)] = 18
     bag: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1

@@ -1,10 +1,10 @@
 """What a matrix model reads of features: columns in order of appearance, each with the shift and scale of its numbers.
 
-Categories, flags and numbers of the size of one stay as they are; larger ones are divided by their root mean square,
-and a number that most rows carry and that lies far from 0, as a year does, is centred first, so that a missing one
-reads as the mean. Nothing small is ever blown up: a pixel that is almost always blank must not weigh as much as one
-that tells classes apart. Columns are never dropped or moved: a model that resumes appends new ones, and old weights
-keep their meaning.
+Categories and flags (only ever 0 or 1) stay as they are; numbers are divided by the root mean square of those that are
+present, and a number that most rows carry and that lies far from 0, as a year does, is centred first, so that a missing
+one reads as the mean. Nothing is blown up more than twentyfold: a pixel that is almost always blank must not weigh as
+much as one that tells classes apart. Columns are never dropped or moved: a model that resumes appends new ones, and old
+weights keep their meaning.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from decision.ragged import ragged_offsets
 
 MAX_COLUMNS = 4_096
 _COMMON = 0.5
+_SMALLEST = 0.05
 
 
 class Entries(NamedTuple):
@@ -115,4 +116,4 @@ def _shift_and_scale(values: Floats, rows: int) -> tuple[float, float]:
     mean, spread = float(values.mean()), float(values.std())
     if values.size > _COMMON * rows and abs(mean) > max(spread, 1.0):
         return mean, max(spread, 1.0)
-    return 0.0, max(float(np.sqrt(np.mean(values**2))), 1.0)
+    return 0.0, max(float(np.sqrt(np.mean(values**2))), _SMALLEST)

@@ -47,7 +47,7 @@ class LogisticSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """
 
     interactions: bool = True
-    ridge: float = 0.3
+    ridge: float = 0.1
     low: float = 0.0
     high: float = 1.0
     samples: int = 100
