@@ -31,7 +31,7 @@ class OracleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     kind: OracleKind = "logistic"
     interactions: bool = True
-    ridge: float = 0.3
+    ridge: float = 0.1
     learning_rate: float = 0.5
     bits: int = 18
     passes: int = 3
@@ -119,4 +119,8 @@ def load_oracle(kind: str, files: dict[str, bytes]) -> Oracle:
         from decision.oracles.vw import VwOracle
 
         return VwOracle.load(files)
-    raise FieldError("oracle", wanted=f"one of {[*KINDS, 'ensemble']}", got=kind)
+    if kind == "session":
+        from decision.oracles.session import SessionOracle
+
+        return SessionOracle.load(files)
+    raise FieldError("oracle", wanted=f"one of {[*KINDS, 'ensemble', 'session']}", got=kind)

@@ -25,6 +25,7 @@ def small(n: int = 250, seed: int = 0) -> tuple[Interactions, np.ndarray]:
         Batch(contexts, actions, ["only"] * n, np.arange(n + 1)), np.arange(n), np.ones(n), reward, np.ones(n)
     )
     a, b, c = flags[:, 0], flags[:, 1], np.ones(n)
+    x = x / np.sqrt(np.mean(x**2))  # as the oracle scales it
     design = np.column_stack([np.ones(n), x, c, a, b, x * c, x * a, x * b, a * c, b * c, a * b])
     return log, design
 
