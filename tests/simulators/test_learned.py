@@ -14,6 +14,7 @@ from simulators.learned.groups import GroupView, new_sadae
 from simulators.learned.interventions import trend_of
 from simulators.learned.logs import SHOWN, Trajectories, habitual, logged
 from simulators.learned.lookahead import Lookahead, held_values, rollouts, teach
+from simulators.learned.monitor import calibrated, surprise
 from simulators.learned.parameters import fitted_choc
 from simulators.learned.responses import PlainResponse, TreeResponse, bounds_of, fit_recurrent
 from simulators.lts import DOCUMENTS, LtsEnv, LtsUsers, draw_users
@@ -200,3 +201,23 @@ def test_impossible_plans_are_refused() -> None:
         replace(SMALL, candidates=(DOCUMENTS,))
     with pytest.raises(FieldError, match="lookahead"):
         replace(SMALL, steps=200)
+
+
+def test_right_simulator_is_surprised_by_about_one_and_a_wrong_one_by_more() -> None:
+    class Noisy(Truth):
+        def predict(self, memory, clickbait):
+            mean, _ = super().predict(memory, clickbait)
+            return mean, (0.01 / np.exp(mean)).astype(np.float32)
+
+    assert surprise(Noisy(USERS), LOG) == pytest.approx(1.0, abs=0.1)
+    assert surprise(Noisy(USERS), logged(USERS.in_group(9.0), 1)) > 10
+
+
+def test_watch_is_quiet_in_its_own_world_and_alarmed_in_another() -> None:
+    """Seeded, so the same on every run of one library version."""
+    fresh = draw_users(np.random.default_rng(8), np.array([14.0]), 60)
+    watch = calibrated([PLAIN], logged(fresh, 4), 0)
+    same = logged(draw_users(np.random.default_rng(9), np.array([14.0]), 60), 5)
+    assert not watch.alarmed([PLAIN], same)
+    shifted = Trajectories(same.documents, same.rewards * np.where(same.documents > 12, 0.5, 1.0), same.propensities)
+    assert watch.alarmed([PLAIN], shifted)

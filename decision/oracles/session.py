@@ -1,0 +1,186 @@
+"""A policy with memory as numbers: one step of a GRU per outcome, a head per decision, no library but numpy.
+
+What a user's past means to the policy is a vector. Advancing it is the affair of whoever sees the outcomes; at decision
+time it comes as features ``feature.session[i]`` like any other that is looked up. So what a decision rested on is in
+its record, the same answer can be computed from it for ever, and evaluation on logged decisions needs nothing new.
+
+Scores are the head's logits; the rule to serve them under is ``softmax`` with inverse temperature 1 and a floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from decision.batch import Batch, Features, Floats, Interactions
+from decision.errors import FieldError, SupportError
+
+MODEL_FILE, NUMBERS_FILE = "session.json", "session.f32"
+MAX_STATE = 1_024
+FEATURE = "feature.session[{}]"
+UNKNOWN = -5.0
+"""Logit of an action that the policy was never taught, below the least of those it was."""
+
+Singles = NDArray[np.float32]
+_NAMES = (
+    *("extractor.weight_ih_l0", "extractor.weight_hh_l0", "extractor.bias_ih_l0", "extractor.bias_hh_l0"),
+    *("head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"),
+)
+_SLOPE = np.float32(0.01)
+
+
+class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the numbers mean.
+
+    Attributes:
+        actions: ids of the actions taught, one per logit.
+        levels: what each action was shown to the net as.
+        least: rewards are cut below at this, above 0, before their logarithm is taken.
+        usual: logarithm of a usual reward, subtracted.
+    """
+
+    actions: list[str]
+    levels: list[float]
+    least: float = 0.05
+    usual: float = 1.5
+
+
+class _Stored(msgspec.Struct, forbid_unknown_fields=True):
+    settings: SessionSettings
+    shapes: dict[str, list[int]]
+
+
+class SessionOracle:
+    """The recurrent policy.
+
+    Attributes:
+        settings: what the numbers mean.
+        inputs: numbers per outcome.
+        hidden: length of the memory.
+    """
+
+    def __init__(self, settings: SessionSettings, arrays: Mapping[str, Singles]) -> None:
+        """Take the weights by the names that the training library gives them.
+
+        Raises:
+            FieldError: an array is missing, does not fit the others, or holds what is no number.
+        """
+        if set(arrays) != set(_NAMES):
+            raise FieldError("arrays", wanted=f"{sorted(_NAMES)}", got=sorted(arrays))
+        self.settings = settings
+        self._arrays = {name: np.ascontiguousarray(arrays[name], np.float32) for name in _NAMES}
+        w = self._arrays
+        count = len(settings.actions)
+        if count < 1 or len(settings.levels) != count or len(set(settings.actions)) != count:
+            raise FieldError("settings.actions", wanted="ids, each once and each with a level", got=settings.actions)
+        if not settings.least > 0.0:
+            raise FieldError("settings.least", wanted="a number above 0", got=settings.least)
+        self.hidden, self.inputs = w[_NAMES[1]].shape[-1], w[_NAMES[0]].shape[-1]
+        head = len(w[_NAMES[5]])
+        h, f = self.hidden, self.inputs
+        wanted = ((3 * h, f), (3 * h, h), (3 * h,), (3 * h,), (head, f + h), (head,), (count, head), (count,))
+        for name, shape in zip(_NAMES, wanted, strict=True):
+            if w[name].shape != shape:
+                raise FieldError(f"arrays.{name}", wanted=f"shape {shape}", got=w[name].shape)
+            if not np.isfinite(w[name]).all():
+                raise FieldError(f"arrays.{name}", wanted="finite numbers", got="others")
+        if not 3 <= f <= MAX_STATE or h > MAX_STATE:
+            raise FieldError("arrays", wanted=f"3 to {MAX_STATE} inputs and at most that much memory", got=(f, h))
+        self._position = {action: index for index, action in enumerate(settings.actions)}
+        self._start = self._after(np.zeros(f, np.float32), np.zeros(h, np.float32))
+
+    def start(self) -> Singles:
+        """Return the state [f + h] of a user of whom nothing is known."""
+        return self._start.copy()
+
+    def advance(self, state: Singles, action: str, reward: float, group: Sequence[float] = ()) -> Singles:
+        """Return the state [f + h] after `action` brought `reward`.
+
+        Args:
+            state: as `start` or this function returned it.
+            action: id of what was shown; one never taught counts as the mean of the levels.
+            reward: what came of it, finite.
+            group: embedding of the user's group, for a policy that sees one.
+
+        Raises:
+            FieldError: sizes differ or the reward is no number.
+        """
+        if state.shape != (self.inputs + self.hidden,):
+            raise FieldError("state", wanted=f"{self.inputs + self.hidden} numbers", got=state.shape)
+        if not np.isfinite(reward):
+            raise FieldError("reward", wanted="a finite number", got=reward)
+        if len(group) != self.inputs - 3:
+            raise FieldError("group", wanted=f"{self.inputs - 3} numbers", got=len(group))
+        at = self._position.get(action)
+        level = float(np.mean(self.settings.levels)) if at is None else self.settings.levels[at]
+        response = np.log(max(reward, self.settings.least)) - self.settings.usual
+        return self._after(np.array([1.0, response, level, *group], np.float32), state[self.inputs :])
+
+    def fit(self, interactions: Interactions) -> None:
+        """Refuse: this policy is taught in simulators, not on single interactions."""
+        raise SupportError("a session policy learns from simulated episodes, not from interactions")
+
+    def predict(self, batch: Batch) -> Floats:
+        """Return [m] logits of the offered actions."""
+        out = np.empty(len(batch.actions))
+        for row, context in enumerate(batch.contexts):
+            logits = self.logits(self._state_of(context))
+            lowest = float(logits.min()) + UNKNOWN
+            first, last = batch.offsets[row], batch.offsets[row + 1]
+            for index, action in enumerate(batch.action_ids[first:last]):
+                at = self._position.get(action)
+                out[first + index] = lowest if at is None else logits[at]
+        return out
+
+    def logits(self, state: Singles) -> Singles:
+        """Return the logits of all actions taught, in `state` [f + h]."""
+        w = self._arrays
+        found = w["head.0.weight"] @ state + w["head.0.bias"]
+        return w["head.2.weight"] @ np.where(found > 0.0, found, _SLOPE * found) + w["head.2.bias"]
+
+    def save(self) -> dict[str, bytes]:
+        """Return settings and shapes as JSON, the weights as little-endian singles."""
+        shapes = {name: list(value.shape) for name, value in self._arrays.items()}
+        numbers = np.concatenate([value.ravel() for value in self._arrays.values()]).astype("<f4")
+        stored = msgspec.json.encode(_Stored(self.settings, shapes))
+        return {MODEL_FILE: stored, NUMBERS_FILE: numbers.tobytes()}
+
+    @classmethod
+    def load(cls, files: dict[str, bytes]) -> SessionOracle:
+        """Return the oracle that `save` described.
+
+        Raises:
+            FieldError: a file is missing or does not fit.
+        """
+        try:
+            stored = msgspec.json.decode(files[MODEL_FILE], type=_Stored)
+        except (KeyError, msgspec.DecodeError) as error:
+            raise FieldError(MODEL_FILE, wanted="a session policy", got=str(error)) from error
+        data, at = files.get(NUMBERS_FILE, b""), 0
+        sizes = {name: int(np.prod(stored.shapes.get(name, [0]))) for name in _NAMES}
+        if len(data) != 4 * sum(sizes.values()):
+            raise FieldError(NUMBERS_FILE, wanted=f"{4 * sum(sizes.values())} bytes", got=len(data))
+        arrays: dict[str, Singles] = {}
+        for name in _NAMES:
+            numbers = np.frombuffer(data, "<f4", sizes[name], at).astype(np.float32)
+            arrays[name] = numbers.reshape(stored.shapes.get(name, [0]))
+            at += 4 * sizes[name]
+        return cls(stored.settings, arrays)
+
+    def _state_of(self, context: Features) -> Singles:
+        size = self.inputs + self.hidden
+        if FEATURE.format(0) not in context or FEATURE.format(size - 1) not in context:
+            return self._start
+        return np.array([context.get(FEATURE.format(index), 0.0) for index in range(size)], np.float32)
+
+    def _after(self, inputs: Singles, memory: Singles) -> Singles:
+        w, h = self._arrays, self.hidden
+        seen = w["extractor.weight_ih_l0"] @ inputs + w["extractor.bias_ih_l0"]
+        kept = w["extractor.weight_hh_l0"] @ memory + w["extractor.bias_hh_l0"]
+        gates = 1.0 / (1.0 + np.exp(-(seen[: 2 * h] + kept[: 2 * h])))
+        new = np.tanh(seen[2 * h :] + gates[:h] * kept[2 * h :])
+        after = (1.0 - gates[h:]) * new + gates[h:] * memory
+        return np.concatenate([inputs, after]).astype(np.float32)

@@ -1,0 +1,120 @@
+"""The session policy in numpy: the trained net's own numbers, exact propensities, and files that hold up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from decision.batch import Batch, one
+from decision.errors import FieldError, SupportError
+from decision.oracles.kinds import load_oracle
+from decision.oracles.session import FEATURE, NUMBERS_FILE, SessionOracle, SessionSettings
+from decision.policy import Exploration, OraclePolicy
+from tests.contracts.policy import CHECKS
+from tests.parts import require
+
+ACTIONS, LEVELS = ["d6", "d12", "d18"], [0.2, 0.4, 0.6]
+
+
+def arrays(seed: int = 0, *, inputs: int = 3, hidden: int = 8) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    shapes = {
+        "extractor.weight_ih_l0": (3 * hidden, inputs),
+        "extractor.weight_hh_l0": (3 * hidden, hidden),
+        "extractor.bias_ih_l0": (3 * hidden,),
+        "extractor.bias_hh_l0": (3 * hidden,),
+        "head.0.weight": (10, inputs + hidden),
+        "head.0.bias": (10,),
+        "head.2.weight": (3, 10),
+        "head.2.bias": (3,),
+    }
+    return {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def oracle(seed: int = 0) -> SessionOracle:
+    return SessionOracle(SessionSettings(actions=ACTIONS, levels=LEVELS), arrays(seed))
+
+
+def features(state: np.ndarray) -> dict[str, float]:
+    return {FEATURE.format(index): float(value) for index, value in enumerate(state)}
+
+
+def batch() -> Batch:
+    policy = oracle()
+    moved = policy.advance(policy.start(), "d12", 4.0)
+    ids = [*ACTIONS, "d18", "d6", "d12", "new"]
+    return Batch([{"hour": 1.0}, features(moved), {}], [{}] * 7, ids, np.array([0, 3, 6, 7]))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_policy_contract(check) -> None:
+    check(OraclePolicy(oracle(), Exploration(kind="softmax", inverse_temperature=1.0, floor=0.02)), batch())
+
+
+def test_numbers_are_those_of_the_trained_net() -> None:
+    import importlib.util
+
+    require(importlib.util.find_spec("torch"), "torch is not installed")
+    import torch
+
+    from pipelines.trajectories import session_oracle
+    from simulators.sim2rec.network import ContextPolicy, arrays_of
+
+    net = ContextPolicy(3, 3, hidden=16, seed=4)
+    ours = session_oracle(arrays_of(net), ACTIONS, LEVELS)
+    rng = np.random.default_rng(1)
+    inputs, state = np.zeros((1, 3), np.float32), net.start(1)
+    mine = ours.start()
+    for _ in range(30):
+        with torch.no_grad():
+            logits, state = net.step(torch.from_numpy(inputs), state)
+        assert ours.logits(mine) == pytest.approx(logits[0].numpy(), abs=1e-5)
+        action, reward = int(rng.integers(3)), float(rng.uniform(0.0, 9.0))
+        inputs = np.array([[1.0, np.log(max(reward, 0.05)) - 1.5, LEVELS[action]]], np.float32)
+        mine = ours.advance(mine, ACTIONS[action], reward)
+
+
+def test_last_outcome_changes_the_distribution() -> None:
+    policy = OraclePolicy(oracle(), Exploration(kind="softmax", inverse_temperature=1.0))
+    start = policy.oracle.start()
+    pmfs = [
+        policy.pmf(one(features(policy.oracle.advance(start, "d12", reward)), [{}] * 3, ACTIONS)) for reward in (1, 9)
+    ]
+    assert np.abs(pmfs[0] - pmfs[1]).max() > 0.01
+
+
+def test_user_without_a_memory_is_answered_as_one_at_the_start() -> None:
+    ours = oracle()
+    known = ours.predict(one(features(ours.start()), [{}] * 3, ACTIONS))
+    assert np.allclose(ours.predict(one({}, [{}] * 3, ACTIONS)), known)
+
+
+def test_files_restore_the_oracle_through_the_one_place_that_loads() -> None:
+    ours = oracle()
+    again = load_oracle("session", ours.save())
+    assert np.array_equal(again.predict(batch()), ours.predict(batch()))
+
+
+@pytest.mark.parametrize("damage", [lambda d: d[:-4], lambda d: d + b"\0\0\0\0", lambda d: b"\xff" * len(d)])
+def test_damaged_weights_are_refused(damage) -> None:
+    files = oracle().save()
+    with pytest.raises(FieldError):
+        SessionOracle.load(files | {NUMBERS_FILE: damage(files[NUMBERS_FILE])})
+
+
+def test_it_does_not_pretend_to_learn_from_interactions() -> None:
+    with pytest.raises(SupportError, match="episodes"):
+        oracle().fit(None)
+
+
+@pytest.mark.parametrize(
+    ("field", "call"),
+    [
+        ("state", lambda o: o.advance(np.zeros(3, np.float32), "d6", 1.0)),
+        ("reward", lambda o: o.advance(o.start(), "d6", float("nan"))),
+        ("group", lambda o: o.advance(o.start(), "d6", 1.0, [1.0])),
+    ],
+)
+def test_what_does_not_fit_is_refused(field: str, call) -> None:
+    with pytest.raises(FieldError, match=field):
+        call(oracle())
