@@ -14,6 +14,7 @@ from decision.fairness.chain import Anchor
 from pipelines.governance import tables as t
 from pipelines.governance.people import add_person, by_key, by_session, list_people, open_session, revoke
 from pipelines.governance.store import Governance
+from pipelines.settings import load_settings
 from tests.pipelines.governance.panels import NOW, Panel, pair
 
 
@@ -174,6 +175,16 @@ def test_people_that_do_not_fit_are_refused_by_field(tmp_path: Path, values: dic
         with pytest.raises(FieldError) as caught:
             add_person(store, **({"name": "Ada", "roles": ["auditor"], "now": NOW, "by": "test"} | values))  # type: ignore[arg-type]
         assert caught.value.field == field
+
+
+def test_the_setting_puts_the_store_on_postgresql_and_keeps_anchors_at_home(postgres: str, tmp_path: Path) -> None:
+    settings = load_settings({"DECISION_GOVERNANCE": postgres}, home=str(tmp_path))
+    with Governance.at(settings) as store:
+        assert store.dialect == "postgresql"
+        add_person(store, name="Ada", roles=["auditor"], now=NOW, by="test")
+        assert store.verify().faults == ()
+    assert (tmp_path / "governance" / "anchors.jsonl").is_file()
+    assert not (tmp_path / "governance" / "governance.db").exists()
 
 
 def test_an_address_that_is_none_names_the_setting(tmp_path: Path) -> None:
