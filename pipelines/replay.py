@@ -32,8 +32,8 @@ from pipelines.replay_engine import Engine, LocalEngine
 from pipelines.replay_models import RewardModel, reward_models
 from pipelines.replay_pass import Evaluated, Job, evaluate_unit, extent_unit, survey_unit
 from pipelines.replay_policy import PolicySpec, reads_features, spec_of
-from pipelines.replay_source import Source, TableSource
-from pipelines.replay_survey import Extent, Survey
+from pipelines.replay_source import COLUMNS, Source, TableSource
+from pipelines.replay_survey import CHECKED_COLUMNS, Extent, Survey
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
@@ -224,7 +224,7 @@ def replay_log(
         where=options.where,
         segment=options.segment,
         grouping=options.grouping,
-        sampled=options.check or options.reward_model == "vw",
+        sampled=COLUMNS if options.reward_model == "vw" else CHECKED_COLUMNS if options.check else (),
         robust=options.reward_model != "none",
         features=reads_features(seen) or options.reward_model == "vw" or bool(generations),
     )

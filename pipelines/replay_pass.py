@@ -31,7 +31,7 @@ class Job:
         where: (name, value) of a segment that alone is looked at; None for the whole log.
         segment: name of the segments that are estimated apart; None for none.
         grouping: feature of actions that groups them, for MIPS and OffCEM; None for none.
-        sampled: whether the survey keeps a sample of rows.
+        sampled: columns of the sample of rows that the survey keeps; none for no sample.
         robust: whether the survey weighs rows for MRDR.
         features: whether somebody reads features.
         generations: policies that drew the log, for balanced weights; empty to leave them out.
@@ -46,7 +46,7 @@ class Job:
     where: tuple[str, str] | None = None
     segment: str | None = None
     grouping: str | None = None
-    sampled: bool = False
+    sampled: tuple[str, ...] = ()
     robust: bool = False
     features: bool = False
     generations: tuple[PolicySpec, ...] = ()

@@ -64,6 +64,19 @@ class Extent:
         return self.first + int(EARLY * (self.last - self.first))
 
 
+CHECKED_COLUMNS = (
+    "event_id",
+    "slot",
+    "ts",
+    "action_ids",
+    "action_index",
+    "propensity",
+    "pmf",
+    "seed",
+    "reward_version",
+)
+"""What the test of the propensities reads."""
+
 EXTENT_COLUMNS = ("event_id", "slot", "ts", "reward", "pass_probability", "pmf", "state", "reward_version", "context")
 
 
@@ -162,14 +175,14 @@ def shrunk(rows: Floats, reward: Floats) -> Floats:
     return (reward + PRIOR_ROWS * overall) / (rows + PRIOR_ROWS)
 
 
-def survey_of(loaded: Loaded, extent: Extent, policy: Policy | None, *, sampled: bool) -> Survey:
+def survey_of(loaded: Loaded, extent: Extent, policy: Policy | None, *, sampled: tuple[str, ...]) -> Survey:
     """Return the survey of some rows.
 
     Args:
         loaded: the rows.
         extent: of the whole log.
         policy: the evaluation policy, for the weights of MRDR; None to leave them out.
-        sampled: whether rows are kept for the sample.
+        sampled: columns that are kept of the sampled rows; none for no sample.
     """
     log = loaded.interactions
     n, a = len(log), len(loaded.names)
@@ -194,7 +207,7 @@ def survey_of(loaded: Loaded, extent: Extent, policy: Policy | None, *, sampled:
     if sampled:
         share = min(1.0, SAMPLE / max(extent.rows, 1))
         chosen_rows = (loaded.hashed >> np.uint64(40)).astype(np.float64) * 2.0**-24 < share
-        kept = (loaded.table.filter(pa.array(chosen_rows)),)
+        kept = (loaded.table.select(list(sampled)).filter(pa.array(chosen_rows)),)
     return Survey(
         {name: sums[:, number].tolist() for number, name in enumerate(loaded.names)},
         {str(name): int(count) for name, count in zip(versions, rows, strict=True)},
