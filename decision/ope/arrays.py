@@ -53,9 +53,8 @@ def evaluate(
         SupportError: there are no rows.
     """
     n = len(reward)
-    if offsets is None:
-        if policy.ndim != 2 or len(policy) != n:
-            raise FieldError("policy", wanted=f"[{n}, K] probabilities, or flat ones with offsets", got=policy.shape)
+    if offsets is None and (policy.ndim != 2 or len(policy) != n):
+        raise FieldError("policy", wanted=f"[{n}, K] probabilities, or flat ones with offsets", got=policy.shape)
     cuts: Ints = np.arange(n + 1) * policy.shape[1] if offsets is None else offsets
     m = int(cuts[-1])
     for name, column in (("action", action), ("propensity", propensity)):
