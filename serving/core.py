@@ -26,6 +26,7 @@ from serving import metrics
 from serving.decide import Snapshot, answer, decide, is_same_request
 from serving.models import Loops
 from serving.problems import ProblemError, unavailable
+from serving.session_policy import Sessions
 from serving.spool import Spool, SpoolClosed, SpoolFull
 from serving.wire import DecideRequest, DecideResponse, OutcomeRequest, check_decide, check_id
 
@@ -311,6 +312,7 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
     loops = Loops(settings, registry)
     core = Core(settings, loops, Spool(log), registry, _feature_source(settings), clock)
     loops.start(after_refresh=lambda: metrics.observe(core))
+    Sessions(core, log).start()  # memories of users, for loops whose policy in charge has one
     for name in loops.names():
         snapshot = loops.get(name)
         if snapshot is not None and snapshot.loop.features.enabled:

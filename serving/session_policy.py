@@ -196,6 +196,7 @@ class Sessions:
 
     def close(self) -> None:
         """Stop, and close the files."""
+        self._core.features = self._inner
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=10)

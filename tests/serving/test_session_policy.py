@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,10 +12,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from decision.artifact import Manifest, pack
+from decision.artifact import Manifest, pack, unpack
 from decision.draw import seed_of
 from decision.errors import SupportError
-from decision.oracles.session import SessionOracle
 from decision.policy import Exploration, OraclePolicy
 from decision.records import SCHEMA_VERSION, Decision, Outcome, decode_decision, encode
 from pipelines.log.local import LocalLog
@@ -127,20 +128,24 @@ def test_records_become_trajectories() -> None:
         trajectories_of(records, outcomes, {"d6": 6, "d12": 12, "d18": 18}, 5)
 
 
-@pytest.mark.connected
-def test_endpoint_serves_a_registered_session_policy_whose_next_answer_knows_the_last_outcome(tmp_path: Path) -> None:
+def test_core_answers_with_a_session_policy_whose_next_answer_knows_the_last_outcome(tmp_path: Path) -> None:
     path = tmp_path / "loops" / "feed" / "loop.toml"
     path.parent.mkdir(parents=True)
-    path.write_text("[features]\nenabled = true\nstream = false\n")
-    settings = load_settings({}, home=str(tmp_path))
+    path.write_text("")
+    settings = load_settings({}, home=str(tmp_path), reload_s=3600.0)
     core = open_core(settings)
+    core.features = lambda snapshot: None  # nothing was uploaded; memories are the only features
+    path.write_text("[features]\nenabled = true\nstream = false\n")
+    core.loops.refresh()
     rule = Exploration(kind="softmax", inverse_temperature=1.0, floor=0.03)
     manifest = Manifest(
         loop="feed", oracle="session", exploration=rule, seed=0, code_version="test", created_at=NOW.isoformat()
     )
-    version = core.registry.register("feed", pack(OraclePolicy(oracle(), rule), manifest))
-    core.registry.set_alias("feed", "champion", version, {"verdict": "set", "reasons": ["taught in simulators"]})
-    core.loops.refresh()
+    policy, _ = unpack(pack(OraclePolicy(oracle(), rule), manifest))
+    snapshot = core.loops.get("feed")
+    assert snapshot is not None
+    # In charge without MLflow, whose import takes longer than everything here.
+    snapshot = core.loops._snapshots["feed"] = replace(snapshot, policy=policy, policy_version="1")
     log = LocalLog(settings.spool_path)
     sessions = Sessions(core, log)
 
@@ -150,20 +155,20 @@ def test_endpoint_serves_a_registered_session_policy_whose_next_answer_knows_the
         return decode_decision(core.spool.find("decisions", f"q{number}".encode())[0].value)
 
     first = ask(1)
-    assert first.policy_version == version
+    assert first.policy_version == "1"
     assert first.propensity == first.pmf[first.action_index] >= 0.03
     asyncio.run(core.report("feed", [OutcomeRequest("q1", 8.0)]))
-    assert sessions.refresh() == 1
+    for _ in range(200):  # the service's own thread may have been quicker; the event counts once either way
+        sessions.refresh()
+        if sessions.source(snapshot).online("u"):
+            break
+        time.sleep(0.05)
     second = ask(2)
     known = oracle()
     state = known.advance(known.start(), ACTIONS[first.action_index], 8.0)
     assert msgspec.json.decode(second.feature_snapshot)["session"] == pytest.approx(state, abs=1e-6)
     assert second.pmf != first.pmf
-    snapshot = core.loops.get("feed")
-    assert snapshot is not None
-    assert isinstance(snapshot.policy, OraclePolicy)
-    assert isinstance(snapshot.policy.oracle, SessionOracle)
-    assert np.array_equal(snapshot.policy.pmf(batch_of(second)), second.pmf)  # the record alone gives the answer again
+    assert np.array_equal(policy.pmf(batch_of(second)), second.pmf)  # the record alone gives the answer again
     sessions.close()
     again = Sessions(core, log)  # a restart
     assert ask(3).pmf == second.pmf
