@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -93,6 +92,8 @@ def assign(loop: Loop, home: Home = None, seed: Seed = 1, json: Json = False) ->
 
     Example: `decision audit assign credit`
     """
+    import numpy as np
+
     from pipelines.governance.publish import publish
     from pipelines.governance.store import Governance
     from pipelines.governance.tasks import assign as run
