@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import msgspec
 
 from decision.errors import FieldError
+from decision.guard.snapshot import weight_at
 from serving import metrics, openapi, personalizer
 from serving.core import Core
 from serving.problems import ProblemError, of_field
@@ -191,13 +192,15 @@ def describe(core: Core, loop: str) -> dict[str, Any]:
     """Return a loop's settings, versions, guard state and counters; blocking."""
     snapshot = core.snapshot(loop)
     counts = core.count(loop)
+    published = snapshot.guard_weight
+    weight = 0.0 if snapshot.guard is None or not published else weight_at(snapshot.guard, core.clock())
     return {
         "loop": loop,
         "settings": msgspec.to_builtins(snapshot.loop),
         "policy_version": snapshot.policy_version,
         "baseline_version": snapshot.baseline_version,
         "candidate_version": snapshot.candidate_version or None,
-        "guard": {"weight": snapshot.guard_weight, "version": snapshot.guard_version},
+        "guard": {"weight": weight, "published_weight": published, "version": snapshot.guard_version},
         "error": core.loops.error(loop),
         "process": {
             "decided": counts.decided,

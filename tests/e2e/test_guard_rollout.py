@@ -27,6 +27,7 @@ from pipelines.log.local import LocalLog
 from pipelines.registry import Registry
 from pipelines.settings import load_settings
 from pipelines.tracking import RegistryError
+from serving.app import describe
 from serving.core import Core, open_core
 from serving.wire import Action, DecideRequest, OutcomeRequest
 from tests.pipelines.synthetic_loop import KINDS, START, batch_of, new_loop, new_settings
@@ -258,6 +259,8 @@ def test_replicas_fall_back_when_the_guard_falls_silent_and_stop_when_told(site:
     assert weight_now() == 0.05, "stale: alpha at most"
     site.now += timedelta(hours=12).total_seconds()
     assert weight_now() == 0.0, "stale for more than ten lifetimes: the policy in charge alone"
+    shown = describe(site.replicas[0], "shop")["guard"]
+    assert (shown["weight"], shown["published_weight"]) == (0.0, 0.05), "what is served, beside what was published"
     site.aggregate()
     assert weight_now() == 0.05
     path = site.settings.guard_path("shop")
