@@ -41,7 +41,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the world, the traffic and the training.")] = 1,
     decisions: Annotated[int, typer.Option(min=100, help="Decisions per generation.")] = 1500,
     generations: Annotated[int, typer.Option(min=1, max=20, help="Generations.")] = 4,
-    quick: Annotated[bool, typer.Option("--quick", help="Two small generations, in well under a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Two small generations, in about a minute.")] = False,
     open_bandit: Annotated[
         bool, typer.Option("--open-bandit/--no-open-bandit", help="Evaluate the shipped Open Bandit logs too.")
     ] = True,
@@ -63,6 +63,6 @@ def demo(
 
     plan = Plan(log=log, seed=seed, decisions=decisions, generations=generations, open_bandit=open_bandit)
     if quick:
-        plan = msgspec.structs.replace(plan, decisions=min(decisions, 600), generations=min(generations, 2))
+        plan = msgspec.structs.replace(plan, decisions=min(decisions, 1000), generations=min(generations, 2))
     result = run_demo(plan, out=out, home=home, console=console)
     return Outcome(result.summary(), lambda where: show_demo(result, where))
