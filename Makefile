@@ -25,7 +25,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/uv
 setup: $(VENV)/.base ## The service and its command line, without torch
 setup-dev: $(VENV)/.dev ## Everything, for tests and studies
 
-demo: setup ## The whole loop on real input, with a report at the end (about two minutes)
+demo: setup ## The whole loop on real input, with a report at the end (about a minute after set-up)
 	$(BIN)/decision demo $(ARGS)
 
 test: setup-dev ## All tests
