@@ -7,6 +7,8 @@ DecisionError
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class DecisionError(ValueError):
     """Root of the errors that the core raises."""
@@ -27,6 +29,17 @@ class FieldError(DecisionError):
         self.wanted = wanted
         self.got = shown if len(shown) <= 80 else shown[:77] + "..."
         super().__init__(f"{field}: wanted {wanted}, got {self.got}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Worker processes hand their errors over pickled; the constructor's keywords are not in `args`.
+        return _restored, (self.field, self.wanted, self.got)
+
+
+def _restored(field: str, wanted: str, shown: str) -> FieldError:
+    error = FieldError(field, wanted=wanted, got=None)
+    error.got = shown
+    error.args = (f"{field}: wanted {wanted}, got {shown}",)
+    return error
 
 
 class SupportError(DecisionError):

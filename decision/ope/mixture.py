@@ -35,6 +35,7 @@ def balanced(interactions: Interactions, pmfs: Sequence[Floats], rows: Sequence[
         if pmf.shape != (m,):
             raise FieldError("pmfs", wanted=f"[{m}] probabilities", got=pmf.shape)
         mixture += count / sum(rows) * pmf
+    np.minimum(mixture, 1.0, out=mixture)  # shares of a certain action may round to a hair above 1
     propensity = mixture[interactions.chosen]
     if propensity.size and not float(propensity.min()) > 0:
         raise FieldError("pmfs", wanted="a generation that could draw what was drawn", got=float(propensity.min()))

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from decision.batch import Interactions
@@ -165,6 +165,16 @@ def test_balanced_weights_of_two_generations_by_hand() -> None:
     assert mixed.propensity == pytest.approx(mixed.pmf[LOG.chosen])
     same = balanced(LOG, [LOG.pmf, LOG.pmf], [5, 7])
     assert same.pmf == pytest.approx(LOG.pmf)
+
+
+@given(rows=st.lists(st.integers(1, 100_000), min_size=1, max_size=12))
+@example(rows=[17, 35, 46, 39, 10])
+def test_an_action_that_every_generation_was_certain_of_stays_a_probability(rows: list[int]) -> None:
+    certain = np.zeros(7)
+    certain[LOG.chosen] = 1.0
+    mixed = balanced(LOG, [certain] * len(rows), rows)
+    assert mixed.propensity.max() <= 1.0
+    assert mixed.propensity == pytest.approx(1.0)
 
 
 def test_balanced_weights_are_unbiased_and_far_lighter() -> None:
