@@ -46,7 +46,7 @@ def run(asked: Sequence[int], length: int | None, *, quick: bool, progress: Prog
     Raises:
         FieldError: `length` is too small.
     """
-    size = (2_000 if quick else 8_000) if length is None else length
+    size = (1_500 if quick else 8_000) if length is None else length
     if size < 200:
         raise FieldError("size", wanted="200 decisions or more", got=size)
     result = summary(traces(regression_oracle.tasks(asked, size, quick=quick), progress), asked, size)
