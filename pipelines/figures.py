@@ -98,7 +98,7 @@ def served_versions(rows: Rows, switches: Rows) -> str:
         x2="end:Q",
         y=alt.Y("low:Q", title="answers per second"),
         y2="high:Q",
-        color=alt.Color("version:N", scale=scale, legend=alt.Legend(symbolType="square")),
+        color=alt.Color("version:N", scale=scale, legend=alt.Legend(symbolType="square", columnPadding=18)),
     )
     rules = alt.Chart(alt.Data(values=switches)).mark_rule(color=INK, strokeDash=[2, 3]).encode(x="second:Q")
     return svg((bars + rules).properties(width=WIDTH, height=HEIGHT), "Answers per second by policy version")
@@ -110,7 +110,7 @@ def regret(rows: Rows) -> str:
     color = alt.Color("what:N", scale=alt.Scale(domain=names, range=[SERIES[0], MUTED, SERIES[2]]))
     chart = alt.Chart(alt.Data(values=rows)).mark_line(strokeWidth=2)
     chart = chart.encode(
-        x=alt.X("decision:Q", title="decisions", scale=alt.Scale(nice=False)),
+        x=alt.X("decision:Q", title="decisions", scale=alt.Scale(nice=False), axis=alt.Axis(tickCount=6)),
         y=alt.Y("regret:Q", title="reward missed so far"),
         color=color,
     )

@@ -47,7 +47,7 @@ def draw(points: list[Point]) -> str:
     rows = [msgspec.to_builtins(point) | {"gate": "passed" if point.passed else "refused"} for point in points]
     source = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("violating:Q", title="share of upheld pairs still violating", axis=alt.Axis(format="%")),
-        y=alt.Y("value:Q", title="estimated reward per decision", scale=alt.Scale(zero=False)),
+        y=alt.Y("value:Q", title="estimated reward per decision", scale=alt.Scale(zero=False, padding=12)),
     )
     colour = alt.Color("gate:N", scale=alt.Scale(domain=["passed", "refused"], range=[SERIES[0], SERIES[1]]))
     dots = source.mark_point(filled=True, size=110, opacity=1).encode(color=colour)
