@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from decision.errors import FieldError
+from pipelines.log.address import open_log
 from pipelines.log.local import LocalLog
 from pipelines.log.protocol import (
     TOPICS,
@@ -26,7 +27,6 @@ from pipelines.log.protocol import (
     LogError,
     Message,
     OffsetOutOfRange,
-    open_log,
 )
 from pipelines.settings import Settings
 

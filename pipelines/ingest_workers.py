@@ -18,7 +18,8 @@ import msgspec
 from decision.errors import FieldError
 from pipelines.ingest import ROWS_PER_COMMIT, Ingested, Ingester, IngestError
 from pipelines.lake import Lake
-from pipelines.log.protocol import DECISIONS, open_log
+from pipelines.log.address import open_log
+from pipelines.log.protocol import DECISIONS
 
 MAX_WORKERS = 64
 

@@ -73,7 +73,8 @@ class Installation:
     def log(self) -> EventLog:
         """The event log that ingestion reads, its topics created."""
         if self._log is None:
-            from pipelines.log.protocol import TOPICS, open_log
+            from pipelines.log.address import open_log
+            from pipelines.log.protocol import TOPICS
 
             self.settings.root.mkdir(parents=True, exist_ok=True)
             self._log = open_log(self.settings.log_url)

@@ -30,8 +30,9 @@ from pipelines.ingest import Ingested, ingest
 from pipelines.ingest_workers import IngestWorkers
 from pipelines.kafka_server import KafkaServerError, kafka_server, missing_parts
 from pipelines.lake import Lake
+from pipelines.log.address import open_log
 from pipelines.log.local import LocalLog
-from pipelines.log.protocol import DECISIONS, TOPICS, EventLog, Item, open_log
+from pipelines.log.protocol import DECISIONS, TOPICS, EventLog, Item
 
 QUICK = os.environ.get("QUICK") == "1"
 MESSAGES, ROUNDS = (120_000, 3) if QUICK else (500_000, 9)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.log.protocol import EventLog, open_log
+from pipelines.log.address import open_log
+from pipelines.log.protocol import EventLog
 from tests.contracts.event_log import CHECKS
 from tests.kafka_broker import shared_broker
 

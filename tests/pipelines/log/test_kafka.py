@@ -16,10 +16,11 @@ import pytest
 
 from decision.errors import FieldError
 from pipelines.kafka_server import KafkaServerError, kafka_server, missing_parts
+from pipelines.log.address import open_log
 from pipelines.log.kafka import KafkaLog
 from pipelines.log.kafka_group import KafkaGroupReader
 from pipelines.log.kafka_options import parse_address
-from pipelines.log.protocol import LogUnavailable, Message, OffsetOutOfRange, open_log
+from pipelines.log.protocol import LogUnavailable, Message, OffsetOutOfRange
 from tests.contracts.event_log import read_all
 from tests.kafka_broker import lost_sockets, own_broker, shared_broker
 from tests.parts import require
