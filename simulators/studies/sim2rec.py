@@ -55,8 +55,8 @@ class Size:
     """
 
     tasks: tuple[str, ...] = tuple(ALPHAS)
-    iterations: int = 28
-    updates: int = 56
+    iterations: int = 64
+    updates: int = 128
     methods: tuple[str, ...] = (*LEARNERS, *STILL)
     ablations: tuple[str, ...] = (*ABLATIONS, "sim2rec_ppo")
     users: int = EVALUATION_USERS
