@@ -1,9 +1,9 @@
 """Replay: what a policy that never ran would have earned on logged decisions, and whether the log can be believed.
 
 The log may be a loop's interactions or an import. It is read three times: for its extent, for what reward models need,
-and for the sums of the estimates, each time unit by unit in constant memory. Reward models are fitted on the other half
-of the decisions, by a hash of their ids, so no row is predicted by a model that saw it; that of the confidence sequence
-on the first fifth of the log's time, which the sequence leaves out.
+and for the sums of the estimates, each time unit by unit in constant memory. Decisions fall into five folds by a hash
+of their ids, and the reward model of a fold is fitted on the other four, so no row is predicted by a model that saw it;
+that of the confidence sequence on the first fifth of the log's time, which the sequence leaves out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from decision.ope.propensities import PropensityReport, check_draws, check_ident
 from decision.ope.results import Results, refuse, results
 from decision.ope.stratum import Agreement
 from pipelines.replay_engine import Engine, LocalEngine
-from pipelines.replay_models import RewardModel, reward_models
+from pipelines.replay_models import LEARNED, RewardModel, reward_models
 from pipelines.replay_pass import Evaluated, Job, evaluate_unit, extent_unit, survey_unit
 from pipelines.replay_policy import PolicySpec, reads_features, spec_of
 from pipelines.replay_source import COLUMNS, Source, TableSource
@@ -45,7 +45,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How a replay is done.
 
     Attributes:
-        reward_model: of the estimators that need one: ``means`` per action, ``vw``, or ``none`` to leave them out.
+        reward_model: of the estimators that need one: ``vw`` or ``logistic`` on features, ``means`` per action,
+            or ``none`` to leave them out.
         level: coverage of the intervals.
         check: test the log's propensities too.
         where: (name, value) of the one segment that is looked at.
@@ -224,9 +225,9 @@ def replay_log(
         where=options.where,
         segment=options.segment,
         grouping=options.grouping,
-        sampled=COLUMNS if options.reward_model == "vw" else CHECKED_COLUMNS if options.check else (),
+        sampled=COLUMNS if options.reward_model in LEARNED else CHECKED_COLUMNS if options.check else (),
         robust=options.reward_model != "none",
-        features=reads_features(seen) or options.reward_model == "vw" or bool(generations),
+        features=reads_features(seen) or options.reward_model in LEARNED or bool(generations),
     )
     tell("extent")
     extent = reduce(add, engine.map(extent_unit, job), Extent())

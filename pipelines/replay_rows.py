@@ -89,9 +89,9 @@ def text_hash(values: NDArray[np.object_], *, repeated: bool = False) -> NDArray
     return hashed(values, categorize=repeated)
 
 
-def fold_of_hash(hashed: NDArray[np.uint64]) -> Ints:
-    """Return [n] the fold of the reward model, 0 or 1."""
-    return ((hashed >> np.uint64(32)) & np.uint64(1)).astype(np.int64)
+def fold_of_hash(hashed: NDArray[np.uint64], folds: int) -> Ints:
+    """Return [n] the fold of the reward model, in 0..folds-1."""
+    return ((hashed >> np.uint64(32)) % np.uint64(folds)).astype(np.int64)
 
 
 def group_of_hash(hashed: NDArray[np.uint64], groups: int) -> Ints:

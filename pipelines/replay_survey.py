@@ -16,13 +16,13 @@ from decision.ope.rows import Rows
 from pipelines.replay_rows import Loaded, fold_of_hash
 
 SAMPLE = 200_000
-"""Rows, at most about, that VW is fitted on and that the log's propensities are tested on."""
+"""Rows, at most about, that a learned reward model is fitted on and that the log's propensities are tested on."""
 
 EARLY = 0.2
 """Share of the log's time whose rows teach the confidence sequence's reward model, and are left out of it."""
 
-FOLDS = 2
-_EARLY_COLUMN, _COLUMNS = 2 * FOLDS, 4 * FOLDS + 2
+FOLDS = 5
+_KEPT = 4  # sums of every fold: rows, rewards, and both weighted for MRDR; of early rows and of later ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +110,10 @@ class Survey:
     """What a whole log teaches before anything is estimated; `+` merges shards.
 
     Attributes:
-        actions: sums by action: rows and rewards of each fold, of early rows, and weighted ones for MRDR of each fold,
-            as whole multiples of 2^-1074.
+        actions: sums by action, of rows, rewards, and both weighted for MRDR, each of later and of early rows and of
+            every fold; as whole multiples of 2^-1074.
         versions: rows by policy version.
-        sample: rows kept for VW and for the test of the propensities, by a hash of their ids.
+        sample: rows kept for the reward model and for the test of the propensities, by a hash of their ids.
     """
 
     actions: dict[str, list[int]] = field(default_factory=dict)
@@ -143,22 +143,21 @@ class Survey:
         return sorted(self.actions)
 
     def tables(self) -> tuple[Floats, Floats, Floats]:
-        """Return mean rewards by action: [2, a] for each fold, [a] early, [2, a] for MRDR; see `shrunk`.
+        """Return mean rewards by action: [f, a] for each fold, [a] early, [f, a] for MRDR; see `shrunk`.
 
-        The table of a fold is made of the rows of the other one.
+        The table of a fold is made of the rows of all others.
         """
-        wholes = np.array([self.actions[name] for name in self.names], dtype=object).T.reshape(_COLUMNS, -1)
-        sums = (wholes / (1 << 1074)).astype(np.float64)
-        folds = [shrunk(sums[2 * (1 - fold)], sums[2 * (1 - fold) + 1]) for fold in range(FOLDS)]
-        early = shrunk(sums[_EARLY_COLUMN], sums[_EARLY_COLUMN + 1])
-        robust = []
+        wholes = np.array([self.actions[name] for name in self.names], dtype=object).T.reshape(_KEPT, 2, FOLDS, -1)
+        early = (wholes[:2, 1].sum(1) / (1 << 1074)).astype(np.float64)
+        every = wholes.sum(1)
+        others = ((every.sum(1, keepdims=True) - every) / (1 << 1074)).astype(np.float64)
+        folds, robust = [], []
         for fold in range(FOLDS):
-            at = _EARLY_COLUMN + 2 + 2 * (1 - fold)
-            weight, reward = sums[at], sums[at + 1]
-            rows = sums[2 * (1 - fold)].sum()
-            scale = rows / weight.sum() if weight.sum() > 0 else 1.0
-            robust.append(shrunk(weight * scale, reward * scale))
-        return np.stack(folds), early, np.stack(robust)
+            rows, reward, weight, weighted = others[:, fold]
+            scale = rows.sum() / weight.sum() if weight.sum() > 0 else 1.0
+            folds.append(shrunk(rows, reward))
+            robust.append(shrunk(weight * scale, weighted * scale))
+        return np.stack(folds), shrunk(*early), np.stack(robust)
 
 
 PRIOR_ROWS = 10.0
@@ -186,20 +185,13 @@ def survey_of(loaded: Loaded, extent: Extent, policy: Policy | None, *, sampled:
     """
     log = loaded.interactions
     n, a = len(log), len(loaded.names)
-    fold = fold_of_hash(loaded.hashed)
+    fold = fold_of_hash(loaded.hashed, FOLDS)
     chosen = loaded.ids[log.chosen]
-    early = (loaded.ts < extent.cut).astype(np.float64)
+    early = (loaded.ts < extent.cut).astype(np.int64)
     weights = np.zeros(n) if policy is None else mrdr_row_weights(Rows.of(log, policy.pmf(log.batch)))
-    columns: list[Floats] = []
-    for base in (np.ones(n),):
-        for number in range(FOLDS):
-            here = base * (fold == number)
-            columns += [here, here * log.reward]
-    columns += [early, early * log.reward]
-    for number in range(FOLDS):
-        here = weights * (fold == number)
-        columns += [here, here * log.reward]
-    sums = exact_group_sums(np.stack(columns), chosen, a)
+    columns = np.stack([np.ones(n), log.reward, weights, weights * log.reward])
+    cell = (early * FOLDS + fold) * a + chosen
+    sums = exact_group_sums(columns, cell, 2 * FOLDS * a).reshape(-1, a)
     versions, rows = np.unique(
         loaded.table["policy_version"].to_numpy(zero_copy_only=False).astype(str), return_counts=True
     )

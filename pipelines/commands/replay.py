@@ -44,7 +44,8 @@ def replay(
     ] = None,
     table_version: Annotated[int | None, typer.Option(help="Version of the interactions table (default: now).")] = None,
     reward_model: Annotated[
-        Literal["vw", "means", "none"], typer.Option(help="Reward model of the doubly robust estimators.")
+        Literal["vw", "logistic", "means", "none"],
+        typer.Option(help="Reward model of the doubly robust estimators; `means` reads no features and is fast."),
     ] = "vw",
     level: Annotated[float, typer.Option(help="Coverage of the intervals.")] = 0.95,
     replicates: Annotated[int, typer.Option(help="Replicates of the bootstrap; 0 for none.")] = 1_000,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from decision.batch import Batch, Floats, Interactions
+from decision.contracts import Oracle
 from decision.exploration.mix import with_floor
 from decision.exploration.squarecb import squarecb
 from decision.ope.bernstein import empirical_bernstein
@@ -22,13 +23,17 @@ from decision.ope.betting import Bets
 from decision.ope.clopper_pearson import clopper_pearson
 from decision.ope.evaluation import evaluation_sums
 from decision.ope.family import Plan, Shard
-from decision.ope.results import results
+from decision.ope.results import Results, results
 from decision.ope.rows import Rows
-from decision.oracles.vw import VwOracle, VwSettings
+from decision.ope.sums import Support
+from decision.oracles.kinds import OracleSettings, new_oracle
+from pipelines.replay_models import Fitted, Learner
+from pipelines.replay_survey import FOLDS
 from simulators.payments import PaymentsWorld, payments_world
 
 LEVEL = 0.95
 STRETCHES = 40
+PAYMENT_MODELS: tuple[Learner, ...] = ("vw", "logistic")
 # Logging policy, evaluation policy, mean rewards; the second world's largest weight is 47.5.
 WORLDS = {
     "light weights": ([0.45, 0.33, 0.22], [0.17, 0.33, 0.5], [0.2, 0.4, 0.6]),
@@ -111,13 +116,14 @@ def simulated(name: str, logs: int, n: int, seed: int) -> dict[str, dict[str, fl
     return tally.table()
 
 
-def _sequences(tally: Tally, found: Any, truth: float, lift: float) -> None:
+def _sequences(tally: Tally, found: Results, truth: float, lift: float) -> None:
     # Stopped where the interval is furthest off: the worst that peeking can do.
     for name, wanted in (("value", truth), ("lift", lift)):
-        ends = [getattr(moment, name) for moment in found.moments]
-        tally.add(f"sequence of the {name}, at the end", *ends[-1], wanted)
-        worst = max(ends, key=lambda end: max(end[0] - wanted, wanted - end[1]))
-        tally.add(f"sequence of the {name}, worst moment", *worst, wanted)
+        ends: list[tuple[float, float]] = [getattr(moment, name) for moment in found.moments]
+        low, high = ends[-1]
+        tally.add(f"sequence of the {name}, at the end", low, high, wanted)
+        low, high = max(ends, key=lambda end: max(end[0] - wanted, wanted - end[1]))
+        tally.add(f"sequence of the {name}, worst moment", low, high, wanted)
 
 
 def _bet(tally: Tally, rows: Rows, truth: float) -> None:
@@ -132,52 +138,69 @@ def _bet(tally: Tally, rows: Rows, truth: float) -> None:
     tally.add("betting, lower bound at the worst moment", max(ends), math.inf, truth)
 
 
-def payments(logs: int, n: int, seed: int) -> dict[str, dict[str, float]]:
-    """Return coverage on payments logged by SquareCB (gamma 1000, 5% uniform); the policy under test learned later."""
-    rng, tally = np.random.default_rng(seed), Tally()
+def payments(logs: int, n: int, seed: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Return coverage on payments logged by SquareCB (gamma 1000, 5% uniform), by policy under test and reward model.
+
+    Generation 0 is uniform; its model draws every log. One policy under test learned from generation 1 alone, which
+    takes it far from the log; the other from both, as versions of a loop do.
+    """
+    rng = np.random.default_rng(seed)
     world = payments_world(seed=seed)
     first = world.draw(n, rng)
-    uniform = _offered(first.offsets)
-    early = _trained(_played(world, first, uniform, rng))
+    uniform = _played(world, first, _offered(first.offsets), rng)
+    early = _trained(uniform)
     second = world.draw(n, rng)
-    late = _trained(_played(world, second, _policy(early, world.batch(second)), rng))
+    shifted = _played(world, second, _policy(early, world.batch(second)), rng)
     large = world.draw(60_000, rng)
-    truth = _value(world, large, _policy(late, world.batch(large), gamma=1000.0))
-    lift = truth - _value(world, large, _policy(early, world.batch(large)))
-    shares: list[float] = []
-    for number in range(logs):
-        drawn_now = world.draw(n, rng)
-        batch = world.batch(drawn_now)
-        logging, target = _policy(early, batch), _policy(late, batch, gamma=1000.0)
-        log = _played(world, drawn_now, logging, rng, batch)
-        fold = rng.integers(2, size=n)
-        expected = np.empty(len(target))
-        group = np.repeat(fold, np.diff(batch.offsets))
-        for half in range(2):
-            model = _trained(log.take(np.flatnonzero(fold != half)))
-            expected[group == half] = model.predict(batch.take(np.flatnonzero(fold == half)))
-        rows = Rows.of(log, target, expected)
-        plan = Plan(low=0.0, high=1.0, bootstrap=512, buckets=STRETCHES)
-        # The sequence's model may know nothing of the rows it is used on: that of the generation before.
-        shard = Shard(
-            rows=rows,
-            group=rng.integers(512, size=n),
-            bucket=np.arange(n) * STRETCHES // n,
-            sequence=late.predict(batch),
-        )
-        sums = evaluation_sums(shard, plan)
-        found = results(sums, plan, count=400, seed=number)
-        shares.append(sums.support.ess / n)
-        for key, estimate in found.estimates.items():
-            if estimate is not None:
-                tally.add(key, estimate.low, estimate.high, truth, estimate.value)
-        for tau in (10.0, 20.0, 50.0):
-            estimate = found.candidates["switch_dr"][tau]
-            tally.add(f"switch_dr, tau {tau:g}", estimate.low, estimate.high, truth, estimate.value)
-        for key in ("dr", "switch_dr"):
-            tally.add(f"{key}, bootstrap", *found.bootstrap[key], truth)
-        _sequences(tally, found, truth, lift)
-    return tally.table() | {"effective share": {"mean": round(float(np.mean(shares)), 4)}}
+    wide = world.batch(large)
+    out: dict[str, dict[str, dict[str, float]]] = {}
+    for name, late in {"last generation": _trained(shifted), "all generations": _trained(uniform, shifted)}.items():
+        truth = _value(world, large, _policy(late, wide))
+        lift = truth - _value(world, large, _policy(early, wide))
+        tallies: dict[str, Tally] = {}
+        shares: list[float] = []
+        largest = 0.0
+        for number in range(logs):
+            drawn_now = world.draw(n, rng)
+            batch = world.batch(drawn_now)
+            target = _policy(late, batch)
+            log = _played(world, drawn_now, _policy(early, batch), rng, batch)
+            fold = rng.integers(FOLDS, size=n)
+            expected: dict[str, Floats] = {"true means": world.approval(drawn_now)[drawn_now.available]}
+            for kind in PAYMENT_MODELS:
+                models = Fitted.of(log, fold, kind)
+                expected[kind] = models.predict(batch, fold, models.load())
+            group, bucket = rng.integers(512, size=n), np.arange(n) * STRETCHES // n
+            plan = Plan(low=0.0, high=1.0, bootstrap=512, buckets=STRETCHES)
+            for kind, means in expected.items():
+                # The sequence's model may know nothing of the rows it is used on: that of the generation before.
+                rows = Rows.of(log, target, means)
+                shard = Shard(rows=rows, group=group, bucket=bucket, sequence=early.predict(batch))
+                sums = evaluation_sums(shard, plan)
+                found = results(sums, plan, count=400, seed=number)
+                _payments_tally(tallies.setdefault(kind, Tally()), found, truth, lift)
+            weights = target[log.chosen] / log.propensity
+            shares.append(Support.of(weights).ess / n)
+            largest = max(largest, float(weights.max()))
+        for kind, tally in tallies.items():
+            out[f"payments, {name}, {kind}"] = tally.table()
+        out[f"payments, {name}, weights"] = {
+            "effective share": {"mean": round(float(np.mean(shares)), 4)},
+            "largest weight": {"most": round(largest, 1)},
+        }
+    return out
+
+
+def _payments_tally(tally: Tally, found: Results, truth: float, lift: float) -> None:
+    for key, estimate in found.estimates.items():
+        if estimate is not None:
+            tally.add(key, estimate.low, estimate.high, truth, estimate.value)
+    for tau in (10.0, 20.0, 50.0):
+        estimate = found.candidates["switch_dr"][tau]
+        tally.add(f"switch_dr, tau {tau:g}", estimate.low, estimate.high, truth, estimate.value)
+    for key in ("dr", "switch_dr"):
+        tally.add(f"{key}, bootstrap", *found.bootstrap[key], truth)
+    _sequences(tally, found, truth, lift)
 
 
 def _offered(offsets: Any) -> Floats:
@@ -185,13 +208,15 @@ def _offered(offsets: Any) -> Floats:
     return np.repeat(1.0 / sizes, sizes)
 
 
-def _trained(log: Interactions) -> VwOracle:
-    oracle = VwOracle(VwSettings(low=0.0, high=1.0, bits=16))
-    oracle.fit(log)
+def _trained(*logs: Interactions) -> Oracle:
+    # The oracle that a loop has when nothing is said; one fit after the other, as a loop that learns on.
+    oracle = new_oracle(OracleSettings())
+    for log in logs:
+        oracle.fit(log)
     return oracle
 
 
-def _policy(oracle: VwOracle, batch: Batch, gamma: float = 1000.0) -> Floats:
+def _policy(oracle: Oracle, batch: Batch, gamma: float = 1000.0) -> Floats:
     return with_floor(squarecb(oracle.predict(batch), batch.offsets, gamma=gamma), batch.offsets, 0.05)
 
 
@@ -216,6 +241,7 @@ def main() -> None:
     """Run the simulation and print its line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--world", action="append", choices=list(WORLDS), help="simulate this one; may be repeated")
     parser.add_argument("--logs", type=int)
     parser.add_argument("--rows", type=int, default=1_000)
     parser.add_argument("--payments", type=int)
@@ -224,15 +250,16 @@ def main() -> None:
     quick = options.quick or os.environ.get("QUICK") == "1"
     logs = options.logs or (20 if quick else 1_000)
     detail: dict[str, Any] = {}
-    for name in WORLDS:
+    for name in WORLDS if options.world is None else options.world:
         detail[name] = simulated(name, logs, options.rows, options.seed)
         for key, row in detail[name].items():
             print(f"{name:<15} {key:<42} {row}", flush=True)
     count = options.payments if options.payments is not None else (2 if quick else 100)
     if count:
-        detail["payments"] = payments(count, 8_000, options.seed)
-        for key, row in detail["payments"].items():
-            print(f"{'payments':<15} {key:<42} {row}", flush=True)
+        for name, rows in payments(count, 8_000, options.seed).items():
+            detail[name] = rows
+            for key, row in rows.items():
+                print(f"{name:<45} {key:<42} {row}", flush=True)
     ratios = {
         f"{name}: {key}": round(row["coverage"] / LEVEL, 4)
         for name, rows in detail.items()

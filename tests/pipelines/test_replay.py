@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,10 @@ from decision.policy import FirstPolicy, UniformPolicy
 from pipelines.interaction_rows import complete
 from pipelines.interactions import to_interactions
 from pipelines.replay import check_propensities, replay
-from pipelines.replay_models import cross_fitted
+from pipelines.replay_models import LEARNED, Fitted, reward_models
 from pipelines.replay_report import replay_report
+from pipelines.replay_rows import fold_of_hash, load
+from pipelines.replay_survey import FOLDS, extent_of, survey_of
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 IDS = ["a", "b", "c"]
@@ -63,7 +65,7 @@ def test_replaying_the_logging_policy_gives_the_logged_mean_exactly() -> None:
     assert result.trusted
 
 
-@pytest.mark.parametrize("reward_model", ["means", "vw"])
+@pytest.mark.parametrize("reward_model", ["means", *LEARNED])
 def test_replay_finds_the_known_values(reward_model: Any) -> None:
     """Each of 9 intervals misses its value with probability .05; seeded, and run once to see that none does."""
     rows = log(4000)
@@ -110,27 +112,51 @@ def test_a_log_sampled_down_stands_for_what_was_left_out() -> None:
     assert given.logged.value == pytest.approx(wanted.logged.value, abs=0.02)
 
 
-def test_the_reward_model_never_saw_the_row_it_predicts() -> None:
-    rows = log(60)
-    interactions = to_interactions(rows)
-    folds = np.arange(60) % 2
-    before = cross_fitted(interactions, folds)
+@pytest.mark.parametrize("kind", LEARNED)
+def test_a_learned_reward_model_never_saw_the_row_it_predicts(kind: Any) -> None:
+    interactions, folds = to_interactions(log(200)), np.arange(200) % FOLDS
+
+    def expected() -> Floats:
+        models = Fitted.of(interactions, folds, kind)
+        return models.predict(interactions.batch, folds, models.load())
+
+    before = expected()
     interactions.reward[folds == 0] = 1.0 - interactions.reward[folds == 0]
-    after = cross_fitted(interactions, folds)
+    after = expected()
     group = np.repeat(folds, 3)
-    assert (before[group == 0] == after[group == 0]).all()
-    assert (before[group == 1] != after[group == 1]).any()
+    np.testing.assert_array_equal(before[group == 0], after[group == 0])
+    for other in range(1, FOLDS):
+        assert (before[group == other] != after[group == other]).any()
 
 
-def test_means_are_those_of_the_other_fold_drawn_towards_the_mean_of_all() -> None:
-    rows = log(40)
-    interactions = to_interactions(rows)
-    folds = (np.arange(40) >= 20).astype(np.int64)
-    reward, chosen = interactions.reward[20:], rows["action_index"].to_numpy()[20:]
-    wanted = [
-        (reward[chosen == action].sum() + 10 * reward.mean()) / ((chosen == action).sum() + 10) for action in range(3)
-    ]
-    np.testing.assert_allclose(cross_fitted(interactions, folds)[:3], wanted)
+def test_means_are_those_of_the_other_folds_drawn_towards_the_mean_of_all() -> None:
+    rows = log(300, ts=[AT + timedelta(minutes=row) for row in range(300)])
+    loaded = load(rows, features=False, counted=False)
+    models = reward_models(survey_of(loaded, extent_of(rows), None, sampled=()), "means")
+    folds, reward, chosen = (
+        fold_of_hash(loaded.hashed, FOLDS),
+        rows["reward"].to_numpy(),
+        rows["action_index"].to_numpy(),
+    )
+    assert set(folds.tolist()) == set(range(FOLDS))
+
+    def shrunk(of: Any) -> list[float]:
+        mean = reward[of].mean()
+        return [(reward[of & (chosen == a)].sum() + 10 * mean) / ((of & (chosen == a)).sum() + 10.0) for a in range(3)]
+
+    np.testing.assert_allclose(models.folds, [shrunk(folds != fold) for fold in range(FOLDS)], rtol=1e-12)
+    np.testing.assert_allclose(models.early, shrunk(np.arange(300) < 60), rtol=1e-12)
+    ends = np.stack([models.expected(loaded, ())[3 * row : 3 * row + 3] for row in range(300)])
+    np.testing.assert_array_equal(ends, models.folds[folds])
+
+
+def test_without_features_a_learned_model_is_that_of_means() -> None:
+    rows, policy = log(300), Fixed(0.2, 0.2, 0.6)
+    rows = _changed(_changed(rows, "context", ["{}"] * 300), "actions", ["[{}, {}, {}]"] * 300)
+    learned, means = (
+        replay(rows, policy, log="news", policy_name="x", reward_model=kind, check=False) for kind in ("vw", "means")
+    )
+    assert learned.estimates == means.estimates
 
 
 def test_nothing_to_replay_says_so() -> None:
