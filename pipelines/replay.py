@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace as changed
 from datetime import UTC, datetime
-from functools import reduce
 from operator import add
 from typing import Any
 
@@ -30,7 +29,7 @@ from decision.ope.results import Results, refuse, results
 from decision.ope.stratum import Agreement
 from pipelines.replay_engine import Engine, LocalEngine
 from pipelines.replay_models import LEARNED, RewardModel, reward_models
-from pipelines.replay_pass import Evaluated, Job, evaluate_unit, extent_unit, survey_unit
+from pipelines.replay_pass import Evaluated, Job, evaluate_unit, extent_unit, merged, survey_unit
 from pipelines.replay_policy import PolicySpec, reads_features, spec_of
 from pipelines.replay_source import COLUMNS, Source, TableSource
 from pipelines.replay_survey import CHECKED_COLUMNS, Extent, Survey
@@ -230,12 +229,12 @@ def replay_log(
         features=reads_features(seen) or options.reward_model in LEARNED or bool(generations),
     )
     tell("extent")
-    extent = reduce(add, engine.map(extent_unit, job), Extent())
-    if not extent.rows:
+    extent = engine.total(extent_unit, add, job)
+    if extent is None or not extent.rows:
         raise SupportError(f"{log}: there are no settled decisions to replay")
     tell(f"survey of {extent.rows} decisions")
     job = changed(job, extent=extent)
-    survey = reduce(add, engine.map(survey_unit, job), Survey())
+    survey = engine.total(survey_unit, add, job) or Survey()
     models = None if options.reward_model == "none" else reward_models(survey, options.reward_model)
     drawn = {name: rows for name, rows in survey.versions.items() if generations and name in generations}
     job = changed(
@@ -248,17 +247,11 @@ def replay_log(
         drawn=tuple(drawn.values()),
     )
     tell("estimates")
-    parts = [part for part in [_sum(engine.map(evaluate_unit, job))] if part is not None]
+    evaluated = engine.total(evaluate_unit, merged, job)
+    if evaluated is None:
+        raise SupportError(f"{log}: there are no settled decisions to replay")
     report = check_propensities(survey.sampled()) if options.check else None
-    return _replay(parts[0], job, options, report, log=log, left_out=left_out)
-
-
-def _sum(parts: Any) -> Evaluated | None:
-    total: Evaluated | None = None
-    for part in parts:
-        if part is not None:
-            total = part if total is None else total + part
-    return total
+    return _replay(evaluated, job, options, report, log=log, left_out=left_out)
 
 
 def _plan(extent: Extent, options: Options) -> Plan:

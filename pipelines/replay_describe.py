@@ -27,6 +27,7 @@ MAX_PAIRS = 2_000_000
 _STATES = 1 << 20  # contexts are counted in this many cells by their hash
 _LEAST_ROWS, _LEAST_ESS, _LEAST_ACTION_ROWS = 1_000, 0.02, 30
 _LEARNED, _UNIQUE = 0.3, 0.9
+_COLUMNS = tuple(name for name in COLUMNS if name not in ("actions", "feature_snapshot", "seed"))
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,10 +123,7 @@ def describe(source: Source, engine: Engine, *, log: str) -> Description:
         SupportError: there are no rows.
     """
     job = Job(source=source, policy=PolicySpec(kind="uniform", name=""))
-    found: dict[str, Taken] = {}
-    for unit in engine.map(describe_unit, job):
-        for name, taken in unit.items():
-            found[name] = found[name] + taken if name in found else taken
+    found = engine.total(describe_unit, merged, job)
     if not found:
         raise SupportError(f"{log}: there are no settled decisions to describe")
     whole = reduce(add, found.values())
@@ -134,10 +132,16 @@ def describe(source: Source, engine: Engine, *, log: str) -> Description:
     return Description(log=log, whole=_part("all", whole, whole, means), parts=parts)
 
 
+def merged(one: dict[str, Taken], other: dict[str, Taken]) -> dict[str, Taken]:
+    """Return the sums of both by generation."""
+    alike = {name: one[name] + taken if name in one else taken for name, taken in other.items()}
+    return one | alike
+
+
 def describe_unit(job: Job, unit: int) -> dict[str, Taken]:
     """Return the sums of a unit of the log by generation."""
     found: dict[str, Taken] = {}
-    for table in job.source.batches(unit, COLUMNS):
+    for table in job.source.batches(unit, _COLUMNS):
         versions = table["policy_version"].to_numpy(zero_copy_only=False).astype(str)
         for version in np.unique(versions):
             rows = table.filter(pa.array(versions == version))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Literal, Protocol, TypeVar
 
 from decision.errors import FieldError
@@ -15,18 +16,26 @@ EngineName = Literal["local", "ray"]
 class Engine(Protocol):
     """Does a step of a replay on every unit of a log."""
 
-    def map(self, step: Callable[[Job, int], Part], job: Job) -> Iterable[Part]:
-        """Return the step's result of every unit, in any order."""
+    def total(self, step: Callable[[Job, int], Part], merge: Callable[[Part, Part], Part], job: Job) -> Part | None:
+        """Return what `merge` makes of the step's results of all units, in any order; None of a log without units."""
         ...
+
+
+def total_of(
+    step: Callable[[Job, int], Part], merge: Callable[[Part, Part], Part], job: Job, units: Sequence[int]
+) -> Part | None:
+    """Return what `merge` makes of the step's results of `units`; None without any."""
+    parts = (step(job, unit) for unit in units)
+    first = next(parts, None)
+    return None if first is None else reduce(merge, parts, first)
 
 
 class LocalEngine:
     """This process, one unit after the other: what is held at once is one batch of rows and the sums."""
 
-    def map(self, step: Callable[[Job, int], Part], job: Job) -> Iterable[Part]:
-        """Yield the step's result of every unit."""
-        for unit in job.source.units():
-            yield step(job, unit)
+    def total(self, step: Callable[[Job, int], Part], merge: Callable[[Part, Part], Part], job: Job) -> Part | None:
+        """Return the merged result of all units."""
+        return total_of(step, merge, job, job.source.units())
 
 
 def engine_of(name: str, *, address: str | None = None, workers: int | None = None) -> Engine:

@@ -20,6 +20,10 @@ from pipelines.replay_rows import Loaded, action_groups, group_of_hash, labels_o
 from pipelines.replay_source import COLUMNS, Source
 from pipelines.replay_survey import EXTENT_COLUMNS, Extent, Survey, extent_of, survey_of
 
+_TEXTS = ("context", "actions", "feature_snapshot", "seed")
+_PLAIN = tuple(name for name in COLUMNS if name not in _TEXTS)
+"""What is read of a log when nobody looks at features."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Job:
@@ -86,7 +90,8 @@ def survey_unit(job: Job, unit: int) -> Survey:
     policy = job.policy.load() if job.robust else None
     features = policy is not None and reads_features(policy)
     total = Survey()
-    for table in _tables(job, unit, COLUMNS):
+    wanted = COLUMNS if features else tuple(dict.fromkeys((*_PLAIN, *job.sampled)))
+    for table in _tables(job, unit, wanted):
         loaded = load(table, features=features, counted=job.extent.counted)
         total += survey_of(loaded, job.extent, policy, sampled=job.sampled)
     return total
@@ -99,7 +104,7 @@ def evaluate_unit(job: Job, unit: int) -> Evaluated | None:
     policy, generations = job.policy.load(), [spec.load() for spec in job.generations]
     oracles = job.models.loaded_oracles() if job.models is not None else ()
     total: Evaluated | None = None
-    for table in _tables(job, unit, COLUMNS):
+    for table in _tables(job, unit, _needed(job)):
         loaded = load(table, features=job.features, counted=job.extent.counted)
         pmf = policy.pmf(loaded.interactions.batch)
         expected = None if job.models is None else job.models.expected(loaded, oracles)
@@ -110,14 +115,27 @@ def evaluate_unit(job: Job, unit: int) -> Evaluated | None:
     return total
 
 
+def merged(one: Evaluated | None, other: Evaluated | None) -> Evaluated | None:
+    """Return the sums of both; None for those of no rows."""
+    return one + other if one is not None and other is not None else one if other is None else other
+
+
+def _needed(job: Job) -> tuple[str, ...]:
+    if job.features:
+        return COLUMNS
+    named = () if job.segment is None else ("context",)
+    return (*_PLAIN, *named, *(() if job.grouping is None else ("actions",)))
+
+
 Step = Callable[[Job, int], object]
 
 
 def _tables(job: Job, unit: int, columns: tuple[str, ...]) -> Iterator[pa.Table]:
     keep = None if job.where is None else matching_rows(*job.where)
     needed = columns
-    if job.where is not None and job.where[0] == "policy_version":
-        needed = tuple(dict.fromkeys((*columns, "policy_version")))
+    if job.where is not None:
+        label = "policy_version" if job.where[0] == "policy_version" else "context"
+        needed = tuple(dict.fromkeys((*columns, label)))
     for table in job.source.batches(unit, needed):
         rows = table if keep is None else keep(table)
         if len(rows):

@@ -77,7 +77,7 @@ CHECKED_COLUMNS = (
 )
 """What the test of the propensities reads."""
 
-EXTENT_COLUMNS = ("event_id", "slot", "ts", "reward", "pass_probability", "pmf", "state", "reward_version", "context")
+EXTENT_COLUMNS = ("ts", "reward", "pass_probability", "pmf", "state", "reward_version")
 
 
 def extent_of(table: pa.Table) -> Extent:

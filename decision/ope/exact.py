@@ -80,8 +80,8 @@ def exact_group_sums(columns: Floats, group: Ints, groups: int) -> NDArray[np.ob
         exponent = int(_exponents(np.abs(x).max(keepdims=True))[0])
         while True:
             _cut(x, np.ldexp(1.5, exponent + bits), q, left)
-            sums = np.bincount(group, weights=q, minlength=groups).tolist()
-            totals[j] += np.array([_whole(total) if total else 0 for total in sums], dtype=object)
+            sums = np.bincount(group, weights=q, minlength=groups).astype(np.float64)
+            totals[j] += _wholes(sums, exponent + bits - 52)
             x = left
             if not x.any():
                 break
@@ -118,6 +118,15 @@ def rounded_all(wholes: NDArray[np.object_]) -> Floats:
 def _whole(part: float) -> int:
     numerator, denominator = part.as_integer_ratio()
     return numerator << (_SHIFT + 1 - denominator.bit_length())
+
+
+def _wholes(sums: Floats, unit: int) -> NDArray[np.object_]:
+    """Return [g] multiples of 2^-1074 that equal [g] sums, which are less than 2^53 multiples of 2^unit."""
+    counts: NDArray[np.object_] = np.ldexp(sums, -unit).astype(np.int64).astype(object)
+    shift = unit + _SHIFT
+    # Below the smallest double there is nothing to lose.
+    out: Any = np.left_shift(counts, shift) if shift >= 0 else np.right_shift(counts, -shift)
+    return out
 
 
 def _cut(x: Any, coarse: Any, q: Any, left: Any) -> None:
