@@ -194,6 +194,13 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         ttl_s: how long a published weight holds, in seconds. Then the candidate gets alpha at most, and nothing ten
             times later: choose it longer than the time between two runs of `decision guard`.
         batch: decisions between two looks of the drift detector.
+        segment: path of a context field, dotted, whose listed values have weights of their own; "" for one weight.
+        segments: those values, at most 16; all others share a weight. The error is shared evenly.
+        unit: what is drawn from the mixture at once: each `decision`, or by one coin all of a `slate` (the slots of a
+            request, whose rewards are averaged) or of an `episode` (the requests of an ``episode_id``, pinned to the
+            versions and the weight at its first one, whose rewards are added).
+        episode_s: how long after its first decision an episode is over, in seconds.
+        episode_maximum: largest sum of the rewards of an episode; what is above is cut.
     """
 
     enabled: bool = False
@@ -204,6 +211,19 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     cap: Share = 1.0
     ttl_s: Positive = 90_000.0
     batch: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 2000
+    segment: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    segments: Annotated[
+        list[Annotated[str, msgspec.Meta(min_length=1, max_length=200)]], msgspec.Meta(max_length=16)
+    ] = []
+    unit: Literal["decision", "slate", "episode"] = "decision"
+    episode_s: Positive = 1800.0
+    episode_maximum: Positive = 1.0
+
+    def __post_init__(self) -> None:
+        if bool(self.segment) != bool(self.segments):
+            raise FieldError("guard.segments", wanted="values where segment names a field", got=self.segments)
+        if len(set(self.segments)) != len(self.segments):
+            raise FieldError("guard.segments", wanted="each value once", got=self.segments)
 
 
 class FairnessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -277,6 +297,10 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     guard: GuardSettings = GuardSettings()
     features: FeatureSettings = FeatureSettings()
     fairness: FairnessSettings = FairnessSettings()
+
+    def __post_init__(self) -> None:
+        if self.guard.unit == "episode" and self.reward.minimum != 0.0:
+            raise FieldError("guard.unit", wanted='"episode" only where reward.minimum is 0', got=self.reward.minimum)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

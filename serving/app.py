@@ -193,14 +193,18 @@ def describe(core: Core, loop: str) -> dict[str, Any]:
     snapshot = core.snapshot(loop)
     counts = core.count(loop)
     published = snapshot.guard_weight
-    weight = 0.0 if snapshot.guard is None or not published else weight_at(snapshot.guard, core.clock())
+    guard, weight, segments = snapshot.guard, 0.0, dict[str, float]()
+    if guard is not None and published:
+        segments = {value: weight_at(guard, core.clock(), value) for value in guard.weights}
+        weight = max(weight_at(guard, core.clock()), *segments.values()) if segments else weight_at(guard, core.clock())
     return {
         "loop": loop,
         "settings": msgspec.to_builtins(snapshot.loop),
         "policy_version": snapshot.policy_version,
         "baseline_version": snapshot.baseline_version,
         "candidate_version": snapshot.candidate_version or None,
-        "guard": {"weight": weight, "published_weight": published, "version": snapshot.guard_version},
+        "guard": {"weight": weight, "published_weight": published, "version": snapshot.guard_version}
+        | ({"segments": segments} if segments else {}),
         "error": core.loops.error(loop),
         "process": {
             "decided": counts.decided,

@@ -24,6 +24,7 @@ from pipelines.registry import Registry
 from pipelines.settings import Settings
 from serving import metrics
 from serving.decide import Snapshot, answer, decide, is_same_request
+from serving.episodes import Episodes
 from serving.models import Loops
 from serving.problems import ProblemError, unavailable
 from serving.session_policy import Sessions
@@ -62,6 +63,7 @@ class Core:
         registry: for explanations of older versions.
         features: per loop, where features are looked up.
         clock: seconds since 1970.
+        episodes: what running episodes are pinned to.
         counts: per loop.
     """
 
@@ -71,6 +73,7 @@ class Core:
     registry: Registry
     features: Callable[[Snapshot], OnlineFeatures | None] = lambda snapshot: None
     clock: Callable[[], float] = time.time
+    episodes: Episodes | None = None
     counts: dict[str, Counts] = field(default_factory=dict)
 
     def snapshot(self, loop: str) -> Snapshot:
@@ -128,6 +131,8 @@ class Core:
     def records(self, snapshot: Snapshot, request: DecideRequest, event_id: str) -> list[Decision]:
         """Return the records of one request; the baseline's when the policy fails."""
         ts = datetime.fromtimestamp(self.clock(), UTC)
+        if self.episodes is not None and snapshot.loop.guard.enabled and snapshot.loop.guard.unit == "episode":
+            snapshot = self.episodes.pinned(snapshot, request, ts.timestamp())
         looked_up: dict[str, Any] = {}
         if request.subject_id is not None and snapshot.loop.features.enabled:
             features = self.features(snapshot)
@@ -310,7 +315,8 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
         log.create(topic, settings.partitions)
     registry = Registry(settings)
     loops = Loops(settings, registry)
-    core = Core(settings, loops, Spool(log), registry, _feature_source(settings), clock)
+    episodes = Episodes(settings.root / "episodes.db", loops.load)
+    core = Core(settings, loops, Spool(log), registry, _feature_source(settings), clock, episodes)
     loops.start(after_refresh=lambda: metrics.observe(core))
     Sessions(core, log).start()  # memories of users, for loops whose policy in charge has one
     for name in loops.names():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,7 +20,8 @@ from decision.draw import draw, seed_of
 from decision.errors import DecisionError, FieldError
 from decision.exploration.mix import check_pmf, mixture
 from decision.features import flatten
-from decision.guard.snapshot import GuardSnapshot, weight_at
+from decision.guard.coin import candidate_has
+from decision.guard.snapshot import GuardSnapshot, largest_weight, segment_of, weight_at
 from decision.records import SCHEMA_VERSION, Decision
 from pipelines.settings import LoopSettings
 from serving.wire import Action, DecideRequest, DecideResponse, Ranked, SlotAnswer
@@ -41,6 +42,7 @@ class Snapshot:
         baseline_version: its name.
         candidate: the version being rolled out, if any.
         guard: what the guard published about it; None without a guard.
+        pinned: the candidate's share when the request's episode began; None where nothing is pinned.
     """
 
     loop: LoopSettings
@@ -50,6 +52,7 @@ class Snapshot:
     baseline_version: str
     candidate: Policy | None = None
     guard: GuardSnapshot | None = None
+    pinned: float | None = None
 
     @property
     def candidate_version(self) -> str:
@@ -58,8 +61,8 @@ class Snapshot:
 
     @property
     def guard_weight(self) -> float:
-        """The candidate's share as published; a snapshot past its expiry serves less."""
-        return 0.0 if self.candidate is None or self.guard is None else self.guard.weight
+        """The candidate's largest share as published; a snapshot past its expiry serves less."""
+        return 0.0 if self.candidate is None or self.guard is None else largest_weight(self.guard)
 
     @property
     def guard_version(self) -> int:
@@ -98,8 +101,9 @@ def decide(
         offered = [pair for pair in offered if pair[0].id not in excluded]
     if not offered:
         raise FieldError("excluded_actions", wanted="at least one action left to choose", got=request.excluded_actions)
+    share = _share(request, snapshot, event_id, ts)
     if request.slots is None:
-        return [_record(request, snapshot, event_id, ts, "", raw_context, context, offered, snapshot_json)]
+        return [_record(request, snapshot, share, event_id, ts, "", raw_context, context, offered, snapshot_json)]
     records: list[Decision] = []
     for position, slot in enumerate(request.slots):
         banned = set(slot.excluded_actions)
@@ -110,15 +114,40 @@ def decide(
         seen = context
         if slot.features:
             seen = context | flatten({"slot": slot.features}, field=f"slots[{position}].features")
-        record = _record(request, snapshot, event_id, ts, slot.id, raw, seen, eligible, snapshot_json)
+        record = _record(request, snapshot, share, event_id, ts, slot.id, raw, seen, eligible, snapshot_json)
         records.append(record)
         offered = [pair for pair in offered if pair[0].id != record.action_ids[record.action_index]]
     return records
 
 
+class _Share(NamedTuple):
+    """The candidate's weight, and where one coin decides for a whole slate or episode, whether it fell for it."""
+
+    weight: float
+    side: bool | None
+
+
+_ALONE = _Share(0.0, None)
+
+
+def _share(request: DecideRequest, snapshot: Snapshot, event_id: str, ts: datetime) -> _Share:
+    guard = snapshot.guard
+    if snapshot.candidate is None or guard is None or snapshot.loop.mode != "online":
+        return _ALONE
+    unit_id: str | None = event_id
+    if guard.unit == "episode":
+        weight, unit_id = snapshot.pinned or 0.0, request.episode_id
+    else:
+        weight = weight_at(guard, ts.timestamp(), segment_of(request.context, guard.segment, guard.weights))
+    if weight <= 0.0 or unit_id is None:
+        return _ALONE
+    return _Share(weight, None if guard.unit == "decision" else candidate_has(snapshot.loop.name, unit_id, weight))
+
+
 def _record(
     request: DecideRequest,
     snapshot: Snapshot,
+    share: _Share,
     event_id: str,
     ts: datetime,
     slot: str,
@@ -141,14 +170,16 @@ def _record(
         pmf, pmf_candidate = pmf_baseline, None if snapshot.policy is None else snapshot.policy.pmf(batch)
     else:
         pmf = pmf_baseline if snapshot.policy is None else snapshot.policy.pmf(batch)
-        if snapshot.candidate is not None and snapshot.guard is not None:
-            weight = weight_at(snapshot.guard, ts.timestamp())
-            pmf_candidate = _candidate_pmf(snapshot.candidate, batch) if weight > 0.0 else None
-            if pmf_candidate is None:
-                weight = 0.0
-            else:
+        if share.weight > 0.0 and snapshot.candidate is not None:
+            pmf_candidate = _candidate_pmf(snapshot.candidate, batch)
+            if pmf_candidate is not None:
+                weight = share.weight
                 # The guard compares the candidate with the policy in charge: that is the mixture's reference.
-                pmf_baseline, pmf = pmf, mixture(pmf, pmf_candidate, weight)
+                pmf_baseline = pmf
+                if share.side is None:
+                    pmf = mixture(pmf, pmf_candidate, weight)
+                elif share.side:
+                    pmf = pmf_candidate
     check_pmf(pmf, batch.offsets)
     seed = seed_of(loop.name, event_id, slot)
     probabilities: list[float] = pmf.tolist()

@@ -19,7 +19,7 @@ from decision.contracts import Policy
 from decision.errors import DecisionError, FieldError
 from decision.exploration.mix import check_pmf
 from decision.fairness.clamp import Anchor, ClampedPolicy
-from decision.guard.snapshot import GuardSnapshot, decode_snapshot, newest
+from decision.guard.snapshot import GuardSnapshot, decode_snapshot, largest_weight, newest
 from decision.policy import baseline_policy
 from pipelines.governance.anchors import published
 from pipelines.registry import Registry
@@ -153,7 +153,7 @@ class Loops:
             raise
         guard = self._guards[name] = newest(self._guards.get(name), found)
         # A snapshot about another policy in charge says nothing about a mixture with this one.
-        served = not guard.killed and guard.weight > 0.0 and guard.baseline_version == current.policy_version
+        served = not guard.killed and largest_weight(guard) > 0.0 and guard.baseline_version == current.policy_version
         if not served or not guard.candidate_version:
             self._snapshots[name] = replace(alone, guard=guard)
         elif current.candidate is not None and current.candidate_version == guard.candidate_version:

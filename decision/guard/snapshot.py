@@ -8,10 +8,14 @@ weight of the whole mixture is always safe: its value is linear in the weight.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Container, Mapping
+from typing import Any, Literal, cast
 
 import msgspec
 
 from decision.errors import FieldError
+
+Unit = Literal["decision", "slate", "episode"]
 
 STALE_LIFETIMES = 10.0
 """So many lifetimes after its expiry a snapshot gives the candidate nothing any more."""
@@ -26,12 +30,16 @@ class GuardSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         loop: the loop.
         baseline_version: the policy in charge, registry version or name of the loop's baseline.
         candidate_version: the version being rolled out; "" without one.
-        weight: share of the candidate, in [0, 1).
+        weight: share of the candidate, in [0, 1), where no segment has its own.
         floor: share that needs no evidence, alpha, in [0, 1).
         killed: the candidate was refuted.
         n: matured decisions behind the weight.
         expires_at: until when the weight holds, seconds since 1970.
         ttl_s: lifetime, seconds.
+        segment: path of the context field whose values have weights of their own, dotted; "" for none.
+        weights: share of the candidate by value of that field, each in [0, 1).
+        unit: what is drawn from the mixture at once: each ``decision``, or all of a ``slate`` or ``episode``.
+        episode_s: how long after its first decision an episode is over, seconds.
         checksum: sha256 of everything else, hex.
     """
 
@@ -45,6 +53,10 @@ class GuardSnapshot(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     n: int
     expires_at: float
     ttl_s: float
+    segment: str = ""
+    weights: dict[str, float] = {}
+    unit: Unit = "decision"
+    episode_s: float = 0.0
     checksum: str = ""
 
 
@@ -69,6 +81,9 @@ def decode_snapshot(data: bytes) -> GuardSnapshot:
         raise FieldError("guard.checksum", wanted=_checksum(snapshot), got=snapshot.checksum)
     if not 0.0 <= snapshot.weight < 1.0:
         raise FieldError("guard.weight", wanted="a number in [0, 1)", got=snapshot.weight)
+    for value, weight in snapshot.weights.items():
+        if not 0.0 <= weight < 1.0:
+            raise FieldError(f"guard.weights[{value}]", wanted="a number in [0, 1)", got=weight)
     if not 0.0 <= snapshot.floor < 1.0:
         raise FieldError("guard.floor", wanted="a number in [0, 1)", got=snapshot.floor)
     return snapshot
@@ -81,13 +96,41 @@ def newest(held: GuardSnapshot | None, found: GuardSnapshot) -> GuardSnapshot:
     return max(held, found, key=lambda snapshot: (snapshot.guard_version, snapshot.expires_at))
 
 
-def weight_at(snapshot: GuardSnapshot, now: float) -> float:
+def weight_at(snapshot: GuardSnapshot, now: float, segment: str = "") -> float:
     """Return the candidate's share at `now` (seconds since 1970): full, then the floor at most, then nothing."""
+    weight = snapshot.weights.get(segment, snapshot.weight)
     if now <= snapshot.expires_at:
-        return snapshot.weight
+        return weight
     if now <= snapshot.expires_at + STALE_LIFETIMES * snapshot.ttl_s:
-        return min(snapshot.weight, snapshot.floor)
+        return min(weight, snapshot.floor)
     return 0.0
+
+
+def largest_weight(snapshot: GuardSnapshot) -> float:
+    """Return the largest share that is published for any segment."""
+    return max(snapshot.weight, *snapshot.weights.values()) if snapshot.weights else snapshot.weight
+
+
+def segment_of(context: Any, path: str, listed: Container[str]) -> str:
+    """Return the segment of a decision: the value at the dotted `path` of its context if it is `listed`, else "".
+
+    Args:
+        context: the decision's context, as decoded JSON.
+        path: names, outermost first; "" finds nothing.
+        listed: values with a weight of their own. Numbers and truth values are looked for as JSON writes them.
+    """
+    if not path:
+        return ""
+    value = context
+    for name in path.split("."):
+        if not isinstance(value, Mapping):
+            return ""
+        value = cast("Mapping[str, Any]", value).get(name)
+    if isinstance(value, bool):
+        value = "true" if value else "false"
+    elif isinstance(value, int):
+        value = str(value)
+    return value if isinstance(value, str) and value in listed else ""
 
 
 def _checksum(snapshot: GuardSnapshot) -> str:

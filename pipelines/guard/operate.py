@@ -12,14 +12,14 @@ import msgspec
 from msgspec.structs import replace
 
 from decision.errors import FieldError
-from pipelines.guard.state import GuardState, weight_of
+from pipelines.guard.state import GuardState, evidence_in, weighed
 from pipelines.guard.step import begun, fold_until, move, next_version
 from pipelines.guard.store import FencedError, GuardStore
 from pipelines.lake import Lake
 from pipelines.settings import LoopSettings, Settings
 
 _ATTEMPTS = 50
-_REPLAYED = ("sums", "drift", "open_rewards", "open_weights", "positions", "skipped", "at_top", "inexact")
+_REPLAYED = ("parts", "positions", "skipped", "inexact")
 
 
 def operate(
@@ -79,7 +79,7 @@ def _operated(
             attempt = store.attempts_of(state.candidate_version) + 1
             state = begun(state, attempt=attempt, version=version, reason="resumed")
             attempts.append(state)
-        state = replace(state, weight=weight_of(state, loop.guard.cap))
+        state = weighed(state, loop.guard.cap)
         told = replace(state, reason=f"{kind} by {by}")
         moves.append(move(kind, earlier, told, version, now, {"cap": state.cap}))
     return store.commit(state, moves=moves, begun=attempts)
@@ -118,8 +118,15 @@ def replay(settings: Settings, loop: LoopSettings, lake: Lake) -> Replayed:
     state, folds = store.attempt(kept.attempt_number)
     for until in folds:
         state = fold_until(lake, state, until)
-    differs = [name for name in _REPLAYED if getattr(state, name) != getattr(kept, name)]
-    decisions = 0 if state.sums is None else state.sums.decisions
+    # Weights are what an operator may cap and stop; evidence is what is replayed.
+    state, compared = (_unweighed(one) for one in (state, kept))
+    differs = [name for name in _REPLAYED if getattr(state, name) != getattr(compared, name)]
+    decisions = evidence_in(state).decisions
     return Replayed(
         same=not differs, differs=differs, decisions=decisions, folds=len(folds), attempt=kept.attempt_number
     )
+
+
+def _unweighed(state: GuardState) -> GuardState:
+    parts = {name: replace(part, weight=0.0, killed=False) for name, part in state.parts.items()}
+    return replace(state, parts=parts)

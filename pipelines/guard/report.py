@@ -14,7 +14,7 @@ from rich.table import Table
 
 from decision.errors import FieldError
 from decision.guard.evidence import certified_rung, log_mean_wealth
-from pipelines.guard.state import GuardState, evidence_in, mean_weights, rules_in
+from pipelines.guard.state import REST_NAME, GuardState, Part, evidence_in, evidence_of_part, mean_weights, rules_in
 from pipelines.guard.store import Move
 
 PLOT_KINDS = (".svg", ".html", ".png")
@@ -45,6 +45,30 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
     error: float
 
 
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """One segment of the traffic: its share, and the log wealth of its own tests.
+
+    Attributes:
+        name: value of the field, or ``others``.
+        weight: the candidate's share.
+        killed: the candidate is worse here.
+        n: matured units folded in.
+        top_rung: log wealth against "the top weight breaks the promise".
+        futility: log wealth against "the candidate is no worse".
+        drift: log of the drift detector; None before its first batch.
+        needed: where ladder and futility strike.
+    """
+
+    name: str
+    weight: float
+    killed: bool
+    n: int
+    top_rung: float
+    futility: float
+    drift: float | None
+    needed: float
+
+
 class GuardReport(msgspec.Struct, frozen=True, kw_only=True):
     """A guard as `decision guard` shows it.
 
@@ -63,8 +87,10 @@ class GuardReport(msgspec.Struct, frozen=True, kw_only=True):
         n: matured decisions folded in.
         clipped: rewards among them that were cut to the range.
         skipped: settled decisions left out, by reason.
-        rungs: the ladder.
-        legs: futility, promotion, drift.
+        unit: what is drawn from the mixture at once: a ``decision``, ``slate`` or ``episode``.
+        rungs: the ladder; with segments, of the traffic of no listed value.
+        legs: futility, promotion, drift; promotion is judged on all segments together.
+        segments: each segment's own tests, where there are several.
         audit: mean weights.
         history: the latest moves, oldest first.
     """
@@ -83,40 +109,72 @@ class GuardReport(msgspec.Struct, frozen=True, kw_only=True):
     n: int
     clipped: int
     skipped: dict[str, int]
+    unit: str
     rungs: list[Rung]
     legs: list[Leg]
+    segments: list[Segment]
     audit: list[Audit]
     history: list[Move]
 
 
 def report(state: GuardState, history: list[Move]) -> GuardReport:
     """Return what there is to show of a guard."""
-    rungs, legs, audit, n, clipped = list[Rung](), list[Leg](), list[Audit](), 0, 0
-    if state.terms is not None:
-        rules, evidence = rules_in(state), evidence_in(state)
-        wealth, certified = log_mean_wealth(evidence.ladder), certified_rung(evidence, rules)
+    rungs, legs, segments, audit = list[Rung](), list[Leg](), list[Segment](), list[Audit]()
+    n, clipped, unit = 0, 0, "decision"
+    if state.terms is not None and "" in state.parts:
+        unit, rules, evidence = state.terms.unit, rules_in(state), evidence_in(state)
+        rest = evidence_of_part(state.parts[""], rules)
+        wealth, certified = log_mean_wealth(rest.ladder), certified_rung(rest, rules)
         rungs = [
             Rung(weight=weight, log_wealth=float(wealth[i]), certified=i <= certified)
             for i, weight in enumerate(rules.rungs)
         ]
-        drift = float(np.logaddexp.reduce(np.array(state.drift)) - math.log(len(state.drift)))
-        needed = -math.log(rules.delta)
+        needed = -math.log(rules.delta_futility)
         legs = [
-            Leg(name="futility", log_wealth=float(log_mean_wealth(evidence.futility)), needed=needed),
-            Leg(name="promotion", log_wealth=float(log_mean_wealth(evidence.promotion)), needed=needed),
+            Leg(name="futility", log_wealth=float(log_mean_wealth(rest.futility)), needed=needed),
             Leg(
-                name="drift",
-                log_wealth=drift if math.isfinite(drift) else None,
-                needed=math.log(rules.drift_threshold),
+                name="promotion",
+                log_wealth=float(log_mean_wealth(evidence.promotion)),
+                needed=-math.log(rules.delta_promotion),
             ),
+            Leg(name="drift", log_wealth=_drift(state.parts[""]), needed=math.log(rules.drift_threshold)),
         ]
+        for name, part in state.parts.items() if len(state.parts) > 1 else ():
+            own = evidence_of_part(part, rules)
+            segments.append(
+                Segment(
+                    name=name or REST_NAME,
+                    weight=part.weight,
+                    killed=part.killed,
+                    n=own.decisions,
+                    top_rung=float(log_mean_wealth(own.ladder)[-1]),
+                    futility=float(log_mean_wealth(own.futility)),
+                    drift=_drift(part),
+                    needed=needed,
+                )
+            )
         pairs = zip(("candidate", "baseline"), mean_weights(evidence), strict=True)
         audit = [Audit(policy=name, mean=mean, error=error) for name, (mean, error) in pairs]
         n, clipped = evidence.decisions, evidence.clipped
     shared = ("loop", "status", "reason", "baseline_version", "candidate_version", "attempt", "guard_version")
     shared += ("weight", "cap", "stopped", "expires_at", "skipped")
     fields = {name: getattr(state, name) for name in shared}
-    return GuardReport(**fields, n=n, clipped=clipped, rungs=rungs, legs=legs, audit=audit, history=history)
+    return GuardReport(
+        **fields,
+        n=n,
+        clipped=clipped,
+        unit=unit,
+        rungs=rungs,
+        legs=legs,
+        segments=segments,
+        audit=audit,
+        history=history,
+    )
+
+
+def _drift(part: Part) -> float | None:
+    drift = float(np.logaddexp.reduce(np.array(part.drift)) - math.log(len(part.drift)))
+    return drift if math.isfinite(drift) else None
 
 
 def guard_table(seen: GuardReport) -> RenderableType:
@@ -138,6 +196,23 @@ def guard_table(seen: GuardReport) -> RenderableType:
         for entry in seen.audit:
             legs.add_row(f"mean weight, {entry.policy}", f"{entry.mean:.4f}", f"1 +- {4 * entry.error:.4f}")
         parts += [ladder, legs]
+    if seen.segments:
+        own = Table(box=box.SIMPLE_HEAD, title="segments", title_justify="left")
+        for name in ("segment", "weight", f"{seen.unit}s", "top rung", "futility", "drift", "strikes at"):
+            own.add_column(name, justify="left" if name == "segment" else "right")
+        for one in seen.segments:
+            weight = "killed" if one.killed else f"{one.weight:.2f}"
+            drift = "-" if one.drift is None else f"{one.drift:+.2f}"
+            own.add_row(
+                one.name,
+                weight,
+                f"{one.n:,}",
+                f"{one.top_rung:+.2f}",
+                f"{one.futility:+.2f}",
+                drift,
+                f"{one.needed:.2f}",
+            )
+        parts.append(own)
     if seen.history:
         history = Table(box=box.SIMPLE_HEAD, title="history", title_justify="left")
         for name in ("at", "move", "candidate", "weight", "decisions", "why"):
@@ -159,7 +234,7 @@ def _headline(seen: GuardReport) -> str:
     words = [f"{seen.loop}: [bold]{seen.status}[/]"]
     if seen.candidate_version:
         words.append(f"version {seen.candidate_version} beside {seen.baseline_version}, attempt {seen.attempt}")
-    words.append(f"weight [bold]{seen.weight:.2f}[/] after {seen.n} matured decisions")
+    words.append(f"weight [bold]{seen.weight:.2f}[/] after {seen.n} matured {seen.unit}s")
     if seen.stopped:
         words.append("[red]stopped by an operator[/]")
     if seen.cap < 1.0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from decision.batch import Floats
 from decision.guard.drift import after_batch, has_drifted, no_drift
 from decision.guard.evidence import Evidence, certified_rung, evidence_of, is_better, is_futile, no_evidence
 from decision.guard.rules import GuardRules
+from decision.guard.snapshot import Unit
 from pipelines.settings import LoopSettings
 
 AUDIT_Z = 4.0
@@ -25,6 +26,10 @@ AUDIT_MINIMUM = 1000
 _TINY = 1e-6  # what rounding to 2^-20 may add to a mean
 
 Status = Literal["off", "idle", "climbing", "frozen", "killed", "promoted"]
+EPISODES = -1
+"""Where `GuardState.positions` holds the time up to which episodes were folded in; no partition has this number."""
+REST_NAME = "others"
+"""What the traffic of no listed segment is called."""
 Judged = Literal["frozen", "killed", "drifted", "promoted", "climbing"]
 
 
@@ -40,6 +45,11 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         minimum: smallest reward.
         maximum: largest reward.
         reward_version: the reward's definition.
+        segment: context field by which weights are kept apart; "" for none.
+        segments: its values with a weight of their own; all others share one.
+        unit: what is drawn from the mixture at once.
+        episode_s: how long after its first decision an episode is over, in seconds.
+        episode_maximum: largest sum of an episode's rewards.
     """
 
     alpha: float
@@ -50,6 +60,11 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     minimum: float
     maximum: float
     reward_version: str
+    segment: str = ""
+    segments: list[str] = []
+    unit: Unit = "decision"
+    episode_s: float = 0.0
+    episode_maximum: float = 0.0
 
 
 class Sums(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +76,28 @@ class Sums(msgspec.Struct, frozen=True, kw_only=True):
     promotion: list[int]
     weights: list[int]
     clipped: int
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """State of one segment of the traffic.
+
+    Attributes:
+        weight: the candidate's share as published.
+        killed: the candidate is worse here; it gets nothing.
+        sums: the evidence.
+        drift: [J] log M of the drift detector.
+        open_rewards: rewards of its open batch, scaled to [0, 1].
+        open_weights: the baseline's weights of its open batch.
+        at_top: units folded in that were served at the top weight.
+    """
+
+    weight: float = 0.0
+    killed: bool = False
+    sums: Sums | None = None
+    drift: list[float] = []
+    open_rewards: list[float] = []
+    open_weights: list[float] = []
+    at_top: int = 0
 
 
 class GuardState(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,14 +117,11 @@ class GuardState(msgspec.Struct, frozen=True, kw_only=True):
         attempt_number: number of the attempt in the loop's history.
         since_version: decisions of earlier guard versions belong to earlier attempts.
         terms: what the evidence was gathered under.
-        weight: the candidate's share as published.
-        sums: the evidence.
-        drift: [J] log M of the drift detector.
-        open_rewards: rewards of its open batch, scaled to [0, 1].
-        open_weights: the baseline's weights of its open batch.
-        positions: {log partition: offset} below which everything was folded in.
+        weight: the candidate's share as published, the largest over segments.
+        parts: each segment's own state; "" is the traffic of no listed value, or all of it.
+        positions: {log partition: offset} below which everything was folded in; of episodes, at `EPISODES`, the time
+            in microseconds before which those that began were.
         skipped: settled decisions of the loop left out, by reason.
-        at_top: decisions folded in that were served at the top weight.
         inexact: decisions whose logged propensity is not that of the mixture.
         cap: largest weight, set by an operator.
         stopped: stopped by an operator: the candidate gets nothing.
@@ -107,13 +141,9 @@ class GuardState(msgspec.Struct, frozen=True, kw_only=True):
     since_version: int = 0
     terms: Terms | None = None
     weight: float = 0.0
-    sums: Sums | None = None
-    drift: list[float] = []
-    open_rewards: list[float] = []
-    open_weights: list[float] = []
+    parts: dict[str, Part] = {}
     positions: dict[int, int] = {}
     skipped: dict[str, int] = {}
-    at_top: int = 0
     inexact: int = 0
     cap: float = 1.0
     stopped: bool = False
@@ -121,12 +151,23 @@ class GuardState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rows(NamedTuple):
-    """n settled decisions of an attempt in decision order: reward in [0, 1], w_c, w_b and rho, each [n]."""
+    """n settled units of an attempt in decision order: reward in [0, 1], w_c, w_b, rho and segment, each [n]."""
 
     reward: Floats
     weight_candidate: Floats
     weight_baseline: Floats
     rho: Floats
+    segment: np.ndarray[tuple[int], np.dtype[np.str_]]
+
+    def take(self, kept: np.ndarray[Any, Any]) -> Rows:
+        """Return the rows at `kept`, a mask or numbers."""
+        return Rows(
+            self.reward[kept],
+            self.weight_candidate[kept],
+            self.weight_baseline[kept],
+            self.rho[kept],
+            self.segment[kept],
+        )
 
 
 def terms_of(loop: LoopSettings) -> Terms:
@@ -141,14 +182,30 @@ def terms_of(loop: LoopSettings) -> Terms:
         minimum=reward.minimum,
         maximum=reward.maximum,
         reward_version=reward.version,
+        segment=guard.segment,
+        segments=sorted(guard.segments),
+        unit=guard.unit,
+        episode_s=guard.episode_s if guard.unit == "episode" else 0.0,
+        episode_maximum=guard.episode_maximum if guard.unit == "episode" else 0.0,
     )
 
 
 def rules_of(terms: Terms, attempt: int) -> GuardRules:
-    """Return the rules of a candidate's k-th attempt: its share of the error is 6 / (pi k)^2, which sums to one."""
+    """Return the rules of a candidate's k-th attempt: its share of the error is 6 / (pi k)^2, which sums to one.
+
+    Segments share that error evenly, and the rate of the drift detector's false alarms; promotion is judged on all of
+    the traffic at once.
+    """
+    count = 1 + len(terms.segments)
     rules = GuardRules(alpha=terms.alpha, top=1.0 - terms.holdout, spacing=terms.spacing, batch=terms.batch)
     delta = terms.delta * 6.0 / (math.pi * attempt) ** 2
-    return replace(rules, delta=delta, delta_futility=delta, delta_promotion=delta)
+    return replace(
+        rules,
+        delta=delta / count,
+        delta_futility=delta / count,
+        delta_promotion=delta,
+        drift_threshold=rules.drift_threshold * count,
+    )
 
 
 def rules_in(state: GuardState) -> GuardRules:
@@ -157,11 +214,11 @@ def rules_in(state: GuardState) -> GuardRules:
     return rules_of(state.terms, state.attempt)
 
 
-def evidence_in(state: GuardState) -> Evidence:
-    """Return the state's evidence."""
-    sums = state.sums
+def evidence_of_part(part: Part, rules: GuardRules) -> Evidence:
+    """Return a segment's evidence."""
+    sums = part.sums
     if sums is None:
-        return no_evidence(rules_in(state))
+        return no_evidence(rules)
     return Evidence(
         sums.decisions,
         np.array(sums.ladder, dtype=np.int64),
@@ -172,30 +229,44 @@ def evidence_in(state: GuardState) -> Evidence:
     )
 
 
+def evidence_in(state: GuardState) -> Evidence:
+    """Return the evidence of all segments together."""
+    rules = rules_in(state)
+    total = no_evidence(rules)
+    for part in state.parts.values():
+        total = total.merge(evidence_of_part(part, rules))
+    return total
+
+
 def without_evidence(state: GuardState) -> GuardState:
     """Return the state as it is before the first decision of its attempt is folded in; positions stay."""
-    return msgspec.structs.replace(
-        state,
-        sums=None,
-        drift=no_drift(rules_in(state)).tolist(),
-        open_rewards=[],
-        open_weights=[],
-        skipped={},
-        at_top=0,
-        inexact=0,
-    )
+    drift = no_drift(rules_in(state)).tolist()
+    listed = [] if state.terms is None else state.terms.segments
+    parts = {name: Part(drift=drift) for name in ("", *listed)}
+    return msgspec.structs.replace(state, parts=parts, skipped={}, inexact=0)
 
 
 def folded(state: GuardState, rows: Rows) -> GuardState:
     """Return the state with `rows`, which follow those folded in before, folded in."""
     rules = rules_in(state)
-    evidence = evidence_in(state).merge(
+    found = set(np.unique(rows.segment).tolist())
+    parts = {
+        name: _folded(part, rows if found == {name} else rows.take(rows.segment == name), rules)
+        if name in found
+        else part
+        for name, part in state.parts.items()
+    }
+    return msgspec.structs.replace(state, parts=parts)
+
+
+def _folded(part: Part, rows: Rows, rules: GuardRules) -> Part:
+    evidence = evidence_of_part(part, rules).merge(
         evidence_of(rows.reward, rows.weight_candidate, rows.weight_baseline, rows.rho, rules)
     )
     # The detector's steps are batches of fixed size in this order, however the decisions came in.
-    drift = np.array(state.drift)
-    reward = np.concatenate((np.array(state.open_rewards, dtype=np.float64), rows.reward))
-    weight = np.concatenate((np.array(state.open_weights, dtype=np.float64), rows.weight_baseline))
+    drift = np.array(part.drift)
+    reward = np.concatenate((np.array(part.open_rewards, dtype=np.float64), rows.reward))
+    weight = np.concatenate((np.array(part.open_weights, dtype=np.float64), rows.weight_baseline))
     whole = len(reward) // rules.batch * rules.batch
     for start in range(0, whole, rules.batch):
         batch = slice(start, start + rules.batch)
@@ -209,12 +280,12 @@ def folded(state: GuardState, rows: Rows) -> GuardState:
         clipped=evidence.clipped,
     )
     return msgspec.structs.replace(
-        state,
+        part,
         sums=sums,
         drift=drift.tolist(),
         open_rewards=reward[whole:].tolist(),
         open_weights=weight[whole:].tolist(),
-        at_top=state.at_top + int((rows.rho >= rules.top).sum()),
+        at_top=part.at_top + int((rows.rho >= rules.top).sum()),
     )
 
 
@@ -237,21 +308,38 @@ def judge(state: GuardState) -> tuple[Judged, str]:
         for name, (mean, error) in zip(("candidate", "baseline"), mean_weights(evidence), strict=True):
             if abs(mean - 1.0) > AUDIT_Z * error + _TINY:
                 return "frozen", f"the mean weight of the {name} is {mean:.4f} +- {error:.4f} and not 1"
-    if is_futile(evidence, rules):
+    parts = list(state.parts.values())
+    if all(part.killed or _is_futile(part, rules) for part in parts):
         return "killed", "it is worse than the policy in charge"
-    if has_drifted(np.array(state.drift), rules):
+    if any(has_drifted(np.array(part.drift), rules) for part in parts if not part.killed):
         return "drifted", "the served mixture fell below the promise"
-    # Not from a cap, and not before the top weight was served: what is promoted has been seen in charge.
-    top = certified_rung(evidence, rules) == len(rules.rungs) - 1 and state.weight >= rules.top and state.at_top > 0
+    # Not from a cap, and not before the top weight was served: what is promoted has been seen in charge everywhere.
+    top = all(
+        not part.killed
+        and certified_rung(evidence_of_part(part, rules), rules) == len(rules.rungs) - 1
+        and part.weight >= rules.top
+        and part.at_top > 0
+        for part in parts
+    )
     if state.status == "climbing" and top and is_better(evidence, rules):
         return "promoted", "served at the top weight and better than the policy in charge"
     return "climbing", ""
 
 
-def weight_of(state: GuardState, cap: float) -> float:
-    """Return the candidate's share that the state allows, at most `cap` (the loop's) and the operator's cap."""
+def weighed(state: GuardState, cap: float) -> GuardState:
+    """Return the state with the candidate's shares that it allows, at most `cap` (the loop's) and the operator's."""
     if state.stopped or state.terms is None or state.status not in ("climbing", "frozen"):
-        return 0.0
+        parts = {name: msgspec.structs.replace(part, weight=0.0) for name, part in state.parts.items()}
+        return msgspec.structs.replace(state, parts=parts, weight=0.0)
     rules = rules_in(state)
-    rung = 0 if state.status == "frozen" else certified_rung(evidence_in(state), rules)
-    return min(rules.rungs[rung], cap, state.cap)
+    parts = dict[str, Part]()
+    for name, part in state.parts.items():
+        killed = part.killed or _is_futile(part, rules)
+        rung = 0 if state.status == "frozen" else certified_rung(evidence_of_part(part, rules), rules)
+        weight = 0.0 if killed else min(rules.rungs[rung], cap, state.cap)
+        parts[name] = msgspec.structs.replace(part, killed=killed, weight=weight)
+    return msgspec.structs.replace(state, parts=parts, weight=max(part.weight for part in parts.values()))
+
+
+def _is_futile(part: Part, rules: GuardRules) -> bool:
+    return is_futile(evidence_of_part(part, rules), rules)

@@ -18,8 +18,9 @@ from msgspec.structs import replace
 
 from decision.errors import FieldError
 from decision.guard.evidence import log_mean_wealth
-from pipelines.guard.rows import marks, next_positions, read
+from pipelines.guard.rows import ROWS_PER_FOLD, episodes_until, marks, next_positions, read
 from pipelines.guard.state import (
+    REST_NAME,
     GuardState,
     evidence_in,
     folded,
@@ -27,7 +28,7 @@ from pipelines.guard.state import (
     mean_weights,
     rules_in,
     terms_of,
-    weight_of,
+    weighed,
     without_evidence,
 )
 from pipelines.guard.store import FencedError, GuardStore, Move
@@ -94,7 +95,7 @@ class _Step:
                 state = self.begin(replace(state, baseline_version=baseline, candidate_version=candidate))
             state = self.moved(self.fold(state))
         elif state.status in _UNDER_WAY:
-            state = replace(state, status="idle", reason="the alias candidate was taken away", weight=0.0)
+            state = self.weighed(replace(state, status="idle", reason="the alias candidate was taken away"))
             self.tell("withdrawn", state)
         state = self.commit(state)
         return self.carried_out(state) if state.pending else state
@@ -109,14 +110,15 @@ class _Step:
             reason=reason,
         )
         self.begun.append(state)
-        state = replace(state, weight=weight_of(state, self.loop.guard.cap))
+        state = self.weighed(state)
         self.tell(kind, state, numbers={"attempt": state.attempt, "delta": rules_in(state).delta})
         return state
 
     def fold(self, state: GuardState) -> GuardState:
         settled = self.settled()
+        rows = ROWS_PER_FOLD if self.loop.guard.unit == "decision" else None  # slates are folded in whole
         while True:
-            until = next_positions(state.positions, settled)
+            until = next_positions(state.positions, settled, rows)
             if all(state.positions.get(number, 0) == end for number, end in until.items()):
                 return state
             state = fold_until(self.lake, state, until)
@@ -126,22 +128,25 @@ class _Step:
         """Return the state after what its evidence asks for."""
         asked, reason = judge(state)
         if asked == "killed":
-            state = replace(state, status="killed", pending="kill", reason=reason, weight=0.0)
+            state = self.weighed(replace(state, status="killed", pending="kill", reason=reason))
             self.tell("killed", state, numbers=numbers_of(state))
         elif asked == "frozen" and state.status != "frozen":
-            state = replace(state, status="frozen", reason=reason)
-            state = replace(state, weight=weight_of(state, self.loop.guard.cap))
+            state = self.weighed(replace(state, status="frozen", reason=reason))
             self.tell("frozen", state, numbers=numbers_of(state))
         elif asked == "drifted" and state.status != "frozen":
             return self.begin(state, kind="drifted", reason=reason)
         elif asked == "promoted":
             return replace(state, pending="promote", reason=reason)
         else:
-            weight = weight_of(state, self.loop.guard.cap)
-            if weight != state.weight:
-                state, raised = replace(state, weight=weight), weight > state.weight
+            before, state = state, self.weighed(state)
+            shares = [(before.parts[name].weight, part.weight) for name, part in state.parts.items()]
+            if any(was != now for was, now in shares):
+                raised = sum(now - was for was, now in shares) > 0
                 self.tell("raised" if raised else "lowered", state, numbers=numbers_of(state))
         return state
+
+    def weighed(self, state: GuardState) -> GuardState:
+        return weighed(state, self.loop.guard.cap)
 
     def carried_out(self, state: GuardState) -> GuardState:
         """Move the aliases as decided, then write down that it is done."""
@@ -161,7 +166,7 @@ class _Step:
                 if self.registry.aliases(name).get("candidate") == candidate:
                     verdict = {**fields, "verdict": "set", "reasons": ["it is the champion"]}
                     self.registry.set_alias(name, "candidate", None, verdict, expected=candidate)
-                state = replace(state, status="promoted", weight=0.0)
+                state = self.weighed(replace(state, status="promoted"))
                 self.tell("promoted", state, numbers=numbers_of(state))
         except AliasMovedError as error:
             # Someone else moved it meanwhile: the next look at the aliases begins from what they say now.
@@ -182,6 +187,8 @@ class _Step:
         return next_version(self.before, self.now)
 
     def settled(self) -> dict[int, int]:
+        if self.loop.guard.unit == "episode":
+            return episodes_until(self.lake, self.loop.name, self.loop.guard.episode_s)
         return marks(self.lake, self.loop.name)
 
     def tell(self, kind: str, state: GuardState, numbers: dict[str, float] | None = None) -> None:
@@ -226,13 +233,15 @@ def numbers_of(state: GuardState) -> dict[str, float]:
     (candidate, _), (baseline, _) = mean_weights(evidence)
     found = {
         "n": float(evidence.decisions),
-        "needed": -math.log(rules.delta),
+        "needed": -math.log(rules.delta_promotion),
         "top_rung": float(log_mean_wealth(evidence.ladder)[-1]),
         "futility": float(log_mean_wealth(evidence.futility)),
         "promotion": float(log_mean_wealth(evidence.promotion)),
         "mean_weight_candidate": candidate,
         "mean_weight_baseline": baseline,
     }
+    if len(state.parts) > 1:
+        found |= {f"weight[{name or REST_NAME}]": part.weight for name, part in state.parts.items()}
     return {name: round(number, 6) for name, number in found.items()}
 
 
@@ -259,8 +268,8 @@ def move(
 
 
 def _published(state: GuardState) -> tuple[object, ...]:
-    fields = (state.baseline_version, state.candidate_version, state.status, state.weight, state.attempt_number)
-    return (*fields, state.stopped, state.cap)
+    fields = (state.baseline_version, state.candidate_version, state.status, state.attempt_number)
+    return (*fields, *((name, part.weight) for name, part in state.parts.items()), state.stopped, state.cap)
 
 
 @contextmanager

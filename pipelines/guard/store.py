@@ -154,12 +154,16 @@ class GuardStore:
                 loop=self._loop,
                 baseline_version=state.baseline_version,
                 candidate_version=state.candidate_version if state.status in ("climbing", "frozen") else "",
-                weight=state.weight,
+                weight=state.parts[""].weight if "" in state.parts else 0.0,
                 floor=floor,
                 killed=state.status == "killed",
-                n=0 if state.sums is None else state.sums.decisions,
+                n=sum(0 if part.sums is None else part.sums.decisions for part in state.parts.values()),
                 expires_at=state.expires_at,
                 ttl_s=ttl_s,
+                segment="" if state.terms is None else state.terms.segment,
+                weights={name: part.weight for name, part in state.parts.items() if name},
+                unit="decision" if state.terms is None else state.terms.unit,
+                episode_s=0.0 if state.terms is None else state.terms.episode_s,
             )
             write_atomically(self.published, encode_snapshot(snapshot))
         return snapshot

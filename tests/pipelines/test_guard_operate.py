@@ -66,12 +66,14 @@ def test_replay_tells_when_the_lake_is_not_what_was_counted(shop: GuardedLoop) -
     shop.step()
     store = GuardStore(shop.settings, "shop")
     state = store.load()
-    assert state.sums is not None
+    part = state.parts[""]
+    assert part.sums is not None
     assert replay(shop.settings, shop.loop, shop.world.lake).same
-    futility = [state.sums.futility[0] + 1, *state.sums.futility[1:]]
-    store.commit(msgspec.structs.replace(state, sums=msgspec.structs.replace(state.sums, futility=futility)))
+    futility = [part.sums.futility[0] + 1, *part.sums.futility[1:]]
+    other = msgspec.structs.replace(part, sums=msgspec.structs.replace(part.sums, futility=futility))
+    store.commit(msgspec.structs.replace(state, parts={"": other}))
     found = replay(shop.settings, shop.loop, shop.world.lake)
-    assert (found.same, found.differs) == (False, ["sums"])
+    assert (found.same, found.differs) == (False, ["parts"])
 
 
 def test_report_and_plot_show_the_rollout(shop: GuardedLoop, tmp_path: Path) -> None:
