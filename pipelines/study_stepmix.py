@@ -159,7 +159,7 @@ def _regret(rows: dict[str, Any]) -> str:
     chart = chart.encode(
         x=alt.X("episode:Q", title="episode", scale=alt.Scale(nice=False)),
         y=alt.Y("regret:Q", title="reward missed so far"),
-        color=alt.Color("what:N", scale=scale, legend=alt.Legend(columns=3)),
+        color=alt.Color("what:N", scale=scale, legend=alt.Legend(columns=3, labelLimit=200, columnPadding=18)),
     )
     return svg(chart.properties(width=WIDTH, height=HEIGHT), "Cumulative regret by episode and algorithm")
 
@@ -179,11 +179,11 @@ def _safety(rows: dict[str, Any]) -> str:
     ]
     kinds = alt.Scale(domain=["no episode violated", "episodes violated"], range=[SERIES[2], SERIES[1]])
     color = alt.Color("kept:N", scale=kinds)
-    axis = alt.Axis(labelLimit=0)
+    axis = alt.Axis(labelLimit=260)
     source = alt.Chart(alt.Data(values=points)).encode(y=alt.Y("what:N", sort=None, title=None, axis=axis), color=color)
     bars = source.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="regret"), x2="high:Q")
     dots = source.mark_point(filled=True, size=70, opacity=1).encode(x="regret:Q")
-    return svg((bars + dots).properties(width=WIDTH - 160, height=24 * len(points)), "Regret and safety by algorithm")
+    return svg((bars + dots).properties(width=WIDTH - 230, height=24 * len(points)), "Regret and safety by algorithm")
 
 
 def _ladder(guard: dict[str, Any]) -> str:
