@@ -178,12 +178,12 @@ def _safety(rows: dict[str, Any]) -> str:
         if row["episodes"] == longest  # regret of fewer episodes is another scale
     ]
     kinds = alt.Scale(domain=["no episode violated", "episodes violated"], range=[SERIES[2], SERIES[1]])
-    color = alt.Color("kept:N", scale=kinds)
-    axis = alt.Axis(labelLimit=260)
+    color = alt.Color("kept:N", scale=kinds, legend=alt.Legend(columnPadding=30))
+    axis = alt.Axis(labelLimit=260, minExtent=200)
     source = alt.Chart(alt.Data(values=points)).encode(y=alt.Y("what:N", sort=None, title=None, axis=axis), color=color)
     bars = source.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title="regret"), x2="high:Q")
     dots = source.mark_point(filled=True, size=70, opacity=1).encode(x="regret:Q")
-    return svg((bars + dots).properties(width=WIDTH - 230, height=24 * len(points)), "Regret and safety by algorithm")
+    return svg((bars + dots).properties(width=WIDTH - 200, height=24 * len(points)), "Regret and safety by algorithm")
 
 
 def _ladder(guard: dict[str, Any]) -> str:
