@@ -2,19 +2,23 @@
 
 In process, without the disk: `serving.decide.decide` on one snapshot each. The candidate's own scores cost what its
 oracle costs, whoever serves it, and are reported apart: ``guard`` serves a candidate whose distribution is given, so
-that what is measured is the guard, ``rollout`` a second VW policy.
+that what is measured is the guard, ``rollout`` a second VW policy. ``decision`` is the whole of it, `Core.decide` until
+the record is on disk, with the guard against without.
 
 ``python -m tests.bench.guard``, ``QUICK=1`` for less.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
+import tempfile
 import time
 from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
 
 from decision.batch import Batch, Floats, Interactions
@@ -22,13 +26,15 @@ from decision.features import flatten
 from decision.guard.snapshot import GuardSnapshot
 from decision.oracles.vw import VwOracle
 from decision.policy import Exploration, OraclePolicy
-from pipelines.settings import LoopSettings
+from pipelines.settings import LoopSettings, load_settings
+from serving.core import Core, open_core
 from serving.decide import Snapshot, decide
 from serving.wire import Action, DecideRequest
 from tests.bench.serving import body
 
 QUICK = os.environ.get("QUICK") == "1"
 REQUESTS, ROUNDS = 500, 6 if QUICK else 40
+DURABLE = 500 if QUICK else 4000
 
 
 class GivenPolicy:
@@ -53,6 +59,33 @@ def trained(seed: int) -> OraclePolicy:
     oracle = VwOracle()
     oracle.fit(Interactions(batch, chosen, np.full(n, 0.1), (rng.random(n) < 0.3) * 1.0, np.full(10 * n, 0.1)))
     return OraclePolicy(oracle, Exploration())
+
+
+def durable(plain: Snapshot, guarded: Snapshot, requests: list[DecideRequest]) -> list[float]:
+    """Return the median times, without and with the guard, of decisions that are on disk, in microseconds."""
+
+    async def alternate(core: Core) -> list[list[float]]:
+        times: list[list[float]] = [[], []]
+        for number in range(DURABLE):
+            for side, snapshot in enumerate((plain, guarded)):
+                core.loops._snapshots["bench"] = snapshot
+                request = msgspec.structs.replace(requests[number % len(requests)], event_id=f"e{number}-{side}")
+                started = time.perf_counter_ns()
+                await core.decide("bench", request)
+                times[side].append((time.perf_counter_ns() - started) / 1e3)
+        return times
+
+    with tempfile.TemporaryDirectory() as folder:
+        settings = load_settings({}, home=folder, reload_s=3600.0)
+        path = settings.loop_path("bench")
+        path.parent.mkdir(parents=True)
+        path.write_text("")
+        core = open_core(settings)
+        try:
+            return [float(np.median(side[DURABLE // 10 :])) for side in asyncio.run(alternate(core))]
+        finally:
+            core.loops.close()
+            core.spool.close()
 
 
 def main() -> None:
@@ -108,7 +141,10 @@ def main() -> None:
         "requests": REQUESTS,
         "rounds": ROUNDS,
     }
+    on_disk = durable(plain, snapshots["guard"], requests)
+    detail["on_disk_us"] = {"plain": round(on_disk[0], 1), "guard": round(on_disk[1], 1)}
     ratios = {name: round(float(np.median(best[name]) / np.median(best["plain"])), 4) for name in ("guard", "rollout")}
+    ratios["decision"] = round(on_disk[1] / on_disk[0], 4)
     print(json.dumps({"name": "guard", "ratios": ratios, "detail": detail}))
 
 

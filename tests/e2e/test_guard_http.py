@@ -134,7 +134,7 @@ async def until(shoppers: Shoppers, settings: Settings, kind: str) -> None:
 @pytest.mark.connected
 @pytest.mark.statistical
 def test_a_good_candidate_becomes_champion_and_a_bad_one_is_killed_over_http(tmp_path: Path) -> None:
-    """Seeded but for the clock: lifts of +65% and -60%, told apart in some 3,000 decisions; four minutes each are allowed."""
+    """Seeded but for the clock: lifts of +65% and -60%, some 3,000 decisions; four minutes each are allowed."""
     new_settings(tmp_path)
     new_loop(load_settings({}, home=str(tmp_path)), "shop", TEXT)
     settings = load_settings({}, home=str(tmp_path), port=free_port(), reload_s=0.2)
