@@ -23,6 +23,7 @@ _PANELS = {
         "train": steps.train,
         "evaluate": steps.evaluate,
         "promote": steps.promote,
+        "watch": steps.watch,
         "rollback": steps.rollback,
         "guard": guard.guard,
     },

@@ -1,4 +1,4 @@
-"""A night of one loop: ingest, features, join, guard, train, evaluate, promote, audit, compact; resumable.
+"""A night of one loop: ingest, features, join, watch, guard, train, evaluate, promote, audit, compact; resumable.
 
 The manifest is written after every step, so a run that was cut short continues after the last finished one when it is
 started again under the same id. A step that was cut short itself is done again: every step is safe to repeat, and the
@@ -32,8 +32,9 @@ from pipelines.promote import promote
 from pipelines.registry import Registry
 from pipelines.settings import LoopSettings, Settings, check_loop_name, list_loops
 from pipelines.train import train
+from pipelines.watch import watch
 
-STEPS = ("ingest", "features", "join", "guard", "train", "evaluate", "promote", "audit", "compact")
+STEPS = ("ingest", "features", "join", "watch", "guard", "train", "evaluate", "promote", "audit", "compact")
 RESUMED_FOR = timedelta(hours=24)
 """An unfinished run older than this is left alone; the next one starts anew."""
 
@@ -246,6 +247,10 @@ class _Night:
             replace_candidate=False,
             panels=PanelGate(self.settings, self.lake, self.registry, self.loop),
         )
+
+    def watch(self) -> Any:
+        by = f"nightly {self.run.run_id}"
+        return watch(self.lake, self.registry, self.loop.name, now=self.run.started_at, by=by, seed=self.run.seed)
 
     def audit(self) -> Any:
         return audit(self.settings, self.lake, self.registry, self.loop, self.run.started_at, seed=self.run.seed)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from decision.contracts import Policy
-from decision.errors import SupportError
+from decision.errors import FieldError, SupportError
 from decision.ope.diagnostics import Diagnostics
 from decision.ope.estimate import Estimate
 from decision.ope.family import Plan
@@ -28,6 +28,7 @@ from decision.ope.propensities import PropensityReport, check_draws, check_ident
 from decision.ope.results import Results, refuse, results
 from decision.ope.stratum import Agreement
 from pipelines.replay_engine import Engine, LocalEngine
+from pipelines.replay_fields import require_action_feature, require_label
 from pipelines.replay_models import LEARNED, RewardModel, reward_models
 from pipelines.replay_pass import Evaluated, Job, evaluate_unit, extent_unit, merged, survey_unit
 from pipelines.replay_policy import PolicySpec, reads_features, spec_of
@@ -36,6 +37,7 @@ from pipelines.replay_survey import CHECKED_COLUMNS, Extent, Survey
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
+MAX_REPLICATES = 100_000
 _REJECTED = 1e-4
 _NEVER_RIGHT = ("replay", "clipped", "dm")  # wrong by design on most logs, which says nothing of the log
 
@@ -69,6 +71,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     low: float | None = None
     high: float | None = None
     force: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise FieldError("level", wanted="a number between 0 and 1", got=self.level)
+        if self.replicates != 0 and not 2 <= self.replicates <= MAX_REPLICATES:
+            raise FieldError("replicates", wanted=f"0, or 2 to {MAX_REPLICATES}", got=self.replicates)
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +113,8 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
         candidates: estimates by estimator and parameter.
         bootstrap: percentile intervals by estimator.
         recommended: name of the estimate to read first; None when all were refused.
+        lift: how much more than the logged reward the policy earns, paired row by row: doubly robust, by weights alone
+            without a reward model; None when refused.
         stratum: estimate from the decisions that were drawn uniformly, where there are such beside others.
         agreements: how far each estimate is from that, by name.
         trend: the confidence sequences as the log grew.
@@ -131,6 +141,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     candidates: dict[str, dict[str, Estimate]]
     bootstrap: dict[str, tuple[float, float]]
     recommended: str | None
+    lift: Estimate | None
     stratum: Estimate | None
     agreements: dict[str, Agreement]
     trend: list[Point]
@@ -228,10 +239,15 @@ def replay_log(
         robust=options.reward_model != "none",
         features=reads_features(seen) or options.reward_model in LEARNED or bool(generations),
     )
+    for label, setting in ((options.where and options.where[0], "where"), (options.segment, "segment")):
+        if label:
+            require_label(source, label, setting=setting)
+    if options.grouping:
+        require_action_feature(source, options.grouping, setting="group_by")
     tell("extent")
     extent = engine.total(extent_unit, add, job)
     if extent is None or not extent.rows:
-        raise SupportError(f"{log}: there are no settled decisions to replay")
+        raise _nothing(log, job)
     tell(f"survey of {extent.rows} decisions")
     job = changed(job, extent=extent)
     survey = engine.total(survey_unit, add, job) or Survey()
@@ -249,9 +265,17 @@ def replay_log(
     tell("estimates")
     evaluated = engine.total(evaluate_unit, merged, job)
     if evaluated is None:
-        raise SupportError(f"{log}: there are no settled decisions to replay")
+        raise _nothing(log, job)
     report = check_propensities(survey.sampled()) if options.check else None
     return _replay(evaluated, job, options, report, log=log, left_out=left_out)
+
+
+def _nothing(log: str, job: Job) -> Exception:
+    cut = job.source.cut
+    when = "" if cut.since is None and cut.until is None else " in that range of time"
+    if job.where is not None:
+        return FieldError("where", wanted=f"a value that some decision has{when}", got="=".join(job.where))
+    return SupportError(f"{log}: there are no settled decisions to replay{when}")
 
 
 def _plan(extent: Extent, options: Options) -> Plan:
@@ -301,6 +325,7 @@ def _replay(
         candidates={name: {f"{tau:g}": e for tau, e in of.items()} for name, of in found.candidates.items()},
         bootstrap=found.bootstrap,
         recommended=None if refused else _recommended(estimates),
+        lift=found.lift,
         stratum=found.stratum,
         agreements=found.agreements,
         trend=_trend(found, job),

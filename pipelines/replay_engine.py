@@ -49,6 +49,8 @@ def engine_of(name: str, *, address: str | None = None, workers: int | None = No
     Raises:
         FieldError: there is no such engine, or Ray is not installed.
     """
+    if workers is not None and workers < 1:
+        raise FieldError("workers", wanted="1 or more", got=workers)
     if name == "local":
         return LocalEngine()
     if name != "ray":

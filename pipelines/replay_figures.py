@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import altair as alt
 
 from pipelines.figures import HEIGHT, INK, MUTED, SERIES, WIDTH, Rows, svg
+
+# The page's font may be wider than the one that names were measured with when the figure was drawn.
+_PADDING = {"left": 24, "right": 5, "top": 5, "bottom": 5}
 
 
 def estimates(rows: Rows, *, logged: float) -> str:
@@ -43,12 +47,18 @@ def estimates(rows: Rows, *, logged: float) -> str:
         ),
         source.mark_point(filled=True, size=70, opacity=1, color=SERIES[0]).encode(x="value:Q"),
     ]
-    return svg(alt.layer(*layers).properties(width=WIDTH, height=height), "Every estimate with its intervals")
+    return svg(
+        alt.layer(*layers).properties(width=WIDTH, height=height, padding=_PADDING), "Every estimate with its intervals"
+    )
 
 
 def trend(rows: Rows) -> str:
     """Return the confidence sequence of the lift over time; `rows` have ``until``, ``low`` and ``high``."""
-    x = alt.X("until:T", title=None, axis=alt.Axis(format="%d %b %H:%M", labelAngle=0, tickCount=5, labelOverlap=True))
+    first, last = (datetime.fromisoformat(rows[at]["until"]) for at in (0, -1))
+    span = last - first
+    short = "%H:%M:%S" if span < timedelta(hours=2) else "%d %b %H:%M" if span < timedelta(days=5) else "%d %b"
+    title = f"{first:%d %B %Y}, UTC" if first.date() == last.date() else "UTC"
+    x = alt.X("until:T", title=title, axis=alt.Axis(format=short, labelAngle=0, tickCount=5, labelOverlap=True))
     band = alt.Chart(alt.Data(values=rows)).mark_area(color=SERIES[0], opacity=0.25, interpolate="step-after")
     band = band.encode(x=x, y=alt.Y("low:Q", title="lift over the logged policy"), y2="high:Q")
     zero = alt.Chart(alt.Data(values=[{"low": 0}])).mark_rule(color=INK, strokeDash=[2, 3]).encode(y="low:Q")
@@ -77,10 +87,11 @@ def agreement(rows: Rows, *, low: float, high: float) -> str:
 def forest(rows: Rows, *, whole: float) -> str:
     """Return the value by segment; `rows` have ``name``, ``value``, ``low``, ``high``, ``rows``."""
     source = alt.Chart(alt.Data(values=rows)).encode(y=alt.Y("name:N", title=None, sort=None))
-    x = alt.X("low:Q", title="reward per decision", scale=alt.Scale(zero=False))
+    axis = alt.Axis(tickCount=6, labelOverlap=True)
+    x = alt.X("low:Q", title="reward per decision", scale=alt.Scale(zero=False), axis=axis)
     bars = source.mark_rule(color=SERIES[0], strokeWidth=2).encode(x=x, x2="high:Q")
     size = alt.Size("rows:Q", legend=None, scale=alt.Scale(range=[20, 160]))
     points = source.mark_square(opacity=1, color=SERIES[0]).encode(x="value:Q", size=size)
     rule = alt.Chart(alt.Data(values=[{"low": whole}])).mark_rule(color=INK, strokeDash=[2, 3]).encode(x="low:Q")
-    chart = (rule + bars + points).properties(width=WIDTH, height=22 * len(rows) + 20)
+    chart = (rule + bars + points).properties(width=WIDTH, height=22 * len(rows) + 20, padding=_PADDING)
     return svg(chart, "Value by segment, intervals that hold together")

@@ -10,6 +10,25 @@ from pipelines import figures, replay_figures
 from pipelines.replay import Replay
 from pipelines.report import render
 
+_WORDS = {
+    "rows": "decisions tested",
+    "mean_weight": "mean weight of the uniform policy (1 where propensities are right)",
+    "mean_weight_error": "its standard error",
+    "mean_inverse": "mean of 1/p",
+    "mean_actions": "mean number of actions",
+    "smallest": "smallest propensity",
+    "largest_weight": "largest weight of the uniform policy",
+    "largest_share": "share of the weight that one decision carries",
+    "ess_uniform": "effective rows for the uniform policy",
+    "decisions": "decisions whose distribution is known",
+    "redrawn": "draws that follow their seed",
+    "unequal": "propensities that are not the distribution's value",
+    "unsupported": "share of offered actions that could not be drawn",
+    "chi_square": "chi-square of the choices against the distributions",
+    "degrees": "its degrees of freedom",
+    "p_value": "its p-value",
+}
+
 
 def replay_report(result: Replay) -> str:
     """Return the page of a replay."""
@@ -34,7 +53,7 @@ def replay_report(result: Replay) -> str:
     if segments:
         whole = first.value if first is not None else result.logged.value
         drawn["forest"] = replay_figures.forest(segments, whole=whole)
-    return render("replay.html", result=result, figures=drawn)
+    return render("replay.html", result=result, figures=drawn, words=_WORDS)
 
 
 def _row(name: str, estimate: Estimate, result: Replay) -> dict[str, Any]:

@@ -87,6 +87,8 @@ def replay(
     `decision replay news --policy mine:policy --from 2026-03-01 --segment country`,
     `decision replay news --check-propensities`, `decision replay news --report`
     """
+    if html is not None and not html.absolute().parent.is_dir():
+        raise FieldError("html", wanted="a file in a folder that exists", got=str(html))
     from pipelines.replay import Options, replay_log
     from pipelines.replay import check_propensities as check
     from pipelines.replay_engine import engine_of

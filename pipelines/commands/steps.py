@@ -193,6 +193,41 @@ def promote(loop: Loop, home: Home = None, version: Version = None, json: Json =
 
 
 @command
+def watch(
+    loop: Loop,
+    home: Home = None,
+    length: Annotated[int, typer.Option(min=10, help="Rewarded decisions of each user that are looked at.")] = 20,
+    seed: Seed = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell, and move nothing.")] = False,
+    json: Json = False,
+) -> Outcome:
+    """Ask whether users still respond as some simulator expects; if not, the version before decides again.
+
+    For policies made in simulators; needs the extra sim2rec. Exit status 3 on an alarm.
+
+    Example: `decision watch feed --dry-run`
+    """
+    from pipelines.watch import watch as run
+
+    with Installation.at(home) as parts:
+        parts.loop(loop)
+        now = datetime.now(UTC)
+        found = run(parts.lake, parts.registry, loop, now=now, by=who(), length=length, seed=seed, act=not dry_run)
+
+    def show(out: Console) -> None:
+        if found.surprise is not None:
+            out.print(
+                f"surprise {found.surprise:.2f}, alarm above {found.limit:.2f}; {found.users} users, simulators "
+                f"learned from {found.learned_from}"
+            )
+        out.print(found.reason, markup=False)
+        if found.moved:
+            out.print(f"{loop}: champion is now [bold]{found.to_version or 'the baseline'}[/] (was {found.version})")
+
+    return Outcome(_plain(found), show, REFUSED if found.alarmed else DONE)
+
+
+@command
 def rollback(
     loop: Loop,
     home: Home = None,
