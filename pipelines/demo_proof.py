@@ -14,7 +14,7 @@ from pipelines.demo_result import Proof
 from pipelines.interactions import to_interactions
 from pipelines.lake import Lake
 from pipelines.registry import Registry
-from pipelines.replay import check_propensities
+from pipelines.replay_check import check_propensities
 from pipelines.traffic import Acknowledged, Status
 
 _POINTS = 300

@@ -20,7 +20,8 @@ from decision.ope.propensities import PropensityReport
 from decision.policy import UniformPolicy
 from pipelines.importing import load_import, save_import
 from pipelines.open_bandit import ATTRIBUTION, CAMPAIGNS, POLICIES, find_logs, read_open_bandit, shipped_sample
-from pipelines.replay import Replay, check_propensities, replay
+from pipelines.replay import Replay, replay
+from pipelines.replay_check import check_propensities
 from pipelines.settings import Settings
 
 POSITIONS = ("1", "2", "3")

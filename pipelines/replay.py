@@ -12,21 +12,22 @@ from collections.abc import Callable
 from dataclasses import replace as changed
 from datetime import UTC, datetime
 from operator import add
-from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
 from decision.contracts import Policy
 from decision.errors import FieldError, SupportError
 from decision.ope.diagnostics import Diagnostics
 from decision.ope.estimate import Estimate
+from decision.ope.evaluation import EvaluationSums
+from decision.ope.exact import rounded
 from decision.ope.family import Plan
-from decision.ope.propensities import PropensityReport, check_draws, check_identities, chi_square_of_ranks
+from decision.ope.propensities import PropensityReport
 from decision.ope.results import Results, refuse, results
 from decision.ope.stratum import Agreement
+from pipelines.replay_check import check_propensities
 from pipelines.replay_engine import Engine, LocalEngine
 from pipelines.replay_fields import require_action_feature, require_label
 from pipelines.replay_models import LEARNED, RewardModel, reward_models
@@ -35,10 +36,8 @@ from pipelines.replay_policy import PolicySpec, reads_features, spec_of
 from pipelines.replay_source import COLUMNS, Source, TableSource
 from pipelines.replay_survey import CHECKED_COLUMNS, Extent, Survey
 
-pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
-
 MAX_REPLICATES = 100_000
-_REJECTED = 1e-4
+_REWARDED = 10.0
 _NEVER_RIGHT = ("replay", "clipped", "dm")  # wrong by design on most logs, which says nothing of the log
 
 
@@ -310,7 +309,7 @@ def _replay(
         estimates = dict.fromkeys(estimates)
     diagnostics = sums.tally.diagnostics(sums.support)
     apart = [name for name, one in found.agreements.items() if not one.agrees and name not in _NEVER_RIGHT]
-    doubts = list(sums.support.doubts())
+    doubts = [*sums.support.doubts(), *_rare(sums, plan)]
     if apart:
         doubts.append(f"further from the uniformly drawn decisions than chance allows: {', '.join(apart)}")
     reasons = [*refused, *(doubt for doubt in doubts if not refused)]
@@ -340,6 +339,16 @@ def _replay(
         last=_iso(extent.last),
         table_version=getattr(job.source, "version", None),
     )
+
+
+def _rare(sums: EvaluationSums, plan: Plan) -> list[str]:
+    # Counted as weights are: decisions with a reward, by what each adds to the weighted sum (Kong 1992).
+    total, _, square = sums.means["ips"]
+    rewarded = rounded(total) ** 2 / rounded(square) if square else 0.0
+    if plan.low != 0.0 or rewarded >= _REWARDED:
+        return []
+    found = f"the estimates rest on {rewarded:.1f} rewarded decisions, fewer than {_REWARDED:.0f}"
+    return [f"{found}: intervals are too narrow, but for that of cressie_read"]
 
 
 def _balanced(evaluated: Evaluated, plan: Plan, options: Options) -> dict[str, Estimate | None]:
@@ -375,43 +384,3 @@ def _trend(found: Results, job: Job) -> list[Point]:
 
 def _iso(microseconds: int) -> str:
     return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="seconds")
-
-
-def check_propensities(rows: pa.Table | None) -> PropensityReport:
-    """Return whether the logged propensities of decisions can be believed.
-
-    Draws of this service are repeated from their seeds. Of imported decisions there are no seeds of ours: where their
-    pmfs are known the choices are tested against them, and everywhere 1/p against the number of actions that could have
-    been drawn.
-
-    Args:
-        rows: columns ``propensity``, ``action_ids``, ``pmf``, ``action_index``, ``seed`` and ``reward_version`` or
-            none of the last, as in the tables of the lake.
-    """
-    if rows is None or not len(rows):
-        return PropensityReport(True, (), {"rows": 0.0})
-    actions = pc.list_value_length(rows["action_ids"]).to_numpy().astype(np.int64)
-    valid = pc.is_valid(rows["pmf"])
-    known = rows.filter(valid)
-    if not len(known):
-        return check_identities(rows["propensity"].to_numpy(), actions)
-    offsets = np.concatenate(([0], np.cumsum(pc.list_value_length(known["pmf"]).to_numpy()))).astype(np.int64)
-    pmf = pc.list_flatten(known["pmf"]).to_numpy()
-    actions[valid.to_numpy()] = np.add.reduceat(pmf > 0, offsets[:-1], dtype=np.int64)
-    report = check_identities(rows["propensity"].to_numpy(), actions)
-    index = known["action_index"].to_numpy().astype(np.int64)
-    if _is_import(known):
-        statistic, freedom, p_value = chi_square_of_ranks(pmf, offsets, index)
-        numbers = {"chi_square": statistic, "degrees": float(freedom), "p_value": p_value}
-        wrong = f"choices do not follow the pmfs: chi-square {statistic:.1f} on {freedom} degrees, p {p_value:.1e}"
-        draws = PropensityReport(p_value >= _REJECTED, (wrong,) if p_value < _REJECTED else (), numbers)
-    else:
-        propensity = known["propensity"].to_numpy()
-        draws = check_draws(pmf, offsets, index, propensity, known["seed"].to_numpy().astype(np.int64))
-    return PropensityReport(
-        report.ok and draws.ok, (*report.reasons, *draws.reasons), {**report.numbers, **draws.numbers}
-    )
-
-
-def _is_import(rows: pa.Table) -> bool:
-    return "reward_version" in rows.schema.names and rows["reward_version"][0].as_py() == "imported"

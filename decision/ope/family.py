@@ -96,6 +96,8 @@ def terms_of(shard: Shard, plan: Plan) -> dict[str, Floats]:
         terms |= {f"dros@{tau:g}": shrinkage_terms(rows, tau**2) for tau in CANDIDATES}
         if plan.logging:
             terms |= {f"cab@{tau:g}": cab_terms(rows, tau) for tau in CANDIDATES}
+    # Paired with what was logged: the spread that both share cancels.
+    terms["lift"] = terms["dr" if plan.model else "ips"] - rows.reward
     if plan.robust:
         if shard.robust is None:
             raise FieldError("robust", wanted="a reward model for MRDR", got=None)

@@ -88,6 +88,7 @@ class Results:
     refused: list[str] = field(default_factory=list)
     unsupported: float = 0.0
     stratum: Estimate | None = None
+    lift: Estimate | None = None
     agreements: dict[str, Agreement] = field(default_factory=dict)
 
     @property
@@ -150,6 +151,7 @@ def results(sums: EvaluationSums, plan: Plan, *, level: float = 0.95, count: int
         refused=refusals(sums.support, unsupported),
         unsupported=unsupported,
         stratum=stratum,
+        lift=sums.mean("lift").estimate(level),
         agreements={} if stratum is None else agreement(stratum, there, share=share),
     )
 
@@ -170,6 +172,7 @@ def refuse(found: Results, *reasons: str) -> Results:
         moments=[],
         segments={},
         stratum=None,
+        lift=None,
         agreements={},
         refused=[*found.refused, *reasons],
     )

@@ -48,7 +48,7 @@ def replay(
         typer.Option(help="Reward model of the doubly robust estimators; `means` reads no features and is fast."),
     ] = "vw",
     level: Annotated[float, typer.Option(help="Coverage of the intervals.")] = 0.95,
-    replicates: Annotated[int, typer.Option(help="Replicates of the bootstrap; 0 for none.")] = 1_000,
+    replicates: Annotated[int, typer.Option(help="Replicates of the bootstrap, 2 or more; 0 for none.")] = 1_000,
     balanced: Annotated[
         bool, typer.Option("--balanced", help="Also weigh by the mixture of all generations that drew the log.")
     ] = False,
@@ -90,7 +90,7 @@ def replay(
     if html is not None and not html.absolute().parent.is_dir():
         raise FieldError("html", wanted="a file in a folder that exists", got=str(html))
     from pipelines.replay import Options, replay_log
-    from pipelines.replay import check_propensities as check
+    from pipelines.replay_check import check_propensities as check
     from pipelines.replay_engine import engine_of
 
     with Installation.at(home) as parts:
@@ -229,7 +229,10 @@ def _generations(parts: Installation, log: str) -> dict[str, PolicySpec]:
 def _cut(since: str | None, until: str | None) -> Cut:
     from pipelines.replay_source import Cut
 
-    return Cut(since=_time("from", since), until=_time("to", until))
+    start, end = _time("from", since), _time("to", until)
+    if start is not None and end is not None and not start < end:
+        raise FieldError("to", wanted=f"a time after {start.isoformat()}", got=end.isoformat())
+    return Cut(since=start, until=end)
 
 
 def _time(name: str, text: str | None) -> datetime | None:
@@ -339,6 +342,7 @@ def _show(result: Replay, out: Console) -> None:
                 name or "(none)", f"{estimate.value:.5f}", f"[{estimate.low:.5f}, {estimate.high:.5f}]", str(estimate.n)
             )
         out.print(parts)
+    _first(result, out)
     if result.left_out:
         out.print(f"left out: {result.left_out}", highlight=False)
     for reason in result.refused:
@@ -346,3 +350,17 @@ def _show(result: Replay, out: Console) -> None:
     for reason in result.reasons:
         if reason not in result.refused:
             out.print(f"doubt: {reason}", style="red", markup=False, highlight=False)
+
+
+def _first(result: Replay, out: Console) -> None:
+    if result.trend:
+        # The values at any time are not those of the whole log: rewards may have risen since it began.
+        out.print("at any time: without the first fifth of the log's time, which taught their model", highlight=False)
+    read = result.estimates[result.recommended] if result.recommended else None
+    if read is None:
+        return
+    line = f"read first: {result.recommended} {read.value:.5f} [{read.low:.5f}, {read.high:.5f}]"
+    if result.lift is not None:
+        e = result.lift
+        line += f", {e.value:+.5f} [{e.low:+.5f}, {e.high:+.5f}] over what was logged"
+    out.print(line, markup=False, highlight=False)

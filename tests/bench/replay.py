@@ -21,11 +21,14 @@ from typing import Any
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from pipelines.importing import Imported
 from pipelines.interaction_rows import complete
 from pipelines.tables import INTERACTIONS
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
 QUICK = os.environ.get("QUICK") == "1"
 LARGEST = int(os.environ.get("ROWS", "60000" if QUICK else "2000000"))
@@ -45,25 +48,34 @@ def written(home: Path, name: str, rows: int) -> None:
             n = min(CHUNK, rows - first)
             if len(template) != n:
                 template = _chunk(rng, n, start)
-            ids = pa.array([f"e{first + row:010d}" for row in range(n)])
-            writer.write_table(template.set_column(INTERACTIONS.get_field_index("event_id"), "event_id", ids))
+            columns = _drawn(rng, pc.list_flatten(template["pmf"]).to_numpy().reshape(n, ACTIONS))
+            columns["event_id"] = [f"e{first + row:010d}" for row in range(n)]
+            table = template
+            for column, values in columns.items():
+                at = INTERACTIONS.get_field_index(column)
+                table = table.set_column(at, INTERACTIONS.field(at), pa.array(values, INTERACTIONS.field(at).type))
+            writer.write_table(table)
     note = Imported(name=name, format="bench", source="bench", rows=rows, with_pmf=rows, first=None, last=None)
     (folder / "import.json").write_bytes(msgspec.json.encode(note))
 
 
 def _chunk(rng: np.random.Generator, n: int, start: datetime) -> pa.Table:
     pmf = 0.9 * rng.dirichlet(np.ones(ACTIONS) * 2.0, size=n) + 0.1 / ACTIONS
-    action = (rng.random(n)[:, None] > pmf.cumsum(1)).sum(1).clip(0, ACTIONS - 1)
     columns: dict[str, Any] = {
         "event_id": [""] * n,
         "ts": [start + timedelta(seconds=int(second)) for second in rng.integers(86_400, size=n)],
         "action_ids": [list("abcde")] * n,
-        "action_index": action,
-        "propensity": pmf[np.arange(n), action],
         "pmf": list(pmf),
-        "reward": (rng.random(n) < 0.1 + 0.1 * action).astype(np.float64),
     }
-    return complete(columns, n)
+    return complete(columns | _drawn(rng, pmf), n)
+
+
+def _drawn(rng: np.random.Generator, pmf: Any) -> dict[str, Any]:
+    # Only the distributions are written again and again: the same draws would make chance look like a fault.
+    n = len(pmf)
+    action = (rng.random(n)[:, None] > pmf.cumsum(1)).sum(1).clip(0, ACTIONS - 1)
+    reward = (rng.random(n) < 0.1 + 0.1 * action).astype(np.float64)
+    return {"action_index": action, "propensity": pmf[np.arange(n), action], "reward": reward}
 
 
 def replayed(home: Path, name: str, *more: str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from decision.errors import SupportError
 from decision.policy import FirstPolicy, UniformPolicy
 from pipelines.interaction_rows import complete
 from pipelines.interactions import to_interactions
-from pipelines.replay import check_propensities, replay
+from pipelines.replay import replay
+from pipelines.replay_check import check_propensities
 from pipelines.replay_models import LEARNED, Fitted, reward_models
 from pipelines.replay_report import replay_report
 from pipelines.replay_rows import fold_of_hash, load
@@ -157,6 +158,29 @@ def test_without_features_a_learned_model_is_that_of_means() -> None:
         replay(rows, policy, log="news", policy_name="x", reward_model=kind, check=False) for kind in ("vw", "means")
     )
     assert learned.estimates == means.estimates
+
+
+def test_an_estimate_that_rests_on_few_rewarded_decisions_says_so() -> None:
+    reward = np.zeros(400)
+    reward[:5] = 1.0
+    few = replay(log(400, reward=reward), UniformPolicy(), log="x", policy_name="x", reward_model="means", check=False)
+    assert any("rewarded decisions" in reason for reason in few.reasons)
+    assert few.estimates["dr"] is not None
+    many = replay(log(400), UniformPolicy(), log="x", policy_name="x", reward_model="means", check=False)
+    assert many.reasons == []
+
+
+def test_the_lift_is_paired_with_what_was_logged() -> None:
+    rows = log(500)
+    same = replay(rows, Fixed(0.5, 0.3, 0.2), log="x", policy_name="x", reward_model="none", check=False).lift
+    assert same is not None
+    assert (same.low, same.value, same.high) == (0.0, 0.0, 0.0)
+    found = replay(rows, UniformPolicy(), log="x", policy_name="x", reward_model="means", check=False)
+    dr, lift = found.estimates["dr"], found.lift
+    assert dr is not None
+    assert lift is not None
+    assert lift.value == pytest.approx(dr.value - found.logged.value, abs=1e-12)
+    assert lift.high - lift.low < 1.2 * (dr.high - dr.low)
 
 
 def test_nothing_to_replay_says_so() -> None:

@@ -71,13 +71,24 @@ def test_segments_ranges_and_callables(run: Any, settled: Path, tmp_path: Path, 
 def test_bad_options_are_named(run: Any, settled: Path) -> None:
     for options, field in (
         (("--from", "yesterday"), "from"),
-        (("--from", "2026-03-02", "--to", "2026-03-01"), "until"),
+        (("--from", "2026-03-02", "--to", "2026-03-01"), "to"),
         (("--where", "likes"), "where"),
+        (("--where", "likes=nothing"), "where"),
+        (("--where", "nothing=a"), "where"),
+        (("--segment", "nothing"), "segment"),
+        (("--group-by", "nothing"), "group_by"),
+        (("--level", "2"), "level"),
+        (("--replicates", "1"), "replicates"),
+        (("--engine", "ray", "--workers", "0"), "workers"),
+        (("--html", "no/such/folder/page.html"), "html"),
         (("--policy", "no.such.module:thing"), "policy"),
         (("--policy", "9"), "policy"),
     ):
-        ran = run("replay", "news", *options, "--json")
+        ran = run("replay", "news", "--reward-model", "means", *options, "--json")
         assert (ran.status, ran.result["field"]) == (2, field)
+    assert "'likes'" in run("replay", "news", "--segment", "nothing", "--json").result["error"]
+    late = run("replay", "news", "--from", "2090-01-01", "--json")
+    assert (late.status, "in that range of time" in late.result["error"]) == (1, True)
 
 
 def test_an_import_with_wrong_propensities_is_refused_with_status_3(run: Any, tmp_path: Path) -> None:

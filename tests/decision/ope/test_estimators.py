@@ -61,7 +61,10 @@ def test_dr_without_a_reward_model_is_ips() -> None:
     assert dr(dr_sums(LOG, PMF, np.zeros(7))) == ips(ips_sums(weights_of(LOG, PMF), LOG.reward))
 
 
-@given(reward=st.floats(-10, 10), n=st.integers(2, 60), seed=st.integers(0, 99))
+# Rewards whose squares are denormal keep few digits of them.
+@given(
+    reward=st.floats(-10, 10).filter(lambda r: abs(r) > 1e-100 or r == 0), n=st.integers(2, 60), seed=st.integers(0, 99)
+)
 def test_snips_of_a_constant_reward_is_that_reward_with_no_width(reward: float, n: int, seed: int) -> None:
     weights = np.random.default_rng(seed).lognormal(size=n)
     estimate = snips(SnipsSums.of(weights, np.full(n, reward)))
