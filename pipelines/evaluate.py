@@ -27,6 +27,7 @@ from pipelines.health import Health, health
 from pipelines.interactions import to_interactions
 from pipelines.lake import Lake
 from pipelines.registry import Registry
+from pipelines.session_value import Trajectories, memory_of, remembered, trajectories
 from pipelines.settings import LoopSettings
 from pipelines.tracking import RegistryError
 from pipelines.window import window
@@ -68,6 +69,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
         lift_estimate: the lift with its two-sided 95% interval.
         values: of the version, of what it is compared with, and of the baseline.
         health: shadow metrics of the version.
+        trajectories: for a policy with memory, what it is worth over users' first decisions.
     """
 
     loop: str
@@ -81,6 +83,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     lift_estimate: Estimate
     values: list[Value]
     health: Health
+    trajectories: Trajectories | None = None
 
     def metrics(self) -> dict[str, float]:
         """Return the numbers, named for a tracking store; those of an unbounded interval are left out."""
@@ -94,6 +97,10 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
             if estimate is not None
             for part, number in (("", estimate.value), ("_low", estimate.low), ("_high", estimate.high))
         }
+        if self.trajectories is not None:
+            value = self.trajectories.value
+            numbers |= {"eval.trajectories": value.value, "eval.trajectories_low": value.low}
+            numbers |= {"eval.trajectories_high": value.high, "eval.trajectories_logged": self.trajectories.logged}
         numbers |= {"eval.rows": self.rows, "eval.ess": self.lift_estimate.ess, **self.health.metrics()}
         return {name: float(number) for name, number in numbers.items() if np.isfinite(number)}
 
@@ -131,8 +138,10 @@ def evaluate(
         raise SupportError(f"the holdout of loop {loop.name} is empty: {rows.data.rows} interactions so far")
     interactions = to_interactions(held)
     policy, _ = unpack(registry.files(loop.name, version))
-    scores = policy.scores(interactions.batch)
-    pmf = policy.pmf_of(scores, interactions.batch)
+    memory = memory_of(policy)
+    seen = interactions if memory is None else remembered(lake, loop.name, held, memory, interactions)
+    scores = policy.scores(seen.batch)
+    pmf = policy.pmf_of(scores, seen.batch)
     baseline_name, baseline = _baseline(registry, loop, aliases.get("baseline"), interactions)
     against = against or ("champion" if champion else "baseline")
     other_version = None if against == "baseline" else champion if against == "champion" else against
@@ -142,7 +151,11 @@ def evaluate(
         raise SupportError(f"loop {loop.name} has no champion to compare with")
     else:
         other_name = f"{'champion, ' * (other_version == champion)}version {other_version}"
-        other = _policy(registry, loop, other_version).pmf(interactions.batch)
+        another = _policy(registry, loop, other_version)
+        kept = memory_of(another)
+        other = another.pmf(
+            (interactions if kept is None else remembered(lake, loop.name, held, kept, interactions)).batch
+        )
     weighed = _balanced(registry, loop, held, interactions)
     lift = lift_of(weighed, pmf, other, scores)
     switched = switched_lift_of(weighed, pmf, other, scores)
@@ -162,6 +175,7 @@ def evaluate(
         lift_estimate=lift.estimate(),
         values=values,
         health=health(interactions, pmf, scores, nothing=loop.reward.default),
+        trajectories=None if memory is None else trajectories(lake, loop.name, policy, memory, loop.gate.session_steps),
     )
     plots = {"evaluation.png": evaluation_chart(evaluated)}
     registry.describe(loop.name, version, metrics=evaluated.metrics(), plots=plots)

@@ -16,6 +16,7 @@ from decision.gate import judge
 from pipelines.evaluate import Evaluated, evaluate
 from pipelines.lake import Lake
 from pipelines.registry import Registry, WrittenVerdict, moves
+from pipelines.session_value import Trajectories
 from pipelines.settings import LoopSettings
 from pipelines.train import POLICY
 
@@ -108,6 +109,14 @@ def promote(
     alarms = [f"alarm: {alarm}" for alarm in evaluated.health.alarms]
     reasons = [*verdict.reasons, *doubts, *alarms, against]
     opens, numbers = verdict.promote, dict(verdict.numbers)
+    if evaluated.trajectories is not None:
+        refused = _over_trajectories(evaluated.trajectories, loop)
+        opens = opens and not refused
+        reasons += refused
+        numbers["trajectories"], numbers["trajectories_logged"] = (
+            evaluated.trajectories.value.value,
+            evaluated.trajectories.logged,
+        )
     if loop.fairness.enabled:
         assessed = None if panels is None else panels.assess(version, champion, now=now, by=by)
         opens = opens and assessed is not None and assessed.passed
@@ -132,6 +141,17 @@ def promote(
         numbers=written.numbers,
         number=written.number,
     )
+
+
+def _over_trajectories(found: Trajectories, loop: LoopSettings) -> list[str]:
+    """Return why a policy with memory is not promoted by what users' first decisions say; [] when nothing does."""
+    value, gate = found.value, loop.gate
+    which = f"over {found.steps} decisions of {found.users} users"
+    if value.ess < gate.minimum_ess:
+        return [f"{which}: {value.ess:.0f} effective trajectories are below {gate.minimum_ess:.0f}"]
+    if value.high < found.logged - gate.margin:
+        return [f"{which}: worth {value.high:.4f} at most, logged {found.logged:.4f}"]
+    return []
 
 
 def rollback(

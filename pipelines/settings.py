@@ -157,11 +157,13 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         margin: the bound must lie above minus this many reward units; 0 asks for a proven gain, the default for proof
             that a version is no worse than a hundredth of a reward.
         minimum_ess: smallest effective sample size on which a verdict is given.
+        session_steps: for a policy with memory: first decisions of each user that are weighed as one trajectory.
     """
 
     alpha: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
     margin: NotNegative = 0.01
     minimum_ess: Positive = 50.0
+    session_steps: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
 
 
 class FeatureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
