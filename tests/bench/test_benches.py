@@ -11,7 +11,7 @@ import pytest
 
 
 @pytest.mark.connected
-@pytest.mark.parametrize("name", ["serving", "ingest", "simulators", "training", "real_data"])
+@pytest.mark.parametrize("name", ["serving", "ingest", "simulators", "training", "real_data", "guard", "session"])
 def test_bench_prints_ratios_against_its_reference(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"tests.bench.{name}"],
