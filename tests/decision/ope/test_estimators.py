@@ -89,7 +89,7 @@ def test_dr_with_the_true_rewards_has_no_weighted_noise(n: int, seed: int) -> No
 
 def test_dr_is_narrower_than_ips_when_the_model_is_good() -> None:
     world = world_of(np.random.default_rng(0), 2_000)
-    truth = np.tile((np.arange(3) + 1.0) / 5.0, 2_000)
+    truth = np.tile((np.arange(3) + 1.0) / 5.0, 2_000).astype(np.float64)
     robust = dr(dr_sums(world.log, world.pmf, truth))
     plain = ips(ips_sums(weights_of(world.log, world.pmf), world.log.reward))
     assert robust.high - robust.low < 0.9 * (plain.high - plain.low)
