@@ -139,6 +139,11 @@ class _Step:
             return replace(state, pending="promote", reason=reason)
         else:
             before, state = state, self.weighed(state)
+            for name, part in state.parts.items():
+                if part.killed and not before.parts[name].killed:
+                    where = f"{self.loop.guard.segment} is {name}" if name else "no listed segment applies"
+                    told = replace(state, reason=f"it is worse than the policy in charge where {where}")
+                    self.tell("excluded", told, numbers=numbers_of(state))
             shares = [(before.parts[name].weight, part.weight) for name, part in state.parts.items()]
             if any(was != now for was, now in shares):
                 raised = sum(now - was for was, now in shares) > 0

@@ -40,8 +40,8 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         at: when, ISO 8601 UTC.
-        kind: ``started``, ``raised``, ``lowered``, ``frozen``, ``drifted``, ``killed``, ``promoted``, ``withdrawn``,
-            ``capped``, ``stopped``, ``resumed`` or ``failed``.
+        kind: ``started``, ``raised``, ``lowered``, ``excluded`` (killed in one segment), ``frozen``, ``drifted``,
+            ``killed``, ``promoted``, ``withdrawn``, ``capped``, ``stopped``, ``resumed`` or ``failed``.
         baseline_version: the policy in charge.
         candidate_version: the version rolled out.
         guard_version: version under which it was published.

@@ -63,6 +63,8 @@ def test_each_segment_climbs_or_is_killed_by_its_own_evidence(shop: GuardedLoop)
     assert state.status == "climbing", "killed in one country it is champion in none"
     seen = published(shop)
     assert (seen.segment, seen.weights, seen.weight) == ("country", {"de": pytest.approx(0.95), "fr": 0.0}, 0.05)
+    (told,) = [move for move in GuardStore(shop.settings, "shop").moves() if move.kind == "excluded"]
+    assert "country is fr" in told.reason
     assert replay(shop.settings, shop.loop, shop.world.lake).same
     shown = report(state, GuardStore(shop.settings, "shop").moves())
     assert [(one.name, one.killed) for one in shown.segments] == [("others", False), ("de", False), ("fr", True)]
