@@ -6,6 +6,7 @@ that never repeat make every pair unique, and SACo says nothing; then only cover
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -40,8 +41,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
         coverage: share of the actions offered anywhere that were drawn 30 times or more.
         saco: unique pairs of context and action over those that a uniform log of as many rows would be expected to
             have; None where contexts hardly ever repeat.
-        tq: mean reward between the worst and the best action on average (0 to 1, above 1 where the log chose better
-            than any single action); None where no action has 30 rows.
+        tq: mean reward between the worst (0) and the best (1) policy known: the log's generations, and choosing one
+            action always, by weights, where 30 rows or more count for it; None where there are no two.
         reward: mean reward.
         entropy: 1 for a uniform log, 0 for one without chance.
         forced: share of decisions that could hardly have gone another way.
@@ -84,7 +85,7 @@ class Taken:
 
     Attributes:
         quality: of exploration and reward.
-        actions: rows and sum of rewards (multiples of 2^-1074) by action drawn.
+        actions: rows, and sums of 1/p, 1/p^2 and r/p (multiples of 2^-1074), by action drawn.
         offered: ids of actions offered.
         pairs: hashes of (context, action) pairs drawn, and of contexts with the number of actions they offered.
         states: {hash of a context: number of its rows}.
@@ -92,16 +93,16 @@ class Taken:
     """
 
     quality: LogQuality = field(default_factory=LogQuality)
-    actions: dict[str, tuple[int, int]] = field(default_factory=dict)
+    actions: dict[str, tuple[int, ...]] = field(default_factory=dict)
     offered: frozenset[str] = frozenset()
     pairs: frozenset[int] = frozenset()
     states: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def __add__(self, other: Taken) -> Taken:
         actions = dict(self.actions)
-        for name, (rows, reward) in other.actions.items():
-            here = actions.get(name, (0, 0))
-            actions[name] = (here[0] + rows, here[1] + reward)
+        for name, sums in other.actions.items():
+            here = actions.get(name, (0,) * len(sums))
+            actions[name] = tuple(a + b for a, b in zip(here, sums, strict=True))
         states = dict(self.states)
         for key, (rows, most) in other.states.items():
             seen = states.get(key, (0, 0))
@@ -127,7 +128,7 @@ def describe(source: Source, engine: Engine, *, log: str) -> Description:
     if not found:
         raise SupportError(f"{log}: there are no settled decisions to describe")
     whole = reduce(add, found.values())
-    means = _means(whole)
+    means = _means(found.values(), whole)
     parts = [_part(name or "(none)", taken, whole, means) for name, taken in sorted(found.items())]
     return Description(log=log, whole=_part("all", whole, whole, means), parts=parts)
 
@@ -156,30 +157,36 @@ def _taken(table: pa.Table) -> Taken:
     chosen = loaded.ids[log.chosen]
     a = len(loaded.names)
     counts = np.bincount(chosen, minlength=a)
-    rewards = exact_group_sums(log.reward[None, :], chosen, a)[0]
+    inverse = 1.0 / log.propensity
+    sums = exact_group_sums(np.stack([inverse, inverse**2, log.reward * inverse]), chosen, a)
     state = text_hash(table["context"].to_numpy(zero_copy_only=False).astype(object)) % np.uint64(_STATES)
     name = text_hash(np.array(loaded.names, dtype=object))
     sizes = np.diff(log.batch.offsets)
-    cells, inverse, rows = np.unique(state, return_inverse=True, return_counts=True)
+    cells, place, rows = np.unique(state, return_inverse=True, return_counts=True)
     most = np.zeros(len(cells), dtype=np.int64)
-    np.maximum.at(most, inverse, sizes)
+    np.maximum.at(most, place, sizes)
     pair = state * np.uint64(2**32) + name[chosen] % np.uint64(2**32)
     return Taken(
         LogQuality.of(log),
-        {loaded.names[i]: (int(counts[i]), rewards[i]) for i in np.flatnonzero(counts)},
+        {loaded.names[i]: (int(counts[i]), *sums[:, i].tolist()) for i in np.flatnonzero(counts)},
         frozenset(loaded.names),
         frozenset(np.unique(pair).tolist()),
         {int(cell): (int(n), int(k)) for cell, n, k in zip(cells, rows, most, strict=True)},
     )
 
 
-def _means(whole: Taken) -> list[float]:
-    return [reward / (1 << 1074) / rows for rows, reward in whole.actions.values() if rows >= _LEAST_ACTION_ROWS]
+def _means(generations: Iterable[Taken], whole: Taken) -> list[float]:
+    """Return the mean rewards of the policies known."""
+    found = [taken.quality.mean_reward for taken in generations if taken.quality.rows >= _LEAST_ACTION_ROWS]
+    for _, weight, square, reward in whole.actions.values():
+        if weight * weight >= _LEAST_ACTION_ROWS * (square << 1074):
+            found.append(reward / weight)
+    return found
 
 
 def _part(name: str, taken: Taken, whole: Taken, means: list[float]) -> Part:
     quality, rows = taken.quality, taken.quality.rows
-    drawn = sum(count >= _LEAST_ACTION_ROWS for count, _ in taken.actions.values())
+    drawn = sum(sums[0] >= _LEAST_ACTION_ROWS for sums in taken.actions.values())
     covered = drawn / max(len(whole.offered), 1)
     suits, reasons = _suits(quality, covered)
     repeats = 1.0 - len(taken.states) / max(rows, 1)

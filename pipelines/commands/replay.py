@@ -272,7 +272,10 @@ def _described(log: str, source: Source, engine: Any) -> Outcome:
     found = describe(source, engine, log=log)
 
     def show(out: Console) -> None:
-        table = Table("of", "decisions", "coverage", "SACo", "TQ", "reward", "suits", title=f"the log of {log}")
+        kinds = dict.fromkeys(kind for part in (found.whole, *found.parts) for kind in part.suits)
+        numbered = [f"({number + 1})" for number in range(len(kinds))]
+        columns = ("of", "decisions", "coverage", "SACo", "TQ", "reward", "counts", *numbered)
+        table = Table(*columns, title=f"the log of {log}")
         for part in (found.whole, *found.parts):
             table.add_row(
                 part.name,
@@ -281,9 +284,16 @@ def _described(log: str, source: Source, engine: Any) -> Outcome:
                 "" if part.saco is None else f"{part.saco:.2f}",
                 "" if part.tq is None else f"{part.tq:.2f}",
                 f"{part.reward:.4f}",
-                ", ".join(part.suits) or "none",
+                f"{part.uniform_ess:.1%}",
+                *("yes" if kind in part.suits else "" for kind in kinds),
             )
         out.print(table)
+        for number, kind in enumerate(kinds):
+            out.print(f"({number + 1}) suits: {kind}", markup=False, highlight=False)
+        out.print(
+            "counts: decisions that count for the uniform policy. SACo: pairs of context and action seen, of those"
+        )
+        out.print("a uniform log would hold. TQ: reward between the worst (0) and the best (1) policy known.")
         for reason in found.whole.reasons:
             out.print(f"  {reason}", markup=False, highlight=False)
 

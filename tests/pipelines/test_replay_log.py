@@ -162,7 +162,7 @@ def test_times_must_be_a_range() -> None:
         ({"since": START, "until": START}, "until"),
     ):
         with pytest.raises(FieldError) as caught:
-            Cut(**changes)
+            Cut(**changes)  # pyright: ignore[reportArgumentType]
         assert caught.value.field == field
 
 
@@ -185,6 +185,23 @@ def test_the_report_on_a_log_by_hand(rows: pa.Table) -> None:
     assert whole.tq == pytest.approx((whole.reward - min(means)) / (max(means) - min(means)))
     assert [part.name for part in found.parts] == ["0", "1"]
     assert "off-policy gradient" in whole.suits
+
+
+def test_quality_lies_between_the_worst_and_the_best_policy_known() -> None:
+    early = log(600, policy_version=["0"] * 600)
+    late = log(600, policy_version=["1"] * 600, reward=[1.0] * 600, pmf=(0.1, 0.1, 0.8))
+    both = pa.concat_tables([early, late])
+    found = describe(TableSource(both), LocalEngine(), log="x")
+    chosen, reward, weight = (
+        both["action_index"].to_numpy(),
+        both["reward"].to_numpy(),
+        1 / both["propensity"].to_numpy(),
+    )
+    single = [float(np.average(reward[chosen == k], weights=weight[chosen == k])) for k in range(3)]
+    worst = min(*single, float(reward[:600].mean()))
+    parts = {part.name: part.tq for part in found.parts}
+    assert parts["1"] == 1.0  # nothing known is better, and no single action
+    assert parts["0"] == pytest.approx((reward[:600].mean() - worst) / (1.0 - worst))
 
 
 def test_a_log_without_choice_suits_imitation_alone(rows: pa.Table) -> None:
