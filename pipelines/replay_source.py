@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,15 @@ class LakeSource:
         yield from _scanned(fragment, self.cut, columns)
 
     def _fragments(self) -> list[Any]:
-        lake = Lake(self.root, storage_options=self.storage_options)
-        data = lake.table("interactions", self.version).to_pyarrow_dataset()
-        return sorted(data.get_fragments(filter=pc.field("loop") == self.loop), key=lambda part: part.path)
+        return _fragments(self.root, tuple(sorted(self.storage_options.items())), self.loop, self.version)
+
+
+@lru_cache(maxsize=4)
+def _fragments(root: str, storage_options: tuple[tuple[str, str], ...], loop: str, version: int) -> list[Any]:
+    # A version of a table never changes: its list of files is read once, not once for every one of them.
+    lake = Lake(root, storage_options=dict(storage_options))
+    data = lake.table("interactions", version).to_pyarrow_dataset()
+    return sorted(data.get_fragments(filter=pc.field("loop") == loop), key=lambda part: part.path)
 
 
 @dataclass(frozen=True, slots=True)
