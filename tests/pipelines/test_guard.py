@@ -166,6 +166,30 @@ def test_weights_whose_mean_is_not_one_freeze_the_rollout(shop: GuardedLoop) -> 
 
 
 @pytest.mark.statistical
+@pytest.mark.parametrize("one_arm", [True, False])
+def test_decisions_lost_from_one_arm_freeze_the_rollout_and_those_lost_from_both_do_not(
+    shop: GuardedLoop, one_arm: bool
+) -> None:
+    """Seeded. Half of one action's decisions never count: the candidate's mean weight is .81, eleven errors from 1.
+
+    Where every action loses half, the audit strikes falsely with probability 6e-5.
+    """
+    shop.point("candidate", "2")
+    decisions, outcomes = shop.records(shop.step(), 2400, 0.3, 0.2)
+    lost = np.random.default_rng(8).random(len(decisions)) < 0.5
+    kept = [
+        msgspec.structs.replace(entry, deferred=bool(gone and (entry.action_index == 1 or not one_arm)))
+        for entry, gone in zip(decisions, lost, strict=True)
+    ]
+    shop.world.append(*kept, *outcomes)
+    shop.settle()
+    state = shop.step()
+    assert state.skipped == {"dropped": sum(entry.deferred for entry in kept)}
+    assert state.status == ("frozen" if one_arm else "climbing")
+    assert ("left out of one arm" in state.reason) == one_arm
+
+
+@pytest.mark.statistical
 def test_a_good_candidate_rises_to_champion_with_a_written_verdict(shop: GuardedLoop) -> None:
     """Seeded. A lift of 24% at a third of paying decisions needs about 3,000 of them; 12,000 are allowed."""
     shop.point("candidate", "2")
