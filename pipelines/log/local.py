@@ -35,6 +35,7 @@ from pipelines.log.sqlite_file import SqliteFile
 _APPLICATION_ID = 0x44454C47
 _ITEMS_PER_TRANSACTION = 4096
 _BYTES_PER_TRANSACTION = 16 << 20
+_PROBE_BYTES = 64 << 10
 _TRIM_PER_TRANSACTION = 512  # a request waits for at most one of these
 _MAX_HEADERS = MAX_HEADERS - FORWARDER_HEADERS
 _REDACTED: Headers = (("redacted", b"1"),)
@@ -342,13 +343,17 @@ class LocalLog:
             db.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", rows)
 
     def probe(self) -> None:
-        """Write a page and wait for the disk.
+        """Write as much as a few messages need, wait for the disk, and take it back.
+
+        A few bytes would fit into a page that is there already, however full the disk is.
 
         Raises:
             LogUnavailable: the disk is full or failing.
         """
         with self._file.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO meta VALUES ('probe', ?)", (f"{self._clock():.6f}",))
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('probe', zeroblob(?))", (_PROBE_BYTES,))
+        with self._file.transaction() as db:
+            db.execute("DELETE FROM meta WHERE name = 'probe'")
 
     def close(self) -> None:
         """Close the file."""

@@ -325,3 +325,20 @@ def test_a_commit_waits_for_the_disk(log: LocalLog) -> None:
     with log._file.transaction() as db:
         assert db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL: the write-ahead log is synced per commit
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_full_log_is_told_as_full_until_there_is_room_for_messages(tmp_path: Path) -> None:
+    log = LocalLog(tmp_path / "full.db", max_bytes=300_000)
+    log.create("decisions", 1)
+    log.probe()
+    taken = 0
+    with pytest.raises(LogUnavailable):
+        while True:
+            log.append("decisions", b"k", bytes(5000))
+            taken += 1
+    with pytest.raises(LogUnavailable):
+        log.probe()
+    log.trim("decisions", 0, taken)
+    log.probe()
+    log.append("decisions", b"k", bytes(5000))
+    log.close()
