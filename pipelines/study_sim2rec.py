@@ -29,6 +29,8 @@ KEEPS = True
 MOST_PROCESSES = 2
 _SHOWN = ("sim2rec", "sim2rec_ppo", "dr_osi", "dr_uni", "direct", "upper_bound")
 
+_LEGEND = alt.Legend(columnPadding=26)
+
 Progress = Callable[[str, float], None]
 
 
@@ -238,9 +240,14 @@ def _learning(methods: dict[str, Any]) -> str:
     scale = alt.Scale(domain=names, range=list(SERIES[: len(names)]))
     chart = alt.Chart(alt.Data(values=points)).mark_line(strokeWidth=2)
     chart = chart.encode(
-        x=alt.X("steps:Q", title="user-steps simulated", axis=alt.Axis(format="~s"), scale=alt.Scale(nice=False)),
+        x=alt.X(
+            "steps:Q",
+            title="user-steps simulated",
+            axis=alt.Axis(format="~s", tickCount=6),
+            scale=alt.Scale(nice=False),
+        ),
         y=alt.Y("return:Q", title="return at mu 14", scale=alt.Scale(zero=False)),
-        color=alt.Color("what:N", scale=scale, legend=alt.Legend(columns=3)),
+        color=alt.Color("what:N", scale=scale, legend=alt.Legend(columns=3, columnPadding=18)),
     )
     mark = [{"at": methods["oracle"]["return"]}]
     rule = alt.Chart(alt.Data(values=mark)).mark_rule(strokeDash=[4, 4], color=MUTED).encode(y="at:Q")
@@ -262,7 +269,7 @@ def _components(sadae: dict[str, Any]) -> str:
     source = alt.Chart(alt.Data(values=points)).encode(
         x=alt.X("first:Q", title="first component"),
         y=alt.Y("second:Q", title="second component", scale=alt.Scale(domain=[-1, 1])),
-        color=alt.Color("kind:N", scale=kinds),
+        color=alt.Color("kind:N", scale=kinds, legend=_LEGEND),
     )
     dots = source.mark_point(filled=True, size=70, opacity=1)
     names = source.mark_text(dy=-10, fontSize=11).encode(text="group:N")
@@ -279,11 +286,13 @@ def _gap(result: dict[str, Any]) -> str:
     ]
     scale = alt.Scale(domain=["groups trained on", "unseen group"], range=[SERIES[0], SERIES[1]])
     base = alt.Chart(alt.Data(values=points)).encode(
-        x=alt.X("ratio:Q", title="share of the oracle", scale=alt.Scale(zero=False)),
-        y=alt.Y("what:N", title=None, sort=None, axis=alt.Axis(labelLimit=0)),
+        x=alt.X("ratio:Q", title="share of the oracle", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6)),
+        y=alt.Y("what:N", title=None, sort=None, axis=alt.Axis(labelLimit=0, minExtent=130)),
     )
     lines = base.mark_line(color=MUTED, strokeWidth=2).encode(detail="what:N")
-    dots = base.mark_point(filled=True, size=80, opacity=1).encode(color=alt.Color("where:N", scale=scale))
+    dots = base.mark_point(filled=True, size=80, opacity=1).encode(
+        color=alt.Color("where:N", scale=scale, legend=_LEGEND)
+    )
     rows = len({point["what"] for point in points})
     return svg((lines + dots).properties(width=WIDTH - 160, height=max(24 * rows, 60)), "Gap from training to target")
 
@@ -299,8 +308,8 @@ def _believed(methods: dict[str, Any]) -> str:
     scale = alt.Scale(domain=kinds, range=[SERIES[0], SERIES[1], MUTED])
     base = alt.Chart(alt.Data(values=points)).mark_point(filled=True, size=80, opacity=1)
     chart = base.encode(
-        x=alt.X("value:Q", title="return", scale=alt.Scale(zero=False)),
-        y=alt.Y("what:N", title=None, sort=None, axis=alt.Axis(labelLimit=0)),
-        color=alt.Color("kind:N", scale=scale),
+        x=alt.X("value:Q", title="return", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6)),
+        y=alt.Y("what:N", title=None, sort=None, axis=alt.Axis(labelLimit=0, minExtent=130)),
+        color=alt.Color("kind:N", scale=scale, legend=_LEGEND),
     )
     return svg(chart.properties(width=WIDTH - 160, height=28 * max(len(methods), 2)), "Believed and true returns")
