@@ -37,6 +37,7 @@ PAPER = {
 LEARNERS = ("sim2rec", "dr_osi", "dr_uni", "direct", "upper_bound")
 ABLATIONS = ("sim2rec_code", "sim2rec_mean")
 STILL = ("identification", "identification_discrete", "constant")
+SHIFTED = ("sim2rec", "dr_osi")
 ALL = (*LEARNERS, "sim2rec_ppo", *ABLATIONS, *STILL)
 
 
@@ -52,6 +53,7 @@ class Size:
         ablations: methods run on the last task only.
         users: deployed to.
         sadae_steps: gradient steps of the autoencoder.
+        shifts: kale shifts of the users trained on, with `SHIFTED` on the last task.
     """
 
     tasks: tuple[str, ...] = tuple(ALPHAS)
@@ -61,9 +63,10 @@ class Size:
     ablations: tuple[str, ...] = (*ABLATIONS, "sim2rec_ppo")
     users: int = EVALUATION_USERS
     sadae_steps: int = 500
+    shifts: tuple[float, ...] = (1.0, 2.0)
 
 
-QUICK = Size(("3",), 16, 4, ("sim2rec", "dr_osi", "direct", "upper_bound", "constant"), ("sim2rec_ppo",), 1000, 300)
+QUICK = Size(("3",), 16, 4, ("sim2rec", "dr_osi", "direct", "upper_bound", "constant"), ("sim2rec_ppo",), 1000, 300, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class Job:
     """One method on one task with one seed.
 
     Attributes:
-        task: name of the task; the upper bound has none, it is the same for all.
+        task: name of the task, with a kale shift after a hyphen; the upper bound has none, it is the same for all.
         method: one of `ALL`.
         seed: of training; deployment is the same for all.
     """
@@ -95,7 +98,13 @@ def jobs(seeds: Sequence[int], size: Size) -> list[Job]:
             out += [Job(name, method, seed) for method in methods if method != "upper_bound"]
         if "upper_bound" in size.methods:
             out.append(Job("0", "upper_bound", seed))
+        out += [Job(shifted(size, shift), method, seed) for shift in size.shifts for method in SHIFTED]
     return out
+
+
+def shifted(size: Size, shift: float) -> str:
+    """Return the name of the last task with a kale shift."""
+    return f"{size.tasks[-1]}-{shift:g}"
 
 
 def deployed(size: Size) -> LtsUsers:
@@ -113,7 +122,9 @@ def run_job(job: Job, size: Size) -> dict[str, Any]:
         raise FieldError("method", wanted=f"one of {', '.join(ALL)}", got=job.method)
     torch.set_num_threads(1)
     started, users = time.perf_counter(), deployed(size)
-    chosen = task(job.task) if job.task in ALPHAS else LtsTask(job.task, np.array([TARGET]))
+    name, _, shift = job.task.partition("-")
+    here = LtsTask(name, np.array([TARGET]))
+    chosen = task(name, kale_shift=float(shift or 0.0)) if name in ALPHAS else here
     if job.method in STILL:
         out: dict[str, Any] = _still(job, chosen, users)
     elif job.method == "sim2rec_ppo":
@@ -249,6 +260,24 @@ def summary(size: Size, results: Mapping[str, Mapping[str, Any]], seeds: Sequenc
             rows[method] = _row([results[Job(of, method, seed).name] for seed in seeds], oracle, list(bounds.values()))
         out[name] = rows
     return out
+
+
+def summary_of_shifts(
+    size: Size, results: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]
+) -> dict[str, dict[str, Any]]:
+    """Return ``[shift][method]`` as in `summary`: trained on users whose kale means are shifted, deployed without."""
+    if not size.shifts:
+        return {}
+    users = deployed(size)
+    oracle = float(returns_of_plan(users, plan(users)).mean())
+    bounds = [results[Job("0", "upper_bound", seed).name]["return"] for seed in seeds] if _has_bound(size) else []
+    return {
+        f"{shift:g}": {
+            method: _row([results[Job(shifted(size, shift), method, seed).name] for seed in seeds], oracle, bounds)
+            for method in SHIFTED
+        }
+        for shift in size.shifts
+    }
 
 
 def _has_bound(size: Size) -> bool:

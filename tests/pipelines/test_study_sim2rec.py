@@ -12,7 +12,7 @@ from pipelines import study_sim2rec
 from pipelines.study_report import write
 from simulators.studies import learned, sim2rec
 
-TINY = replace(sim2rec.QUICK, iterations=5, updates=1, users=60, sadae_steps=10)
+TINY = replace(sim2rec.QUICK, iterations=5, updates=1, users=60, sadae_steps=10, shifts=(1.0,))
 FEW = learned.Size(40, 2, 0, 1, 50, ("sim2rec", "ensemble", "logged", "cloning", "oracle_in_range"))
 
 
@@ -30,6 +30,7 @@ def test_study_has_the_promised_numbers_and_goes_on_where_it_stopped(tiny, tmp_p
         row = findings.result["lts"]["3"][method]
         assert {"return", "ratio_upper_bound", "ratio_oracle", "user_steps"} <= set(row)
     assert findings.result["lts"]["3"]["upper_bound"]["ratio_upper_bound"] == pytest.approx(1.0)
+    assert set(findings.result["kale_shift"]["1"]) == {"sim2rec", "dr_osi"}
     assert findings.result["learned"]["sim2rec"]["over_cloning_ci"]
     assert findings.result["learned"]["logged"]["return"] < findings.result["learned"]["oracle_in_range"]["return"]
     json.dumps(findings.result)
@@ -50,5 +51,6 @@ def test_training_groups_of_every_job_leave_the_target_out() -> None:
     names = {job.name for job in sim2rec.jobs([0, 1], sim2rec.Size())}
     assert len(names) == len(sim2rec.jobs([0, 1], sim2rec.Size()))
     assert {job.task for job in sim2rec.jobs([0], sim2rec.Size()) if job.method == "upper_bound"} == {"0"}
+    assert {job.task for job in sim2rec.jobs([0], sim2rec.Size()) if "-" in job.task} == {"3-1", "3-2"}
     with pytest.raises(FieldError, match="method"):
         sim2rec.run_job(sim2rec.Job("1", "nothing", 0), TINY)
