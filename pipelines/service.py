@@ -7,6 +7,7 @@ spool itself.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ SERVICE = "serving.service:DecisionService"
 _ROOT = Path(__file__).resolve().parent.parent
 _POLL_S = 0.1
 _STOP_S = 20.0
+_FIRST_PORT, _PORTS, _PORT_TRIES = 20_000, 12_000, 100
 
 
 class ServiceError(RuntimeError):
@@ -101,10 +103,20 @@ def wait_until_ready(running: subprocess.Popen[bytes], settings: Settings, outpu
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on.
+
+    It lies below those that systems hand out by themselves: a service takes seconds to bind its port, and one of these
+    might be given away meanwhile, to a connection or to another service's own sockets.
+    """
+    for _ in range(_PORT_TRIES):
+        port = _FIRST_PORT + secrets.randbelow(_PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise ServiceError(f"no free port between {_FIRST_PORT} and {_FIRST_PORT + _PORTS}")
 
 
 def tail(path: Path, characters: int = 2_000) -> str:
