@@ -46,7 +46,7 @@ bench: setup-dev ## One benchmark, NAME=serving|ingest; QUICK=1 for under a minu
 	$(BIN)/python -m tests.bench.$(NAME)
 
 kafka: setup ## A real Apache Kafka broker on this machine, for development
-	$(BIN)/python -m pipelines.kafka_server $(ARGS)
+	$(BIN)/python -m pipelines.operations.kafka_server $(ARGS)
 
 docs: setup ## Where the documentation is
 	@ls infra/docs/*.md infra/docs/adr/*.md

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from decision.errors import FieldError
-from decision.oracles.kinds import load_oracle
+from decision.oracles.factory import load_oracle
 from decision.policy import Exploration, OraclePolicy
 
 MANIFEST_FILE = "manifest.json"
@@ -21,7 +21,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Attributes:
         schema_version: of this manifest.
         loop: the decision point.
-        oracle: kind of reward model, see `decision.oracles.kinds`.
+        oracle: kind of reward model, see `decision.oracles.factory`.
         exploration: the rule under which it is served.
         reward: definition of the reward it was trained on.
         training: settings of the training.

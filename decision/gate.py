@@ -39,11 +39,11 @@ def judge(
     reward model, lies above 0, and the unbiased lift does not contradict it: `switched` is not above its upper bound.
 
     Args:
-        lift: level -> two-sided estimate of the lift, see `decision.ope.lift.Lift.estimate`.
+        lift: level -> two-sided estimate of the lift, see `decision.ope.estimators.lift.Lift.estimate`.
         alpha: error probability of the one-sided bounds, in (0, .5).
         margin: reward units by which the bound may lie below zero, >= 0.
         minimum_ess: effective sample size below which the answer is no.
-        switched: the same of `decision.ope.lift.switched_lift_of`; None to go by `lift` alone.
+        switched: the same of `decision.ope.estimators.lift.switched_lift_of`; None to go by `lift` alone.
 
     Raises:
         FieldError: a setting is outside its range.

@@ -15,8 +15,8 @@ import numpy as np
 
 from decision.batch import Floats, Interactions, Ints
 from decision.errors import FieldError
+from decision.options import DataRules
 from decision.ragged import group_min
-from decision.settings import DataRules
 
 NEGLIGIBLE = 1e-3
 """Weight below which a row is left out."""

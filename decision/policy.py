@@ -13,7 +13,6 @@ import msgspec
 import numpy as np
 
 from decision.batch import Batch, Floats
-from decision.contracts import ManyModels, Oracle, Policy
 from decision.errors import FieldError
 from decision.exploration.epsilon_greedy import epsilon_greedy
 from decision.exploration.falcon import falcon_gamma
@@ -24,7 +23,8 @@ from decision.exploration.softmax import softmax
 from decision.exploration.squarecb import squarecb
 from decision.exploration.uniform import uniform
 from decision.exploration.votes import votes
-from decision.settings import RuleKind
+from decision.options import RuleKind
+from decision.protocols import ManyModels, Oracle, Policy
 
 
 class Exploration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

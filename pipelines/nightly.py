@@ -18,21 +18,21 @@ from typing import Any, Literal
 import msgspec
 
 from decision.errors import FieldError, SupportError
-from pipelines.evaluate import Evaluated, evaluate
-from pipelines.governance.gate import PanelGate
-from pipelines.governance.standing import training_pairs
-from pipelines.governance.step import audit
+from pipelines.evaluation.evaluate import Evaluated, evaluate
+from pipelines.fairness.gate import PanelGate
+from pipelines.fairness.standing import training_pairs
+from pipelines.fairness.step import audit
 from pipelines.guard.step import guard
-from pipelines.ingest import ingest
-from pipelines.join import join
-from pipelines.lake import Lake
+from pipelines.ingestion.ingest import ingest
+from pipelines.interactions.join import join
+from pipelines.lake.lake import Lake
 from pipelines.log.protocol import EventLog
-from pipelines.model_cache import write_atomically
-from pipelines.promote import promote
-from pipelines.registry import Registry
+from pipelines.promotion.promote import promote
+from pipelines.promotion.watch import watch
+from pipelines.registry.cache import write_atomically
+from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings, check_loop_name, list_loops
-from pipelines.train import train
-from pipelines.watch import watch
+from pipelines.training.train import train
 
 STEPS = ("ingest", "features", "join", "watch", "guard", "train", "evaluate", "promote", "audit", "compact")
 RESUMED_FOR = timedelta(hours=24)
@@ -162,8 +162,8 @@ def features(settings: Settings, loop: LoopSettings, lake: Lake) -> Any:
     """Bring the loop's streaming features up to the lake, and put online what uploads had for a later time."""
     if not loop.features.enabled:
         return {"skipped": "the loop has no features"}
-    from pipelines.feature_push import push_new  # imports Feast: only loops that use it pay the seconds
-    from pipelines.features import Features
+    from pipelines.features.push import push_new  # imports Feast: only loops that use it pay the seconds
+    from pipelines.features.store import Features
 
     store = Features(settings, loop)
     try:

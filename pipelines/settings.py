@@ -19,8 +19,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from decision.errors import FieldError
+from decision.options import DataRules, Importance, OracleKind, RuleKind
 from decision.records import Mode
-from decision.settings import DataRules, Importance, OracleKind, RuleKind
 
 LOOP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 

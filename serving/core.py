@@ -18,16 +18,16 @@ from decision.errors import DecisionError, FieldError
 from decision.features import flatten
 from decision.policy import OraclePolicy
 from decision.records import SCHEMA_VERSION, Decision, Outcome, check_outcome, decode_decision, encode
-from pipelines.log.local import LocalLog, Stored
 from pipelines.log.protocol import LogError
-from pipelines.registry import Registry
+from pipelines.log.sqlite.log import LocalLog, Stored
+from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
 from serving import metrics
 from serving.decide import Snapshot, answer, decide, is_same_request
 from serving.episodes import Episodes
-from serving.models import Loops
+from serving.loops import Loops
 from serving.problems import ProblemError, unavailable
-from serving.session_policy import Sessions
+from serving.sessions import Sessions
 from serving.spool import Spool, SpoolClosed, SpoolFull
 from serving.wire import DecideRequest, DecideResponse, OutcomeRequest, check_decide, check_id
 
@@ -333,7 +333,7 @@ def _feature_source(settings: Settings) -> Callable[[Snapshot], OnlineFeatures |
         name = snapshot.loop.name
         found = opened.get(name)
         if found is None:
-            from pipelines.features import Features  # imports Feast: only loops that use it pay the seconds
+            from pipelines.features.store import Features  # imports Feast: only loops that use it pay the seconds
 
             features = Features(settings, snapshot.loop)
             features.open()

@@ -15,13 +15,13 @@ import msgspec
 import numpy as np
 
 from decision.batch import Batch, Features, Floats, one
-from decision.contracts import Policy
 from decision.draw import draw, seed_of
 from decision.errors import DecisionError, FieldError
 from decision.exploration.mix import check_pmf, mixture
 from decision.features import flatten
 from decision.guard.coin import candidate_has
 from decision.guard.snapshot import GuardSnapshot, largest_weight, segment_of, weight_at
+from decision.protocols import Policy
 from decision.records import SCHEMA_VERSION, Decision
 from pipelines.settings import LoopSettings
 from serving.wire import Action, DecideRequest, DecideResponse, Ranked, SlotAnswer

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from decision.contracts import Policy
 from decision.errors import DecisionError
 from decision.guard.snapshot import GuardSnapshot, segment_of, weight_at
-from pipelines.tracking import RegistryError
+from decision.protocols import Policy
+from pipelines.registry.tracking import RegistryError
 from serving.decide import Snapshot
 from serving.wire import DecideRequest
 

@@ -101,8 +101,8 @@ def lake_counters(core: Core, loop: LoopSettings) -> dict[str, Any] | None:
     if core.settings.lake_path.exists():
         from datetime import UTC, datetime
 
-        from pipelines.counters import counters
-        from pipelines.lake import Lake
+        from pipelines.interactions.counters import counters
+        from pipelines.lake.lake import Lake
 
         counted = counters(Lake(core.settings.lake_path), loop, datetime.fromtimestamp(core.clock(), UTC))
         found = msgspec.to_builtins(counted)

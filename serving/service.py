@@ -11,8 +11,8 @@ from __future__ import annotations
 import bentoml
 
 from pipelines.settings import load_settings
-from serving.app import App
 from serving.core import open_core
+from serving.http.app import App
 
 app = App(lambda: open_core(load_settings()))
 

@@ -14,8 +14,8 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from decision.errors import FieldError
-from pipelines.log.local import Group, LocalLog, Stored
 from pipelines.log.protocol import FORWARDER_HEADERS, MAX_HEADERS, Headers, LogError, Message, check_message
+from pipelines.log.sqlite.log import Group, LocalLog, Stored
 
 __all__ = ["Spool", "SpoolClosed", "SpoolFull", "Stored"]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from pipelines.kafka_server import KafkaServer, missing_parts
+from pipelines.operations.kafka_server import KafkaServer, missing_parts
 from tests.parts import require
 
 

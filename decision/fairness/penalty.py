@@ -22,9 +22,9 @@ from typing import NamedTuple
 import numpy as np
 
 from decision.batch import Batch, Floats, Interactions, Ints
-from decision.contracts import Oracle
 from decision.errors import FieldError
 from decision.policy import Exploration, OraclePolicy
+from decision.protocols import Oracle
 
 HIGHEST = 1e8
 """Largest multiplier: beyond it ordinary rows count for nothing."""

@@ -1,7 +1,7 @@
 """IPS, SNIPS and DR of arrays at hand in one sweep: for weights that are known and a log that fits into memory.
 
 Sums are numpy's own, so they are as fast as it is, and two orders of the same rows may differ in the last bits; where
-shards have to merge to the same bits use `decision.ope.evaluation`.
+shards have to merge to the same bits use `decision.ope.evaluation.sums`.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 
 from decision.batch import Batch, Floats, Interactions
-from decision.contracts import Oracle
 from decision.errors import FieldError
+from decision.protocols import Oracle
 
 SETTINGS_FILE = "ensemble.json"
 MAX_MEMBERS = 64

@@ -20,7 +20,7 @@ from scipy import optimize, sparse
 
 from decision.batch import Batch, Features, Floats, Interactions, Ints, ragged_rows
 from decision.errors import FieldError
-from decision.oracles.columns import ColumnSet, Entries, entries_of
+from decision.oracles.products import ColumnSet, Entries, entries_of
 from decision.ragged import ragged_offsets
 
 MODEL_FILE = "logistic.json"

@@ -15,7 +15,7 @@ import numpy as np
 
 from decision.batch import Batch, Features, Floats, Interactions, Ints
 from decision.errors import FieldError
-from decision.oracles.columns import ColumnSet, entries_of
+from decision.oracles.products import ColumnSet, entries_of
 
 MODEL_FILE = "neural.npz"
 SETTINGS_FILE = "neural.json"

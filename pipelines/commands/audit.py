@@ -15,7 +15,7 @@ from decision.errors import FieldError
 from pipelines.commands import audit_people
 from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Loop, Outcome, command
 from pipelines.commands.steps import who
-from pipelines.installation import Installation
+from pipelines.operations.installation import Installation
 
 audit = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 audit.add_typer(audit_people.people, name="people", help="Who sits on the panels, and the keys they show.")
@@ -54,8 +54,8 @@ def mine(
 
     Example: `decision audit mine credit --mined 20 --probe 10 && decision audit assign credit`
     """
-    from pipelines.governance.mine import mine as run
-    from pipelines.governance.store import Governance
+    from pipelines.fairness.mine import mine as run
+    from pipelines.fairness.store import Governance
 
     with Installation.at(home) as parts:
         settings = parts.loop(loop)
@@ -94,10 +94,10 @@ def assign(loop: Loop, home: Home = None, seed: Seed = 1, json: Json = False) ->
     """
     import numpy as np
 
-    from pipelines.governance.publish import publish
-    from pipelines.governance.store import Governance
-    from pipelines.governance.tasks import assign as run
-    from pipelines.governance.verdicts import close_overdue
+    from pipelines.fairness.publish import publish
+    from pipelines.fairness.store import Governance
+    from pipelines.fairness.tasks import assign as run
+    from pipelines.fairness.verdicts import close_overdue
 
     with Installation.at(home) as parts:
         settings = parts.loop(loop)
@@ -119,8 +119,8 @@ def status(loop: Loop, home: Home = None, json: Json = False) -> Outcome:
 
     Example: `decision audit status credit --json`
     """
-    from pipelines.governance.report import status as run
-    from pipelines.governance.store import Governance
+    from pipelines.fairness.report import status as run
+    from pipelines.fairness.store import Governance
 
     with Installation.at(home) as parts:
         parts.loop(loop)
@@ -158,8 +158,8 @@ def verify(
 
     Example: `decision audit verify --json`
     """
-    from decision.fairness.chain import Entry, check
-    from pipelines.governance.store import Governance
+    from decision.fairness.audit_log import Entry, check
+    from pipelines.fairness.store import Governance
 
     noted = [] if head is None else [_anchor(head)]
     with Installation.at(home) as parts:
@@ -197,8 +197,8 @@ def export(
 
     Example: `decision audit export --out evidence.jsonl`
     """
-    from pipelines.governance.report import export as lines
-    from pipelines.governance.store import Governance
+    from pipelines.fairness.report import export as lines
+    from pipelines.fairness.store import Governance
 
     with Installation.at(home) as parts, Governance.at(parts.settings) as store:
         count = 0
@@ -223,9 +223,9 @@ def adjudicate(
 
     Example: `decision audit adjudicate t1f2e3d4c5b6 --verdict upheld --note "same income, same debt"`
     """
-    from pipelines.governance.store import Governance
-    from pipelines.governance.verdicts import NoTaskError
-    from pipelines.governance.verdicts import adjudicate as run
+    from pipelines.fairness.store import Governance
+    from pipelines.fairness.verdicts import NoTaskError
+    from pipelines.fairness.verdicts import adjudicate as run
 
     with Installation.at(home) as parts, Governance.at(parts.settings) as store:
         try:
@@ -248,8 +248,8 @@ def appeal(
 
     Example: `decision audit appeal credit --event e1 --reason "my neighbour got it"`
     """
-    from pipelines.governance.store import Governance
-    from pipelines.governance.verdicts import appeal as run
+    from pipelines.fairness.store import Governance
+    from pipelines.fairness.verdicts import appeal as run
 
     with Installation.at(home) as parts:
         parts.loop(loop)
@@ -270,8 +270,8 @@ def replay(
 
     Example: `decision audit replay credit --quorum 0.8`
     """
-    from pipelines.governance.report import replay as run
-    from pipelines.governance.store import Governance
+    from pipelines.fairness.report import replay as run
+    from pipelines.fairness.store import Governance
 
     with Installation.at(home) as parts:
         parts.loop(loop)
@@ -300,9 +300,9 @@ def gate(
 
     Example: `decision audit gate credit --version 4`
     """
-    from pipelines.governance.gate import assess
-    from pipelines.governance.store import Governance
-    from pipelines.promote import latest
+    from pipelines.fairness.gate import assess
+    from pipelines.fairness.store import Governance
+    from pipelines.promotion.promote import latest
 
     with Installation.at(home) as parts:
         settings = parts.loop(loop)
@@ -320,7 +320,7 @@ def gate(
 
 
 def _anchor(text: str) -> Any:
-    from decision.fairness.chain import Anchor
+    from decision.fairness.audit_log import Anchor
 
     count, _, head = text.partition(":")
     if not (count.isascii() and count.isdigit() and len(head) == 64):

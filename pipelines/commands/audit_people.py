@@ -12,7 +12,7 @@ from rich.table import Table
 
 from pipelines.commands.outcome import Home, Json, Outcome, command
 from pipelines.commands.steps import who
-from pipelines.installation import Installation
+from pipelines.operations.installation import Installation
 
 people = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 
@@ -31,8 +31,8 @@ def add(
 
     Example: `decision audit people add "Ada L." --role auditor`
     """
-    from pipelines.governance.people import add_person
-    from pipelines.governance.store import Governance
+    from pipelines.fairness.people import add_person
+    from pipelines.fairness.store import Governance
 
     with Installation.at(home) as parts, Governance.at(parts.settings) as store:
         for loop in owns or []:
@@ -48,8 +48,8 @@ def listed(home: Home = None, json: Json = False) -> Outcome:
 
     Example: `decision audit people list`
     """
-    from pipelines.governance.people import list_people
-    from pipelines.governance.store import Governance
+    from pipelines.fairness.people import list_people
+    from pipelines.fairness.store import Governance
 
     with Installation.at(home) as parts, Governance.at(parts.settings) as store:
         found = list_people(store)
@@ -72,8 +72,8 @@ def revoke(
 
     Example: `decision audit people revoke p0123456789ab`
     """
-    from pipelines.governance.people import revoke as run
-    from pipelines.governance.store import Governance
+    from pipelines.fairness.people import revoke as run
+    from pipelines.fairness.store import Governance
 
     with Installation.at(home) as parts, Governance.at(parts.settings) as store:
         done = run(store, person, now=datetime.now(UTC), by=who())

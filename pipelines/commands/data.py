@@ -14,7 +14,7 @@ from rich.table import Table
 from decision.errors import FieldError
 from pipelines.commands.outcome import DONE, FAILED, Home, Json, Outcome, command, console
 from pipelines.commands.replay import Log, logged
-from pipelines.installation import Installation
+from pipelines.operations.installation import Installation
 
 Name = Annotated[str, typer.Option("--name", help="Name of the import, used like a loop's by `decision replay`.")]
 Given = Annotated[Path, typer.Argument(help="File or folder to read.", show_default=False)]
@@ -33,8 +33,8 @@ def import_open_bandit(
 
     Example: `decision import open-bandit && decision replay open-bandit-bts-women`
     """
-    from pipelines.importing import save_import
-    from pipelines.open_bandit import ATTRIBUTION, find_logs, read_open_bandit, shipped_sample
+    from pipelines.formats.open_bandit import ATTRIBUTION, find_logs, read_open_bandit, shipped_sample
+    from pipelines.formats.store import save_import
 
     root = path or shipped_sample()
     notes: list[Any] = []
@@ -56,8 +56,8 @@ def import_dsjson(path: Given, home: Home = None, name: Name = "dsjson", json: J
 
     Example: `decision import dsjson personalizer.json --name news-2025`
     """
-    from pipelines.dsjson import read_dsjson
-    from pipelines.importing import save_import
+    from pipelines.formats.dsjson import read_dsjson
+    from pipelines.formats.store import save_import
 
     with Installation.at(home) as parts:
         return _imported([save_import(parts.settings, name, read_dsjson(path), format="dsjson", source=path.name)])
@@ -71,7 +71,7 @@ def import_parquet(path: Given, home: Home = None, name: Name = "parquet", json:
 
     Example: `decision import parquet march.parquet --name march`
     """
-    from pipelines.importing import read_parquet, save_import
+    from pipelines.formats.store import read_parquet, save_import
 
     with Installation.at(home) as parts:
         return _imported([save_import(parts.settings, name, read_parquet(path), format="parquet", source=path.name)])
@@ -85,8 +85,8 @@ def import_obp(path: Given, home: Home = None, name: Name = "obp", json: Json = 
 
     Example: `decision import obp feedback.npz --name synthetic`
     """
-    from pipelines.importing import save_import
-    from pipelines.imports.obp import read_obp
+    from pipelines.formats.obp import read_obp
+    from pipelines.formats.store import save_import
 
     with Installation.at(home) as parts:
         rows = read_obp(path, name=name)
@@ -99,8 +99,8 @@ def import_scope_rl(path: Given, home: Home = None, name: Name = "scope-rl", jso
 
     Example: `decision import scope-rl logged.npz --name rec`
     """
-    from pipelines.importing import save_import
-    from pipelines.imports.scope_rl import read_scope_rl
+    from pipelines.formats.scope_rl import read_scope_rl
+    from pipelines.formats.store import save_import
 
     with Installation.at(home) as parts:
         rows = read_scope_rl(path, name=name)
@@ -113,8 +113,8 @@ def import_minari(path: Given, home: Home = None, name: Name = "minari", json: J
 
     Example: `decision import minari ~/.minari/datasets/shop/clicks-v0 --name clicks`
     """
-    from pipelines.importing import save_import
-    from pipelines.imports.minari import read_minari
+    from pipelines.formats.minari import read_minari
+    from pipelines.formats.store import save_import
 
     with Installation.at(home) as parts:
         rows = read_minari(path, name=name)
@@ -135,8 +135,8 @@ def export(
 
     Examples: `decision export news march.parquet`, `decision export news march.dsjson`, `decision export news obp.npz`
     """
-    from pipelines.dsjson import write_dsjson
-    from pipelines.importing import write_parquet
+    from pipelines.formats.dsjson import write_dsjson
+    from pipelines.formats.store import write_parquet
 
     kind = format or {".parquet": "parquet", ".dsjson": "dsjson", ".json": "dsjson", ".npz": "obp"}.get(path.suffix)
     if kind is None:
@@ -146,7 +146,7 @@ def export(
     with Installation.at(home) as parts:
         rows = logged(parts, log)
     if kind == "obp":
-        from pipelines.imports.obp import write_obp
+        from pipelines.formats.obp import write_obp
 
         written, left_out = write_obp(rows, path)
     else:
@@ -171,11 +171,11 @@ def erase(
     Example: `decision erase --subject user-17 --yes`
     """
     from pipelines.commands.steps import who
-    from pipelines.erase import erase as run
-    from pipelines.governance.erasing import erase_payloads
-    from pipelines.importing import forget_subject
-    from pipelines.ingest import ingest
-    from pipelines.log.local import LocalLog
+    from pipelines.fairness.erase import erase_payloads
+    from pipelines.formats.store import forget_subject
+    from pipelines.ingestion.ingest import ingest
+    from pipelines.log.sqlite.log import LocalLog
+    from pipelines.operations.erase import erase as run
 
     if not yes and not typer.confirm(f"Erase every decision and outcome of {subject!r} for good?", err=True):
         raise typer.Exit(FAILED)
@@ -210,7 +210,7 @@ def erase(
 def _forget_features(parts: Installation, loop: str, subject: str) -> int:
     if not parts.loop(loop).features.enabled:
         return 0
-    from pipelines.features import Features
+    from pipelines.features.store import Features
 
     features = Features(parts.settings, parts.loop(loop))
     try:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipelines.commands.outcome import Home, Json, Loop, Outcome, command
-from pipelines.installation import Installation
+from pipelines.operations.installation import Installation
 
 
 @command
@@ -33,7 +33,7 @@ def features(
         settings = parts.loop(loop)
         if not settings.features.enabled:
             raise typer.BadParameter(f"loop {loop!r} has no features; set [features] enabled = true", param_hint="LOOP")
-        from pipelines.features import Features  # imports Feast, which takes seconds
+        from pipelines.features.store import Features  # imports Feast, which takes seconds
 
         store = Features(parts.settings, settings)
         try:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from pipelines.commands.outcome import DONE, FAILED, Home, Json, Loop, Outcome, command
 from pipelines.commands.steps import who
-from pipelines.installation import Installation
+from pipelines.operations.installation import Installation
 
 
 @command

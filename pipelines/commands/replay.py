@@ -13,14 +13,14 @@ from rich.table import Table
 
 from decision.errors import FieldError
 from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Outcome, command, console
-from pipelines.installation import Installation
+from pipelines.operations.installation import Installation
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipelines.replay import Replay
-    from pipelines.replay_policy import PolicySpec
-    from pipelines.replay_source import Cut, Source
+    from pipelines.replay.policy import PolicySpec
+    from pipelines.replay.replay import Replay
+    from pipelines.replay.source import Cut, Source
 
 Log = Annotated[str, typer.Argument(metavar="LOG", help="A loop, or the name of an import.", show_default=False)]
 
@@ -89,9 +89,9 @@ def replay(
     """
     if html is not None and not html.absolute().parent.is_dir():
         raise FieldError("html", wanted="a file in a folder that exists", got=str(html))
-    from pipelines.replay import Options, replay_log
-    from pipelines.replay_check import check_propensities as check
-    from pipelines.replay_engine import engine_of
+    from pipelines.replay.engine import engine_of
+    from pipelines.replay.propensities import check_propensities as check
+    from pipelines.replay.replay import Options, replay_log
 
     with Installation.at(home) as parts:
         if check_propensities:
@@ -141,13 +141,13 @@ def logged(parts: Installation, name: str) -> pa.Table:
     Raises:
         FieldError: there is neither.
     """
-    from pipelines.importing import load_import
+    from pipelines.formats.store import load_import
 
     return parts.lake.interactions(name) if _is_loop(parts, name) else load_import(parts.settings, name)
 
 
 def _is_loop(parts: Installation, name: str) -> bool:
-    from pipelines.importing import list_imports
+    from pipelines.formats.store import list_imports
 
     if name in parts.loops:
         return True
@@ -168,9 +168,9 @@ def _source(
 ) -> tuple[Source, str, float | None, float | None]:
     from dataclasses import replace
 
-    from pipelines.importing import imports_path
-    from pipelines.replay_source import import_source, source_of
-    from pipelines.window import IMPORTED
+    from pipelines.formats.store import imports_path
+    from pipelines.replay.source import import_source, source_of
+    from pipelines.training.window import IMPORTED
 
     if not _is_loop(parts, log):
         if table_version is not None:
@@ -182,8 +182,8 @@ def _source(
 
 
 def _holdout(parts: Installation, log: str, cut: Cut, table_version: int | None) -> tuple[Source, str]:
-    from pipelines.replay_source import TableSource
-    from pipelines.window import window
+    from pipelines.replay.source import TableSource
+    from pipelines.training.window import window
 
     found = window(parts.lake, parts.loop(log), table_version)
     left = len(found.training)
@@ -191,7 +191,7 @@ def _holdout(parts: Installation, log: str, cut: Cut, table_version: int | None)
 
 
 def _policy(parts: Installation, log: str, policy: str) -> PolicySpec:
-    from pipelines.replay_policy import PolicySpec
+    from pipelines.replay.policy import PolicySpec
 
     if policy == "uniform" or policy == "first":
         return PolicySpec(kind=policy, name=f"{policy} policy")
@@ -212,7 +212,7 @@ def _policy(parts: Installation, log: str, policy: str) -> PolicySpec:
 
 
 def _generations(parts: Installation, log: str) -> dict[str, PolicySpec]:
-    from pipelines.replay_policy import PolicySpec
+    from pipelines.replay.policy import PolicySpec
 
     if log not in parts.loops:
         raise FieldError("balanced", wanted="a loop, whose generations are registered", got=log)
@@ -227,7 +227,7 @@ def _generations(parts: Installation, log: str) -> dict[str, PolicySpec]:
 
 
 def _cut(since: str | None, until: str | None) -> Cut:
-    from pipelines.replay_source import Cut
+    from pipelines.replay.source import Cut
 
     start, end = _time("from", since), _time("to", until)
     if start is not None and end is not None and not start < end:
@@ -255,19 +255,19 @@ def _pair(text: str | None) -> tuple[str, str] | None:
 
 
 def _page(result: Replay) -> str:
-    from pipelines.replay_report import replay_report
+    from pipelines.replay.report import replay_report
 
     return replay_report(result)
 
 
 def _tracked(parts: Installation, result: Replay, options: Any, page: str) -> str:
-    from pipelines.replay_track import track
+    from pipelines.replay.track import track
 
     return track(parts.settings, result, options, page or _page(result))
 
 
 def _described(log: str, source: Source, engine: Any) -> Outcome:
-    from pipelines.replay_describe import describe
+    from pipelines.replay.describe import describe
 
     found = describe(source, engine, log=log)
 

@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from pipelines.commands.outcome import FAILED, Home, Json, Outcome, command, console
-from pipelines.installation import Installation
+from pipelines.operations.installation import Installation
 from pipelines.settings import Settings, load_settings
 
 
@@ -33,7 +33,7 @@ def serve(
     Example: `decision serve --port 8080`, then
     `curl localhost:8080/v1/loops/news/decide -d '{"context": {}, "actions": [{"id": "a"}, {"id": "b"}]}'`
     """
-    from pipelines.service import environment, forward_command, process, serve_command
+    from pipelines.operations.processes import environment, forward_command, process, serve_command
 
     settings = load_settings(home=None if home is None else str(home), host=host, port=port, workers=workers, log=log)
     settings.root.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def forward(
 
     Example: `DECISION_LOG=kafka://broker:9092 decision forward`
     """
-    from pipelines.forward import run_forwarder
+    from pipelines.ingestion.forward import run_forwarder
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,7 +92,7 @@ def top(
     """
     from rich.live import Live
 
-    from pipelines.status import look, status_table
+    from pipelines.operations.status import look, status_table
 
     with Installation.at(home) as parts:
         seen = look(parts)
@@ -112,7 +112,7 @@ def top(
 def _run(command_line: list[str], settings: Settings) -> int:
     import subprocess
 
-    from pipelines.service import environment
+    from pipelines.operations.processes import environment
 
     child = subprocess.Popen(command_line, env=environment(settings))  # noqa: S603 - a command line of ours
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from pipelines.commands.outcome import Home, Json, Loop, Outcome, command, console
-from pipelines.installation import Installation
+from pipelines.operations.installation import Installation
 
 
 @command
@@ -24,7 +24,7 @@ def init(
 
     Example: `decision init news && $EDITOR .decision/loops/news/loop.toml`
     """
-    from pipelines.init import init_loop
+    from pipelines.operations.init import init_loop
 
     with Installation.at(home) as parts:
         path = init_loop(parts.settings, loop, replace=force)
@@ -58,8 +58,8 @@ def demo(
 
     Examples: `decision demo`, `decision demo --log kafka --json`
     """
-    from pipelines.demo import Plan, run_demo
-    from pipelines.demo_table import show_demo
+    from pipelines.demo.run import Plan, run_demo
+    from pipelines.demo.table import show_demo
 
     plan = Plan(log=log, seed=seed, decisions=decisions, generations=generations, open_bandit=open_bandit)
     if quick:

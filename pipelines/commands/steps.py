@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.commands.outcome import DONE, REFUSED, Home, Json, Loop, Outcome, command, console
-from pipelines.installation import Installation
+from pipelines.operations.installation import Installation
 
 Version = Annotated[str | None, typer.Option("--version", help="The version (default: the latest trained one).")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice in training.")]
@@ -31,7 +31,7 @@ def ingest(
 
     Example: `decision ingest --json`
     """
-    from pipelines.ingest import Ingester
+    from pipelines.ingestion.ingest import Ingester
 
     with Installation.at(home) as parts:
         ingester = Ingester(parts.log, parts.lake, loops=parts.loops or None)
@@ -65,7 +65,7 @@ def join(
 
     Example: `decision join news --restate --late`
     """
-    import pipelines.join as joins
+    import pipelines.interactions.join as joins
 
     if late and not restate:
         raise typer.BadParameter("--late needs --restate", param_hint="--late")
@@ -93,8 +93,8 @@ def train(
     """
     if dsjson is not None:
         return _train_from_dsjson(loop, home, seed, dsjson)
-    from pipelines.governance.standing import training_pairs
-    from pipelines.train import train as run
+    from pipelines.fairness.standing import training_pairs
+    from pipelines.training.train import train as run
 
     with Installation.at(home) as parts:
         settings = parts.loop(loop)
@@ -109,7 +109,7 @@ def train(
 
 
 def _train_from_dsjson(loop: str, home: Path | None, seed: int, path: Path) -> Outcome:
-    from pipelines.dsjson_training import train_from_dsjson
+    from pipelines.training.dsjson import train_from_dsjson
 
     with Installation.at(home) as parts, console.status(f"reading {path.name}") as status:
         settings = parts.loop(loop)
@@ -142,8 +142,8 @@ def evaluate(
 
     Example: `decision evaluate news --version 4 --against baseline`
     """
-    from pipelines.evaluate import evaluate as run
-    from pipelines.promote import latest
+    from pipelines.evaluation.evaluate import evaluate as run
+    from pipelines.promotion.promote import latest
 
     with Installation.at(home) as parts:
         settings = parts.loop(loop)
@@ -171,8 +171,8 @@ def promote(loop: Loop, home: Home = None, version: Version = None, json: Json =
 
     Example: `decision promote news && echo promoted`
     """
-    from pipelines.governance.gate import PanelGate
-    from pipelines.promote import promote as run
+    from pipelines.fairness.gate import PanelGate
+    from pipelines.promotion.promote import promote as run
 
     with Installation.at(home) as parts:
         settings = parts.loop(loop)
@@ -207,7 +207,7 @@ def watch(
 
     Example: `decision watch feed --dry-run`
     """
-    from pipelines.watch import watch as run
+    from pipelines.promotion.watch import watch as run
 
     with Installation.at(home) as parts:
         parts.loop(loop)
@@ -239,7 +239,7 @@ def rollback(
 
     Example: `decision rollback news --reason "clicks fell after noon"`
     """
-    from pipelines.promote import rollback as run
+    from pipelines.promotion.promote import rollback as run
 
     with Installation.at(home) as parts:
         parts.loop(loop)

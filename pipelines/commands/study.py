@@ -16,10 +16,10 @@ from decision.errors import FieldError
 from pipelines.commands.outcome import Json, Outcome, command, console
 
 STUDIES = {
-    "regression-oracle": "pipelines.study_regression_oracle",
-    "stepmix": "pipelines.study_stepmix",
-    "fairness": "pipelines.study_fairness",
-    "sim2rec": "pipelines.study_sim2rec",
+    "regression-oracle": "pipelines.studies.regression_oracle",
+    "stepmix": "pipelines.studies.stepmix",
+    "fairness": "pipelines.studies.fairness",
+    "sim2rec": "pipelines.studies.sim2rec",
 }
 """Module of each study by name; one has ``seeds(quick=)`` and ``run(seeds, length, quick=, progress=)``.
 
@@ -53,7 +53,7 @@ def study(
     asked = None if seeds is None else parse_seeds(seeds)
     if size is not None and not 1 <= size <= LARGEST_SIZE:
         raise FieldError("size", wanted=f"a number from 1 to {LARGEST_SIZE}", got=size)
-    from pipelines.study_report import prepare, show, write  # draws with altair, which takes a second to import
+    from pipelines.studies.report import prepare, show, write  # draws with altair, which takes a second to import
 
     if out is not None:
         prepare(out)

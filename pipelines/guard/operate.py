@@ -15,7 +15,7 @@ from decision.errors import FieldError
 from pipelines.guard.state import GuardState, evidence_in, weighed
 from pipelines.guard.step import begun, fold_until, move, next_version
 from pipelines.guard.store import FencedError, GuardStore
-from pipelines.lake import Lake
+from pipelines.lake.lake import Lake
 from pipelines.settings import LoopSettings, Settings
 
 _ATTEMPTS = 50

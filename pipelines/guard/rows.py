@@ -25,9 +25,9 @@ from decision.batch import Floats, Ints
 from decision.guard.coin import candidate_has, trajectory_weights
 from decision.guard.snapshot import segment_of
 from pipelines.guard.state import EPISODES, GuardState, Rows, Terms
-from pipelines.join import join_mark, partitions_of, place_of
-from pipelines.lake import Lake, mark_of
-from pipelines.tables import TIME
+from pipelines.interactions.join import join_mark, partitions_of, place_of
+from pipelines.lake.lake import Lake, mark_of
+from pipelines.lake.schemas import TIME
 
 EXACT = 1e-9
 """Most that a logged propensity may differ from the mixture of the logged distributions."""

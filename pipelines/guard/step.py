@@ -32,8 +32,8 @@ from pipelines.guard.state import (
     without_evidence,
 )
 from pipelines.guard.store import FencedError, GuardStore, Move
-from pipelines.lake import Lake
-from pipelines.registry import AliasMovedError, Registry
+from pipelines.lake.lake import Lake
+from pipelines.registry.registry import AliasMovedError, Registry
 from pipelines.settings import LoopSettings, Settings
 
 _ATTEMPTS = 5

@@ -18,7 +18,7 @@ import msgspec
 from decision.errors import FieldError
 from decision.guard.snapshot import GuardSnapshot, encode_snapshot
 from pipelines.guard.state import GuardState
-from pipelines.model_cache import write_atomically
+from pipelines.registry.cache import write_atomically
 from pipelines.settings import Settings
 
 _SCHEMA = """

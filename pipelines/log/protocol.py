@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from decision.errors import FieldError
-from pipelines.log.murmur2 import murmur2
+from pipelines.log.partitioner import murmur2
 
 DECISIONS = "decisions"
 OUTCOMES = "outcomes"

@@ -26,11 +26,11 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from pipelines.governance import tables as t
-from pipelines.governance.people import add_person, list_people
-from pipelines.governance.report import export, replay, reports, status
-from pipelines.governance.tasks import Judgement, judge, queue, task_for
-from pipelines.governance.verdicts import NoTaskError, adjudicate, appeal
+from pipelines.fairness import tables as t
+from pipelines.fairness.people import add_person, list_people
+from pipelines.fairness.report import export, replay, reports, status
+from pipelines.fairness.tasks import Judgement, judge, queue, task_for
+from pipelines.fairness.verdicts import NoTaskError, adjudicate, appeal
 from serving.fairness.desk import Desk, answered, json, own_loop, query, read
 
 

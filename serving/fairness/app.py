@@ -6,9 +6,9 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from serving.console.pages import Pages
 from serving.core import Core
 from serving.fairness.api import Api
+from serving.fairness.console.pages import Pages
 from serving.fairness.desk import Desk
 from serving.problems import ProblemError
 

@@ -14,9 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from decision.errors import DecisionError, FieldError
-from pipelines.governance.people import Person, Role, by_key
-from pipelines.governance.store import Governance
-from pipelines.governance.verdicts import ForbiddenError, NoTaskError
+from pipelines.fairness.people import Person, Role, by_key
+from pipelines.fairness.store import Governance
+from pipelines.fairness.verdicts import ForbiddenError, NoTaskError
 from serving.core import Core
 from serving.problems import ProblemError, of_field
 from serving.wire import decode

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pipelines.governance.tasks import Judgement
+from pipelines.fairness.tasks import Judgement
 from serving.fairness.api import Adjudication, Appeal, NewPerson, Replay
 
 SHAPES: list[Any] = [Judgement, Adjudication, Replay, Appeal, NewPerson]

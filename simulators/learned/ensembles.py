@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from decision.errors import FieldError
+from simulators.environments.lts.env import Singles
 from simulators.learned.logs import Trajectories
 from simulators.learned.responses import (
     PlainResponse,
@@ -22,7 +23,6 @@ from simulators.learned.responses import (
     bounds_of,
     fit_recurrent,
 )
-from simulators.lts import Singles
 
 KINDS = (("plain", 300), ("reservoir", 100), ("trees", 0), ("gru", 16), ("plain", 200), ("reservoir", 60))
 """Form and width of the members, in the order in which they are taken."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulators.lts import DOCUMENTS, Counts, Singles
+from simulators.environments.lts.env import DOCUMENTS, Counts, Singles
 from simulators.sim2rec.sadae import Sadae
 
 BLANK = np.float32(1.5)

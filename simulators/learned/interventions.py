@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simulators.environments.lts.env import DOCUMENTS, Singles
 from simulators.learned.logs import Trajectories
 from simulators.learned.responses import Response
-from simulators.lts import DOCUMENTS, Singles
 
 PASS = 0.8
 """Share of the users tried for whom the trend must be right."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from decision.errors import FieldError
-from simulators.lts import DOCUMENTS, HORIZON, Counts, LtsEnv, LtsUsers, Singles
+from simulators.environments.lts.env import DOCUMENTS, HORIZON, Counts, LtsEnv, LtsUsers, Singles
 
 SHOWN = (6, 18)
 """First and last document that the logging policy shows: clickbait from .2 to .6."""

@@ -23,11 +23,11 @@ from torch.nn.utils import clip_grad_norm_
 
 from decision.batch import Floats
 from decision.errors import FieldError
+from simulators.environments.lts.env import DOCUMENTS, HORIZON, Counts, LtsEnv, LtsUsers, Singles
 from simulators.learned.ensembles import Ensemble
 from simulators.learned.groups import GroupView
 from simulators.learned.logs import Trajectories
 from simulators.learned.responses import Response
-from simulators.lts import DOCUMENTS, HORIZON, Counts, LtsEnv, LtsUsers, Singles
 from simulators.sim2rec.network import ContextPolicy
 
 

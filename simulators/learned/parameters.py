@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from simulators.environments.lts.env import KALE, draw_users
 from simulators.learned.logs import Trajectories
-from simulators.lts import KALE, draw_users
 
 _GRID = np.arange(6.0, 22.01, 0.5)
 

@@ -17,8 +17,8 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from torch import Tensor, nn
 from torch.nn import functional
 
+from simulators.environments.lts.env import Singles
 from simulators.learned.logs import Trajectories
-from simulators.lts import Singles
 
 DECAYS = np.array([0.0, 0.6, 0.85, 0.95], np.float32)
 _USUAL, _FINE = 0.4, 5.0

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from decision.batch import Floats
-from simulators.lts import DOCUMENTS, REWARD_NOISE, LtsEnv, LtsUsers, draw_users
-from simulators.lts_oracle import documents, plan
+from simulators.environments.lts.env import DOCUMENTS, REWARD_NOISE, LtsEnv, LtsUsers, draw_users
+from simulators.environments.lts.planner import documents, plan
 
 PARTICLES = 1000
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from decision.batch import Floats
 from decision.errors import FieldError
-from simulators.lts import HORIZON, REWARD_NOISE, LtsEnv, LtsUsers, document_of, draw_users
+from simulators.environments.lts.env import HORIZON, REWARD_NOISE, LtsEnv, LtsUsers, document_of, draw_users
 from simulators.sim2rec.views import View
 
 

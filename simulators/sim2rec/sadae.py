@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from decision.errors import FieldError
-from simulators.lts import Counts, Singles
+from simulators.environments.lts.env import Counts, Singles
 
 LATENT, HIDDEN = 5, 64
 PENALTY = 0.1

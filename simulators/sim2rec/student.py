@@ -1,10 +1,10 @@
 """A student that sees what is observed, taught by a planner that knows the user: the recipe that reaches the optimum.
 
-The planner (`simulators.lts_oracle`) knows each simulated user's parameters and so, in every state that the student
-itself comes to, by how much one document is better: A = Q(strong) - Q(mild). The student minimises |A| log(1 + exp(-
-logit sign A)), which is data aggregation (Ross, Gordon and Bagnell 2011, DAgger) with mistakes priced at what they cost
-(AggreVaTe, Ross and Bagnell 2014). Along the switching line both documents are worth the same; the price keeps labels
-there, which are noise, from counting.
+The planner (`simulators.environments.lts.planner`) knows each simulated user's parameters and so, in every state that
+the student itself comes to, by how much one document is better: A = Q(strong) - Q(mild). The student minimises |A|
+log(1 + exp(- logit sign A)), which is data aggregation (Ross, Gordon and Bagnell 2011, DAgger) with mistakes priced at
+what they cost (AggreVaTe, Ross and Bagnell 2014). Along the switching line both documents are worth the same; the
+price keeps labels there, which are noise, from counting.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from decision.batch import Floats
 from decision.errors import FieldError
-from simulators.lts import HORIZON, REWARD_NOISE, LtsEnv, LtsUsers, Singles, draw_users
-from simulators.lts_oracle import documents, plan
+from simulators.environments.lts.env import HORIZON, REWARD_NOISE, LtsEnv, LtsUsers, Singles, draw_users
+from simulators.environments.lts.planner import documents, plan
 from simulators.sim2rec.network import HIDDEN, ContextPolicy
 from simulators.sim2rec.views import View
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from decision.batch import Floats
-from simulators.lts import DOCUMENTS, Counts, LtsEnv, LtsUsers, Singles
-from simulators.lts_oracle import documents
-from simulators.lts_tasks import TARGET
+from simulators.environments.lts.env import DOCUMENTS, Counts, LtsEnv, LtsUsers, Singles
+from simulators.environments.lts.planner import documents
+from simulators.environments.lts.tasks import TARGET
 from simulators.sim2rec.network import ContextPolicy
 from simulators.sim2rec.sadae import Sadae
 

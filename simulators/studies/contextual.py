@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from decision.batch import Floats
-from decision.conservative.clucb import CLUCB, Chosen
-from decision.conservative.conservative_squarecb import Budget, ConservativeSquareCB
-from decision.conservative.ridge import Ridge
-from decision.conservative.stagewise_thompson import StagewiseThompson
+from decision.conservative.bandit.clucb import CLUCB, Chosen
+from decision.conservative.bandit.ridge import Ridge
+from decision.conservative.bandit.squarecb import Budget, ConservativeSquareCB
+from decision.conservative.bandit.stagewise_thompson import StagewiseThompson
 from simulators.studies.interval import of_mean
 
 ACTIONS, DIM, RANK, ALPHA = 10, 6, 3, 0.1

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from decision.batch import Floats
-from decision.fairness.experts import Weights, approval, distribution, update
-from decision.fairness.hindsight import best_fair
-from decision.fairness.losses import label_losses, report_losses
-from decision.fairness.multiplier import DualRule, after
+from decision.fairness.learners.experts import Weights, approval, distribution, update
+from decision.fairness.learners.hindsight import best_fair
+from decision.fairness.learners.losses import label_losses, report_losses
+from decision.fairness.learners.multiplier import DualRule, after
 from decision.fairness.panel import threshold
-from simulators.auditing import People, Stage, packaged, stage, synthetic
+from simulators.environments.auditors import People, Stage, packaged, stage, synthetic
 from simulators.studies import fairness_baselines, mining
 from simulators.studies.interval import of_mean, of_share
 

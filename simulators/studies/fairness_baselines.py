@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from decision.batch import Floats
-from decision.fairness import ftpl, smooth
-from decision.fairness.losses import doubly_robust_costs, label_losses, report_losses
-from decision.fairness.multiplier import DualRule, after
+from decision.fairness.learners import ftpl, smooth
+from decision.fairness.learners.losses import doubly_robust_costs, label_losses, report_losses
+from decision.fairness.learners.multiplier import DualRule, after
 from decision.fairness.panel import threshold
-from simulators.auditing import Stage
+from simulators.environments.auditors import Stage
 
 EPSILON = 0.1
 REFIT = 200

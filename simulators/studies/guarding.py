@@ -1,7 +1,7 @@
 """Study of the serving guard: how often it breaks its promise, how soon a good candidate rises and a bad one falls.
 
-Every run draws its own world (`simulators.guarded`) with the lift asked for, so shares of runs are probabilities over
-worlds and draws together.
+Every run draws its own world (`simulators.environments.rollout`) with the lift asked for, so shares of runs are
+probabilities over worlds and draws together.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from decision.guard.rules import GuardRules
-from simulators.guarded import Rollout, roll_out, world_with_lift
+from simulators.environments.rollout import Rollout, roll_out, world_with_lift
 from simulators.studies.interval import median, of_mean, of_median, of_share
 
 LIFTS = (-0.06, -0.10, -0.30, 0.05, 0.10, 0.0)

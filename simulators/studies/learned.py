@@ -16,15 +16,15 @@ import torch
 
 from decision.batch import Floats
 from decision.errors import FieldError
+from simulators.environments.lts.env import DOCUMENTS, LtsEnv, LtsUsers, Singles, draw_users
+from simulators.environments.lts.planner import plan, returns_of_constants, returns_of_plan
+from simulators.environments.lts.tasks import TARGET
 from simulators.learned.ensembles import Ensemble, errors_of, fit_ensemble
 from simulators.learned.groups import GroupView, new_sadae
 from simulators.learned.interventions import trend_of
 from simulators.learned.logs import Trajectories, habitual, logged
 from simulators.learned.lookahead import Lookahead, return_in_model, returns_in_truth, teach
 from simulators.learned.parameters import fitted_choc
-from simulators.lts import DOCUMENTS, LtsEnv, LtsUsers, Singles, draw_users
-from simulators.lts_oracle import plan, returns_of_constants, returns_of_plan
-from simulators.lts_tasks import TARGET
 from simulators.sim2rec import student
 from simulators.sim2rec.sadae import Sadae, fit
 from simulators.sim2rec.views import View, returns_of_policy

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from decision.batch import Floats, Ints
-from decision.fairness.experts import approval
+from decision.fairness.learners.experts import approval
 from decision.fairness.mining import Metric, Pairs, all_pairs, learn_metric, rank_by_metric, rank_by_ratio
 from decision.fairness.panel import threshold
-from simulators.auditing import People, Stage, acceptable_gaps, predict
+from simulators.environments.auditors import People, Stage, acceptable_gaps, predict
 
 RANKS = {"hit_1": 1, "any_5": 5, "any_20": 20}
 JUDGEMENTS = 1_000  # single verdicts, so 200 pairs

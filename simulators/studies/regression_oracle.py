@@ -2,8 +2,8 @@
 
 Generation 0 decides uniformly; each later one is served by a policy trained on the logs so far, as the method's rules
 say. After Vangara and Egg 2024 (arXiv 2412.00569), who describe the effect on payments; the environment, its numbers
-and the cures are ours (`simulators.payments`). Values are exact, on the scale where the uniform policy is 0 and the
-best one is 1.
+and the cures are ours (`simulators.environments.payments`). Values are exact, on the scale where the uniform policy is
+0 and the best one is 1.
 
     online      mean over generations 1, 2, ... of the value of the policy that decided
     last3       mean greedy value of the last three models, on payments of their own time
@@ -21,18 +21,18 @@ import msgspec
 import numpy as np
 
 from decision.batch import Batch, Floats, Interactions, Ints
-from decision.contracts import Oracle, Policy
 from decision.exploration.greedy import greedy
 from decision.gate import judge
 from decision.generations import ages, effective_rows, training_weights
-from decision.ope.lift import lift_of, switched_lift_of
-from decision.ope.mixture import balanced
+from decision.ope.estimators.balanced import balanced
+from decision.ope.estimators.lift import lift_of, switched_lift_of
+from decision.options import DataRules
 from decision.oracles.ensemble import EnsembleOracle
-from decision.oracles.kinds import OracleSettings, load_oracle, new_oracle
+from decision.oracles.factory import OracleSettings, load_oracle, new_oracle
 from decision.policy import Exploration, OraclePolicy, UniformPolicy
+from decision.protocols import Oracle, Policy
 from decision.ragged import group_max, group_sum
-from decision.settings import DataRules
-from simulators.payments import arrival, normalised, payments_world
+from simulators.environments.payments import arrival, normalised, payments_world
 
 GENERATIONS, DRIFTING_GENERATIONS = 8, 10
 DRIFT = 0.3

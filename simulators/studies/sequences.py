@@ -23,8 +23,8 @@ import numpy as np
 
 from decision.batch import Floats, Ints
 from decision.guard.rules import GuardRules
-from simulators.sessions import SessionWorld
-from simulators.slates import SlateWorld
+from simulators.environments.sessions import SessionWorld
+from simulators.environments.slates import SlateWorld
 from simulators.studies.interval import median, of_median, of_share
 
 LIFTS = (0.05, 0.1, -0.06, -0.1)

@@ -15,9 +15,9 @@ import torch
 
 from decision.batch import Floats
 from decision.errors import FieldError
-from simulators.lts import GROUP_STD, LtsUsers, Singles, draw_users
-from simulators.lts_oracle import plan, returns_of_constants, returns_of_plan
-from simulators.lts_tasks import ALPHAS, GROUPS, TARGET, LtsTask, task
+from simulators.environments.lts.env import GROUP_STD, LtsUsers, Singles, draw_users
+from simulators.environments.lts.planner import plan, returns_of_constants, returns_of_plan
+from simulators.environments.lts.tasks import ALPHAS, GROUPS, TARGET, LtsTask, task
 from simulators.sim2rec.identification import returns_of_identification
 from simulators.sim2rec.ppo import Actor, PpoRecipe, returns_of_actor, train
 from simulators.sim2rec.sadae import Sadae, divergence_of_normals, fit

@@ -14,12 +14,22 @@ from typing import Any
 import numpy as np
 
 from decision.batch import Floats
-from decision.tabular import certified_reference, conservative_budget, epsmix, extended_lp, hard_gate, stepmix, ucbvi
-from decision.tabular.confidence import Bonus, Counts, model_of, pessimistic
-from decision.tabular.process import value
+from decision.conservative.tabular import (
+    budget as conservative_budget,
+)
+from decision.conservative.tabular import (
+    certified_reference,
+    epsmix,
+    extended_lp,
+    hard_gate,
+    stepmix,
+    ucbvi,
+)
+from decision.conservative.tabular.confidence import Bonus, Counts, model_of, pessimistic
+from decision.conservative.tabular.process import value
+from simulators.environments.tabular import Instance, Plan, Planner, Played, play, random_instances
 from simulators.studies import contextual, guarding, sequences
 from simulators.studies.interval import of_mean
-from simulators.tabular import Instance, Plan, Planner, Played, play, random_instances
 
 BONUS = Bonus()
 JOINT = Bonus(joint=True)

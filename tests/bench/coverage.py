@@ -15,21 +15,21 @@ from typing import Any
 import numpy as np
 
 from decision.batch import Batch, Floats, Interactions
-from decision.contracts import Oracle
 from decision.exploration.mix import with_floor
 from decision.exploration.squarecb import squarecb
-from decision.ope.bernstein import empirical_bernstein
-from decision.ope.betting import Bets
-from decision.ope.clopper_pearson import clopper_pearson
-from decision.ope.evaluation import evaluation_sums
-from decision.ope.family import Plan, Shard
-from decision.ope.results import Results, results
+from decision.ope.evaluation.family import Plan, Shard
+from decision.ope.evaluation.results import Results, results
+from decision.ope.evaluation.sums import evaluation_sums
+from decision.ope.intervals.betting import Bets
+from decision.ope.intervals.clopper_pearson import clopper_pearson
+from decision.ope.intervals.empirical_bernstein import empirical_bernstein
 from decision.ope.rows import Rows
-from decision.ope.sums import Support
-from decision.oracles.kinds import OracleSettings, new_oracle
-from pipelines.replay_models import Fitted, Learner
-from pipelines.replay_survey import FOLDS
-from simulators.payments import PaymentsWorld, payments_world
+from decision.ope.sums.means import Support
+from decision.oracles.factory import OracleSettings, new_oracle
+from decision.protocols import Oracle
+from pipelines.replay.models import Fitted, Learner
+from pipelines.replay.survey import FOLDS
+from simulators.environments.payments import PaymentsWorld, payments_world
 
 LEVEL = 0.95
 STRETCHES = 40

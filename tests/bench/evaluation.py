@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from decision.batch import Batch, Floats, Interactions
-from decision.ope.evaluation import evaluation_sums
-from decision.ope.family import Plan, Shard
+from decision.ope.evaluation.family import Plan, Shard
+from decision.ope.evaluation.results import results
+from decision.ope.evaluation.sums import evaluation_sums
 from decision.ope.quick import ips_snips_dr
-from decision.ope.results import results
 from decision.ope.rows import Rows
 
 QUICK = os.environ.get("QUICK") == "1"

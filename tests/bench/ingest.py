@@ -26,13 +26,13 @@ import msgspec
 
 from decision.draw import draw, seed_of
 from decision.records import SCHEMA_VERSION, Decision, encode
-from pipelines.ingest import Ingested, ingest
-from pipelines.ingest_workers import IngestWorkers
-from pipelines.kafka_server import KafkaServerError, kafka_server, missing_parts
-from pipelines.lake import Lake
-from pipelines.log.address import open_log
-from pipelines.log.local import LocalLog
+from pipelines.ingestion.ingest import Ingested, ingest
+from pipelines.ingestion.workers import IngestWorkers
+from pipelines.lake.lake import Lake
+from pipelines.log.open import open_log
 from pipelines.log.protocol import DECISIONS, TOPICS, EventLog, Item
+from pipelines.log.sqlite.log import LocalLog
+from pipelines.operations.kafka_server import KafkaServerError, kafka_server, missing_parts
 
 QUICK = os.environ.get("QUICK") == "1"
 MESSAGES, ROUNDS = (120_000, 3) if QUICK else (500_000, 9)

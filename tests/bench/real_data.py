@@ -27,9 +27,9 @@ from scipy import stats
 
 from decision.batch import Batch, Interactions
 from decision.generations import ages, effective_rows, training_weights
-from decision.oracles.kinds import OracleSettings, new_oracle
+from decision.options import DataRules
+from decision.oracles.factory import OracleSettings, new_oracle
 from decision.policy import Exploration, OraclePolicy, UniformPolicy
-from decision.settings import DataRules
 
 QUICK = os.environ.get("QUICK") == "1"
 ROUNDS, SEEDS, BATCH = (600, 2, 100) if QUICK else (2_500, 3, 100)

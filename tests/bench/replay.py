@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from pipelines.importing import Imported
-from pipelines.interaction_rows import complete
-from pipelines.tables import INTERACTIONS
+from pipelines.formats.rows import complete
+from pipelines.formats.store import Imported
+from pipelines.lake.schemas import INTERACTIONS
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
@@ -100,8 +100,8 @@ def _two_workers(home: Path, name: str) -> dict[str, float]:
     """Return the best wall seconds of one and of two workers, taken in turns, and of the start of the cluster."""
     script = (
         "import json, sys, time\nfrom pathlib import Path\n"
-        "from pipelines.replay import Options, replay_log\nfrom pipelines.replay_engine import engine_of\n"
-        "from pipelines.replay_policy import PolicySpec\nfrom pipelines.replay_source import FileSource\n"
+        "from pipelines.replay.replay import Options, replay_log\nfrom pipelines.replay.engine import engine_of\n"
+        "from pipelines.replay.policy import PolicySpec\nfrom pipelines.replay.source import FileSource\n"
         "source, spec = FileSource(sys.argv[1]), PolicySpec(kind='uniform', name='uniform')\n"
         "options = Options(reward_model='means', check=False)\n"
         "def timed(workers):\n"

@@ -40,8 +40,8 @@ def prepare(home: Path) -> None:
     from decision.features import flatten
     from decision.oracles.vw import VwOracle
     from decision.policy import Exploration, OraclePolicy
-    from pipelines.features import Features
-    from pipelines.registry import Registry
+    from pipelines.features.store import Features
+    from pipelines.registry.registry import Registry
     from pipelines.settings import load_loop, load_settings
 
     settings = load_settings({}, home=str(home))
@@ -107,7 +107,7 @@ def burst(port: int, path: str, bodies: bytes) -> dict[str, float]:
 
 def main() -> None:
     """Run the benchmark and print its line."""
-    from pipelines.service import free_port, process, serve_command, wait_until_ready
+    from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
     from pipelines.settings import load_settings
 
     rng = np.random.default_rng(1)

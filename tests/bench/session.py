@@ -20,7 +20,7 @@ from decision.oracles.session import SessionOracle, SessionSettings
 from decision.policy import Exploration, OraclePolicy
 from pipelines.settings import LoopSettings
 from serving.decide import Snapshot, decide
-from serving.session_policy import SessionStates
+from serving.sessions import SessionStates
 from serving.wire import Action, DecideRequest
 from tests.decision.test_session_oracle import arrays
 

@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     from recsim.environments import long_term_satisfaction as recsim
     from recsim.simulator.environment import MultiUserEnvironment
 
-from simulators.lts import DOCUMENTS, HORIZON, LtsEnv, draw_users
+from simulators.environments.lts.env import DOCUMENTS, HORIZON, LtsEnv, draw_users
 
 QUICK = os.environ.get("QUICK") == "1"
 ROUNDS = 3 if QUICK else 12

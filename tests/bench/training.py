@@ -23,9 +23,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from decision.features import flatten
-from decision.oracles.kinds import OracleSettings, new_oracle
+from decision.oracles.factory import OracleSettings, new_oracle
 from decision.oracles.vw import _text
-from pipelines.dsjson_training import chunks
+from pipelines.training.dsjson import chunks
 
 QUICK = os.environ.get("QUICK") == "1"
 EVENTS, ROUNDS = (20_000, 2) if QUICK else (1_000_000, 2)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from serving.app import App
+from serving.http.app import App
 from tests.parts import require
 
 CHROMIUM = Path("/usr/bin/chromium")

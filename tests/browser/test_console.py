@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from decision.fairness.blinding import payload
 from decision.fairness.resolve import Rule
-from pipelines.governance import tables as t
+from pipelines.fairness import tables as t
 from tests.browser.console_server import chromium, serving, sign_in
 from tests.pipelines.governance.panels import LOOP, NOW, pair
 from tests.serving.fairness.house import House
@@ -208,7 +208,7 @@ def test_an_administrator_adds_people_draws_panels_and_revokes(house: House, add
     page.get_by_role("status").filter(has_text="0 panels drawn").wait_for()
     page.get_by_role("button", name="Revoke the key of Grace").click()
     page.get_by_text("revoked").wait_for()
-    from pipelines.governance.people import by_key
+    from pipelines.fairness.people import by_key
 
     assert by_key(house.store, key) is None
 

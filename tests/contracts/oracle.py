@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from decision.oracles.kinds import load_oracle
+from decision.oracles.factory import load_oracle
 from tests.strategies import interactions_of
 
 

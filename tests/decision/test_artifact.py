@@ -7,7 +7,7 @@ import pytest
 
 from decision.artifact import MANIFEST_FILE, Manifest, pack, unpack
 from decision.errors import FieldError
-from decision.oracles.kinds import load_oracle
+from decision.oracles.factory import load_oracle
 from decision.oracles.linear import LinearOracle
 from decision.oracles.vw import VwOracle, VwSettings
 from decision.policy import Exploration, OraclePolicy

@@ -7,22 +7,22 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from decision.ope.cab import cab_sums
-from decision.ope.clipped import clipped_sums
-from decision.ope.cressie_read import CressieReadSums, cressie_read
-from decision.ope.dr import dr, dr_sums
-from decision.ope.embeddings import mips_sums, offcem_sums
-from decision.ope.ips import ips, ips_sums
+from decision.ope.estimators.cab import cab_sums
+from decision.ope.estimators.clipped import clipped_sums
+from decision.ope.estimators.cressie_read import CressieReadSums, cressie_read
+from decision.ope.estimators.dr import dr, dr_sums
+from decision.ope.estimators.dros import shrinkage_sums
+from decision.ope.estimators.ips import ips, ips_sums
+from decision.ope.estimators.mips import mips_sums, offcem_sums
+from decision.ope.estimators.sndr import SndrSums, sndr
+from decision.ope.estimators.snips import SnipsSums, snips
+from decision.ope.estimators.switch_dr import switch_sums
 from decision.ope.rows import Rows
-from decision.ope.shrinkage import shrinkage_sums
-from decision.ope.sndr import SndrSums, sndr
-from decision.ope.snips import SnipsSums, snips
-from decision.ope.sums import MeanSums
-from decision.ope.switch import switch_sums
+from decision.ope.sums.means import MeanSums
 from decision.ope.weights import weights_of
 from decision.oracles.ensemble import EnsembleOracle
+from decision.oracles.factory import OracleSettings, new_oracle
 from decision.oracles.gradient_boosting import GradientBoostingOracle, GradientBoostingSettings
-from decision.oracles.kinds import OracleSettings, new_oracle
 from decision.oracles.linear import LinearOracle, LinearSettings
 from decision.oracles.logistic import LogisticOracle, LogisticSettings
 from decision.oracles.neural import NeuralOracle, NeuralSettings

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from decision.errors import FieldError
 from decision.generations import ages, balance, effective_rows, training_weights
-from decision.settings import DataRules
+from decision.options import DataRules
 from tests.strategies import interactions_of
 
 LOG = interactions_of(np.random.default_rng(0), 60)

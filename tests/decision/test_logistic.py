@@ -7,8 +7,8 @@ from scipy import optimize
 
 from decision.batch import Batch, Interactions
 from decision.errors import FieldError
-from decision.oracles.columns import ColumnSet
 from decision.oracles.logistic import MODEL_FILE, NUMBERS_FILE, LogisticOracle, LogisticSettings
+from decision.oracles.products import ColumnSet
 from tests.strategies import interactions_of
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from decision.batch import Batch, one
 from decision.errors import FieldError, SupportError
-from decision.oracles.kinds import load_oracle
+from decision.oracles.factory import load_oracle
 from decision.oracles.session import FEATURE, NUMBERS_FILE, SessionOracle, SessionSettings
 from decision.policy import Exploration, OraclePolicy
 from tests.contracts.policy import CHECKS
@@ -57,7 +57,7 @@ def test_numbers_are_those_of_the_trained_net() -> None:
     require(importlib.util.find_spec("torch"), "torch is not installed")
     import torch
 
-    from pipelines.trajectories import session_oracle
+    from pipelines.promotion.records import session_oracle
     from simulators.sim2rec.network import ContextPolicy, arrays_of
 
     net = ContextPolicy(3, 3, hidden=16, seed=4)

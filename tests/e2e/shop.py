@@ -12,7 +12,7 @@ from decision.draw import draw
 from decision.oracles.linear import LinearOracle
 from decision.policy import Exploration, OraclePolicy
 from decision.records import Decision
-from pipelines.registry import Registry
+from pipelines.registry.registry import Registry
 from tests.pipelines.synthetic_loop import KINDS, batch_of
 
 PAYS = {"good": (0.8, 0.1), "bad": (0.1, 0.8)}

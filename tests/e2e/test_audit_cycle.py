@@ -22,11 +22,11 @@ import numpy as np
 import pytest
 
 from decision.artifact import unpack
-from pipelines.governance.standing import rescore, upheld
-from pipelines.governance.store import Governance
-from pipelines.lake import Lake
-from pipelines.registry import Registry
-from pipelines.service import free_port, process, serve_command, wait_until_ready
+from pipelines.fairness.standing import rescore, upheld
+from pipelines.fairness.store import Governance
+from pipelines.lake.lake import Lake
+from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
+from pipelines.registry.registry import Registry
 from pipelines.settings import Settings, load_loop, load_settings
 from tests.browser.console_server import chromium, sign_in
 from tests.pipelines.governance.credit_loop import LOOP, TEXT, person

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.kafka_server import missing_parts
+from pipelines.operations.kafka_server import missing_parts
 from tests.parts import require
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -27,12 +27,12 @@ import pytest
 from decision.records import Decision, decode_decision
 from pipelines.guard.operate import replay
 from pipelines.guard.store import GuardStore
-from pipelines.ingest import ingest
-from pipelines.join import join
-from pipelines.lake import Lake
-from pipelines.log.local import LocalLog
-from pipelines.registry import Registry
-from pipelines.service import free_port, process, serve_command, wait_until_ready
+from pipelines.ingestion.ingest import ingest
+from pipelines.interactions.join import join
+from pipelines.lake.lake import Lake
+from pipelines.log.sqlite.log import LocalLog
+from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
+from pipelines.registry.registry import Registry
 from pipelines.settings import Settings, load_settings
 from tests.e2e.shop import PAYS, check_propensities, policy, register
 from tests.pipelines.synthetic_loop import KINDS, new_loop, new_settings

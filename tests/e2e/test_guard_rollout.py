@@ -16,15 +16,15 @@ from pipelines.guard.operate import operate, replay
 from pipelines.guard.state import GuardState
 from pipelines.guard.step import guard
 from pipelines.guard.store import GuardStore
-from pipelines.ingest import ingest
-from pipelines.join import join
-from pipelines.lake import Lake
-from pipelines.log.local import LocalLog
-from pipelines.registry import Registry
+from pipelines.ingestion.ingest import ingest
+from pipelines.interactions.join import join
+from pipelines.lake.lake import Lake
+from pipelines.log.sqlite.log import LocalLog
+from pipelines.registry.registry import Registry
+from pipelines.registry.tracking import RegistryError
 from pipelines.settings import load_settings
-from pipelines.tracking import RegistryError
-from serving.app import describe
 from serving.core import Core, open_core
+from serving.http.app import describe
 from serving.wire import Action, DecideRequest, OutcomeRequest
 from tests.e2e.shop import PAYS, check_propensities, policy, register
 from tests.pipelines.synthetic_loop import KINDS, START, new_loop, new_settings

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.forward import lags
-from pipelines.log.kafka import KafkaLog
-from pipelines.log.local import LocalLog
+from pipelines.ingestion.forward import lags
+from pipelines.log.kafka.log import KafkaLog
 from pipelines.log.protocol import TOPICS
+from pipelines.log.sqlite.log import LocalLog
 from serving.spool import Spool
 from tests.contracts.event_log import read_all
 from tests.kafka_broker import lost_sockets, own_broker

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.counters import counters
-from pipelines.ingest import Ingester, ingest
-from pipelines.join import join
-from pipelines.lake import Lake
-from pipelines.log.local import LocalLog
+from pipelines.ingestion.ingest import Ingester, ingest
+from pipelines.interactions.counters import counters
+from pipelines.interactions.join import join
+from pipelines.lake.lake import Lake
 from pipelines.log.protocol import DECISIONS, OUTCOMES, TOPICS
+from pipelines.log.sqlite.log import LocalLog
 from tests.pipelines.lake_world import LATER, LOOP, START, WINDOW, World, decision, outcome
 
 pytestmark = pytest.mark.connected
@@ -27,7 +27,9 @@ pytestmark = pytest.mark.connected
 KILLS = 20
 PREFIX = "e"
 CONTEXT = multiprocessing.get_context("forkserver")  # forks a process that has imported all, and started nothing
-CONTEXT.set_forkserver_preload(["pipelines.ingest", "pipelines.join", "pipelines.log.local"])
+CONTEXT.set_forkserver_preload(
+    ["pipelines.ingestion.ingest", "pipelines.interactions.join", "pipelines.log.sqlite.log"]
+)
 
 
 def follow(log_path: str, lake_path: str, started: str) -> None:

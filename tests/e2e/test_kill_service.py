@@ -17,8 +17,8 @@ import pytest
 
 from decision.draw import draw
 from decision.records import decode_decision
-from pipelines.log.local import LocalLog
-from pipelines.service import free_port, process, serve_command, wait_until_ready
+from pipelines.log.sqlite.log import LocalLog
+from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
 from pipelines.settings import load_settings
 
 KILLS = 20

@@ -12,7 +12,7 @@ from decision.artifact import Manifest, pack, unpack
 from decision.oracles.linear import LinearOracle
 from decision.policy import Exploration, OraclePolicy
 from decision.records import decode_decision
-from pipelines.registry import Registry
+from pipelines.registry.registry import Registry
 from pipelines.settings import load_settings
 from serving.core import batch_of, open_core
 from serving.wire import Action, DecideRequest

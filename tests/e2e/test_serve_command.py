@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.init import init_loop
-from pipelines.service import free_port, wait_until_ready
+from pipelines.operations.init import init_loop
+from pipelines.operations.processes import free_port, wait_until_ready
 from pipelines.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,9 +15,9 @@ from decision.artifact import Manifest, pack, unpack
 from decision.oracles.session import SessionOracle
 from decision.policy import Exploration, OraclePolicy
 from decision.records import Decision, decode_decision
-from pipelines.log.local import LocalLog
-from pipelines.registry import Registry
-from pipelines.service import free_port, process, serve_command, wait_until_ready
+from pipelines.log.sqlite.log import LocalLog
+from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
+from pipelines.registry.registry import Registry
 from pipelines.settings import Settings, load_settings
 from serving.core import batch_of
 from tests.decision.test_session_oracle import ACTIONS, oracle

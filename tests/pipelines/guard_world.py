@@ -20,9 +20,9 @@ from decision.policy import Exploration, OraclePolicy
 from decision.records import Decision, Outcome
 from pipelines.guard.state import GuardState
 from pipelines.guard.step import guard
-from pipelines.ingest import ingest
-from pipelines.join import join
-from pipelines.registry import Registry
+from pipelines.ingestion.ingest import ingest
+from pipelines.interactions.join import join
+from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings
 from tests.pipelines.lake_world import START, World, decision, outcome
 from tests.pipelines.synthetic_loop import new_loop, new_settings

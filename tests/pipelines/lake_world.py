@@ -10,9 +10,9 @@ import msgspec
 
 from decision.draw import seed_of
 from decision.records import SCHEMA_VERSION, Decision, Outcome, encode
-from pipelines.lake import Lake
-from pipelines.log.local import LocalLog
+from pipelines.lake.lake import Lake
 from pipelines.log.protocol import DECISIONS, OUTCOMES, Headers
+from pipelines.log.sqlite.log import LocalLog
 from pipelines.settings import LoopSettings, parse_loop
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -14,17 +14,17 @@ import msgspec
 import numpy as np
 
 from decision.batch import Batch, one
-from decision.contracts import Policy
 from decision.draw import draw, seed_of
 from decision.policy import UniformPolicy
+from decision.protocols import Policy
 from decision.records import SCHEMA_VERSION, Decision, Outcome, encode
-from pipelines.ingest import ingest
-from pipelines.join import join
-from pipelines.lake import Lake
-from pipelines.log.local import LocalLog
+from pipelines.ingestion.ingest import ingest
+from pipelines.interactions.join import join
+from pipelines.lake.lake import Lake
 from pipelines.log.protocol import DECISIONS, OUTCOMES
+from pipelines.log.sqlite.log import LocalLog
+from pipelines.registry.tracking import Tracking
 from pipelines.settings import LoopSettings, Settings, load_settings, parse_loop
-from pipelines.tracking import Tracking
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 KINDS = ("red", "green", "blue")

@@ -10,11 +10,11 @@ from decision.artifact import unpack
 from decision.batch import Interactions
 from decision.errors import SupportError
 from decision.oracles.ensemble import EnsembleOracle
-from pipelines.candidates import compare, configuration, learned
-from pipelines.lake import Lake
-from pipelines.registry import Registry
+from pipelines.lake.lake import Lake
+from pipelines.registry.registry import Registry
 from pipelines.settings import Candidate, LoopSettings, parse_loop
-from pipelines.train import train
+from pipelines.training.candidates import compare, configuration, learned
+from pipelines.training.train import train
 from tests.pipelines.synthetic_loop import LATER, new_loop, new_settings, open_parts, play, settle
 from tests.strategies import interactions_of
 

@@ -15,8 +15,8 @@ import pytest
 from decision.draw import draw, seed_of
 from decision.records import SCHEMA_VERSION, Decision, Outcome, encode
 from pipelines.cli import main
-from pipelines.init import init_loop
-from pipelines.installation import Installation
+from pipelines.operations.init import init_loop
+from pipelines.operations.installation import Installation
 from pipelines.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -162,7 +162,7 @@ def test_init_writes_a_loop_once(run: Any, tmp_path: Path) -> None:
 
 
 def test_what_libraries_print_does_not_reach_stdout(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pipelines.init as init
+    import pipelines.operations.init as init
 
     def noisy(*_: Any, **__: Any) -> Path:
         print("hello")
@@ -177,7 +177,7 @@ def test_what_libraries_print_does_not_reach_stdout(run: Any, monkeypatch: pytes
 
 
 def test_an_error_nobody_expected_ends_with_1(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pipelines.init as init
+    import pipelines.operations.init as init
 
     def broken(*_: Any, **__: Any) -> Path:
         raise RuntimeError("the disk is on fire")

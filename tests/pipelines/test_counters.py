@@ -5,10 +5,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from pipelines.counters import counters
-from pipelines.erase import erase
-from pipelines.ingest import Ingester
-from pipelines.join import join, restate
+from pipelines.ingestion.ingest import Ingester
+from pipelines.interactions.counters import counters
+from pipelines.interactions.join import join, restate
+from pipelines.operations.erase import erase
 from tests.pipelines.lake_world import LATER, LOOP, START, WINDOW, World, decision, outcome
 
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from decision.errors import FieldError
-from pipelines.dsjson import read_dsjson, write_dsjson
-from pipelines.interaction_rows import check_rows, complete
+from pipelines.formats.dsjson import read_dsjson, write_dsjson
+from pipelines.formats.rows import check_rows, complete
 
 # A line as VW's library writes it, after test/train-sets/dsjson_cb.json of VowpalWabbit (BSD).
 LINE: dict[str, Any] = {

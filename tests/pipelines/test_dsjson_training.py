@@ -9,10 +9,10 @@ import pytest
 
 from decision.artifact import unpack
 from decision.errors import FieldError, SupportError
-from pipelines.dsjson import read_dsjson
-from pipelines.dsjson_training import chunks, train_from_dsjson
-from pipelines.interactions import to_interactions
-from pipelines.registry import Registry
+from pipelines.formats.dsjson import read_dsjson
+from pipelines.interactions.arrays import to_interactions
+from pipelines.registry.registry import Registry
+from pipelines.training.dsjson import chunks, train_from_dsjson
 from tests.pipelines.synthetic_loop import LATER, new_loop, new_settings
 
 

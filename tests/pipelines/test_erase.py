@@ -9,12 +9,12 @@ import pytest
 
 from decision.errors import FieldError
 from decision.records import encode
-from pipelines.counters import counters
-from pipelines.erase import digest_of, erase
-from pipelines.ingest import ingest
-from pipelines.join import join
-from pipelines.lake import Lake
+from pipelines.ingestion.ingest import ingest
+from pipelines.interactions.counters import counters
+from pipelines.interactions.join import join
+from pipelines.lake.lake import Lake
 from pipelines.log.protocol import DECISIONS
+from pipelines.operations.erase import digest_of, erase
 from tests.pipelines.lake_world import LATER, LOOP, World, decision, outcome
 
 NASTY = "o'hara\"; DROP \u00e9"

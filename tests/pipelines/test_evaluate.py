@@ -6,15 +6,15 @@ import pytest
 
 from decision.artifact import unpack
 from decision.errors import SupportError
-from pipelines.evaluate import evaluate
-from pipelines.health import health
-from pipelines.interactions import to_interactions
-from pipelines.lake import Lake
-from pipelines.registry import Registry
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.evaluation.health import health
+from pipelines.interactions.arrays import to_interactions
+from pipelines.lake.lake import Lake
+from pipelines.registry.registry import Registry
+from pipelines.registry.tracking import RegistryError
 from pipelines.settings import LoopSettings, Settings
-from pipelines.tracking import RegistryError
-from pipelines.train import train
-from pipelines.window import window
+from pipelines.training.train import train
+from pipelines.training.window import window
 from tests.pipelines.synthetic_loop import LATER, new_loop, new_settings, open_parts, play, settle, value_of
 
 ROWS = 1_500

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines.feature_history import FILES_PER_MERGE, History
+from pipelines.features.history import FILES_PER_MERGE, History
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SCHEMA = pa.schema([("subject_id", pa.string()), ("event_timestamp", pa.timestamp("us", "UTC")), ("x", pa.float64())])

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from decision.decay import Decayed
 from decision.errors import FieldError
-from pipelines.feature_stream import GRACE_US, Stream
-from pipelines.lake import ConflictError
+from pipelines.features.stream import GRACE_US, Stream
+from pipelines.lake.lake import ConflictError
 from pipelines.settings import FeatureSettings, LoopSettings, RewardSettings
 
 TIME = pa.timestamp("us", "UTC")

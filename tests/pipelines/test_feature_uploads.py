@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from decision.errors import FieldError
-from pipelines.feature_uploads import add_upload, latest, read_upload
+from pipelines.features.uploads import add_upload, latest, read_upload
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TIME = pa.timestamp("us", "UTC")

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pytest
 
 from decision.errors import FieldError
-from pipelines.feature_push import push_new
-from pipelines.feature_views import Views
-from pipelines.features import Features
-from pipelines.ingest import ingest
-from pipelines.interactions import to_interactions
-from pipelines.join import join
-from pipelines.lake import Lake
+from pipelines.features.push import push_new
+from pipelines.features.store import Features
+from pipelines.features.views import Views
+from pipelines.ingestion.ingest import ingest
+from pipelines.interactions.arrays import to_interactions
+from pipelines.interactions.join import join
+from pipelines.lake.lake import Lake
 from pipelines.settings import Settings, load_settings
 from tests.pipelines.lake_world import START, World, decision, loop_of, outcome
 
@@ -290,7 +290,7 @@ def test_nothing_is_printed(shop: Shop, capfd: pytest.CaptureFixture[str]) -> No
 
 def test_looking_up_imports_no_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from pipelines.features import Features; from pipelines.settings import *;"
+        "import sys; from pipelines.features.store import Features; from pipelines.settings import *;"
         "loop = LoopSettings(name='a', features=FeatureSettings(enabled=True));"
         f"f = Features(Settings(home={str(tmp_path)!r}), loop);"
         "assert 'feast' not in sys.modules; print(f.online('u'), f.failures);"

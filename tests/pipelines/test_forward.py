@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decision.errors import FieldError
-from pipelines.forward import ForwarderBusy, forward, lags, run_forwarder
-from pipelines.log.kafka import KafkaLog
-from pipelines.log.local import LocalLog
+from pipelines.ingestion.forward import ForwarderBusy, forward, lags, run_forwarder
+from pipelines.log.kafka.log import KafkaLog
 from pipelines.log.protocol import Headers, Item, LogUnavailable, Message, OffsetOutOfRange
+from pipelines.log.sqlite.log import LocalLog
 from pipelines.settings import Settings
 from tests.contracts.event_log import read_all
 

@@ -16,8 +16,8 @@ from pipelines.guard.operate import operate, replay
 from pipelines.guard.state import evidence_in, rules_in
 from pipelines.guard.step import guard
 from pipelines.guard.store import FencedError, GuardStore
-from pipelines.ingest import ingest
-from pipelines.join import join
+from pipelines.ingestion.ingest import ingest
+from pipelines.interactions.join import join
 from tests.pipelines.guard_world import BASELINE, CANDIDATE, GuardedLoop, published
 
 

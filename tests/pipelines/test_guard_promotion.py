@@ -8,13 +8,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipelines.lake import Lake
-from pipelines.log.local import LocalLog
+from pipelines.lake.lake import Lake
+from pipelines.log.sqlite.log import LocalLog
 from pipelines.nightly import nightly
-from pipelines.promote import promote
-from pipelines.registry import Registry
+from pipelines.promotion.promote import promote
+from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings
-from pipelines.train import train
+from pipelines.training.train import train
 from tests.pipelines.synthetic_loop import LATER, new_loop, new_settings, open_parts, play, settle
 
 TEXT = "[gate]\nminimum_ess = 5\n[guard]\nenabled = true\n"

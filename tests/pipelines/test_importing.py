@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from decision.errors import FieldError
-from pipelines.importing import list_imports, load_import, read_parquet, save_import, write_parquet
-from pipelines.init import init_loop
-from pipelines.interaction_rows import check_rows, complete
-from pipelines.open_bandit import find_logs, read_open_bandit, shipped_sample
+from pipelines.formats.open_bandit import find_logs, read_open_bandit, shipped_sample
+from pipelines.formats.rows import check_rows, complete
+from pipelines.formats.store import list_imports, load_import, read_parquet, save_import, write_parquet
+from pipelines.lake.schemas import INTERACTIONS
+from pipelines.operations.init import init_loop
 from pipelines.settings import Settings, load_settings
-from pipelines.tables import INTERACTIONS
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 

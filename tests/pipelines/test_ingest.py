@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from decision.errors import FieldError
 from decision.records import encode
-from pipelines.ingest import Ingested, Ingester, IngestError, ingest
-from pipelines.lake import ConflictError, Lake
+from pipelines.ingestion.ingest import Ingested, Ingester, IngestError, ingest
+from pipelines.lake.lake import ConflictError, Lake
 from pipelines.log.protocol import DECISIONS, OUTCOMES
 from tests.pipelines.lake_world import World, decision, outcome
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from decision.errors import FieldError
-from pipelines.ingest import Ingested, IngestError, ingest
-from pipelines.ingest_workers import IngestWorkers
+from pipelines.ingestion.ingest import Ingested, IngestError, ingest
+from pipelines.ingestion.workers import IngestWorkers
 from tests.pipelines.lake_world import World, decision, outcome
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from decision.errors import FieldError
-from pipelines.init import init_loop, loop_toml
+from pipelines.operations.init import init_loop, loop_toml
 from pipelines.settings import LoopSettings, load_loop, load_settings, parse_loop
 
 

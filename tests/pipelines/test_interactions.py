@@ -7,9 +7,9 @@ import pytest
 
 from decision.errors import FieldError
 from decision.features import flatten
-from pipelines.ingest import ingest
-from pipelines.interactions import to_interactions
-from pipelines.join import join
+from pipelines.ingestion.ingest import ingest
+from pipelines.interactions.arrays import to_interactions
+from pipelines.interactions.join import join
 from tests.pipelines.lake_world import LATER, LOOP, World, decision, outcome
 
 

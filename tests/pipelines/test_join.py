@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from decision.errors import FieldError
-from pipelines.counters import Counters, counters
-from pipelines.ingest import ingest
-from pipelines.join import join, restate
-from pipelines.lake import ConflictError, Lake
+from pipelines.ingestion.ingest import ingest
+from pipelines.interactions.counters import Counters, counters
+from pipelines.interactions.join import join, restate
+from pipelines.lake.lake import ConflictError, Lake
 from tests.pipelines.lake_world import LATER, LOOP, START, WINDOW, World, decision, loop_of, outcome
 
 SECOND = timedelta(seconds=1)

@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 import pytest
 
 from decision.errors import FieldError
-from pipelines.ingest import ingest
-from pipelines.join import join
-from pipelines.lake import ConflictError, Lake, mark_of
-from pipelines.tables import DEAD_LETTERS, SCHEMAS, Table
+from pipelines.ingestion.ingest import ingest
+from pipelines.interactions.join import join
+from pipelines.lake.lake import ConflictError, Lake, mark_of
+from pipelines.lake.schemas import DEAD_LETTERS, SCHEMAS, Table
 from tests.pipelines.lake_world import LATER, LOOP, START, World, decision, outcome
 
 

@@ -9,10 +9,10 @@ import pytest
 
 import pipelines.nightly as module
 from decision.errors import FieldError
-from pipelines.lake import Lake
-from pipelines.log.local import LocalLog
+from pipelines.lake.lake import Lake
+from pipelines.log.sqlite.log import LocalLog
 from pipelines.nightly import STEPS, Run, nightly, runs
-from pipelines.registry import Registry
+from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings
 from tests.pipelines.synthetic_loop import LATER, name_of, new_loop, new_settings, open_parts, play
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from decision.batch import Batch
-from pipelines.open_bandit_study import LogStudy, PositionShares, study_open_bandit
+from pipelines.demo.open_bandit import LogStudy, PositionShares, study_open_bandit
 from pipelines.settings import load_settings
 
 

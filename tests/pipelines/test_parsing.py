@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import pipelines.columns as columns
-import pipelines.parsing as parsing
+import pipelines.ingestion.columns as columns
+import pipelines.ingestion.parse as parsing
 from decision.errors import FieldError
 from decision.records import decode_decision, decode_outcome, encode
+from pipelines.ingestion.parse import Parsed, parse_decisions, parse_outcomes
 from pipelines.log.protocol import Message
-from pipelines.parsing import Parsed, parse_decisions, parse_outcomes
 from tests.pipelines.lake_world import decision, outcome
 
 DECISION: dict[str, Any] = json.loads(encode(decision("e1")))

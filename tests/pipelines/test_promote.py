@@ -8,13 +8,13 @@ import pytest
 
 from decision.artifact import unpack
 from decision.errors import FieldError
-from pipelines.evaluate import evaluate
-from pipelines.lake import Lake
-from pipelines.log.local import LocalLog
-from pipelines.promote import latest, promote, rollback
-from pipelines.registry import AliasMovedError, Registry
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.lake.lake import Lake
+from pipelines.log.sqlite.log import LocalLog
+from pipelines.promotion.promote import latest, promote, rollback
+from pipelines.registry.registry import AliasMovedError, Registry
 from pipelines.settings import LoopSettings, Settings
-from pipelines.train import train
+from pipelines.training.train import train
 from tests.pipelines.synthetic_loop import LATER, name_of, new_loop, new_settings, open_parts, play, settle, value_of
 
 ROWS = 1_200

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from decision.errors import FieldError
-from pipelines.model_cache import ModelCache, verify
-from pipelines.registry import AliasMovedError, Registry, WrittenVerdict, moves
+from pipelines.registry.cache import ModelCache, verify
+from pipelines.registry.registry import AliasMovedError, Registry, WrittenVerdict, moves
+from pipelines.registry.tracking import RegistryError
 from pipelines.settings import Settings, load_settings
-from pipelines.tracking import RegistryError
 from tests.pipelines.synthetic_loop import new_settings
 
 
@@ -262,13 +262,13 @@ def test_aliases_can_be_polled_from_many_threads_while_they_move(registry: Regis
 
 
 def test_importing_the_registry_does_not_import_mlflow() -> None:
-    code = "import sys, pipelines.registry; sys.exit('mlflow' in sys.modules)"
+    code = "import sys, pipelines.registry.registry; sys.exit('mlflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_two_processes_may_open_a_new_registry_at_once_and_neither_talks(tmp_path: Path) -> None:
     code = (
-        "import sys; from pipelines.registry import Registry; from pipelines.settings import load_settings\n"
+        "import sys; from pipelines.registry.registry import Registry; from pipelines.settings import load_settings\n"
         "from tests.pipelines.test_registry import packed\n"
         "registry = Registry(load_settings({}, home=sys.argv[1]))\n"
         "print(registry.register('shared', packed(a=sys.argv[2].encode())))\n"

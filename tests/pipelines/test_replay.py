@@ -11,14 +11,14 @@ from decision.batch import Batch, Floats
 from decision.draw import draw, seed_of
 from decision.errors import SupportError
 from decision.policy import FirstPolicy, UniformPolicy
-from pipelines.interaction_rows import complete
-from pipelines.interactions import to_interactions
-from pipelines.replay import replay
-from pipelines.replay_check import check_propensities
-from pipelines.replay_models import LEARNED, Fitted, reward_models
-from pipelines.replay_report import replay_report
-from pipelines.replay_rows import fold_of_hash, load
-from pipelines.replay_survey import FOLDS, extent_of, survey_of
+from pipelines.formats.rows import complete
+from pipelines.interactions.arrays import to_interactions
+from pipelines.replay.models import LEARNED, Fitted, reward_models
+from pipelines.replay.propensities import check_propensities
+from pipelines.replay.replay import replay
+from pipelines.replay.report import replay_report
+from pipelines.replay.rows import fold_of_hash, load
+from pipelines.replay.survey import FOLDS, extent_of, survey_of
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 IDS = ["a", "b", "c"]

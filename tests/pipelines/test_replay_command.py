@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.installation import Installation
+from pipelines.operations.installation import Installation
 from pipelines.settings import load_settings
 from tests.pipelines import test_cli
 
@@ -123,7 +123,7 @@ def test_a_replay_is_logged_with_its_page(run: Any, tmp_path: Path) -> None:
     run("import", "obp", str(feedback(tmp_path / "good.npz")), "--name", "good")
     ran = run("replay", "good", *QUICK, "--track", "--json")
     settings = load_settings({}, home=str(tmp_path / "home"))
-    from pipelines.tracking import Tracking
+    from pipelines.registry.tracking import Tracking
 
     store = Tracking(settings)
     with store.client() as client:

@@ -14,12 +14,12 @@ import pytest
 
 from decision.batch import Batch, Floats
 from decision.errors import FieldError
-from pipelines.replay import Options, Replay, replay_log
-from pipelines.replay_describe import describe
-from pipelines.replay_engine import LocalEngine, engine_of
-from pipelines.replay_policy import PolicySpec, python_policy
-from pipelines.replay_report import replay_report
-from pipelines.replay_source import Cut, FileSource, TableSource
+from pipelines.replay.describe import describe
+from pipelines.replay.engine import LocalEngine, engine_of
+from pipelines.replay.policy import PolicySpec, python_policy
+from pipelines.replay.replay import Options, Replay, replay_log
+from pipelines.replay.report import replay_report
+from pipelines.replay.source import Cut, FileSource, TableSource
 from tests.parts import require
 from tests.pipelines.test_replay import log
 

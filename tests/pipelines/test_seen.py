@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.seen import Seen
+from pipelines.ingestion.dedup import Seen
 
 BATCHES = st.lists(st.lists(st.integers(-5, 40), max_size=12), max_size=10)
 

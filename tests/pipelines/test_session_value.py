@@ -10,10 +10,10 @@ import pytest
 from decision.artifact import unpack
 from decision.oracles.session import FEATURE
 from decision.policy import OraclePolicy
-from pipelines.evaluate import evaluate
-from pipelines.interactions import to_interactions
-from pipelines.promote import promote
-from pipelines.session_value import memory_of, remembered, trajectories
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.evaluation.trajectories import memory_of, remembered, trajectories
+from pipelines.interactions.arrays import to_interactions
+from pipelines.promotion.promote import promote
 from pipelines.settings import parse_loop
 from tests.pipelines.lake_world import LATER
 from tests.pipelines.test_watch import LEVELS, STEPS, Shop, users

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from pipelines import study_fairness, study_stepmix
 from pipelines.cli import main
 from pipelines.commands.study import parse_seeds
-from pipelines.figures import SERIES
-from pipelines.study_report import Findings, Sheet, markdown, standalone, with_interval
+from pipelines.reports.figures import SERIES
+from pipelines.studies import fairness as study_fairness
+from pipelines.studies import stepmix as study_stepmix
+from pipelines.studies.report import Findings, Sheet, markdown, standalone, with_interval
 from tests.simulators.test_studies import TINY
 
 

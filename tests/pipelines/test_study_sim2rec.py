@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from decision.errors import FieldError
-from pipelines import study_sim2rec
-from pipelines.study_report import write
+from pipelines.studies import sim2rec as study_sim2rec
+from pipelines.studies.report import write
 from simulators.studies import learned, sim2rec
 
 TINY = replace(sim2rec.QUICK, iterations=5, updates=1, users=60, sadae_steps=10, shifts=(1.0,))

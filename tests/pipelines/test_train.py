@@ -7,11 +7,11 @@ import pytest
 
 from decision.artifact import MANIFEST_FILE, Manifest, unpack
 from decision.errors import SupportError
-from pipelines.lake import Lake
-from pipelines.registry import Registry
+from pipelines.lake.lake import Lake
+from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings
-from pipelines.train import code_version, train
-from pipelines.window import window
+from pipelines.training.train import code_version, train
+from pipelines.training.window import window
 from tests.pipelines.synthetic_loop import LATER, new_loop, new_settings, open_parts, play, settle, value_of
 
 ROWS = 800

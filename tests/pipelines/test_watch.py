@@ -14,12 +14,12 @@ from decision.errors import FieldError
 from decision.oracles.session import SessionOracle, SessionSettings
 from decision.policy import Exploration, OraclePolicy
 from decision.records import Decision, Outcome
-from pipelines.ingest import ingest
-from pipelines.join import join
-from pipelines.registry import Registry
-from pipelines.watch import Watched, watch
+from pipelines.ingestion.ingest import ingest
+from pipelines.interactions.join import join
+from pipelines.promotion.watch import Watched, watch
+from pipelines.registry.registry import Registry
+from simulators.environments.lts.env import draw_users
 from simulators.learned.logs import Trajectories, logged
-from simulators.lts import draw_users
 from tests.decision.test_session_oracle import arrays
 from tests.pipelines.guard_world import policy_files
 from tests.pipelines.lake_world import LATER, START, World, decision, outcome

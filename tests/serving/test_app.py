@@ -15,8 +15,8 @@ from decision.draw import draw
 from decision.errors import FieldError
 from decision.records import decode_decision
 from pipelines.settings import load_settings
-from serving.app import MAX_BODY, App
 from serving.core import Core, open_core
+from serving.http.app import MAX_BODY, App
 
 QUESTION: dict[str, Any] = {
     "context": {"hour": 3, "user": {"geo": "de"}},

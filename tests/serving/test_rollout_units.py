@@ -14,8 +14,8 @@ from decision.guard.coin import candidate_has
 from decision.guard.snapshot import GuardSnapshot, encode_snapshot
 from decision.records import Decision
 from pipelines.settings import load_settings
-from serving.app import describe
 from serving.core import Core, open_core
+from serving.http.app import describe
 from serving.wire import Action, DecideRequest, Slot
 from tests.pipelines.guard_world import GuardedLoop
 

@@ -17,11 +17,11 @@ from decision.draw import seed_of
 from decision.errors import SupportError
 from decision.policy import Exploration, OraclePolicy
 from decision.records import SCHEMA_VERSION, Decision, Outcome, decode_decision, encode
-from pipelines.log.local import LocalLog
+from pipelines.log.sqlite.log import LocalLog
+from pipelines.promotion.records import trajectories_of
 from pipelines.settings import load_settings
-from pipelines.trajectories import trajectories_of
 from serving.core import batch_of, open_core
-from serving.session_policy import Sessions, SessionStates
+from serving.sessions import Sessions, SessionStates
 from serving.wire import Action, DecideRequest, OutcomeRequest
 from tests.decision.test_session_oracle import ACTIONS, oracle
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from decision.errors import FieldError
-from pipelines.log.local import LocalLog, Stored
 from pipelines.log.protocol import LogUnavailable, UnknownTopic
+from pipelines.log.sqlite.log import LocalLog, Stored
 from serving.spool import Spool, SpoolClosed, SpoolFull
 from tests.contracts.event_log import read_all
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from decision.errors import FieldError
-from simulators.classification import DATASETS, ClassificationWorld, classification_world
+from simulators.environments.classification import DATASETS, ClassificationWorld, classification_world
 
 SIZES = {"digits": (1797, 64, 10), "wine": (178, 13, 3), "breast_cancer": (569, 30, 2)}
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from decision.errors import FieldError
-from simulators.disturbances import Delayed, Drifting, Outage
-from simulators.lts import LtsEnv, draw_users
+from simulators.environments.lts.env import LtsEnv, draw_users
+from simulators.environments.wrappers import Delayed, Drifting, Outage
 from tests.contracts.environment import CHECKS
 
 USERS = draw_users(np.random.default_rng(0), np.array([14.0]), 25)

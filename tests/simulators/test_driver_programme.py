@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from decision.errors import FieldError
-from simulators.driver_programme import LARGEST_BONUS, DriverProgrammeEnv, Drivers, draw_drivers
+from simulators.environments.driver_programme import LARGEST_BONUS, DriverProgrammeEnv, Drivers, draw_drivers
 from tests.contracts.environment import CHECKS
 
 DRIVERS = draw_drivers(np.random.default_rng(0), 200)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from decision.errors import FieldError
+from simulators.environments.lts.env import DOCUMENTS, LtsEnv, LtsUsers, draw_users
 from simulators.learned.ensembles import Ensemble, errors_of, fit_ensemble
 from simulators.learned.groups import GroupView, new_sadae
 from simulators.learned.interventions import trend_of
@@ -17,7 +18,6 @@ from simulators.learned.lookahead import Lookahead, held_values, rollouts, teach
 from simulators.learned.monitor import calibrated, surprise
 from simulators.learned.parameters import fitted_choc
 from simulators.learned.responses import PlainResponse, TreeResponse, bounds_of, fit_recurrent
-from simulators.lts import DOCUMENTS, LtsEnv, LtsUsers, draw_users
 
 USERS = draw_users(np.random.default_rng(0), np.array([14.0]), 80)
 LOG = logged(USERS, 0)

@@ -8,16 +8,9 @@ import numpy as np
 import pytest
 
 from decision.errors import FieldError
-from simulators.lts import (
-    DOCUMENTS,
-    LtsEnv,
-    LtsUsers,
-    document_of,
-    draw_users,
-    users_on_grid,
-)
-from simulators.lts_oracle import documents, plan, returns_of_constants, returns_of_plan
-from simulators.lts_tasks import ALPHAS, TARGET, task
+from simulators.environments.lts.env import DOCUMENTS, LtsEnv, LtsUsers, document_of, draw_users, users_on_grid
+from simulators.environments.lts.planner import documents, plan, returns_of_constants, returns_of_plan
+from simulators.environments.lts.tasks import ALPHAS, TARGET, task
 from tests.contracts.environment import CHECKS
 from tests.parts import require
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decision.errors import FieldError
-from simulators.payments import Payments, PaymentsWorld, arrival, normalised, payments_world
+from simulators.environments.payments import Payments, PaymentsWorld, arrival, normalised, payments_world
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from decision.options import DataRules
 from decision.policy import Exploration
-from decision.settings import DataRules
 from pipelines.settings import LoopSettings
-from pipelines.study_regression_oracle import figures, sheets, summary
+from pipelines.studies.regression_oracle import figures, sheets, summary
 from simulators.studies.regression_oracle import DEFAULT, Gate, Task, Trace, figures_of, gate_of, run
 
 

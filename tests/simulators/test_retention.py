@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from decision.errors import FieldError
-from simulators.retention import RetentionEnv, RetentionRules, draw_items
+from simulators.environments.retention import RetentionEnv, RetentionRules, draw_items
 from tests.contracts.environment import CHECKS
 
 ITEMS = draw_items(np.random.default_rng(0), 200, 10)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decision.errors import FieldError
-from simulators.lts import LtsEnv, draw_users
-from simulators.lts_oracle import plan, returns_of_constants, returns_of_plan
-from simulators.lts_tasks import task
+from simulators.environments.lts.env import LtsEnv, draw_users
+from simulators.environments.lts.planner import plan, returns_of_constants, returns_of_plan
+from simulators.environments.lts.tasks import task
 from simulators.sim2rec.checkpoint import restore, save
 from simulators.sim2rec.identification import returns_of_identification
 from simulators.sim2rec.network import ContextPolicy, arrays_of, load_arrays

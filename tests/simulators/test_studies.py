@@ -5,9 +5,9 @@ import pytest
 from scipy import stats
 
 from decision.guard.rules import GuardRules
-from simulators.auditing import stage, synthetic
-from simulators.sessions import SessionWorld
-from simulators.slates import SLOTS, SlateWorld
+from simulators.environments.auditors import stage, synthetic
+from simulators.environments.sessions import SessionWorld
+from simulators.environments.slates import SLOTS, SlateWorld
 from simulators.studies import contextual, fairness, interval, stepmix
 from simulators.studies.sequences import METHODS, World, climb, ladder
 

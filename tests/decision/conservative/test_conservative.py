@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decision.conservative.clucb import CLUCB
-from decision.conservative.conservative_squarecb import Budget, ConservativeSquareCB
-from decision.conservative.ridge import Ridge
-from decision.conservative.stagewise_thompson import StagewiseThompson
+from decision.conservative.bandit.clucb import CLUCB
+from decision.conservative.bandit.ridge import Ridge
+from decision.conservative.bandit.squarecb import Budget, ConservativeSquareCB
+from decision.conservative.bandit.stagewise_thompson import StagewiseThompson
 from decision.exploration.squarecb import squarecb
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decision.errors import FieldError
-from decision.fairness.chain import GENESIS, Anchor, Entry, canonical, check, follow
+from decision.fairness.audit_log import GENESIS, Anchor, Entry, canonical, check, follow
 
 
 def chain(length: int) -> list[Entry]:

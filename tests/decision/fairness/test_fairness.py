@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decision.errors import FieldError, SupportError
-from decision.fairness.experts import Weights, approval, distribution, update
-from decision.fairness.hindsight import best_fair
-from decision.fairness.losses import doubly_robust_costs, label_losses, report_losses
+from decision.fairness.learners.experts import Weights, approval, distribution, update
+from decision.fairness.learners.hindsight import best_fair
+from decision.fairness.learners.losses import doubly_robust_costs, label_losses, report_losses
+from decision.fairness.learners.multiplier import DualRule, after
+from decision.fairness.learners.replay import Round, replay
 from decision.fairness.mining import all_pairs, learn_metric, neighbour_pairs, rank_by_metric, rank_by_ratio
-from decision.fairness.multiplier import DualRule, after
 from decision.fairness.panel import is_violation, threshold, votes, votes_needed
 from decision.fairness.probe import Probe, sample, strata_of, violation_rate
-from decision.fairness.replay import Round, replay
-from simulators.auditing import acceptable_gaps, draw_auditors, stage, synthetic
+from simulators.environments.auditors import acceptable_gaps, draw_auditors, stage, synthetic
 
 GAPS = st.floats(-1, 1)
 PANEL = st.lists(st.floats(0, 1), min_size=1, max_size=9)

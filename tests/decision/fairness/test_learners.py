@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from decision.batch import Batch, Interactions
 from decision.errors import FieldError
-from decision.fairness import ftpl, smooth
 from decision.fairness.exposure import exposure, slot_weights
-from decision.fairness.losses import label_losses
+from decision.fairness.learners import ftpl, smooth
+from decision.fairness.learners.losses import label_losses
 from decision.fairness.mining import action_pairs, near
 from decision.fairness.penalty import UpheldPairs, concatenate, fit_with_pairs, gaps, pair_rows
 from decision.fairness.probe import sample

@@ -19,7 +19,7 @@ from decision.guard.evidence import (
     no_evidence,
 )
 from decision.guard.rules import GuardRules
-from simulators.guarded import roll_out, world_with_lift
+from simulators.environments.rollout import roll_out, world_with_lift
 
 RULES = GuardRules()
 

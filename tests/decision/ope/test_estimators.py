@@ -8,11 +8,11 @@ from scipy import stats
 
 from decision.batch import Batch, Interactions
 from decision.errors import SupportError
-from decision.ope.diagnostics import diagnostics
-from decision.ope.dr import dr, dr_sums
-from decision.ope.ips import ips, ips_sums
-from decision.ope.snips import SnipsSums, snips
-from decision.ope.sums import MeanSums
+from decision.ope.diagnostics.weights import diagnostics
+from decision.ope.estimators.dr import dr, dr_sums
+from decision.ope.estimators.ips import ips, ips_sums
+from decision.ope.estimators.snips import SnipsSums, snips
+from decision.ope.sums.means import MeanSums
 from decision.ope.weights import effective_sample_size, weights_of
 from tests.contracts.estimator import world_of
 

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from decision.errors import FieldError
-from decision.ope.diagnostics import diagnostics
-from decision.ope.dr import dr, dr_sums
-from decision.ope.evaluation import EvaluationSums, evaluation_sums
-from decision.ope.family import Plan, Shard
-from decision.ope.ips import ips, ips_sums
-from decision.ope.results import BIASED, ORDER, refuse, results
+from decision.ope.diagnostics.weights import diagnostics
+from decision.ope.estimators.dr import dr, dr_sums
+from decision.ope.estimators.ips import ips, ips_sums
+from decision.ope.estimators.sndr import SndrSums, sndr
+from decision.ope.estimators.switch_dr import switch_sums
+from decision.ope.evaluation.family import Plan, Shard
+from decision.ope.evaluation.results import BIASED, ORDER, refuse, results
+from decision.ope.evaluation.sums import EvaluationSums, evaluation_sums
 from decision.ope.rows import Rows
-from decision.ope.sndr import SndrSums, sndr
-from decision.ope.switch import switch_sums
 from tests.contracts.estimator import World, world_of
 
 PLAN = Plan(low=0.0, high=1.0, grouped=True, robust=True, bootstrap=64, buckets=5)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decision.errors import FieldError
-from decision.ope.exact import added, exact_group_sums, exact_sum, exact_sums, expansion, rounded, rounded_all
+from decision.ope.sums.exact import added, exact_group_sums, exact_sum, exact_sums, expansion, rounded, rounded_all
 
 NUMBERS = st.floats(-1e100, 1e100, allow_nan=False)
 

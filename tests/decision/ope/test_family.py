@@ -12,22 +12,22 @@ from hypothesis import strategies as st
 
 from decision.batch import Interactions
 from decision.errors import FieldError
-from decision.ope.cab import cab_terms
-from decision.ope.clipped import clipped_terms
-from decision.ope.cressie_read import CressieReadSums, cressie_read
-from decision.ope.direct import NOT_CORRECTED, direct, direct_sums
-from decision.ope.dr import dr_terms
-from decision.ope.embeddings import group_weights, mips_terms, offcem_terms
 from decision.ope.estimate import Estimate
-from decision.ope.matching import MatchingSums, matching
-from decision.ope.mixture import balanced
-from decision.ope.mrdr import mrdr_row_weights
+from decision.ope.estimators.balanced import balanced
+from decision.ope.estimators.cab import cab_terms
+from decision.ope.estimators.clipped import clipped_terms
+from decision.ope.estimators.cressie_read import CressieReadSums, cressie_read
+from decision.ope.estimators.direct_method import NOT_CORRECTED, direct, direct_sums
+from decision.ope.estimators.dr import dr_terms
+from decision.ope.estimators.dros import shrinkage_terms
+from decision.ope.estimators.mips import group_weights, mips_terms, offcem_terms
+from decision.ope.estimators.mrdr import mrdr_row_weights
+from decision.ope.estimators.replay_method import MatchingSums, matching
+from decision.ope.estimators.sndr import SndrSums, sndr
+from decision.ope.estimators.switch_dr import switch_terms
 from decision.ope.rows import Rows
-from decision.ope.shrinkage import shrinkage_terms
-from decision.ope.slope import slope
-from decision.ope.sndr import SndrSums, sndr
-from decision.ope.sums import MeanSums
-from decision.ope.switch import switch_terms
+from decision.ope.selection.slope import slope
+from decision.ope.sums.means import MeanSums
 from tests.contracts.estimator import World, world_of
 from tests.decision.ope.test_estimators import EXPECTED, LOG, PMF
 

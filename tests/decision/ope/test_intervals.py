@@ -9,15 +9,15 @@ import pytest
 from scipy import integrate, stats
 
 from decision.errors import FieldError
-from decision.ope.bernstein import empirical_bernstein
-from decision.ope.betting import Bets
-from decision.ope.bootstrap import GROUPS, GroupSums, bootstrap, replicates
-from decision.ope.bounded import difference_terms, sequence_sums, value_terms
-from decision.ope.clopper_pearson import clopper_pearson
+from decision.ope.intervals.betting import Bets
+from decision.ope.intervals.bootstrap import GROUPS, GroupSums, bootstrap, replicates
+from decision.ope.intervals.clopper_pearson import clopper_pearson
+from decision.ope.intervals.confidence_sequence import log_wealth, lower_bound
+from decision.ope.intervals.doubly_robust_sequence import difference_terms, sequence_sums, value_terms
+from decision.ope.intervals.empirical_bernstein import empirical_bernstein
+from decision.ope.intervals.simultaneous import simultaneous
 from decision.ope.rows import Rows
-from decision.ope.segments import simultaneous
-from decision.ope.sequence import log_wealth, lower_bound
-from decision.ope.sums import MeanSums
+from decision.ope.sums.means import MeanSums
 from tests.contracts.estimator import world_of
 
 

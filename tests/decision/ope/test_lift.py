@@ -5,8 +5,8 @@ import pytest
 
 from decision.batch import Floats
 from decision.gate import judge
-from decision.ope.dr import dr, dr_sums
-from decision.ope.lift import lift_of, with_reasons
+from decision.ope.estimators.dr import dr, dr_sums
+from decision.ope.estimators.lift import lift_of, with_reasons
 from tests.contracts.estimator import World, world_of
 
 

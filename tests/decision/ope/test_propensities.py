@@ -14,10 +14,10 @@ from decision.batch import Floats, Ints
 from decision.draw import draw, seed_of
 from decision.exploration.mix import with_floor
 from decision.exploration.squarecb import squarecb
-from decision.ope.propensities import check_draws, check_identities, chi_square_of_ranks
+from decision.ope.diagnostics.propensities import check_draws, check_identities, chi_square_of_ranks
 from decision.ragged import normalise
 
-SAMPLE = Path(pipelines.__file__).parent / "data" / "open_bandit"
+SAMPLE = Path(pipelines.__file__).parent / "formats" / "data" / "open_bandit"
 ITEMS = {"all": 80, "men": 34, "women": 46}
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from decision.errors import FieldError, SupportError
-from decision.ope.dr import dr, dr_sums
-from decision.ope.ips import ips, ips_sums
+from decision.ope.estimators.dr import dr, dr_sums
+from decision.ope.estimators.ips import ips, ips_sums
+from decision.ope.estimators.snips import SnipsSums, snips
 from decision.ope.quick import ips_snips_dr
 from decision.ope.rows import Rows
-from decision.ope.snips import SnipsSums, snips
 from tests.contracts.estimator import world_of
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from decision.batch import Batch, Interactions
-from decision.ope.embeddings import mips_sums
-from decision.ope.evaluation import evaluation_sums
-from decision.ope.family import Plan, Shard
-from decision.ope.matching import MatchingSums, matching
-from decision.ope.results import results
+from decision.ope.estimators.mips import mips_sums
+from decision.ope.estimators.replay_method import MatchingSums, matching
+from decision.ope.estimators.snips import SnipsSums, snips
+from decision.ope.evaluation.family import Plan, Shard
+from decision.ope.evaluation.results import results
+from decision.ope.evaluation.sums import evaluation_sums
 from decision.ope.rows import Rows
-from decision.ope.slates import cascade_terms, independent_terms, whole_terms
-from decision.ope.snips import SnipsSums, snips
+from decision.ope.sequential.slates import cascade_terms, independent_terms, whole_terms
 
 KNOWN: dict[str, Any] = json.loads((Path(__file__).parent / "obp_values.json").read_text())
 N, K = 60, 4

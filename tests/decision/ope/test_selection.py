@@ -5,13 +5,13 @@ import pytest
 
 from decision.batch import Batch, Interactions
 from decision.errors import FieldError, SupportError
+from decision.ope.diagnostics.uniform_stratum import agreement, closest
 from decision.ope.estimate import Estimate
-from decision.ope.evaluation import evaluation_sums
-from decision.ope.family import Plan, Shard
-from decision.ope.pasif import pas_if
-from decision.ope.results import results
+from decision.ope.evaluation.family import Plan, Shard
+from decision.ope.evaluation.results import results
+from decision.ope.evaluation.sums import evaluation_sums
 from decision.ope.rows import Rows
-from decision.ope.stratum import agreement, closest
+from decision.ope.selection.pasif import pas_if
 
 
 def at(value: float, half: float) -> Estimate:

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from decision.errors import FieldError, SupportError
-from decision.ope.slates import (
+from decision.ope.sequential.marginalised import TransitionSums, fitted_q, marginalised
+from decision.ope.sequential.slates import (
     cascade_dr_terms,
     cascade_terms,
     independent_terms,
@@ -18,14 +19,13 @@ from decision.ope.slates import (
     running_products,
     whole_terms,
 )
-from decision.ope.trajectories import (
+from decision.ope.sequential.trajectories import (
     WeightedSums,
     pdis_terms,
     trajectory_dr_terms,
     trajectory_sums,
     weighted_pdis,
 )
-from decision.ope.transitions import TransitionSums, fitted_q, marginalised
 
 OFFSETS = np.array([0, 3, 4, 6])
 WEIGHTS = np.array([2.0, 0.5, 3.0, 4.0, 0.0, 5.0])

@@ -5,10 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decision.tabular import certified_reference, conservative_budget, epsmix, extended_lp, hard_gate, stepmix
-from decision.tabular.confidence import Bonus, Counts, evaluate, model_of, optimistic, pessimistic
-from decision.tabular.process import Process, boltzmann, greedy, optimal_q_values, q_values, value
-from simulators.tabular import Instance, Plan, play, random_instances
+from decision.conservative.tabular import (
+    budget as conservative_budget,
+)
+from decision.conservative.tabular import (
+    certified_reference,
+    epsmix,
+    extended_lp,
+    hard_gate,
+    stepmix,
+)
+from decision.conservative.tabular.confidence import Bonus, Counts, evaluate, model_of, optimistic, pessimistic
+from decision.conservative.tabular.process import Process, boltzmann, greedy, optimal_q_values, q_values, value
+from simulators.environments.tabular import Instance, Plan, play, random_instances
 
 
 def instance(seeds: list[int], alpha: float = 0.1) -> Instance:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from pipelines.governance.store import Governance
+from pipelines.fairness.store import Governance
 from tests.parts import require
 from tests.pipelines.governance.panels import Panel, sqlite
 

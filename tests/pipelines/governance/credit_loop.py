@@ -12,10 +12,10 @@ import numpy as np
 
 from decision.draw import draw, seed_of
 from decision.records import SCHEMA_VERSION, Decision, Outcome, encode
-from pipelines.lake import Lake
-from pipelines.log.local import LocalLog
+from pipelines.lake.lake import Lake
 from pipelines.log.protocol import DECISIONS, OUTCOMES
-from pipelines.registry import Registry
+from pipelines.log.sqlite.log import LocalLog
+from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings
 from tests.pipelines.synthetic_loop import new_loop, new_settings, open_parts, settle
 

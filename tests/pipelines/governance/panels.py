@@ -11,9 +11,9 @@ import numpy as np
 
 from decision.fairness.blinding import payload
 from decision.fairness.resolve import Rule
-from pipelines.governance.people import Person, add_person
-from pipelines.governance.store import Governance
-from pipelines.governance.tasks import Judgement, Pair, assign, judge, open_tasks, queue
+from pipelines.fairness.people import Person, add_person
+from pipelines.fairness.store import Governance
+from pipelines.fairness.tasks import Judgement, Pair, assign, judge, open_tasks, queue
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LOOP = "credit"

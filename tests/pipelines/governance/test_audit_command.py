@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli import app
-from pipelines.train import train
+from pipelines.training.train import train
 from tests.pipelines.governance.credit_loop import Credit
 from tests.pipelines.governance.panels import NOW
 

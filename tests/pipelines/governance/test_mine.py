@@ -14,22 +14,22 @@ import sqlalchemy as sa
 from decision.errors import FieldError, SupportError
 from decision.fairness.blinding import ALWAYS_HIDDEN
 from decision.fairness.exposure import slot_weights
-from pipelines.evaluate import evaluate
-from pipelines.governance import tables as t
-from pipelines.governance.erasing import erase_payloads
-from pipelines.governance.gate import PanelGate, assess
-from pipelines.governance.mine import mine
-from pipelines.governance.people import add_person, list_people
-from pipelines.governance.report import replay, reports, status
-from pipelines.governance.standing import as_pairs, rescore, training_pairs, upheld
-from pipelines.governance.step import audit
-from pipelines.governance.store import Governance
-from pipelines.governance.tasks import Judgement, assign, judge, queue
-from pipelines.governance.verdicts import appeal, close_overdue
-from pipelines.governance.window import people_of, treatments
-from pipelines.promote import promote
-from pipelines.registry import Registry
-from pipelines.train import train
+from pipelines.evaluation.evaluate import evaluate
+from pipelines.fairness import tables as t
+from pipelines.fairness.erase import erase_payloads
+from pipelines.fairness.gate import PanelGate, assess
+from pipelines.fairness.mine import mine
+from pipelines.fairness.people import add_person, list_people
+from pipelines.fairness.report import replay, reports, status
+from pipelines.fairness.standing import as_pairs, rescore, training_pairs, upheld
+from pipelines.fairness.step import audit
+from pipelines.fairness.store import Governance
+from pipelines.fairness.tasks import Judgement, assign, judge, queue
+from pipelines.fairness.verdicts import appeal, close_overdue
+from pipelines.fairness.window import people_of, treatments
+from pipelines.promotion.promote import promote
+from pipelines.registry.registry import Registry
+from pipelines.training.train import train
 from tests.pipelines.governance.credit_loop import Credit
 from tests.pipelines.governance.panels import NOW
 

@@ -10,10 +10,10 @@ import pytest
 import sqlalchemy as sa
 
 from decision.errors import FieldError
-from decision.fairness.chain import Anchor
-from pipelines.governance import tables as t
-from pipelines.governance.people import add_person, by_key, by_session, list_people, open_session, revoke
-from pipelines.governance.store import Governance
+from decision.fairness.audit_log import Anchor
+from pipelines.fairness import tables as t
+from pipelines.fairness.people import add_person, by_key, by_session, list_people, open_session, revoke
+from pipelines.fairness.store import Governance
 from pipelines.settings import load_settings
 from tests.pipelines.governance.panels import NOW, Panel, pair
 

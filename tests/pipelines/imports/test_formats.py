@@ -10,11 +10,11 @@ import pyarrow.dataset as ds
 import pytest
 
 from decision.errors import FieldError
-from pipelines.importing import load_import, save_import
-from pipelines.imports.minari import read_minari
-from pipelines.imports.obp import read_obp, write_obp
-from pipelines.imports.scope_rl import read_scope_rl
-from pipelines.interactions import to_interactions
+from pipelines.formats.minari import read_minari
+from pipelines.formats.obp import read_obp, write_obp
+from pipelines.formats.scope_rl import read_scope_rl
+from pipelines.formats.store import load_import, save_import
+from pipelines.interactions.arrays import to_interactions
 from pipelines.settings import load_settings
 
 FEEDBACK: dict[str, Any] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.log.address import open_log
+from pipelines.log.open import open_log
 from pipelines.log.protocol import EventLog
 from tests.contracts.event_log import CHECKS
 from tests.kafka_broker import shared_broker

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from decision.errors import FieldError
-from pipelines.kafka_server import KafkaServerError, kafka_server, missing_parts
-from pipelines.log.address import open_log
-from pipelines.log.kafka import KafkaLog
-from pipelines.log.kafka_group import KafkaGroupReader
-from pipelines.log.kafka_options import parse_address
+from pipelines.log.kafka.group import KafkaGroupReader
+from pipelines.log.kafka.log import KafkaLog
+from pipelines.log.kafka.options import parse_address
+from pipelines.log.open import open_log
 from pipelines.log.protocol import LogUnavailable, Message, OffsetOutOfRange
+from pipelines.operations.kafka_server import KafkaServerError, kafka_server, missing_parts
 from tests.contracts.event_log import read_all
 from tests.kafka_broker import lost_sockets, own_broker, shared_broker
 from tests.parts import require
@@ -226,7 +226,15 @@ def test_launcher_runs_a_broker_in_the_foreground_until_it_is_interrupted(tmp_pa
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "pipelines.kafka_server", "--port", str(port), "--folder", str(tmp_path / "k")]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.operations.kafka_server",
+        "--port",
+        str(port),
+        "--folder",
+        str(tmp_path / "k"),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == f"127.0.0.1:{port}\n"

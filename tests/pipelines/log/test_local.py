@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decision.errors import FieldError
-from pipelines.log.local import Group, LocalLog
-from pipelines.log.murmur2 import murmur2
+from pipelines.log.partitioner import murmur2
 from pipelines.log.protocol import LogCorrupt, LogUnavailable, Message, OffsetOutOfRange, partition_of
+from pipelines.log.sqlite.log import Group, LocalLog
 from tests.contracts.event_log import read_all
 
 APPENDER = """

@@ -10,11 +10,11 @@ from typing import Any
 
 import httpx
 
-from pipelines.governance.people import add_person
-from pipelines.governance.store import Governance
+from pipelines.fairness.people import add_person
+from pipelines.fairness.store import Governance
 from pipelines.settings import load_settings
-from serving.app import App
 from serving.core import Core, open_core
+from serving.http.app import App
 from tests.pipelines.governance.panels import LOOP, NOW, Panel
 
 TEXT = '[fairness]\nenabled = true\nprotected = ["group"]\ntreatment = "getting the loan"\n'

@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 import pytest
 import sqlalchemy as sa
 
-from decision.fairness.chain import Entry, check
+from decision.fairness.audit_log import Entry, check
 from decision.fairness.resolve import Rule
-from pipelines.governance import tables as t
+from pipelines.fairness import tables as t
 from tests.pipelines.governance.panels import LOOP, NOW, pair
 from tests.serving.fairness.house import House
 

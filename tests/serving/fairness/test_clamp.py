@@ -12,14 +12,14 @@ import sqlalchemy as sa
 
 from decision.draw import draw
 from decision.records import decode_decision
-from pipelines.governance import tables as t
-from pipelines.governance.mine import mine
-from pipelines.governance.people import add_person
-from pipelines.governance.publish import publish
-from pipelines.governance.store import Governance
-from pipelines.governance.tasks import Judgement, assign, judge, queue
+from pipelines.fairness import tables as t
+from pipelines.fairness.mine import mine
+from pipelines.fairness.people import add_person
+from pipelines.fairness.publish import publish
+from pipelines.fairness.store import Governance
+from pipelines.fairness.tasks import Judgement, assign, judge, queue
 from pipelines.settings import load_loop
-from pipelines.train import train
+from pipelines.training.train import train
 from serving.core import open_core
 from serving.wire import Action, DecideRequest
 from tests.pipelines.governance.credit_loop import LOOP, TEXT, Credit

@@ -1,0 +1,1 @@
+"""Conservative learners of contextual bandits, for the study of StepMix."""

@@ -1,0 +1,32 @@
+"""Doubly robust with optimistic shrinkage of the weights.
+
+Su, Dimakopoulou, Krishnamurthy, Dudik 2020 (arXiv 1907.09623, section 4.3):
+``w' = lam w / (w^2 + lam)``: small weights stay, large ones shrink towards 0 and leave the reward model alone.
+"""
+
+from __future__ import annotations
+
+from decision.batch import Floats
+from decision.ope.rows import Rows, above_zero
+from decision.ope.sums.means import MeanSums
+
+
+def shrinkage_terms(rows: Rows, lam: float) -> Floats:
+    """Return [n] terms ``sum_a pi(a) q(a) + w' (r - q)``.
+
+    Raises:
+        FieldError: `lam` is not above 0.
+    """
+    above_zero(lam, "lam")
+    # Divided through by lam, so that no square of a weight can overflow before it is needed.
+    return rows.direct + rows.weight / (rows.weight * (rows.weight / lam) + 1.0) * rows.residual
+
+
+def shrinkage_sums(rows: Rows, lam: float) -> MeanSums:
+    """Return the mergeable sums.
+
+    Raises:
+        FieldError: there is no reward model, or `lam` is not above 0.
+    """
+    rows.model()
+    return MeanSums.of(shrinkage_terms(rows, lam), rows.weight, rows.counts)

@@ -1,0 +1,1 @@
+"""Several policies and estimators over one pass of rows."""

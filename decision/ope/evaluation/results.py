@@ -1,0 +1,218 @@
+"""From the sums of a log to what an analyst reads: estimates with their intervals, tuned, or the reason for none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from decision.batch import Floats
+from decision.ope.diagnostics.refusals import LEAST_ESS, refusals
+from decision.ope.diagnostics.uniform_stratum import Agreement, agreement
+from decision.ope.estimate import Estimate
+from decision.ope.estimators.cressie_read import cressie_read
+from decision.ope.estimators.direct_method import direct
+from decision.ope.estimators.replay_method import matching
+from decision.ope.estimators.sndr import sndr
+from decision.ope.estimators.snips import snips
+from decision.ope.evaluation.family import CANDIDATES, TUNED, Plan
+from decision.ope.evaluation.sums import EvaluationSums, sequence_of
+from decision.ope.intervals.bootstrap import percentiles, replicates
+from decision.ope.intervals.simultaneous import simultaneous
+from decision.ope.selection.slope import slope
+
+ORDER = (
+    "replay",
+    "ips",
+    "snips",
+    "clipped",
+    "cressie_read",
+    "dm",
+    "dr",
+    "sndr",
+    "switch_dr",
+    "dros",
+    "cab",
+    "mrdr",
+    "mips",
+    "offcem",
+)
+_TUNING_LEVEL = 0.95
+BIASED = "its interval leaves out what is lost where weights are cut"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A confidence sequence up to one moment.
+
+    Attributes:
+        stretch: number of the stretch of time.
+        rows: decisions so far.
+        value: ends for the policy's value.
+        lift: ends for its lift over the policy that drew the log.
+    """
+
+    stretch: int
+    rows: int
+    value: tuple[float, float]
+    lift: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """What a log says about a policy.
+
+    Attributes:
+        logged: mean logged reward.
+        estimates: by name in a fixed order; None where the log has no support.
+        tuned: the parameter that SLOPE chose, by estimator.
+        candidates: estimates of every parameter, by estimator.
+        bootstrap: percentile intervals by estimator.
+        moments: the confidence sequences as they grew.
+        segments: the policy's value by segment, with intervals that hold together; None where the segment's rows
+            cannot support an estimate.
+        refused: why no estimate should be read; empty when they may.
+        unsupported: mean probability with which the policy does what the log never draws.
+        stratum: IPS on the rows that were drawn uniformly, where they are 30 or more and not all.
+        agreements: how far each estimate is from that, by name.
+    """
+
+    logged: Estimate
+    estimates: dict[str, Estimate | None]
+    tuned: dict[str, float] = field(default_factory=dict)
+    candidates: dict[str, dict[float, Estimate]] = field(default_factory=dict)
+    bootstrap: dict[str, tuple[float, float]] = field(default_factory=dict)
+    moments: list[Moment] = field(default_factory=list)
+    segments: dict[str, Estimate | None] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+    unsupported: float = 0.0
+    stratum: Estimate | None = None
+    lift: Estimate | None = None
+    agreements: dict[str, Agreement] = field(default_factory=dict)
+
+    @property
+    def anytime(self) -> tuple[float, float] | None:
+        """The confidence sequence of the value at the end of the log."""
+        return self.moments[-1].value if self.moments else None
+
+    @property
+    def anytime_lift(self) -> tuple[float, float] | None:
+        """The confidence sequence of the lift at the end of the log."""
+        return self.moments[-1].lift if self.moments else None
+
+
+def results(sums: EvaluationSums, plan: Plan, *, level: float = 0.95, count: int = 1_000, seed: int = 0) -> Results:
+    """Return what the sums of a whole log say.
+
+    Args:
+        sums: of all shards.
+        plan: that they were made with.
+        level: coverage of the intervals.
+        count: bootstrap replicates.
+        seed: of the bootstrap.
+
+    Raises:
+        SupportError: there are no rows.
+    """
+    candidates = {
+        name: {tau: sums.mean(f"{name}@{tau:g}").estimate(level) for tau in CANDIDATES}
+        for name in TUNED
+        if f"{name}@{CANDIDATES[0]:g}" in sums.means
+    }
+    # What is chosen should not move with the level that is asked for.
+    tuned = {
+        name: slope({tau: sums.mean(f"{name}@{tau:g}").estimate(_TUNING_LEVEL) for tau in found})
+        for name, found in candidates.items()
+    }
+    found: dict[str, Estimate | None] = {
+        "replay": matching(sums.matching, level=level),
+        "ips": sums.mean("ips").estimate(level),
+        "snips": snips(sums.snips, level=level),
+        "cressie_read": cressie_read(sums.cressie_read, level=level),
+        **{name: _with_bias(candidates[name][tau]) for name, tau in tuned.items()},
+    }
+    if plan.model:
+        found |= {"dm": direct(sums.mean("dm"), level=level), "dr": sums.mean("dr").estimate(level)}
+        found["sndr"] = None if sums.sndr is None else sndr(sums.sndr, level=level)
+    found |= {name: sums.mean(name).estimate(level) for name in ("mrdr", "mips", "offcem") if name in sums.means}
+    unsupported = sums.tally.unsupported_share
+    stratum = sums.stratum.estimate(level) if LEAST_ESS <= sums.stratum.n < sums.support.n else None
+    there = {name: estimate for name, estimate in found.items() if estimate is not None}
+    share = sums.stratum.n / max(sums.support.n, 1)
+    return Results(
+        logged=sums.mean("logged").estimate(level),
+        estimates={name: found[name] for name in ORDER if name in found},
+        tuned=tuned,
+        candidates=candidates,
+        bootstrap=_bootstrap(sums, tuned, level, count, seed),
+        moments=_moments(sums, plan, level),
+        segments=_segments(sums, level),
+        refused=refusals(sums.support, unsupported),
+        unsupported=unsupported,
+        stratum=stratum,
+        lift=sums.mean("lift").estimate(level),
+        agreements={} if stratum is None else agreement(stratum, there, share=share),
+    )
+
+
+def _with_bias(found: Estimate) -> Estimate:
+    # SLOPE trades bias for spread; the interval knows of the spread alone.
+    return replace(found, reasons=(*found.reasons, BIASED))
+
+
+def refuse(found: Results, *reasons: str) -> Results:
+    """Return `found` with every number taken out that rests on weights the log cannot support, and the reasons."""
+    return replace(
+        found,
+        estimates=dict.fromkeys(found.estimates),
+        tuned={},
+        candidates={},
+        bootstrap={},
+        moments=[],
+        segments={},
+        stratum=None,
+        lift=None,
+        agreements={},
+        refused=[*found.refused, *reasons],
+    )
+
+
+def _bootstrap(
+    sums: EvaluationSums, tuned: Mapping[str, float], level: float, count: int, seed: int
+) -> dict[str, tuple[float, float]]:
+    if sums.groups is None or count < 2:
+        return {}
+    wanted = {name: f"{name}@{tau:g}" for name, tau in tuned.items()}
+    wanted |= {name: name for name in ("ips", "dr", "mrdr", "mips", "offcem", "dm", "logged") if name in sums.columns}
+    ratios = ("one", "weight", "match", "match_reward", "error")
+    needed = [name for name in sums.columns if name in ratios or name in wanted.values()]
+    at = [sums.columns.index(name) for name in needed]
+    groups = replace(sums.groups, wholes=sums.groups.wholes[at])
+    drawn = dict(zip(needed, replicates(groups.sums, np.random.default_rng(seed), count).T, strict=True))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values: dict[str, Floats] = {name: drawn[column] / drawn["one"] for name, column in wanted.items()}
+        values["snips"] = drawn["ips"] / drawn["weight"]
+        values["replay"] = drawn["match_reward"] / drawn["match"]
+        if "error" in drawn:
+            values["sndr"] = drawn["dm"] / drawn["one"] + drawn["error"] / drawn["weight"]
+    return {name: percentiles(column, level) for name, column in values.items()}
+
+
+def _segments(sums: EvaluationSums, level: float) -> dict[str, Estimate | None]:
+    found = simultaneous(sums.segments, level=level)
+    return {name: None if refusals(sums.segments[name].support, 0.0) else one for name, one in found.items()}
+
+
+def _moments(sums: EvaluationSums, plan: Plan, level: float) -> list[Moment]:
+    if sums.trend is None:
+        return []
+    out: list[Moment] = []
+    for stretch in range(sums.trend.shape[1]):
+        if not sums.trend[0, stretch]:
+            continue
+        so_far = sums.trend[:, : stretch + 1]
+        value = sequence_of(so_far, plan, lift=False)
+        lift = sequence_of(so_far, plan, lift=True)
+        out.append(Moment(stretch, value.n, value.interval(level), lift.interval(level)))
+    return out

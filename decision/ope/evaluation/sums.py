@@ -1,0 +1,228 @@
+"""Everything an evaluation keeps of a log: sums that add up over shards, to the same bits however the log was cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decision.batch import Floats, Ints
+from decision.errors import FieldError
+from decision.ope.diagnostics.histogram import Tally
+from decision.ope.estimators.cressie_read import CressieReadSums
+from decision.ope.estimators.replay_method import MatchingSums
+from decision.ope.estimators.sndr import SndrSums
+from decision.ope.estimators.snips import SnipsSums
+from decision.ope.evaluation.family import Plan, Shard, ratio_columns, terms_of
+from decision.ope.intervals.bootstrap import GroupSums
+from decision.ope.intervals.doubly_robust_sequence import SequenceSums, difference_terms, value_terms
+from decision.ope.rows import Rows
+from decision.ope.sums.exact import Exact, added, exact_group_sums, exact_sums, expansion
+from decision.ope.sums.means import MeanSums, Support, mean_columns
+from decision.ope.sums.moments import Moments
+
+MAX_SEGMENTS = 200
+_UNIFORM = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EvaluationSums:
+    """The sums of a log or a shard of it; `+` merges shards.
+
+    Attributes:
+        support: of the importance weights.
+        group_support: of the weights of groups of actions; None without groups.
+        means: sums of c t, c^2 t and c^2 t^2 by name, see `decision.ope.evaluation.family.terms_of`.
+        snips: of IPS, self-normalised.
+        matching: of the rows on which the policy agrees.
+        cressie_read: of the empirical-likelihood estimator.
+        sndr: of DR, self-normalised; None without a reward model.
+        columns: names of the rows of `groups`.
+        groups: sums by random group of rows, for the bootstrap; None without.
+        trend: [10, B] sums by stretch of time, see `sequence_of`; None without.
+        segments: sums of the terms of DR (IPS without a model) by segment.
+        tally: what the diagnostics need.
+        stratum: of IPS on the rows that were drawn uniformly.
+    """
+
+    support: Support
+    group_support: Support | None
+    means: dict[str, tuple[Exact, Exact, Exact]]
+    snips: SnipsSums
+    matching: MatchingSums
+    cressie_read: CressieReadSums
+    sndr: SndrSums | None
+    columns: tuple[str, ...]
+    groups: GroupSums | None
+    trend: NDArray[np.object_] | None
+    segments: dict[str, MeanSums]
+    tally: Tally
+    stratum: MeanSums = field(default_factory=MeanSums)
+
+    def __add__(self, other: EvaluationSums) -> EvaluationSums:
+        means = {
+            name: (added(a[0], b[0]), added(a[1], b[1]), added(a[2], b[2]))
+            for name, a in self.means.items()
+            for b in [other.means[name]]
+        }
+        return EvaluationSums(
+            support=self.support + other.support,
+            group_support=_both(self.group_support, other.group_support),
+            means=means,
+            snips=self.snips + other.snips,
+            matching=self.matching + other.matching,
+            cressie_read=self.cressie_read + other.cressie_read,
+            sndr=None if self.sndr is None or other.sndr is None else self.sndr + other.sndr,
+            columns=self.columns,
+            groups=None if self.groups is None or other.groups is None else self.groups + other.groups,
+            trend=None if self.trend is None or other.trend is None else self.trend + other.trend,
+            segments=_merged(self.segments, other.segments),
+            tally=self.tally + other.tally,
+            stratum=self.stratum + other.stratum,
+        )
+
+    def mean(self, name: str) -> MeanSums:
+        """Return the sums of one estimator of the family."""
+        support = self.support
+        if name in ("logged", "dm"):
+            ones = replace(support, weight=support.mass, weight_cross=support.mass_square)
+            support = replace(ones, weight_square=support.mass_square, largest=1.0)
+        elif name in ("mips", "offcem") and self.group_support is not None:
+            support = self.group_support
+        return MeanSums(support, *self.means[name])
+
+
+def evaluation_sums(shard: Shard, plan: Plan) -> EvaluationSums:
+    """Return the sums of a shard.
+
+    Raises:
+        FieldError: the plan counts on something that the shard lacks, a reward is outside the plan's range, or there
+            are more than 200 segments.
+    """
+    rows = shard.rows
+    terms = terms_of(shard, plan)
+    group_weight = terms.pop("group_weight", None)
+    columns = ratio_columns(rows, plan)
+    named = {**columns, **terms}
+    groups = None
+    if plan.bootstrap and shard.group is not None:
+        stacked = np.stack(list(named.values()))
+        groups = GroupSums.of(stacked if rows.counts is None else stacked * rows.counts, shard.group, plan.bootstrap)
+    weights, counts = rows.weight, rows.counts
+    segment_terms = terms["dr" if plan.model else "ips"]
+    return EvaluationSums(
+        support=Support.of(weights, counts),
+        group_support=None if group_weight is None else Support.of(group_weight, counts),
+        means=_means(terms, counts, groups, tuple(named)),
+        snips=SnipsSums(Moments.of(np.stack([columns["weight"], terms["ips"]]), weights, counts)),
+        matching=MatchingSums.of(rows),
+        cressie_read=CressieReadSums.of(rows, low=plan.low, high=plan.high),
+        sndr=SndrSums.of(rows) if plan.model else None,
+        columns=tuple(named),
+        groups=groups,
+        trend=_trend(shard, plan),
+        segments={} if shard.segment is None else segment_sums(segment_terms, rows, shard.segment),
+        tally=Tally.of(rows),
+        stratum=_stratum(rows, terms["ips"]),
+    )
+
+
+def _stratum(rows: Rows, terms: Floats) -> MeanSums:
+    drawn = np.abs(np.diff(rows.offsets) * rows.propensity - 1.0) < _UNIFORM
+    counts = None if rows.counts is None else rows.counts[drawn]
+    return MeanSums.of(terms[drawn], rows.weight[drawn], counts)
+
+
+def _means(
+    terms: Mapping[str, Floats], counts: Floats | None, groups: GroupSums | None, names: tuple[str, ...]
+) -> dict[str, tuple[Exact, Exact, Exact]]:
+    if groups is None or counts is not None:
+        return {name: mean_columns(values, counts) for name, values in terms.items()}
+    # The groups' sums add up to the totals: only the squares are left to be summed.
+    squares = exact_sums(np.stack([values**2 for values in terms.values()]))
+    out: dict[str, tuple[Exact, Exact, Exact]] = {}
+    for name, square in zip(terms, squares, strict=True):
+        total = expansion(sum(groups.wholes[names.index(name)].tolist()))
+        out[name] = (total, total, square)
+    return out
+
+
+def _trend(shard: Shard, plan: Plan) -> NDArray[np.object_] | None:
+    """Return [10, B]: rows, then sum and sum of squares of lower and upper terms of the value and of the lift."""
+    if not plan.buckets or shard.bucket is None or shard.rows.counts is not None:
+        return None
+    kept = shard.bucket >= 0
+    rows = replace(shard.rows, expected=shard.sequence)
+    value = value_terms(rows, low=plan.low, high=plan.high, limit=plan.limit)
+    lift = lift_terms(rows, plan)
+    parts = [terms[kept] for terms in (*value, *lift)]
+    columns = [np.ones(int(kept.sum())), *parts, *(terms**2 for terms in parts), shard.rows.reward[kept]]
+    return exact_group_sums(np.stack(columns), shard.bucket[kept], plan.buckets)
+
+
+def lift_terms(rows: Rows, plan: Plan) -> tuple[Floats, Floats]:
+    """Return [n] lower and [n] upper terms of the lift over the policy that drew the log.
+
+    Without whole logging distributions they are ``(w - 1) r >= -1`` and ``(w - 1) (1 - r) >= -1``: as weights have mean
+    1, the second has minus the first one's mean.
+    """
+    if rows.logging is not None and plan.logging:
+        old = replace(rows, target=rows.logging, weight=np.ones(len(rows)))
+        return difference_terms(rows, old, low=plan.low, high=plan.high, limit=plan.limit)
+    reward = (rows.reward - plan.low) / (plan.high - plan.low)
+    return (rows.weight - 1.0) * reward, (rows.weight - 1.0) * (1.0 - reward)
+
+
+def sequence_of(trend: NDArray[np.object_], plan: Plan, *, lift: bool) -> SequenceSums:
+    """Return the confidence sequence's sums over the stretches [10, b] of a trend."""
+    totals = [expansion(sum(row.tolist())) for row in trend]
+    first = 3 if lift else 1
+    n = int(totals[0][0]) if totals[0] else 0
+    return SequenceSums(
+        n,
+        (totals[first], totals[first + 4]),
+        (totals[first + 1], totals[first + 5]),
+        plan.limit + 1.0 if lift else plan.limit,
+        lift,
+        plan.low,
+        plan.high,
+    )
+
+
+def segment_sums(terms: Floats, rows: Rows, labels: list[str]) -> dict[str, MeanSums]:
+    """Return the sums of [n] terms by label.
+
+    Raises:
+        FieldError: there are more than 200 labels.
+    """
+    names = sorted(set(labels))
+    if len(names) > MAX_SEGMENTS:
+        raise FieldError("segment", wanted=f"at most {MAX_SEGMENTS} different values", got=len(names))
+    at = {name: number for number, name in enumerate(names)}
+    code: Ints = np.array([at[label] for label in labels], dtype=np.int64)
+    c = np.ones(len(rows)) if rows.counts is None else rows.counts
+    w = rows.weight
+    columns = [c, c**2, c * w, c**2 * w, (c * w) ** 2, c * terms, c**2 * terms, (c * terms) ** 2]
+    wholes = exact_group_sums(np.stack(columns), code, len(names))
+    sizes = np.bincount(code, minlength=len(names))
+    largest = np.zeros(len(names))
+    np.maximum.at(largest, code, c * w)
+    out: dict[str, MeanSums] = {}
+    for number, name in enumerate(names):
+        mass, mass_square, weight, cross, square, *means = (expansion(row[number]) for row in wholes)
+        support = Support(int(sizes[number]), mass, mass_square, weight, cross, square, float(largest[number]))
+        out[name] = MeanSums(support, *means)
+    return out
+
+
+def _merged(a: dict[str, MeanSums], b: dict[str, MeanSums]) -> dict[str, MeanSums]:
+    return {
+        name: a[name] + b[name] if name in a and name in b else a.get(name, b.get(name, MeanSums()))
+        for name in sorted({*a, *b})
+    }
+
+
+def _both(a: Support | None, b: Support | None) -> Support | None:
+    return None if a is None or b is None else a + b

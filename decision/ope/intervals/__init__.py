@@ -1,0 +1,1 @@
+"""Intervals of a value, one method per file."""

@@ -1,0 +1,1 @@
+"""Selection of an estimator, or of its hyper-parameter, for the data at hand."""

@@ -1,0 +1,1 @@
+"""Mergeable sums that estimators and intervals are made of."""

@@ -1,0 +1,199 @@
+"""A mean as mergeable sums of per-row terms: exact, so that any order and any partition of rows give the same bits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from decision.batch import Floats
+from decision.errors import SupportError
+from decision.ope.estimate import Estimate
+from decision.ope.sums.exact import Exact, added, exact_sums, rounded
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Sums of importance weights w: what says whether a log supports a policy; `+` merges shards.
+
+    Every row may stand for c decisions, c = 1 / its chance of being kept; c = 1 where nothing was left out.
+
+    Attributes:
+        n: rows.
+        mass: sum of c.
+        mass_square: sum of c^2.
+        weight: sum of c w.
+        weight_cross: sum of c^2 w.
+        weight_square: sum of c^2 w^2.
+        largest: largest c w.
+    """
+
+    n: int = 0
+    mass: Exact = ()
+    mass_square: Exact = ()
+    weight: Exact = ()
+    weight_cross: Exact = ()
+    weight_square: Exact = ()
+    largest: float = 0.0
+
+    @staticmethod
+    def of(weights: Floats, counts: Floats | None = None) -> Support:
+        """Return the sums of [n] weights and, where rows were left out of the log, [n] counts c."""
+        n = int(weights.size)
+        if counts is None:
+            weight, square = exact_sums(np.stack([weights, weights**2]))
+            mass = (float(n),) if n else ()
+            return Support(n, mass, mass, weight, weight, square, float(weights.max(initial=0.0)))
+        columns = [counts, counts**2, counts * weights, counts**2 * weights, (counts * weights) ** 2]
+        mass, mass_square, weight, cross, square = exact_sums(np.stack(columns))
+        return Support(n, mass, mass_square, weight, cross, square, float((counts * weights).max(initial=0.0)))
+
+    def __add__(self, other: Support) -> Support:
+        return Support(
+            self.n + other.n,
+            added(self.mass, other.mass),
+            added(self.mass_square, other.mass_square),
+            added(self.weight, other.weight),
+            added(self.weight_cross, other.weight_cross),
+            added(self.weight_square, other.weight_square),
+            max(self.largest, other.largest),
+        )
+
+    @property
+    def mean(self) -> float:
+        """Mean weight, 1 up to chance in a log that supports the policy; NaN without rows."""
+        return rounded(self.weight) / rounded(self.mass) if self.n else math.nan
+
+    @property
+    def mean_error(self) -> float:
+        """Standard error of the mean weight; infinite below two rows."""
+        if self.n < 2:
+            return math.inf
+        square = ratio_square(self.mean, self.weight_square, self.weight_cross, self.mass_square)
+        return math.sqrt(square) / rounded(self.mass)
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size of the weights, (sum w)^2 / sum w^2 (Kong 1992)."""
+        square = rounded(self.weight_square)
+        return rounded(self.weight) ** 2 / square if square > 0 else 0.0
+
+    @property
+    def largest_share(self) -> float:
+        """Share of all weight that one row carries."""
+        total = rounded(self.weight)
+        return self.largest / total if total > 0 else 0.0
+
+    def doubts(self) -> tuple[str, ...]:
+        """Return the reasons for which an estimate from these weights should not be trusted."""
+        reasons: list[str] = []
+        if self.n < 2:
+            return ("fewer than two rows",)
+        if abs(self.mean - 1.0) > 3.0 * self.mean_error + 1e-9:
+            reasons.append(f"mean weight {self.mean:.3f} is not 1: propensities or support are wrong")
+        if self.ess < max(30.0, 0.01 * self.n):
+            reasons.append(f"effective sample size {self.ess:.0f} of {self.n} rows")
+        if self.largest_share > 0.1:
+            reasons.append(f"one row carries {self.largest_share:.0%} of the weight")
+        return tuple(reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class MeanSums:
+    """Sums of per-row terms t; `+` merges shards.
+
+    Attributes:
+        support: sums of the importance weights.
+        total: sum of c t.
+        cross: sum of c^2 t.
+        square: sum of c^2 t^2.
+    """
+
+    support: Support = Support()
+    total: Exact = ()
+    cross: Exact = ()
+    square: Exact = ()
+
+    @staticmethod
+    def of(terms: Floats, weights: Floats, counts: Floats | None = None) -> MeanSums:
+        """Return the sums of [n] terms with their [n] importance weights; `counts` as in `Support.of`."""
+        return MeanSums(Support.of(weights, counts), *mean_columns(terms, counts))
+
+    def __add__(self, other: MeanSums) -> MeanSums:
+        return MeanSums(
+            self.support + other.support,
+            added(self.total, other.total),
+            added(self.cross, other.cross),
+            added(self.square, other.square),
+        )
+
+    @property
+    def n(self) -> int:
+        """Rows."""
+        return self.support.n
+
+    @property
+    def mean(self) -> float:
+        """Mean of the terms.
+
+        Raises:
+            SupportError: there are no rows.
+        """
+        if not self.n:
+            raise SupportError("there are no rows to estimate from")
+        return rounded(self.total) / rounded(self.support.mass)
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size of the weights."""
+        return self.support.ess
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean; infinite below two rows."""
+        if self.n < 2:
+            return math.inf
+        square = ratio_square(self.mean, self.square, self.cross, self.support.mass_square)
+        return math.sqrt(square * self.n / (self.n - 1)) / rounded(self.support.mass)
+
+    def student(self, level: float) -> tuple[float, float]:
+        """Return Student's interval of the mean; infinite below two rows.
+
+        Exact for normal terms; with heavy-tailed weights it undercovers, which `doubts` of the effective sample size
+        is there to catch.
+        """
+        if self.n < 2:
+            return -np.inf, np.inf
+        half = float(stats.t.ppf(0.5 + level / 2.0, self.n - 1)) * self.error
+        return self.mean - half, self.mean + half
+
+    def estimate(self, level: float) -> Estimate:
+        """Return the mean with Student's interval and the doubts of its weights.
+
+        Raises:
+            SupportError: there are no rows.
+        """
+        low, high = self.student(level)
+        return Estimate(self.mean, low, high, level, self.n, self.ess, self.doubts())
+
+    def doubts(self) -> tuple[str, ...]:
+        """Return the reasons for which an estimate from these weights should not be trusted."""
+        return self.support.doubts()
+
+
+def mean_columns(terms: Floats, counts: Floats | None) -> tuple[Exact, Exact, Exact]:
+    """Return the sums of c t, c^2 t and c^2 t^2 of [n] terms."""
+    if counts is None:
+        total, square = exact_sums(np.stack([terms, terms**2]))
+        return total, total, square
+    total, cross, square = exact_sums(np.stack([counts * terms, counts**2 * terms, (counts * terms) ** 2]))
+    return total, cross, square
+
+
+def ratio_square(value: float, square: Exact, cross: Exact, mass_square: Exact) -> float:
+    """Return sum c^2 (t - v)^2 from its parts, 0 where cancellation leaves less than rounding can tell."""
+    a, b, d = rounded(square), 2.0 * value * rounded(cross), value**2 * rounded(mass_square)
+    out = a - b + d
+    return out if out > 1e-14 * max(a, d) else 0.0

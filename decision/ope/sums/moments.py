@@ -1,0 +1,73 @@
+"""Sums of k columns and of their products: all that a smooth function of sums and its interval need.
+
+Every estimator here is a function g of sums that does not change when all of them are scaled, a ratio. Its variance by
+the delta method is then ``h' S h`` with h the gradient of g at the sums and S the matrix of summed products, without
+centring, because h is orthogonal to the sums themselves (Euler). That is the algebra that dividing each row by the mean
+weight before taking a standard deviation gets wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from decision.batch import Floats
+from decision.ope.estimate import Estimate
+from decision.ope.sums.exact import Exact, added, exact_sums, rounded
+from decision.ope.sums.means import Support
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Sums of k columns and their products; `+` merges shards.
+
+    Attributes:
+        support: sums of the importance weights.
+        first: [k] sums of the columns.
+        second: [k (k + 1) / 2] sums of products, by rows of the upper triangle.
+    """
+
+    support: Support
+    first: tuple[Exact, ...]
+    second: tuple[Exact, ...]
+
+    @staticmethod
+    def of(columns: Floats, weights: Floats, counts: Floats | None = None) -> Moments:
+        """Return the sums of [k, n] columns, each row counted `counts` ([n]) times; `weights` are for the doubts."""
+        k = len(columns)
+        columns = columns if counts is None else columns * counts
+        upper = np.triu_indices(k)
+        sums = exact_sums(np.concatenate([columns, columns[upper[0]] * columns[upper[1]]]))
+        return Moments(Support.of(weights, counts), tuple(sums[:k]), tuple(sums[k:]))
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.support + other.support,
+            tuple(added(a, b) for a, b in zip(self.first, other.first, strict=True)),
+            tuple(added(a, b) for a, b in zip(self.second, other.second, strict=True)),
+        )
+
+    @property
+    def totals(self) -> Floats:
+        """[k] sums of the columns."""
+        return np.array([rounded(total) for total in self.first])
+
+    def variance(self, gradient: Floats) -> float:
+        """Return h' S h for [k] gradient h, 0 where cancellation leaves less than rounding can tell."""
+        k = len(self.first)
+        products = np.zeros((k, k))
+        products[np.triu_indices(k)] = [rounded(total) for total in self.second]
+        parts = (products + np.triu(products, 1).T) * np.outer(gradient, gradient)
+        total = float(parts.sum())
+        return total if total > 1e-14 * float(np.abs(parts).max(initial=0.0)) else 0.0
+
+    def estimate(self, value: float, gradient: Floats, level: float) -> Estimate:
+        """Return `value` with the normal interval of the delta method; infinite below two rows."""
+        n = self.support.n
+        half = math.inf
+        if n > 1:
+            half = float(stats.norm.ppf(0.5 + level / 2.0)) * math.sqrt(self.variance(gradient))
+        return Estimate(value, value - half, value + half, level, n, self.support.ess, self.support.doubts())

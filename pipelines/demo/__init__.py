@@ -1,0 +1,1 @@
+"""The demonstration: an application, its users, and the whole loop around them."""

@@ -1,0 +1,1 @@
+"""Evaluation of a new version on the holdout, before the gate."""

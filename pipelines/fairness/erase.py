@@ -1,0 +1,50 @@
+"""Erasure of a subject from the panels: what auditors were shown of them goes, what was judged and its hash stay.
+
+The audit log never held a feature of a person, so the chain stays whole. A pair whose decision is gone from the lake
+can no longer be scored and lapses; one that is still open is shown to nobody any more.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow.compute as pc
+import sqlalchemy as sa
+
+from pipelines.fairness import tables as t
+from pipelines.fairness.publish import publish
+from pipelines.fairness.store import Governance
+from pipelines.lake.lake import Lake
+from pipelines.settings import Settings, list_loops, load_loop
+
+
+def erase_payloads(settings: Settings, lake: Lake, subject_id: str, *, now: datetime, by: str) -> int:
+    """Remove what was shown of a subject and return the number of pairs; call it before the lake forgets them.
+
+    Args:
+        settings: the installation; one without panels is left as it is.
+        lake: where the subject's decisions still are.
+        subject_id: whom to erase.
+        now: time, UTC.
+        by: who asks.
+    """
+    if not settings.governance and not Path(settings.root / "governance" / "governance.db").is_file():
+        return 0
+    rows = lake.table("decisions").to_pyarrow_dataset()
+    found = rows.to_table(["event_id"], filter=pc.field("subject_id") == subject_id)["event_id"]
+    events = set(found.to_pylist())
+    erased = 0
+    with Governance.at(settings) as store, store.write(now, by) as writing:
+        for event_id in sorted(events):
+            theirs = sa.or_(t.tasks.c.favoured == event_id, t.tasks.c.disfavoured == event_id)
+            shown = writing.rows(sa.select(t.tasks.c.task_id).where(theirs, t.tasks.c.payload.is_not(None)))
+            for row in shown:
+                change = sa.update(t.tasks).where(t.tasks.c.task_id == row["task_id"]).values(payload=None)
+                writing.connection.execute(change)
+                writing.log("payload_erased", row["task_id"], {})
+                erased += 1
+    with Governance.at(settings) as store:
+        for name in list_loops(settings):
+            publish(settings, store, lake, load_loop(settings, name), without=events)
+    return erased

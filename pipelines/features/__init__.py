@@ -1,0 +1,1 @@
+"""Features of a loop: Feast views, their history, lookups, uploads and streams."""

@@ -1,0 +1,88 @@
+"""From the lake to the stream's features: what came into the tables since the last push, in order, in bounded parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+from pipelines.features.store import Features
+from pipelines.features.stream import COLUMNS, Topic
+from pipelines.interactions.join import partitions_of, place_of
+from pipelines.lake.lake import ConflictError, Lake
+from pipelines.settings import LoopSettings
+
+ROWS_PER_PART = 20_000
+_ATTEMPTS = 5
+
+
+class Pushed(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run brought.
+
+    Attributes:
+        decisions: rows of decisions.
+        outcomes: rows of outcomes.
+        subjects: subjects whose features changed.
+    """
+
+    decisions: int = 0
+    outcomes: int = 0
+    subjects: int = 0
+
+
+def push_new(lake: Lake, loop: LoopSettings, features: Features) -> Pushed:
+    """Push what the lake holds beyond the features' positions; nothing when the loop has no stream.
+
+    Safe to run again and in several processes. After a change of the half-life or the reward it reads the whole lake.
+
+    Args:
+        lake: the tables.
+        loop: the loop.
+        features: its features.
+
+    Raises:
+        ConflictError: others kept changing the definition of the features; run it again.
+    """
+    if not (loop.features.enabled and loop.features.stream):
+        return Pushed()
+    for attempt in range(_ATTEMPTS):
+        # read first, so that no outcome is seen before the decision it belongs to
+        outcomes, decisions = lake.table("outcomes"), lake.table("decisions")
+        positions = features.positions()
+        try:
+            return Pushed(
+                decisions=_take(features, "decisions", decisions, loop.name, positions),
+                outcomes=_take(features, "outcomes", outcomes, loop.name, positions),
+                subjects=features.publish(),
+            )
+        except ConflictError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _take(
+    features: Features, topic: Topic, table: DeltaTable, loop: str, positions: dict[tuple[Topic, int], int]
+) -> int:
+    taken = 0
+    for partition in partitions_of(table, loop):
+        since = positions.get((topic, partition), 0)
+        for rows in _beyond(table, loop, partition, since, COLUMNS[topic]):
+            taken += features.take(topic, rows, since=since)
+            since = pc.call_function("max", [rows["offset"]]).as_py() + 1
+    return taken
+
+
+def _beyond(table: DeltaTable, loop: str, partition: int, position: int, columns: list[str]) -> Iterator[pa.Table]:
+    data = table.to_pyarrow_dataset()
+    place = place_of(loop, partition)
+    ahead = data.to_table(["offset"], filter=place & (pc.field("offset") >= position))
+    offsets = np.sort(ahead["offset"].to_numpy())
+    for start in range(0, len(offsets), ROWS_PER_PART):
+        part = offsets[start : start + ROWS_PER_PART]
+        within = (pc.field("offset") >= int(part[0])) & (pc.field("offset") <= int(part[-1]))
+        yield data.to_table(columns, filter=place & within)

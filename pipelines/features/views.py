@@ -1,0 +1,262 @@
+"""The Feast repository of an installation: one entity, and per loop a view of uploads and a view of the stream.
+
+Everything is declared from the loop's settings and the uploaded columns; no user code runs. Online values stand in one
+SQLite file, their history in Parquet files, from which Feast answers as of any time. Importing Feast takes seconds, so
+it happens on first use.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.features.history import History
+from pipelines.settings import LoopSettings, Settings
+
+SUBJECT = "subject_id"
+TIMESTAMP = "event_timestamp"
+STREAM_COLUMNS = ("stream_decisions", "stream_outcomes", "stream_rewards", "stream_at", "stream_half_life_s")
+"""What the stream's view holds: decayed sums, the time at which they hold, and their half-life."""
+
+ROWS_PER_WRITE = 10_000
+_ROWS_PER_QUESTION = 50_000
+_REPOSITORY = """\
+# Written by the decision service; read by Feast's own command line too.
+project: decision
+provider: local
+registry: registry.db
+online_store:
+  type: sqlite
+  path: online_store.db
+offline_store:
+  type: duckdb
+entity_key_serialization_version: 3
+"""
+
+
+class Views:
+    """The two views of one loop.
+
+    Args:
+        settings: the installation.
+        loop: the loop whose features these are.
+    """
+
+    def __init__(self, settings: Settings, loop: LoopSettings) -> None:
+        self.root = settings.root / "features"
+        self.folder = self.root / loop.name
+        self.subjects = self.folder / "subjects.parquet"
+        self.history = History(self.folder / "stream", _STREAM_SCHEMA)
+        # "-" is no part of a table's name, and "_" may stand in a loop's name itself
+        plain = loop.name.replace("_", "__").replace("-", "_x")
+        self.stream_view = f"{plain}_stream"
+        self.subject_view = f"{plain}_subject"
+        self._store: Any = None
+
+    @property
+    def online_path(self) -> Path:
+        """Feast's online store."""
+        return self.root / "online_store.db"
+
+    def uploaded(self) -> dict[str, pa.DataType]:
+        """Return the types of the uploaded features, {} before an upload."""
+        if not self.subjects.is_file():
+            return {}
+        return {
+            field.name: field.type for field in pq.read_schema(self.subjects) if field.name not in (SUBJECT, TIMESTAMP)
+        }
+
+    def open(self) -> Any:
+        """Return Feast's store, opened and with the views declared; seconds on first use."""
+        if self._store is None:
+            with quiet():
+                feast = import_feast()
+                self.write_repository()
+                with self._locked():  # Feast reads the registry, changes it and writes it back
+                    store = feast.FeatureStore(repo_path=str(self.root))
+                    store.apply([_subject(), self.stream(), *([self.uploads()] if self.uploaded() else [])])
+            self._store = store
+        return self._store
+
+    def redeclare(self, *, empty_subjects: bool = False) -> None:
+        """Take note of new uploads.
+
+        Args:
+            empty_subjects: remove every uploaded value from the online store first.
+        """
+        with quiet():
+            if empty_subjects:
+                store = self.open()
+                stale = [view for view in store.list_feature_views() if view.name == self.subject_view]
+                with self._locked():
+                    store.apply([], objects_to_delete=stale, partial=False)
+            self._store = None
+            self.open()
+
+    def put(self, view: str, rows: pd.DataFrame) -> None:
+        """Replace the online values of the subjects in `rows`, which hold all columns of `view`."""
+        store = self.open()
+        # Feast leaves rows alone that hold nothing: the earlier values would stay
+        empty = rows.drop(columns=[SUBJECT, TIMESTAMP]).isna().all(axis=1)
+        for subject_id in rows[SUBJECT][empty]:
+            self.erase(subject_id, (view,))
+        rows = rows.loc[~empty, :]
+        with quiet():
+            for start in range(0, len(rows), ROWS_PER_WRITE):
+                part = rows.iloc[start : start + ROWS_PER_WRITE]
+                if view == self.stream_view:
+                    store.push(f"{view}_push", part)
+                else:
+                    store.write_to_online_store(view, part)
+
+    def as_of(self, asked: pd.DataFrame, features: list[str]) -> pa.Table:
+        """Return the latest values at or before each row's time.
+
+        Args:
+            asked: [n] rows of ``subject_id`` and ``event_timestamp``.
+            features: columns of the views, as ``view:column``.
+
+        Returns:
+            [n] rows in the same order, one column per feature, null where there was no value yet.
+        """
+        store = self.open()
+        parts: list[pa.Table] = []
+        for start in range(0, len(asked), _ROWS_PER_QUESTION):
+            part = asked.iloc[start : start + _ROWS_PER_QUESTION].reset_index(drop=True)
+            part["_row"] = part.index
+            with quiet():
+                found = store.get_historical_features(entity_df=part, features=features).to_arrow()
+            parts.append(found.sort_by("_row").select([name.partition(":")[2] for name in features]))
+        return pa.concat_tables(parts)
+
+    def erase(self, subject_id: str, views: Sequence[str] | None = None) -> int:
+        """Remove the online values of `subject_id` in `views`, both when None, and return how many."""
+        if not self.online_path.is_file():
+            return 0
+        with quiet():
+            import_feast()
+            from feast.infra.key_encoding_utils import serialize_entity_key
+
+            encoded = serialize_entity_key(entity_key(subject_id), entity_key_serialization_version=3)
+        removed = 0
+        connection = sqlite3.connect(self.online_path)
+        try:
+            with connection:
+                connection.execute("PRAGMA secure_delete=ON")
+                known = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+                for table in {f"decision_{view}" for view in views or (self.stream_view, self.subject_view)} & known:
+                    removed += connection.execute(f'DELETE FROM "{table}" WHERE entity_key = ?', (encoded,)).rowcount
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # or the rows would stay readable in the WAL
+        finally:
+            connection.close()
+        return removed
+
+    def stream(self) -> Any:
+        """Return the view of the stream."""
+        columns: dict[str, pa.DataType] = {name: pa.float64() for name in STREAM_COLUMNS}
+        return self._view(self.stream_view, columns, self.history.pattern, pushed=True)
+
+    def uploads(self) -> Any:
+        """Return the view of the uploads; there must have been one."""
+        return self._view(self.subject_view, self.uploaded(), str(self.subjects))
+
+    def write_repository(self) -> None:
+        """Make the folder a Feast repository."""
+        self.history.create()
+        path = self.root / "feature_store.yaml"
+        if not path.is_file() or path.read_text() != _REPOSITORY:
+            path.write_text(_REPOSITORY)
+        connection = sqlite3.connect(self.online_path)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")  # a push does not hold up the lookups of decisions
+        finally:
+            connection.close()
+
+    def _view(self, name: str, columns: Mapping[str, pa.DataType], path: str, *, pushed: bool = False) -> Any:
+        from feast.data_format import ParquetFormat
+        from feast.data_source import PushSource
+        from feast.feature_view import FeatureView
+        from feast.field import Field
+        from feast.infra.offline_stores.file_source import FileSource
+        from feast.types import Float64, String
+
+        table = FileSource(name=f"{name}_table", path=path, timestamp_field=TIMESTAMP, file_format=ParquetFormat())
+        kinds = {column: String if pa.types.is_string(kind) else Float64 for column, kind in columns.items()}
+        return FeatureView(
+            name=name,
+            entities=[_subject()],
+            schema=[Field(name=SUBJECT, dtype=String), *(Field(name=n, dtype=kind) for n, kind in kinds.items())],
+            source=PushSource(name=f"{name}_push", batch_source=table) if pushed else table,
+            ttl=timedelta(0),  # a value holds until the next one
+            online=True,
+        )
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with open(self.root / ".lock", "w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+_STREAM_SCHEMA = pa.schema(
+    [
+        pa.field(SUBJECT, pa.string()),
+        pa.field(TIMESTAMP, pa.timestamp("us", "UTC")),
+        *(pa.field(name, pa.float64()) for name in STREAM_COLUMNS),
+    ]
+)
+
+
+def _subject() -> Any:
+    from feast.entity import Entity
+    from feast.value_type import ValueType
+
+    return Entity(name="subject", join_keys=[SUBJECT], value_type=ValueType.STRING)
+
+
+def entity_key(subject_id: str) -> Any:
+    """Return Feast's key of a subject; Feast must have been imported."""
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    return EntityKey(join_keys=[SUBJECT], entity_values=[Value(string_val=subject_id)])
+
+
+def import_feast() -> Any:
+    """Return Feast, imported without torch.
+
+    Feast imports torch wherever it is installed, only to offer results as tensors: seconds and 0.6 GB that neither the
+    service nor the pipelines use.
+    """
+    if "feast" not in sys.modules and "torch" not in sys.modules:
+        sys.modules["torch"] = None  # pyright: ignore[reportArgumentType] - makes the import fail, as documented
+        try:
+            import feast
+        finally:
+            del sys.modules["torch"]
+    import feast
+
+    return feast
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Feast's deprecation notices and progress talk out of our logs."""
+    os.environ.setdefault("FEAST_USAGE", "False")
+    logging.getLogger("feast").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

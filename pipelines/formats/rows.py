@@ -1,0 +1,137 @@
+"""Interaction rows that come from elsewhere: completed to the lake's columns, and checked before anything is kept.
+
+What an off-policy estimate rests on has to be there and to fit together: the actions offered, the one drawn, its
+propensity and the reward. The whole distribution may be unknown, and then stays null.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from decision.errors import FieldError
+from decision.records import MAX_ACTIONS, SCHEMA_VERSION
+from pipelines.lake.schemas import INTERACTIONS
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
+
+SUM_TOLERANCE = 1e-3
+"""Other systems log probabilities as 32-bit numbers or with few digits."""
+
+REQUIRED = ("event_id", "ts", "action_ids", "action_index", "propensity")
+
+
+def complete(columns: dict[str, Any], rows: int) -> pa.Table:
+    """Return `columns` as a table with the lake's interaction columns, every missing one at its neutral value.
+
+    Args:
+        columns: {column: values}; `REQUIRED` and, in their absence null, ``reward``, ``pmf`` and the rest.
+        rows: number of rows.
+
+    Raises:
+        FieldError: a column is missing, unknown or of another type.
+    """
+    for name in REQUIRED:
+        if name not in columns:
+            raise FieldError(name, wanted="a column", got=None)
+    neutral: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "slot": "",
+        "context": "{}",
+        "guard_weight": 0.0,
+        "guard_version": 0,
+        "mode": "online",
+        "deferred": False,
+        "policy_version": "",
+        "baseline_version": "",
+        "feature_snapshot": "{}",
+        "seed": 0,
+        "pass_probability": 1.0,
+        "state": "joined",
+        "clipped": False,
+        "reward_version": "imported",
+    }
+    arrays: list[pa.Array | pa.ChunkedArray] = []
+    for field in INTERACTIONS:
+        given = columns.get(field.name)
+        try:
+            if given is not None:
+                array = given if isinstance(given, pa.Array | pa.ChunkedArray) else pa.array(given, field.type)
+                arrays.append(array if array.type == field.type else array.cast(field.type))
+            elif field.name in neutral:
+                arrays.append(pa.array(np.repeat(np.array([neutral[field.name]], dtype=object), rows), field.type))
+            elif field.name == "actions":
+                arrays.append(_empty_actions(columns["action_ids"], rows))
+            else:
+                arrays.append(pa.nulls(rows, field.type))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            raise FieldError(field.name, wanted=f"a column of {field.type}", got=str(error)) from error
+    return pa.table(arrays, schema=INTERACTIONS)
+
+
+def _empty_actions(action_ids: Any, rows: int) -> pa.Array:
+    lists = action_ids.to_pylist() if isinstance(action_ids, pa.Array | pa.ChunkedArray) else action_ids
+    texts = {k: json.dumps([{}] * k) for k in {len(ids) for ids in lists}}
+    return pa.array([texts[len(ids)] for ids in lists], pa.string())
+
+
+def check_rows(table: pa.Table, *, first_row: int = 0) -> None:
+    """Refuse rows that no off-policy estimate could be made of.
+
+    Args:
+        table: rows with the lake's interaction columns.
+        first_row: number of the first row, for the message.
+
+    Raises:
+        FieldError: naming row and field of the first row that does not fit.
+    """
+
+    def refuse(bad: Any, field: str, wanted: str, got: Any) -> None:
+        rows = np.flatnonzero(np.asarray(bad))
+        if len(rows):
+            row = int(rows[0])
+            shown = got[row].as_py() if isinstance(got, pa.ChunkedArray) else got[row]
+            raise FieldError(f"row {first_row + row}: {field}", wanted=wanted, got=shown)
+
+    for name in (*REQUIRED, "context", "actions"):
+        if table[name].null_count:
+            refuse(pc.is_null(table[name]).to_numpy(), name, "a value", table[name])
+    k = pc.list_value_length(table["action_ids"]).to_numpy()
+    refuse((k < 1) | (k > MAX_ACTIONS), "action_ids", f"1 to {MAX_ACTIONS} ids", k)
+    index = table["action_index"].to_numpy()
+    refuse((index < 0) | (index >= k), "action_index", "an index into action_ids", index)
+    propensity = table["propensity"].to_numpy()
+    refuse(~((propensity > 0) & (propensity <= 1)), "propensity", "a number in (0, 1]", propensity)
+    dropped = pc.equal(table["state"], "dropped").to_numpy(zero_copy_only=False)
+    reward = table["reward"].to_numpy(zero_copy_only=False).astype(np.float64)
+    refuse(~(np.isfinite(reward) | dropped), "reward", "a finite number", reward)
+    kept = table["pass_probability"].to_numpy()
+    refuse(~((kept > 0) & (kept <= 1)), "pass_probability", "a number in (0, 1]", kept)
+    refuse(~pc.is_valid(table["ts"]).to_numpy(), "ts", "a time", table["ts"])
+    _check_pmfs(table, k, index, propensity, refuse)
+
+
+class _Refuse(Protocol):
+    def __call__(self, bad: Any, field: str, wanted: str, got: Any) -> None: ...
+
+
+def _check_pmfs(table: pa.Table, k: Any, index: Any, propensity: Any, refuse: _Refuse) -> None:
+    known = pc.is_valid(table["pmf"]).to_numpy()
+    if not known.any():
+        return
+    sizes = pc.fill_null(pc.list_value_length(table["pmf"]), 0).to_numpy()
+    refuse(known & (sizes != k), "pmf", "one probability per action", sizes)
+    flat = pc.list_flatten(table["pmf"]).to_numpy()
+    rows = np.repeat(np.arange(len(table)), sizes)
+    low = np.full(len(table), np.inf)
+    np.minimum.at(low, rows, flat)
+    refuse(known & ~(low >= 0), "pmf", "no negative probability", low)
+    sums = np.bincount(rows, weights=flat, minlength=len(table))
+    refuse(known & ~(np.abs(sums - 1.0) <= SUM_TOLERANCE), "pmf", f"a sum of 1 within {SUM_TOLERANCE}", sums)
+    starts = np.cumsum(sizes) - sizes
+    drawn = np.where(known, flat[np.minimum(starts + index, len(flat) - 1)], propensity)
+    refuse(np.abs(drawn - propensity) > SUM_TOLERANCE, "propensity", "pmf[action_index]", propensity)

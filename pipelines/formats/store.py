@@ -1,0 +1,216 @@
+"""Logs of other systems as interactions: checked, completed to the lake's columns, and kept in the home folder.
+
+An import is one Parquet file of interaction rows beside a note of where it came from. It is no part of the lake: its
+decisions were not drawn here, so they follow no seed of ours, and often only the propensity of the drawn action is
+known. Then `pmf` stays null; nothing is made up to fill it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from decision.errors import FieldError
+from pipelines.formats.rows import check_rows, complete
+from pipelines.lake.schemas import INTERACTIONS
+from pipelines.settings import Settings, check_loop_name, list_loops
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
+
+MAX_BYTES = 64 << 30
+
+
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """What an import holds.
+
+    Attributes:
+        name: its name, used like a loop's by `decision replay`.
+        format: the format it was read from.
+        source: file or folder it was read from, its name alone.
+        rows: decisions.
+        with_pmf: how many of them come with the whole distribution.
+        first: time of the first decision, ISO 8601 UTC; None without rows.
+        last: time of the last one.
+        attribution: whose data it is and under which licence, when known.
+    """
+
+    name: str
+    format: str
+    source: str
+    rows: int
+    with_pmf: int
+    first: str | None
+    last: str | None
+    attribution: str = ""
+
+
+def save_import(
+    settings: Settings, name: str, batches: Iterable[pa.Table], *, format: str, source: str, attribution: str = ""
+) -> Imported:
+    """Check and keep the rows of an import under `name`, in place of an earlier import of that name.
+
+    Args:
+        settings: the installation.
+        name: a name that no loop has.
+        batches: tables as `complete` returns them; held one at a time.
+        format: the format they were read from.
+        source: where they were read from.
+        attribution: whose data it is.
+
+    Raises:
+        FieldError: the name is a loop's, or a row does not fit; nothing is kept then.
+    """
+    if check_loop_name(name) in list_loops(settings):
+        raise FieldError("name", wanted="a name that no loop has", got=name)
+    folder = imports_path(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
+    try:
+        note = _write(scratch, name, batches, format=format, source=source, attribution=attribution)
+        target = folder / name
+        if target.exists():
+            target.rename(scratch / "replaced")
+        (scratch / "import").rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return note
+
+
+def _write(scratch: Path, name: str, batches: Iterable[pa.Table], *, format: str, source: str, attribution: str) -> Any:
+    folder = scratch / "import"
+    folder.mkdir()
+    rows = with_pmf = 0
+    first: datetime | None = None
+    last: datetime | None = None
+    with pq.ParquetWriter(folder / "interactions.parquet", INTERACTIONS, compression="zstd") as writer:
+        for batch in batches:
+            if not len(batch):
+                continue
+            check_rows(batch, first_row=rows)
+            writer.write_table(_placed(batch, name, rows))
+            rows += len(batch)
+            with_pmf += len(batch) - batch["pmf"].null_count
+            ends = pc.min_max(batch["ts"]).as_py()
+            first = ends["min"] if first is None else min(first, ends["min"])
+            last = ends["max"] if last is None else max(last, ends["max"])
+    if not rows:
+        raise FieldError("source", wanted="one decision or more", got=source)
+    note = Imported(
+        name=name,
+        format=format,
+        source=source,
+        rows=rows,
+        with_pmf=with_pmf,
+        first=first.astimezone(UTC).isoformat() if first else None,
+        last=last.astimezone(UTC).isoformat() if last else None,
+        attribution=attribution,
+    )
+    (folder / "import.json").write_bytes(msgspec.json.format(msgspec.json.encode(note)))
+    return note
+
+
+def load_import(settings: Settings, name: str) -> pa.Table:
+    """Return the rows of the import `name`, in the lake's interaction columns.
+
+    Raises:
+        FieldError: there is no such import.
+    """
+    path = imports_path(settings) / check_loop_name(name) / "interactions.parquet"
+    if not path.is_file():
+        known = [entry.name for entry in list_imports(settings)]
+        raise FieldError("name", wanted=f"an import, one of {known}" if known else "an import", got=name)
+    return pq.read_table(path, schema=INTERACTIONS)
+
+
+def forget_subject(settings: Settings, subject_id: str) -> int:
+    """Remove a subject's rows from every import and return how many they were."""
+    removed = 0
+    for note in list_imports(settings):
+        rows = load_import(settings, note.name)
+        kept = rows.filter(pc.fill_null(pc.not_equal(rows["subject_id"], subject_id), True))
+        if len(kept) == len(rows):
+            continue
+        removed += len(rows) - len(kept)
+        if not len(kept):
+            shutil.rmtree(imports_path(settings) / note.name)
+            continue
+        save_import(settings, note.name, [kept], format=note.format, source=note.source, attribution=note.attribution)
+    return removed
+
+
+def list_imports(settings: Settings) -> list[Imported]:
+    """Return what was imported, by name."""
+    notes = sorted(imports_path(settings).glob("[!.]*/import.json"))
+    return [msgspec.json.decode(path.read_bytes(), type=Imported) for path in notes]
+
+
+def imports_path(settings: Settings) -> Path:
+    """Return the folder of an installation's imports."""
+    return settings.root / "imports"
+
+
+def _placed(table: pa.Table, name: str, first_row: int) -> pa.Table:
+    rows = len(table)
+    placed = {
+        "loop": pa.array([name], pa.string()).take(pa.array(np.zeros(rows, dtype=np.int64))),
+        "partition": pa.array(np.zeros(rows, dtype=np.int32)),
+        "offset": pa.array(np.arange(first_row, first_row + rows, dtype=np.int64)),
+    }
+    for column, values in placed.items():
+        at = table.schema.get_field_index(column)
+        table = table.set_column(at, INTERACTIONS.field(column), values)
+    return table
+
+
+def read_parquet(path: Path, *, rows_per_batch: int = 20_000) -> Iterable[pa.Table]:
+    """Yield the rows of a Parquet file in the interaction columns; see `complete` for those that may be missing.
+
+    Raises:
+        FieldError: it is no Parquet file, a column is missing or unknown, or a type does not fit.
+    """
+    check_file(path)
+    try:
+        file = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise FieldError("path", wanted="a Parquet file", got=path.name) from error
+    with file:
+        unknown = [name for name in file.schema_arrow.names if name not in INTERACTIONS.names]
+        if unknown:
+            raise FieldError(unknown[0], wanted=f"one of the columns {INTERACTIONS.names}", got="an unknown column")
+        for batch in file.iter_batches(batch_size=rows_per_batch):
+            names = batch.schema.names
+            yield complete({name: pa.chunked_array([batch[name]]) for name in names}, len(batch))
+
+
+def write_parquet(table: pa.Table, path: Path) -> int:
+    """Write interaction rows to a Parquet file, whole or not at all, and return their number."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        pq.write_table(table, scratch, compression="zstd")
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return len(table)
+
+
+def check_file(path: Path) -> None:
+    """Refuse a path that is no readable file.
+
+    Raises:
+        FieldError: it does not exist or is too large.
+    """
+    if not path.is_file():
+        raise FieldError("path", wanted="a file", got=path.name)
+    if path.stat().st_size > MAX_BYTES:
+        raise FieldError("path", wanted=f"at most {MAX_BYTES} bytes", got=path.stat().st_size)

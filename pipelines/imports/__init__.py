@@ -1,1 +1,0 @@
-"""Readers of other systems' logs, one format a file; each yields tables for `pipelines.importing.save_import`."""

@@ -1,0 +1,256 @@
+"""From messages of the log to rows of the lake; what fits no schema becomes a dead letter.
+
+A stretch of messages is decoded in one go and checked as columns, which costs half of checking record by record. Any
+doubt sends all of it down the slow way, where `decision.records` judges each record by itself and names the field; the
+fast way accepts nothing that the slow way would refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from decision.batch import Floats, Ints
+from decision.errors import FieldError
+from decision.records import (
+    MAX_ACTIONS,
+    MAX_ID_CHARS,
+    MAX_RECORD_BYTES,
+    PMF_TOLERANCE,
+    SCHEMA_VERSION,
+    Decision,
+    Outcome,
+    decode_decision,
+    decode_outcome,
+)
+from pipelines.ingestion.columns import RAW_FIELDS, decision_columns, outcome_columns
+from pipelines.log.protocol import Message
+from pipelines.settings import check_loop_name
+
+FIRST_US = 0
+LAST_US = 7_258_118_400_000_000
+"""1970 and 2200: times outside of these are mistakes of a clock or a unit."""
+
+_MAX_INT = (1 << 63) - 1
+_REDACTED = "redacted"
+
+
+class DeadLetter(NamedTuple):
+    """A message that fits no schema, and why."""
+
+    message: Message
+    field: str
+    reason: str
+
+
+class Parsed(NamedTuple):
+    """What messages of one partition came to.
+
+    Attributes:
+        rows: a row for each message that fits, in order.
+        dead: the others.
+        redacted: messages that were emptied on the log by an erasure; they leave no row.
+    """
+
+    rows: pa.RecordBatch
+    dead: list[DeadLetter]
+    redacted: int
+
+
+class _Doubt(Exception):
+    """Something does not fit; the slow way finds out what."""
+
+
+def parse_decisions(messages: Sequence[Message], loops: Collection[str] | None) -> Parsed:
+    """Return the decisions in `messages`, at least one and all of one partition.
+
+    Args:
+        messages: from the log.
+        loops: the loops that exist; None accepts every name that a loop may have.
+    """
+    return _parse(messages, loops, _fast_decisions, decode_decision, decision_columns)
+
+
+def parse_outcomes(messages: Sequence[Message], loops: Collection[str] | None) -> Parsed:
+    """Return the outcomes in `messages`; arguments as `parse_decisions`."""
+    return _parse(messages, loops, _fast_outcomes, decode_outcome, outcome_columns)
+
+
+def _parse(
+    messages: Sequence[Message],
+    loops: Collection[str] | None,
+    fast: Callable[[Sequence[Message]], pa.RecordBatch],
+    slow: Callable[[bytes], Decision | Outcome],
+    columns: Callable[[Sequence[Any], Sequence[Message]], pa.RecordBatch],
+) -> Parsed:
+    try:
+        _require(max(len(message.value) for message in messages) <= MAX_RECORD_BYTES)
+        rows = fast(messages)
+        _check_columns(rows, messages, loops)
+        return Parsed(rows, [], 0)
+    except (_Doubt, FieldError, msgspec.DecodeError, UnicodeError, pa.ArrowException, OverflowError, RecursionError):
+        pass
+    records, kept, dead, redacted = list[Decision | Outcome](), list[Message](), list[DeadLetter](), 0
+    for message in messages:
+        if any(name == _REDACTED for name, _ in message.headers):
+            redacted += 1
+            continue
+        try:
+            record = _decoded(slow, message.value)
+            _check_record(record, message, loops)
+        except FieldError as error:
+            dead.append(DeadLetter(message, error.field, str(error)))
+        else:
+            records.append(record)
+            kept.append(message)
+    return Parsed(columns(records, kept), dead, redacted)
+
+
+def _decoded(decode: Callable[[bytes], Decision | Outcome], value: bytes) -> Decision | Outcome:
+    try:
+        return decode(value)
+    except RecursionError as error:
+        raise FieldError("record", wanted="JSON that is nested less deeply", got=value[:40]) from error
+
+
+def _check_record(record: Decision | Outcome, message: Message, loops: Collection[str] | None) -> None:
+    """Refuse what `decision.records` accepts and the lake does not; the columns' counterpart is `_check_columns`."""
+    _check_loop(record.loop, loops)
+    if record.event_id.encode() != message.key:
+        raise FieldError("key", wanted=f"the event id {record.event_id!r}", got=message.key)
+    if not FIRST_US < record.ts.timestamp() * 1e6 < LAST_US:
+        raise FieldError("ts", wanted="a time between 1970 and 2200", got=record.ts.isoformat())
+    if isinstance(record, Decision):
+        for field in ("step", "guard_version"):
+            number = getattr(record, field)
+            if number is not None and not 0 <= number <= _MAX_INT:
+                raise FieldError(field, wanted="an integer in [0, 2^63)", got=number)
+        for field in RAW_FIELDS:
+            raw = bytes(getattr(record, field))
+            try:
+                raw.decode()
+            except UnicodeDecodeError as error:
+                raise FieldError(field, wanted="valid UTF-8", got=raw[error.start : error.start + 16]) from error
+
+
+def _check_loop(loop: str, loops: Collection[str] | None) -> None:
+    if loops is None:
+        check_loop_name(loop)
+    elif loop not in loops:
+        raise FieldError("loop", wanted=f"one of {sorted(loops)}", got=loop)
+
+
+# A decision whose longest lists are left as they are: they go into their columns without becoming objects.
+_RawDecision = msgspec.defstruct(
+    "_RawDecision",
+    [
+        (field.name, msgspec.Raw if field.name in {"action_ids", "pmf"} else field.type)
+        if field.required
+        else (field.name, field.type, field.default)
+        for field in msgspec.structs.fields(Decision)
+    ],
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    gc=False,
+)
+_decode_decision = msgspec.json.Decoder(_RawDecision).decode
+_decode_outcome = msgspec.json.Decoder(Outcome).decode
+
+
+def _fast_decisions(messages: Sequence[Message]) -> pa.RecordBatch:
+    records = [_decode_decision(message.value) for message in messages]
+    _require(None not in {record.ts.tzinfo for record in records})  # pyright: ignore[reportAttributeAccessIssue]
+    rows = decision_columns(records, messages)
+    _check_decisions(rows)
+    return rows
+
+
+def _fast_outcomes(messages: Sequence[Message]) -> pa.RecordBatch:
+    _require(not any(message.headers and dict(message.headers).get(_REDACTED) for message in messages))
+    records = [_decode_outcome(message.value) for message in messages]
+    _require(None not in {record.ts.tzinfo for record in records})
+    rows = outcome_columns(records, messages)
+    _check_lengths(rows["name"], 1)
+    _require(bool(np.isfinite(_numbers(rows["value"])).all()))
+    return rows
+
+
+def _check_columns(rows: pa.RecordBatch, messages: Sequence[Message], loops: Collection[str] | None) -> None:
+    _require(bool((_numbers(rows["schema_version"]) == SCHEMA_VERSION).all()))
+    for loop in rows["loop"].unique().to_pylist():
+        _check_loop(loop, loops)
+    keys = pa.array([message.key for message in messages], pa.binary())
+    _require(rows["event_id"].cast(pa.binary()).equals(keys))
+    _check_lengths(rows["event_id"], 1)
+    _check_lengths(rows["slot"], 0)
+    _check_range(_numbers(rows["ts"].view(pa.int64())), FIRST_US + 1, LAST_US - 1)
+
+
+def _check_decisions(rows: pa.RecordBatch) -> None:
+    sizes = np.diff(_numbers(rows["action_ids"].offsets)).astype(np.int64)
+    _check_range(sizes, 1, MAX_ACTIONS)
+    _check_distinct(rows["action_ids"].flatten(), sizes)
+    pmf = _check_pmf(rows["pmf"], sizes)
+    for name in ("pmf_baseline", "pmf_candidate"):
+        given = rows[name].is_valid()
+        if given.true_count:
+            _check_pmf(rows[name].filter(given), sizes[given.to_numpy(zero_copy_only=False)])
+    chosen = _numbers(rows["action_index"])
+    _require(bool(((chosen >= 0) & (chosen < sizes)).all()))
+    drawn = pmf[np.cumsum(sizes) - sizes + chosen]
+    _require(bool(((drawn == _numbers(rows["propensity"])) & (drawn > 0)).all()))
+    _check_range(_numbers(rows["guard_weight"]), 0, 1)
+    _require(bool((_numbers(rows["pass_probability"]) > 0).all()))
+    _check_range(_numbers(rows["pass_probability"]), 0, 1)
+    _check_range(_numbers(rows["seed"]), 0, (1 << 53) - 1)
+    _check_range(_numbers(rows["guard_version"]), 0, _MAX_INT)
+    _check_range(_numbers(rows["step"].drop_null()), 0, _MAX_INT)
+    for name in RAW_FIELDS:
+        _require(pc.call_function("all", [_starts_with(rows[name], "[" if name == "actions" else "{")]).as_py())
+
+
+def _check_distinct(ids: pa.StringArray, sizes: Ints) -> None:
+    names = ids.dictionary_encode()
+    codes = _numbers(names.indices).astype(np.int64)
+    if (sizes == sizes[0]).all():  # the common case, at half the price
+        by_row = np.sort(codes.reshape(-1, int(sizes[0])), axis=1)
+        _require((by_row[:, 1:] != by_row[:, :-1]).all())
+    else:
+        pairs = np.sort(np.repeat(np.arange(len(sizes)) * len(names.dictionary), sizes) + codes)
+        _require((pairs[1:] != pairs[:-1]).all())
+
+
+def _check_pmf(pmf: pa.ListArray, sizes: Ints) -> Floats:
+    _require(bool((np.diff(_numbers(pmf.offsets)) == sizes).all()))
+    flat = _numbers(pmf.flatten())
+    sums = np.add.reduceat(flat, np.cumsum(sizes) - sizes)
+    # half the tolerance: numpy adds in another order, and the slow way has the last word
+    _require(bool(flat.min() >= 0 and (np.abs(sums - 1.0) <= PMF_TOLERANCE / 2).all()))
+    return flat
+
+
+def _starts_with(texts: pa.Array, first: str) -> pa.Array:
+    return pc.starts_with(texts, pattern=first)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _check_lengths(texts: pa.Array, smallest: int) -> None:
+    _check_range(_numbers(pc.call_function("utf8_length", [texts])), smallest, MAX_ID_CHARS)
+
+
+def _check_range(numbers: np.ndarray[Any, Any], smallest: float, largest: float) -> None:
+    _require(len(numbers) == 0 or bool(numbers.min() >= smallest and numbers.max() <= largest))
+
+
+def _numbers(array: pa.Array) -> np.ndarray[Any, Any]:
+    return array.to_numpy()  # raises on nulls: no copy is made
+
+
+def _require(holds: object) -> None:
+    if not holds:
+        raise _Doubt

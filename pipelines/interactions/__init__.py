@@ -1,0 +1,1 @@
+"""Decisions joined with their outcomes, their counters, and the arrays that trainers read."""

@@ -1,0 +1,261 @@
+"""The join over the lake: settles mature decisions, partition by partition, in transactions that keep the position.
+
+Decisions below a partition's position are all settled; above it, those that already have an interaction row are. So a
+decision that was settled is not looked at again, and one that stays open holds up nothing. `decision.join` says what
+settling means, `settled_rows.py` makes the rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
+
+from decision.batch import Ints
+from decision.errors import FieldError
+from decision.join import RewardRule
+from pipelines.interactions.settle import settled_rows
+from pipelines.lake.lake import ConflictError, Lake, mark_of
+from pipelines.settings import LoopSettings
+
+ROWS_PER_COMMIT = 20_000
+_ATTEMPTS = 50
+_LONGEST_US = 100 * 365 * 86_400 * 1_000_000
+
+
+class Joined(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run settled.
+
+    Attributes:
+        joined: decisions with an outcome.
+        expired: decisions without one.
+        dropped: decisions left out, by reason.
+        clipped: rewards that were outside of the loop's range.
+        pending: decisions that are still open.
+        table_version: version of the interactions after it.
+    """
+
+    joined: int = 0
+    expired: int = 0
+    dropped: dict[str, int] = {}
+    clipped: int = 0
+    pending: int = 0
+    table_version: int = 0
+
+
+def join(lake: Lake, loop: LoopSettings, now: datetime, *, rows_per_commit: int = ROWS_PER_COMMIT) -> Joined:
+    """Settle the decisions of `loop` whose reward window is over at `now`.
+
+    Only outcomes that are in the lake can be counted: take `now` before ingesting, not after.
+
+    Args:
+        lake: the tables.
+        loop: its reward definition, as it is now, holds for the decisions that are settled now.
+        now: the time, with its UTC offset.
+        rows_per_commit: decisions that are settled together; bounds the memory.
+
+    Raises:
+        FieldError: `now` has no UTC offset.
+        ConflictError: other joins of the same loop kept committing.
+    """
+    now_us, rule, tally = instant_us(now), rule_of(loop), Counter[str]()
+    for partition in partitions_of(lake.table("decisions"), loop.name):
+        attempts, done = 0, False
+        while not done:
+            try:
+                done = _settle_some(lake, loop, partition, rule, now_us, rows_per_commit, tally)
+                attempts = 0
+            except ConflictError:
+                attempts += 1  # another join was faster: look again
+                if attempts == _ATTEMPTS:
+                    raise
+    return _joined(tally, lake.version("interactions"))
+
+
+def restate(
+    lake: Lake, loop: LoopSettings, now: datetime, *, late: bool = False, rows_per_commit: int = ROWS_PER_COMMIT
+) -> Joined:
+    """Settle the loop's whole history again under its present reward definition, in one transaction.
+
+    The rows before it stay reachable by the table's version, until they are vacuumed.
+
+    Args:
+        lake: the tables.
+        loop: the loop with the new definition.
+        now: the time, with its UTC offset.
+        late: count every outcome in the lake, also those after the window and those that arrived after the decision
+            had been settled. Without it a decision keeps to the outcomes that were known when it was settled.
+        rows_per_commit: decisions that are settled together; bounds the memory.
+
+    Raises:
+        FieldError: `now` has no UTC offset.
+        ConflictError: joins or restatements of the same loop kept committing.
+    """
+    now_us, rule = instant_us(now), rule_of(loop, late=late)
+    for attempt in range(_ATTEMPTS):
+        interactions = lake.table("interactions")  # before the decisions: its marks are the fence
+        decisions, outcomes = lake.table("decisions"), lake.table("outcomes")
+        tally, files, marks = Counter[str](), [], dict[str, int]()
+        for partition in partitions_of(decisions, loop.name):
+            place = place_of(loop.name, partition)
+            offsets, ts = _offsets_and_times(decisions, place)
+            mature = ts + rule.window_us <= now_us
+            until = mark_of(outcomes, f"outcomes/{partition}") or 0
+            for chunk in _chunks(offsets[mature], rows_per_commit):
+                known = np.full(len(chunk), until) if late else _known_before(interactions, place, chunk, until)
+                rows = settled_rows(decisions, outcomes, place, chunk, known, rule, loop.reward.version, now_us)
+                tally += _count(rows)
+                files += lake.write("interactions", rows)
+            tally["pending"] += int(np.count_nonzero(~mature))
+            marks[join_mark(loop.name, partition)] = _position_after(offsets, offsets[~mature])
+        if not marks:
+            return _joined(tally, interactions.version())
+        try:
+            return _joined(tally, lake.commit("interactions", interactions, files, marks, replace_loop=loop.name))
+        except ConflictError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def rule_of(loop: LoopSettings, *, late: bool = False) -> RewardRule:
+    """Return the loop's reward definition as the join takes it."""
+    reward = loop.reward
+    return RewardRule(
+        outcome=reward.outcome,
+        window_us=max(1, int(min(reward.window_s * 1e6, _LONGEST_US))),
+        default=reward.default,
+        aggregation=reward.aggregation,
+        minimum=reward.minimum,
+        maximum=reward.maximum,
+        late=late,
+    )
+
+
+def partitions_of(table: DeltaTable, loop: str) -> list[int]:
+    """Return the log partitions in which the table has rows of `loop`."""
+    return sorted({int(values["partition"]) for values in table.partitions() if values["loop"] == loop})
+
+
+def place_of(loop: str, partition: int) -> ds.Expression:
+    """Return the condition for the rows of a loop in a log partition."""
+    return (pc.field("loop") == loop) & (pc.field("partition") == partition)
+
+
+def join_mark(loop: str, partition: int) -> str:
+    """Return the name of the join's position: every decision at a lower offset is settled."""
+    return f"join/{loop}/{partition}"
+
+
+def open_decisions(interactions: DeltaTable, decisions: DeltaTable, loop: str, partition: int) -> tuple[Ints, Ints]:
+    """Return ([n], [n]) the offsets and times of the decisions that are not settled.
+
+    Args:
+        interactions: read first, so that it holds no decision that `decisions` lacks.
+        decisions: the decisions.
+        loop: the loop's name.
+        partition: log partition.
+    """
+    position = mark_of(interactions, join_mark(loop, partition)) or 0
+    beyond = place_of(loop, partition) & (pc.field("offset") >= position)
+    offsets, ts = _offsets_and_times(decisions, beyond)
+    settled = interactions.to_pyarrow_dataset().to_table(["offset"], filter=beyond)["offset"].to_numpy()
+    is_open = ~np.isin(offsets, settled)
+    return offsets[is_open], ts[is_open]
+
+
+def instant_us(now: datetime) -> int:
+    """Return `now` in microseconds since 1970.
+
+    Raises:
+        FieldError: it has no UTC offset.
+    """
+    if now.tzinfo is None:
+        raise FieldError("now", wanted="a time with its UTC offset", got=now.isoformat())
+    since = now.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def _settle_some(
+    lake: Lake,
+    loop: LoopSettings,
+    partition: int,
+    rule: RewardRule,
+    now_us: int,
+    rows_per_commit: int,
+    tally: Counter[str],
+) -> bool:
+    """Settle up to `rows_per_commit` decisions of a partition; return whether that were all."""
+    interactions = lake.table("interactions")  # before the decisions: its marks are the fence
+    decisions, outcomes = lake.table("decisions"), lake.table("outcomes")
+    offsets, ts = open_decisions(interactions, decisions, loop.name, partition)
+    mature = offsets[ts + rule.window_us <= now_us]
+    chunk = mature[:rows_per_commit]
+    if len(chunk):
+        until = np.full(len(chunk), mark_of(outcomes, f"outcomes/{partition}") or 0)
+        place = place_of(loop.name, partition)
+        rows = settled_rows(decisions, outcomes, place, chunk, until, rule, loop.reward.version, now_us)
+        mark = {join_mark(loop.name, partition): _position_after(offsets, np.setdiff1d(offsets, chunk))}
+        lake.commit("interactions", interactions, lake.write("interactions", rows), mark)
+        tally += _count(rows)
+    if len(chunk) < len(mature):
+        return False
+    tally["pending"] += len(offsets) - len(mature)
+    return True
+
+
+def _position_after(seen: Ints, still_open: Ints) -> int:
+    if len(still_open):
+        return int(still_open.min())
+    return int(seen.max()) + 1 if len(seen) else 0
+
+
+def _offsets_and_times(decisions: DeltaTable, where: ds.Expression) -> tuple[Ints, Ints]:
+    rows = decisions.to_pyarrow_dataset().to_table(["offset", "ts"], filter=where)
+    offsets = rows["offset"].to_numpy()
+    order = np.argsort(offsets, kind="stable")
+    return offsets[order], rows["ts"].cast(pa.int64()).to_numpy()[order]
+
+
+def _known_before(interactions: DeltaTable, place: ds.Expression, chunk: Ints, until: int) -> Ints:
+    """Return [n] up to which outcome each decision was settled before; `until` for those that were not."""
+    here = place & (pc.field("offset") >= int(chunk[0])) & (pc.field("offset") <= int(chunk[-1]))
+    rows = interactions.to_pyarrow_dataset().to_table(["offset", "outcomes_until"], filter=here)
+    known = np.full(len(chunk), until)
+    at = np.searchsorted(chunk, rows["offset"].to_numpy())
+    inside = at < len(chunk)
+    same = np.zeros(len(at), dtype=np.bool_)
+    same[inside] = chunk[at[inside]] == rows["offset"].to_numpy()[inside]
+    known[at[same]] = rows["outcomes_until"].to_numpy()[same]
+    return known
+
+
+def _chunks(offsets: Ints, size: int) -> Iterator[Ints]:
+    for start in range(0, len(offsets), size):
+        yield offsets[start : start + size]
+
+
+def _count(rows: pa.Table) -> Counter[str]:
+    states = zip(rows["state"].to_pylist(), rows["reason"].to_pylist(), strict=True)
+    tally = Counter(state if reason is None else f"{state}/{reason}" for state, reason in states)
+    tally["clipped"] = int(np.count_nonzero(rows["clipped"].to_numpy()))
+    return tally
+
+
+def _joined(tally: Counter[str], version: int) -> Joined:
+    dropped = {key.removeprefix("dropped/"): count for key, count in tally.items() if key.startswith("dropped/")}
+    return Joined(
+        joined=tally["joined"],
+        expired=tally["expired"],
+        dropped=dict(sorted(dropped.items())),
+        clipped=tally["clipped"],
+        pending=tally["pending"],
+        table_version=version,
+    )

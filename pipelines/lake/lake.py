@@ -1,0 +1,330 @@
+"""The lake: four Delta tables, and commits that carry positions beside rows.
+
+Rows are written as Parquet files first and become visible with one commit, together with named positions
+("marks"). A mark is also a fence: when two writers that read the same mark commit, one wins and the other gets
+`ConflictError`, reads again and finds the work done. `tables.py` holds the columns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from decision.errors import FieldError
+from pipelines.lake.files import STATISTICS, FileWriter, Replacement, merged, without
+from pipelines.lake.schemas import PARTITIONED_BY, SCHEMAS, Table
+
+_CONFIGURATION = {
+    "delta.checkpointInterval": "50",
+    "delta.dataSkippingStatsColumns": ",".join(STATISTICS),  # what files are skipped by
+}
+ERASURES = "erasures"
+"""Mark of the decisions: odd while an erasure is under way."""
+
+_REWRITES = "rewrites"  # mark that every replacement of files moves: two of them never mix
+_PLAIN_BY_STATE = ("joined", "expired")
+_ATTEMPTS = 10
+
+
+class ConflictError(Exception):
+    """Someone else committed what this commit assumed to be unchanged; read again."""
+
+
+class _Rewritten(NamedTuple):
+    added: int
+    removed: int
+    rows: int
+
+
+class Lake:
+    """The tables of one installation.
+
+    Args:
+        path: folder of the tables, or the address of one on object storage (``s3://bucket/folder``).
+        storage_options: what Delta needs to reach the storage; empty for folders.
+    """
+
+    def __init__(self, path: str | Path, *, storage_options: Mapping[str, str] | None = None) -> None:
+        self._local = "://" not in str(path)
+        self._root = str(Path(path).absolute()) if self._local else str(path).rstrip("/")
+        self._options = dict(storage_options or {})
+
+    def __repr__(self) -> str:
+        return f"Lake({self._root!r})"
+
+    @property
+    def path(self) -> str:
+        """Folder or address of the tables."""
+        return self._root
+
+    @property
+    def storage_options(self) -> dict[str, str]:
+        """What Delta needs to reach the storage."""
+        return dict(self._options)
+
+    def table(self, name: Table, version: int | None = None) -> DeltaTable:
+        """Return the Delta table as it is now, or as it was at `version`; created when it does not exist.
+
+        Raises:
+            FieldError: there is no such version.
+        """
+        uri = f"{self._root}/{name}"
+        try:
+            return DeltaTable(uri, version=version, storage_options=self._options)
+        except TableNotFoundError:
+            if version not in (None, 0):
+                raise FieldError("version", wanted=f"a version of the table {name!r}", got=version) from None
+        except DeltaError as error:
+            if version is None:
+                raise
+            raise FieldError("version", wanted=f"a kept version of the table {name!r}", got=version) from error
+        if self._local:
+            Path(uri).mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(DeltaError):  # another process created it just now; if not, the last line says so
+            DeltaTable.create(
+                uri,
+                schema=SCHEMAS[name],  # pyright: ignore[reportArgumentType]
+                mode="error",
+                partition_by=PARTITIONED_BY[name],
+                configuration=_CONFIGURATION,
+                storage_options=self._options,
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+        return DeltaTable(uri, storage_options=self._options)
+
+    def version(self, name: Table) -> int:
+        """Return the number of the table's latest version."""
+        return self.table(name).version()
+
+    def decisions(
+        self,
+        loop: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        version: int | None = None,
+        latest: int | None = None,
+        event_ids: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Return the decisions of `loop` with since <= ts < until, by time; the `latest` of them, or those named."""
+        named = None if event_ids is None else pc.field("event_id").isin(pa.array(event_ids, pa.string()))
+        return self._rows("decisions", loop, since, until, version, named, latest)
+
+    def outcomes(
+        self, loop: str, *, since: datetime | None = None, until: datetime | None = None, version: int | None = None
+    ) -> pa.Table:
+        """Return the raw outcomes of `loop` with since <= ts < until, by time."""
+        return self._rows("outcomes", loop, since, until, version)
+
+    def interactions(
+        self,
+        loop: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        version: int | None = None,
+        latest: int | None = None,
+    ) -> pa.Table:
+        """Return the interactions of `loop` with since <= ts < until, by time; dropped decisions are left out.
+
+        Args:
+            loop: its name.
+            since: earliest time of decision.
+            until: first time of decision that is left out.
+            version: version of the table; None for the latest.
+            latest: return only this many, the latest.
+
+        Raises:
+            FieldError: a time without its UTC offset, or a version that is not kept.
+        """
+        counts = pc.field("state").isin(_PLAIN_BY_STATE)
+        return self._rows("interactions", loop, since, until, version, counts, latest)
+
+    def dead_letters(self, *, version: int | None = None) -> pa.Table:
+        """Return the messages that fit no schema, by position."""
+        rows = self.table("dead_letters", version).to_pyarrow_dataset().to_table()
+        return rows.sort_by([("topic", "ascending"), ("partition", "ascending"), ("offset", "ascending")])
+
+    def write(self, name: Table, rows: pa.Table) -> list[AddAction]:
+        """Write `rows` to new files, one for each of the table's partitions, and return what to commit.
+
+        The files are on disk when this returns, and not visible before `commit`.
+        """
+        return self._writer(name).write(rows)
+
+    def commit(
+        self,
+        name: Table,
+        seen: DeltaTable,
+        files: Sequence[AddAction],
+        marks: Mapping[str, int],
+        *,
+        replace_loop: str | None = None,
+    ) -> int:
+        """Make `files` and `marks` visible in one transaction.
+
+        Args:
+            name: the table.
+            seen: the table as it was when the marks were read; brought up to date.
+            files: from `write`.
+            marks: new value by name.
+            replace_loop: remove all other rows of this loop in the same transaction.
+
+        Returns:
+            The table's version after it.
+
+        Raises:
+            ConflictError: one of the marks, or the rows to be replaced, changed since `seen`.
+        """
+        if replace_loop is not None:
+            marks = {**marks, _REWRITES: (mark_of(seen, _REWRITES) or 0) + 1}
+        return self._commit(name, seen, files, marks, replace_loop)
+
+    def _commit(
+        self,
+        name: Table,
+        seen: DeltaTable,
+        actions: Sequence[AddAction | RemoveAction],
+        marks: Mapping[str, int],
+        replace_loop: str | None = None,
+    ) -> int:
+        try:
+            seen.create_write_transaction(
+                list(actions),
+                mode="append" if replace_loop is None else "overwrite",
+                schema=SCHEMAS[name],  # pyright: ignore[reportArgumentType]
+                partition_by=PARTITIONED_BY[name],
+                partition_filters=None if replace_loop is None else [("loop", "=", replace_loop)],
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(mark, value) for mark, value in sorted(marks.items())]
+                ),
+            )
+        except CommitFailedError as error:
+            # The files stay for `vacuum`: only a later look tells a lost race from a lost answer.
+            raise ConflictError(str(error)) from error
+        seen.update_incremental()
+        return seen.version()
+
+    def delete(
+        self,
+        name: Table,
+        where: ds.Expression,
+        marks: Mapping[str, int] | None = None,
+        *,
+        seen: DeltaTable | None = None,
+    ) -> int:
+        """Remove the rows for which `where` is true and return how many.
+
+        Args:
+            name: the table.
+            where: condition on its columns.
+            marks: new value by name; set even when there is nothing to remove.
+            seen: the table as it was when the marks were read; without it a lost race is run again.
+
+        Raises:
+            ConflictError: others committed meanwhile; nothing was removed.
+        """
+
+        def plan(table: DeltaTable) -> Iterator[Replacement]:
+            return without(table, where)
+
+        return self._rewrite(name, plan, marks or {}, seen).rows
+
+    def compact(self, name: Table) -> dict[str, Any]:
+        """Merge small files; rows, marks and earlier versions stay as they are.
+
+        Raises:
+            ConflictError: others kept rewriting; nothing was changed.
+        """
+        done = self._rewrite(name, merged, {}, None)
+        return {"files_added": done.added, "files_removed": done.removed}
+
+    def _rewrite(
+        self,
+        name: Table,
+        plan: Callable[[DeltaTable], Iterator[Replacement]],
+        marks: Mapping[str, int],
+        seen: DeltaTable | None,
+    ) -> _Rewritten:
+        for attempt in range(_ATTEMPTS):
+            table = self.table(name) if seen is None else seen
+            added, removed, rows = list[AddAction](), list[RemoveAction](), 0
+            for replacement in plan(table):
+                change = replacement.dropped > 0
+                if len(replacement.rows):
+                    added += self._writer(name).write(replacement.rows, data_change=change)
+                removed += replacement.removed
+                rows += replacement.dropped
+            if removed or marks:
+                fence = {_REWRITES: (mark_of(table, _REWRITES) or 0) + 1}
+                try:
+                    self._commit(name, table, [*added, *removed], {**marks, **fence})
+                except ConflictError:
+                    if seen is not None or attempt == _ATTEMPTS - 1:
+                        raise
+                    continue
+            return _Rewritten(len(added), len(removed), rows)
+        raise AssertionError("unreachable")
+
+    def vacuum(self, name: Table, *, retention_hours: int = 168) -> int:
+        """Delete files that no version within `retention_hours` needs, and return how many.
+
+        Earlier versions can be read no more. Files of writers that are still at work are younger than any sensible
+        retention; with 0 hours nobody else may write.
+        """
+        removed = self.table(name).vacuum(retention_hours, dry_run=False, enforce_retention_duration=False, full=True)
+        return len(removed)
+
+    def _rows(
+        self,
+        name: Table,
+        loop: str,
+        since: datetime | None,
+        until: datetime | None,
+        version: int | None,
+        where: ds.Expression | None = None,
+        latest: int | None = None,
+    ) -> pa.Table:
+        keep = pc.field("loop") == loop
+        if where is not None:
+            keep &= where
+        if since is not None:
+            keep &= pc.field("ts") >= _instant("since", since)
+        if until is not None:
+            keep &= pc.field("ts") < _instant("until", until)
+        data = self.table(name, version).to_pyarrow_dataset()
+        if latest is not None:
+            if latest < 1:
+                raise FieldError("latest", wanted="at least 1", got=latest)
+            times = data.to_table(columns=["ts"], filter=keep)["ts"].cast(pa.int64()).to_numpy()
+            if len(times) > latest:
+                cut = int(np.partition(times, len(times) - latest)[len(times) - latest])
+                keep &= pc.field("ts") >= pa.scalar(cut, pa.int64()).cast(pa.timestamp("us", "UTC"))
+        # Sorted by what does not depend on files or partitions: the same rows always come in the same order.
+        rows = data.to_table(filter=keep).sort_by([(column, "ascending") for column in ("ts", "event_id", "slot")])
+        return rows if latest is None else rows.slice(max(0, len(rows) - latest))
+
+    def _writer(self, name: Table) -> FileWriter:
+        return FileWriter(f"{self._root}/{name}", PARTITIONED_BY[name], None if self._local else self._options)
+
+
+def mark_of(table: DeltaTable, name: str) -> int | None:
+    """Return the value of a mark in the table, None where it was never set."""
+    return table.transaction_version(name)
+
+
+def _instant(field: str, value: datetime) -> pa.Scalar:
+    if value.tzinfo is None:
+        raise FieldError(field, wanted="a time with its UTC offset", got=value.isoformat())
+    return pa.scalar(value, pa.timestamp("us", "UTC"))

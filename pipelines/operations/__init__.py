@@ -1,0 +1,1 @@
+"""What runs an installation: processes, status, initialisation, erasure."""

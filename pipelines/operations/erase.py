@@ -1,0 +1,188 @@
+"""Erasure of a subject from the lake, and from the log where the log can do it, with a proof that says how much it was.
+
+Interactions go first and again at the end: a join that was under way meets a changed position, fails to commit, and
+looks again at decisions that are no longer there. The rows are gone from the latest versions at once; `vacuum` removes
+the files of the earlier ones too, and with them the table versions that a registered model names as its data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from decision.errors import FieldError
+from decision.records import MAX_RECORD_BYTES
+from pipelines.interactions.join import instant_us, join_mark
+from pipelines.lake.lake import ERASURES, ConflictError, Lake, mark_of
+from pipelines.lake.schemas import Table
+
+_ATTEMPTS = 10
+_TABLES: tuple[Table, ...] = ("decisions", "outcomes", "interactions", "dead_letters")
+
+
+class Erased(msgspec.Struct, frozen=True, kw_only=True):
+    """Proof of an erasure. It names the subject by hash only.
+
+    Attributes:
+        subject_sha256: SHA-256 of the subject's id.
+        events: decisions' event ids that were the subject's.
+        rows: rows removed, by table.
+        messages: messages emptied on the log; None when the log was not asked.
+        versions_before: version of each table before.
+        versions_after: and after.
+        files_removed: files of earlier versions removed from storage; None when the tables were not vacuumed.
+        remaining: rows of the subject found afterwards; 0.
+        erased_at: when; None when the time was not passed in.
+        digest: SHA-256 of the other fields as JSON, in the order given.
+    """
+
+    subject_sha256: str
+    events: int
+    rows: dict[str, int]
+    messages: int | None
+    versions_before: dict[str, int]
+    versions_after: dict[str, int]
+    files_removed: int | None
+    remaining: int
+    erased_at: datetime | None
+    digest: str = ""
+
+
+def erase(
+    lake: Lake,
+    subject_id: str,
+    *,
+    forget: Callable[[str, Iterable[bytes]], int] | None = None,
+    vacuum: bool = True,
+    now: datetime | None = None,
+) -> Erased:
+    """Remove every row of `subject_id`: its decisions, their outcomes and interactions, and its dead letters.
+
+    Ingest before, or the subject's decisions that are still on the log come back; with `forget` they come back empty.
+    What cannot be found by the subject or its events, for example an outcome whose decision was never ingested, stays.
+
+    Args:
+        lake: the tables.
+        subject_id: whom to erase.
+        forget: empties the messages with the given keys of a topic of the log and returns how many; `LocalLog.redact`.
+        vacuum: remove the files of earlier versions as well. Nobody else may write to the lake meanwhile.
+        now: the time, for the proof.
+
+    Raises:
+        FieldError: `subject_id` is empty or too long.
+        ConflictError: others kept committing; run it again.
+    """
+    if not 1 <= len(subject_id) <= MAX_RECORD_BYTES:
+        raise FieldError("subject_id", wanted=f"1 to {MAX_RECORD_BYTES} characters", got=subject_id)
+    if now is not None:
+        instant_us(now)
+    before = {name: lake.version(name) for name in _TABLES}
+    _mark_erasure(lake, under_way=True)
+    events = _events_of(lake, subject_id)
+    rows = dict.fromkeys(_TABLES, 0)
+    theirs = pc.field("subject_id") == subject_id
+    rows["interactions"] += _delete_interactions(lake, subject_id)
+    rows["decisions"] += lake.delete("decisions", theirs)
+    rows["interactions"] += _delete_interactions(lake, subject_id)
+    _mark_erasure(lake, under_way=False)
+    for loop in sorted({loop for loop, _ in events}):
+        ids = [event for name, event in events if name == loop]
+        rows["outcomes"] += lake.delete("outcomes", (pc.field("loop") == loop) & pc.field("event_id").isin(ids))
+    dead, dead_keys = _delete_dead_letters(lake, subject_id, {event for _, event in events})
+    rows["dead_letters"] += dead
+    keys = sorted({event.encode() for _, event in events} | dead_keys)
+    messages = None if forget is None else sum(forget(topic, keys) for topic in ("decisions", "outcomes"))
+    files = sum(lake.vacuum(name, retention_hours=0) for name in _TABLES) if vacuum else None
+    proof = Erased(
+        subject_sha256=hashlib.sha256(subject_id.encode()).hexdigest(),
+        events=len(events),
+        rows={name: rows[name] for name in _TABLES},
+        messages=messages,
+        versions_before={name: before[name] for name in _TABLES},
+        versions_after={name: lake.version(name) for name in _TABLES},
+        files_removed=files,
+        remaining=len(_events_of(lake, subject_id)),
+        erased_at=now,
+    )
+    return msgspec.structs.replace(proof, digest=digest_of(proof))
+
+
+def digest_of(proof: Erased) -> str:
+    """Return the digest that an untouched proof carries."""
+    return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(proof, digest=""))).hexdigest()
+
+
+def _mark_erasure(lake: Lake, *, under_way: bool) -> None:
+    # In between, interactions may miss their decision: counters wait for the even number.
+    for attempt in range(_ATTEMPTS):
+        table = lake.table("decisions")
+        number = mark_of(table, ERASURES) or 0
+        try:
+            lake.commit("decisions", table, [], {ERASURES: number + 1 + (number % 2 == under_way)})
+            return
+        except ConflictError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+
+
+def _events_of(lake: Lake, subject_id: str) -> list[tuple[str, str]]:
+    """Return (loop, event_id) of every decision of the subject, in either table."""
+    found: set[tuple[str, str]] = set()
+    for name in ("decisions", "interactions"):
+        rows = lake.table(name).to_pyarrow_dataset()
+        ours = rows.to_table(["loop", "event_id"], filter=pc.field("subject_id") == subject_id)
+        found.update(zip(ours["loop"].to_pylist(), ours["event_id"].to_pylist(), strict=True))
+    return sorted(found)
+
+
+def _delete_interactions(lake: Lake, subject_id: str) -> int:
+    for attempt in range(_ATTEMPTS):
+        table = lake.table("interactions")
+        rows = table.to_pyarrow_dataset().to_table(
+            ["loop", "partition", "offset"], filter=pc.field("subject_id") == subject_id
+        )
+        marks: dict[str, int] = {}
+        for values in table.partitions():
+            mark = join_mark(values["loop"], int(values["partition"]))
+            marks[mark] = mark_of(table, mark) or 0
+        # Until their decisions are gone too, the erased rows are open decisions: the counters stay balanced.
+        for loop, partition, offset in zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True):
+            mark = join_mark(loop, partition)
+            marks[mark] = min(marks[mark], offset)
+        try:
+            # also with nothing to remove: a join under way must look again
+            return lake.delete("interactions", pc.field("subject_id") == subject_id, marks, seen=table)
+        except ConflictError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _delete_dead_letters(lake: Lake, subject_id: str, events: set[str]) -> tuple[int, set[bytes]]:
+    # Unreadable messages may name the subject anywhere: what contains its id as a JSON text goes.
+    written = {
+        msgspec.json.encode(subject_id),
+        json.dumps(subject_id).encode(),
+        subject_id.encode().join((b'"', b'"')),
+    }
+    offsets: dict[tuple[str, int], list[int]] = {}
+    keys: set[bytes] = set()
+    for batch in lake.table("dead_letters").to_pyarrow_dataset().to_batches(batch_size=256):
+        for row in batch.to_pylist():
+            if row["key"].decode(errors="replace") in events or any(text in row["value"] for text in written):
+                offsets.setdefault((row["topic"], row["partition"]), []).append(row["offset"])
+                keys.add(row["key"])
+    removed = 0
+    for (topic, partition), places in offsets.items():
+        here = (pc.field("topic") == topic) & (pc.field("partition") == partition)
+        removed += lake.delete("dead_letters", here & pc.field("offset").isin(places))
+    # a key may be another subject's event: its messages stay on the log
+    named = pc.field("event_id").isin(pa.array([key.decode(errors="replace") for key in keys], pa.string()))
+    others = lake.table("decisions").to_pyarrow_dataset().to_table(["event_id"], filter=named)
+    return removed, keys - {event.encode() for event in others["event_id"].to_pylist()}

@@ -1,0 +1,97 @@
+"""The parts of one installation, opened when they are first asked for: log, lake, registry, loops."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from pipelines.settings import LoopSettings, Settings, list_loops, load_loop, load_settings
+
+if TYPE_CHECKING:
+    from pipelines.features.store import Features
+    from pipelines.lake.lake import Lake
+    from pipelines.log.protocol import EventLog
+    from pipelines.registry.registry import Registry
+
+
+class Installation:
+    """An installation's parts; a context manager that closes what was opened.
+
+    Args:
+        settings: the installation.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._log: EventLog | None = None
+        self._features: dict[str, Features] = {}
+
+    @classmethod
+    def at(cls, home: Path | None) -> Self:
+        """Return the installation in `home`, or where the environment says; see `load_settings` for errors."""
+        return cls(load_settings(home=None if home is None else str(home)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for features in self._features.values():
+            features.close()
+        self._features = {}
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    @property
+    def loops(self) -> list[str]:
+        """Names of the loops."""
+        return list_loops(self.settings)
+
+    def push_features(self) -> int:
+        """Bring the streaming features of every loop that has some up to the lake; return the subjects that changed."""
+        changed = 0
+        for name in self.loops:
+            loop = self.loop(name)
+            if loop.features.enabled and loop.features.stream:
+                from pipelines.features.push import push_new  # imports Feast: only loops that use it pay the seconds
+                from pipelines.features.store import Features
+
+                if name not in self._features:
+                    self._features[name] = Features(self.settings, loop)
+                changed += push_new(self.lake, loop, self._features[name]).subjects
+        return changed
+
+    def loop(self, name: str) -> LoopSettings:
+        """Return a loop's settings; see `load_loop` for errors."""
+        return load_loop(self.settings, name)
+
+    @property
+    def log(self) -> EventLog:
+        """The event log that ingestion reads, its topics created."""
+        if self._log is None:
+            from pipelines.log.open import open_log
+            from pipelines.log.protocol import TOPICS
+
+            self.settings.root.mkdir(parents=True, exist_ok=True)
+            self._log = open_log(self.settings.log_url)
+            for topic in TOPICS:
+                self._log.create(topic, self.settings.partitions)
+        return self._log
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The tables."""
+        from pipelines.lake.lake import Lake
+
+        return Lake(self.settings.lake_path)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The versions."""
+        from pipelines.registry.registry import Registry
+
+        return Registry(self.settings)

@@ -1,0 +1,140 @@
+"""The service as a process: how it is started, and how to know that it answers.
+
+Serving is above this package, so it is named, not imported. The forwarder runs beside it when the event log is not the
+spool itself.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from pipelines.settings import Settings
+
+SERVICE = "serving.service:DecisionService"
+_ROOT = Path(__file__).resolve().parents[2]
+_POLL_S = 0.1
+_STOP_S = 20.0
+_FIRST_PORT, _PORTS, _PORT_TRIES = 20_000, 12_000, 100
+
+
+class ServiceError(RuntimeError):
+    """A process did not start or did not live; the message has the end of its output."""
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of a process that serves this installation: ours, with every setting spelled out."""
+    ours = {f"DECISION_{name.upper()}": str(value) for name, value in msgspec.structs.asdict(settings).items()}
+    ours["DECISION_HOME"] = str(settings.root)
+    quiet = {"BENTOML_DO_NOT_TRACK": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return {**os.environ, **quiet, **{name: value for name, value in ours.items() if value}}
+
+
+def serve_command(settings: Settings) -> list[str]:
+    """Return the command line that serves this installation."""
+    return [
+        *(sys.executable, "-m", "bentoml", "serve", SERVICE),
+        *("--host", settings.host, "--port", str(settings.port), "--working-dir", str(_ROOT)),
+    ]
+
+
+def forward_command() -> list[str]:
+    """Return the command line of the forwarder; the installation comes from the environment."""
+    return [sys.executable, "-m", "pipelines.cli", "forward"]
+
+
+@contextmanager
+def process(name: str, command: list[str], settings: Settings, output: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `command` for the installation, its output in a file; it ends with the block.
+
+    Args:
+        name: what it is called in errors.
+        command: its command line.
+        settings: the installation.
+        output: where its output goes.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("ab") as file:
+        started = subprocess.Popen(  # noqa: S603 - command lines of ours
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment(settings),
+            cwd=_ROOT,
+            start_new_session=True,  # it has workers: signals go to all of them
+        )
+    try:
+        yield started
+    finally:
+        _stop(started)
+
+
+def wait_until_ready(running: subprocess.Popen[bytes], settings: Settings, output: Path, *, timeout_s: float) -> float:
+    """Wait until the service says it is ready and return how long it took, in seconds.
+
+    Raises:
+        ServiceError: it ended or was not ready in time; the end of its output is in the message.
+    """
+    begun = time.monotonic()
+    url = f"http://{settings.host}:{settings.port}/readyz"
+    while time.monotonic() - begun < timeout_s:
+        if running.poll() is not None:
+            raise ServiceError(f"the service ended with status {running.returncode}:\n{tail(output)}")
+        try:
+            with urllib.request.urlopen(url, timeout=2.0) as response:
+                if response.status == 200:
+                    return time.monotonic() - begun
+        except (urllib.error.URLError, OSError):
+            time.sleep(_POLL_S)
+    raise ServiceError(f"the service was not ready after {timeout_s:.0f} s:\n{tail(output)}")
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that nobody listens on.
+
+    It lies below those that systems hand out by themselves: a service takes seconds to bind its port, and one of these
+    might be given away meanwhile, to a connection or to another service's own sockets.
+    """
+    for _ in range(_PORT_TRIES):
+        port = _FIRST_PORT + secrets.randbelow(_PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise ServiceError(f"no free port between {_FIRST_PORT} and {_FIRST_PORT + _PORTS}")
+
+
+def tail(path: Path, characters: int = 2_000) -> str:
+    """Return the end of a text file."""
+    return path.read_text(errors="replace")[-characters:].strip() if path.is_file() else ""
+
+
+def _stop(running: subprocess.Popen[bytes]) -> None:
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(running.pid, sent)
+        except ProcessLookupError:
+            break
+        try:
+            running.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            continue
+        # The leader is gone; what it left behind in its group goes too.
+        if sent == signal.SIGKILL:
+            break
+    running.wait()

@@ -1,0 +1,134 @@
+"""How the loops stand: who is in charge, what was counted, how far ingestion and forwarding are behind."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from pipelines.interactions.counters import Counters, counters
+from pipelines.lake.lake import mark_of
+from pipelines.log.protocol import LogError
+from pipelines.operations.installation import Installation
+
+
+class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One loop.
+
+    Attributes:
+        loop: its name.
+        mode: its mode.
+        champion: version in charge; None for the baseline.
+        versions: number of versions.
+        last_verdict: the latest verdict, in words; "" without one.
+        counters: its counters.
+    """
+
+    loop: str
+    mode: str
+    champion: str | None
+    versions: int
+    last_verdict: str
+    counters: Counters
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """An installation at one moment.
+
+    Attributes:
+        at: when, ISO 8601 UTC.
+        loops: its loops.
+        to_ingest: messages of each topic that are on the log and not in the lake; None when the log is away.
+        to_forward: messages in the spool that the log does not have yet; None where the spool is the log.
+    """
+
+    at: str
+    loops: list[LoopStatus]
+    to_ingest: dict[str, int] | None
+    to_forward: int | None
+
+
+def look(parts: Installation) -> Look:
+    """Return how the installation stands now."""
+    now = datetime.now(UTC)
+    return Look(
+        at=now.isoformat(timespec="seconds"),
+        loops=[_loop(parts, name, now) for name in parts.loops],
+        to_ingest=_to_ingest(parts),
+        to_forward=_to_forward(parts),
+    )
+
+
+def status_table(seen: Look) -> RenderableType:
+    """Return `seen` for a terminal."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"{seen.at}", title_justify="left")
+    for name in ("loop", "in charge", "mode"):
+        table.add_column(name)
+    for name in ("decided", "joined", "pending", "expired", "dropped", "late"):
+        table.add_column(name, justify="right")
+    table.add_column("last verdict")
+    for entry in seen.loops:
+        counted = entry.counters
+        numbers = (counted.decided, counted.joined, counted.pending, counted.expired)
+        table.add_row(
+            entry.loop,
+            f"version {entry.champion}" if entry.champion else "baseline",
+            entry.mode,
+            *(str(number) for number in numbers),
+            str(sum(counted.dropped.values())),
+            str(counted.late_outcomes),
+            entry.last_verdict,
+        )
+    behind = "the log is away" if seen.to_ingest is None else _words(seen.to_ingest)
+    forward = "" if seen.to_forward is None else f"   to forward: {seen.to_forward}"
+    return Group(table, f"to ingest: {behind}{forward}")
+
+
+def _loop(parts: Installation, name: str, now: datetime) -> LoopStatus:
+    settings, registry = parts.loop(name), parts.registry
+    verdicts = registry.verdicts(name)
+    last = verdicts[-1] if verdicts else None
+    return LoopStatus(
+        loop=name,
+        mode=settings.mode,
+        champion=registry.aliases(name).get("champion"),
+        versions=len(registry.versions(name)),
+        last_verdict="" if last is None else f"{last.verdict.replace('_', ' ')}, version {last.version}",
+        counters=counters(parts.lake, settings, now),
+    )
+
+
+def _to_ingest(parts: Installation) -> dict[str, int] | None:
+    topics: tuple[Literal["decisions", "outcomes"], ...] = ("decisions", "outcomes")
+    try:
+        found: dict[str, int] = {}
+        for topic in topics:
+            table = parts.lake.table(topic)
+            ends = [parts.log.watermarks(topic, number) for number in range(parts.log.partitions(topic))]
+            found[topic] = sum(
+                end - (mark_of(table, f"{topic}/{number}") or start) for number, (start, end) in enumerate(ends)
+            )
+        return found
+    except LogError:
+        return None
+
+
+def _to_forward(parts: Installation) -> int | None:
+    if parts.settings.log == "local:" or not parts.settings.spool_path.is_file():
+        return None
+    from pipelines.ingestion.forward import lags
+    from pipelines.log.sqlite.log import LocalLog
+
+    source = LocalLog(parts.settings.spool_path)
+    try:
+        return sum(sum(found.values()) for found in lags(source).values())
+    finally:
+        source.close()
+
+
+def _words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {topic}" for topic, count in counts.items())

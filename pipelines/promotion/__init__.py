@@ -1,0 +1,1 @@
+"""Promotion and rollback of versions, and the watch over promoted ones."""

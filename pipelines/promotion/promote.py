@@ -1,0 +1,212 @@
+"""Who decides: the gate's verdict moves the champion, or writes down why it stays; rollback goes back one step.
+
+Where the loop has a guard, the gate makes a version the candidate, and the guard makes it the champion or stops it.
+Each is one alias move that only happens if the champion still is the one the verdict was passed against.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from decision.errors import FieldError
+from decision.gate import judge
+from pipelines.evaluation.evaluate import Evaluated, evaluate
+from pipelines.evaluation.trajectories import Trajectories
+from pipelines.lake.lake import Lake
+from pipelines.registry.registry import Registry, WrittenVerdict, moves
+from pipelines.settings import LoopSettings
+from pipelines.training.train import POLICY
+
+if TYPE_CHECKING:
+    from pipelines.fairness.gate import PanelGate  # imports SQLAlchemy's tables: only loops with panels need them
+
+
+class Promotion(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate said of a version.
+
+    Attributes:
+        version: the version judged.
+        promoted: whether it is the champion now.
+        champion: the champion before; None when the baseline was in charge.
+        candidate: the version that the guard rolls out now; None for none.
+        reasons: why, in words.
+        numbers: the numbers the verdict rests on.
+        number: of the written verdict; None when there was nothing to decide.
+    """
+
+    version: str
+    promoted: bool
+    champion: str | None
+    candidate: str | None = None
+    reasons: list[str]
+    numbers: dict[str, float | None] = {}
+    number: int | None = None
+
+
+def promote(
+    lake: Lake,
+    registry: Registry,
+    loop: LoopSettings,
+    *,
+    version: str | None = None,
+    now: datetime,
+    by: str,
+    evaluated: Evaluated | None = None,
+    table_version: int | None = None,
+    replace_candidate: bool = True,
+    panels: PanelGate | None = None,
+) -> Promotion:
+    """Judge a version against the champion, or the baseline where there is none, and promote it if the gate opens.
+
+    Args:
+        lake: the tables.
+        registry: the versions.
+        loop: the loop; its gate settings decide.
+        version: the version to judge; None for the latest trained one.
+        now: time of the verdict, UTC.
+        by: who asks, for the record.
+        evaluated: the evaluation to judge by, when there is one of this version against the present champion.
+        table_version: version of the interactions table to evaluate on; None for the present one.
+        replace_candidate: with a guard, take the place of a version that is being rolled out; otherwise a version
+            waits until the guard is done with the one before it.
+        panels: the auditors' evidence; a loop with panels promotes nothing without.
+
+    Returns:
+        The promotion or refusal; a refusal is written down and is no error. Repeated, it changes nothing.
+
+    Raises:
+        FieldError: there is no version to judge.
+        SupportError: the holdout cannot answer.
+        AliasMovedError: the champion changed meanwhile; run it again.
+    """
+    named = version is not None
+    version = version or latest(registry, loop.name)
+    aliases = registry.aliases(loop.name)
+    champion, candidate = aliases.get("champion"), aliases.get("candidate") if loop.guard.enabled else None
+    if version == champion:
+        return Promotion(version=version, promoted=True, champion=champion, reasons=["it is the champion already"])
+    if candidate is not None and (version == candidate or not replace_candidate):
+        reason = f"version {candidate} is being rolled out"
+        return Promotion(version=version, promoted=False, champion=champion, candidate=candidate, reasons=[reason])
+    if not named and (back := _taken_back(registry, loop.name, version)):
+        reason = f"version {version} was {back.verdict.replace('_', ' ')} at {back.at}; name it to judge it again"
+        return Promotion(version=version, promoted=False, champion=champion, reasons=[reason])
+    if evaluated is None or (evaluated.version, evaluated.against_version) != (version, champion):
+        evaluated = evaluate(lake, registry, loop, version, table_version=table_version)
+    gate = loop.gate
+    verdict = judge(
+        evaluated.lift.estimate,
+        switched=evaluated.switched.estimate,
+        alpha=gate.alpha,
+        margin=gate.margin,
+        minimum_ess=gate.minimum_ess,
+    )
+    against = f"against {evaluated.against} on {evaluated.rows} decisions of the holdout"
+    doubts = [f"doubt: {doubt}" for doubt in evaluated.lift_estimate.reasons]
+    alarms = [f"alarm: {alarm}" for alarm in evaluated.health.alarms]
+    reasons = [*verdict.reasons, *doubts, *alarms, against]
+    opens, numbers = verdict.promote, dict(verdict.numbers)
+    if evaluated.trajectories is not None:
+        refused = _over_trajectories(evaluated.trajectories, loop)
+        opens = opens and not refused
+        reasons += refused
+        numbers["trajectories"], numbers["trajectories_logged"] = (
+            evaluated.trajectories.value.value,
+            evaluated.trajectories.logged,
+        )
+    if loop.fairness.enabled:
+        assessed = None if panels is None else panels.assess(version, champion, now=now, by=by)
+        opens = opens and assessed is not None and assessed.passed
+        reasons += ["fairness: the panels were not asked"] if assessed is None else assessed.reasons
+        numbers |= {} if assessed is None else assessed.numbers
+    fields = {"verdict": "promoted" if opens else "refused", "reasons": reasons, "numbers": numbers}
+    fields |= {"at": now.astimezone(UTC).isoformat(), "by": by}
+    rolled_out = opens and loop.guard.enabled
+    if rolled_out:
+        fields |= {"verdict": "candidate"}
+        written = registry.set_alias(loop.name, "candidate", version, fields, expected=aliases.get("candidate"))
+    elif opens:
+        written = registry.set_alias(loop.name, "champion", version, fields, expected=champion)
+    else:
+        written = registry.refuse(loop.name, version, fields)
+    return Promotion(
+        version=version,
+        promoted=opens and not rolled_out,
+        champion=champion,
+        candidate=version if rolled_out else None,
+        reasons=reasons,
+        numbers=written.numbers,
+        number=written.number,
+    )
+
+
+def _over_trajectories(found: Trajectories, loop: LoopSettings) -> list[str]:
+    """Return why a policy with memory is not promoted by what users' first decisions say; [] when nothing does."""
+    value, gate = found.value, loop.gate
+    which = f"over {found.steps} decisions of {found.users} users"
+    if value.ess < gate.minimum_ess:
+        return [f"{which}: {value.ess:.0f} effective trajectories are below {gate.minimum_ess:.0f}"]
+    if value.high < found.logged - gate.margin:
+        return [f"{which}: worth {value.high:.4f} at most, logged {found.logged:.4f}"]
+    return []
+
+
+def rollback(
+    registry: Registry, loop: str, *, now: datetime, by: str, reason: str = "", to: str | None = None
+) -> WrittenVerdict:
+    """Give the champion's place back to the version that held it before; without one, to the baseline.
+
+    Args:
+        registry: the versions.
+        loop: name of the loop.
+        now: time of the verdict, UTC.
+        by: who asks, for the record.
+        reason: why, in words.
+        to: another version to go back to.
+
+    Raises:
+        FieldError: there is no champion, or it is `to` already.
+        AliasMovedError: the champion changed meanwhile; run it again.
+        RegistryError: there is no version `to`.
+    """
+    champion = registry.aliases(loop).get("champion")
+    if champion is None:
+        raise FieldError("champion", wanted="a champion to roll back from", got=None)
+    target = to if to is not None else _before(registry, loop, champion)
+    if target == champion:
+        raise FieldError("to", wanted="another version than the champion", got=to)
+    reasons = [reason or "rolled back by hand", f"back to {f'version {target}' if target else 'the baseline'}"]
+    fields = {"verdict": "rolled_back", "reasons": reasons, "at": now.astimezone(UTC).isoformat(), "by": by}
+    return registry.set_alias(loop, "champion", target, fields, expected=champion)
+
+
+def latest(registry: Registry, loop: str) -> str:
+    """Return the loop's newest trained version.
+
+    Raises:
+        FieldError: there is none.
+    """
+    trained = [entry.version for entry in registry.versions(loop) if entry.tags.get("kind") == POLICY]
+    if not trained:
+        raise FieldError("version", wanted="a trained version; run `decision train`", got=None)
+    return trained[-1]
+
+
+def _before(registry: Registry, loop: str, champion: str) -> str | None:
+    held: list[str] = []  # the champions that a rollback can go back through, as a stack
+    for move in moves(registry.verdicts(loop), "champion", champion):
+        if move.to_version is None:
+            held = []
+        elif move.verdict == "rolled_back" and move.to_version in held:
+            held = held[: held.index(move.to_version) + 1]
+        else:
+            held.append(move.to_version)
+    return held[-2] if len(held) > 1 else None
+
+
+def _taken_back(registry: Registry, loop: str, version: str) -> WrittenVerdict | None:
+    taken = (entry for entry in registry.verdicts(loop) if entry.verdict in ("rolled_back", "killed"))
+    return next((entry for entry in taken if entry.from_version == version), None)

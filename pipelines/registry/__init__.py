@@ -1,0 +1,1 @@
+"""The registry of versions on MLflow, and its cache on disk."""

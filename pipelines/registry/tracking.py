@@ -1,0 +1,195 @@
+"""The connection to MLflow: opened late, safely from several processes, and quiet; the only file that imports it.
+
+MLflow takes seconds to import and, on a new database, seconds more to make its tables. Nothing here is done before
+a call needs it, and nothing leaves this machine but what the configured store is told.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.registry.cache import check_names, read_folder
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_PER_CALL = 100  # MLflow's limit of entries in one log_batch
+
+
+class RegistryError(RuntimeError):
+    """The registry cannot be reached or does not hold what was asked for."""
+
+
+class MissingError(RegistryError):
+    """The registry answers, and holds no such loop or version."""
+
+
+class Tracking:
+    """MLflow's client, its errors mapped, with the few operations the registry is made of; safe between threads.
+
+    Args:
+        settings: the installation; its `registry_uri` is a database (then files go to the home folder) or a server.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._uri = settings.registry_uri
+        self._root = settings.root
+        self._client: MlflowClient | None = None
+        self._opening = threading.Lock()
+
+    @property
+    def exists(self) -> bool:
+        """Whether there can be anything in the store: an embedded database that no one has made yet holds nothing."""
+        return not self._uri.startswith("sqlite:///") or Path(self._uri.removeprefix("sqlite:///")).exists()
+
+    @contextmanager
+    def client(self) -> Iterator[MlflowClient]:
+        """Yield the client.
+
+        Raises:
+            MissingError: inside, MLflow did not find what was named.
+            RegistryError: inside, anything else went wrong between here and MLflow's store.
+        """
+        with self._opening:
+            if self._client is None:
+                self._client = self._connect()
+        with _mapped():
+            yield self._client
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the lock `name` against the other processes and threads that share the home folder."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        with (self._root / f"{name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def new_run(self, loop: str) -> str:
+        """Return the id of a new run in the loop's experiment."""
+        with self.client() as client:
+            experiment = client.get_experiment_by_name(loop)
+            if experiment is None:
+                with self.lock("registry"):
+                    experiment = client.get_experiment_by_name(loop)
+                    identity = experiment.experiment_id if experiment else self._new_experiment(client, loop)
+            else:
+                identity = experiment.experiment_id
+            return client.create_run(identity).info.run_id
+
+    def upload(self, run_id: str, folder: str, files: Mapping[str, bytes]) -> None:
+        """Store `files` in the folder `folder` of a run's artifacts."""
+        check_names({name: len(data) for name, data in files.items()})
+        with self.client() as client, tempfile.TemporaryDirectory(prefix="register-") as made:
+            for name, data in files.items():
+                (Path(made) / name).write_bytes(data)
+            client.log_artifacts(run_id, made, folder)
+
+    def download(self, run_id: str, folder: str) -> dict[str, bytes]:
+        """Return the files in the folder `folder` of a run's artifacts.
+
+        Raises:
+            FieldError: they pass the limits of `check_names`; asked of the store before anything is fetched.
+        """
+        with self.client() as client:
+            listed = client.list_artifacts(run_id, folder)
+            check_names({entry.path.removeprefix(f"{folder}/"): entry.file_size or 0 for entry in listed})
+            with tempfile.TemporaryDirectory(prefix="fetch-") as made:
+                return read_folder(Path(client.download_artifacts(run_id, folder, made)))
+
+    def describe(
+        self, run_id: str, metrics: Mapping[str, float], params: Mapping[str, Any], plots: Mapping[str, bytes]
+    ) -> None:
+        """Add finite metrics, params and plots to a run."""
+        with self.client() as client:
+            from mlflow.entities import Metric, Param
+
+            now = int(datetime.now(UTC).timestamp() * 1000)
+            finite = [(name, float(value)) for name, value in metrics.items() if value - value == 0]
+            entries = [Metric(name, value, now, 0) for name, value in finite]
+            texts = [Param(name, str(value)) for name, value in params.items()]
+            for start in range(0, max(len(entries), len(texts)), _PER_CALL):
+                end = start + _PER_CALL
+                client.log_batch(run_id, metrics=entries[start:end], params=texts[start:end])
+        if plots:
+            self.upload(run_id, "plots", plots)
+
+    def new_version(self, loop: str, run_id: str, folder: str, tags: dict[str, str]) -> str:
+        """Make the folder `folder` of a run the next version of the registered model `loop`, and return its number."""
+        with self.client() as client:
+            from mlflow.exceptions import MlflowException
+
+            try:
+                client.create_registered_model(loop)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            client.set_terminated(run_id)
+            source = f"{client.get_run(run_id).info.artifact_uri}/{folder}"
+            return str(client.create_model_version(loop, source=source, run_id=run_id, tags=tags).version)
+
+    def models(self, loop: str) -> list[Any]:
+        """Return MLflow's model versions of `loop`, oldest first."""
+        found: list[Any] = []
+        if not self.exists:
+            return found
+        with self.client() as client:
+            token: str | None = None
+            while token is None or token:
+                page = client.search_model_versions(f"name='{loop}'", max_results=1000, page_token=token)
+                found.extend(page)
+                token = page.token or ""
+        return sorted(found, key=lambda model: int(model.version))
+
+    def _new_experiment(self, client: MlflowClient, loop: str) -> str:
+        # A server knows where its files go; a bare database does not.
+        served = self._uri.startswith(("http://", "https://"))
+        return client.create_experiment(
+            loop, artifact_location=None if served else (self._root / "models" / loop).as_uri()
+        )
+
+    def _connect(self) -> MlflowClient:
+        _quieten()
+        # Two processes that meet an empty database would both make its tables, and one of them would fail.
+        with self.lock("mlflow"), _mapped():
+            from mlflow import MlflowClient
+
+            for name in ("mlflow", "alembic"):
+                logging.getLogger(name).setLevel(logging.WARNING)
+            return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except MlflowException as error:
+        missing = error.error_code == "RESOURCE_DOES_NOT_EXIST"
+        raise (MissingError if missing else RegistryError)(str(error).partition("\n")[0]) from error
+    except (SQLAlchemyError, OSError) as error:
+        raise RegistryError(str(error).partition("\n")[0]) from error
+
+
+def _quieten() -> None:
+    # Before the import, because MLflow reads most of these once; a value that the operator has set stays.
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    }.items():
+        os.environ.setdefault(name, value)

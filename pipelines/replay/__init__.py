@@ -1,0 +1,1 @@
+"""Off-policy evaluation of any policy on any log."""

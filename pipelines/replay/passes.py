@@ -1,0 +1,170 @@
+"""The three looks that a replay takes at every unit of a log: its extent, the survey, and the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from decision.batch import Floats, Interactions
+from decision.ope.estimators.balanced import balanced
+from decision.ope.evaluation.family import Plan, Shard
+from decision.ope.evaluation.sums import EvaluationSums, evaluation_sums
+from decision.ope.rows import Rows
+from decision.protocols import Policy
+from pipelines.replay.models import RewardModels
+from pipelines.replay.policy import PolicySpec, reads_features
+from pipelines.replay.rows import Loaded, action_groups, group_of_hash, labels_of, load, matching_rows
+from pipelines.replay.source import COLUMNS, Source
+from pipelines.replay.survey import EXTENT_COLUMNS, Extent, Survey, extent_of, survey_of
+
+_TEXTS = ("context", "actions", "feature_snapshot", "seed")
+_PLAIN = tuple(name for name in COLUMNS if name not in _TEXTS)
+"""What is read of a log when nobody looks at features."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Job:
+    """A replay as it is sent to whoever does a part of it.
+
+    Attributes:
+        source: the log.
+        policy: the policy under test.
+        where: (name, value) of a segment that alone is looked at; None for the whole log.
+        segment: name of the segments that are estimated apart; None for none.
+        grouping: feature of actions that groups them, for MIPS and OffCEM; None for none.
+        sampled: columns of the sample of rows that the survey keeps; none for no sample.
+        robust: whether the survey weighs rows for MRDR.
+        features: whether somebody reads features.
+        generations: policies that drew the log, for balanced weights; empty to leave them out.
+        extent: of the log, once known.
+        plan: of the evaluation, once known.
+        models: reward models, once fitted; None without.
+        drawn: decisions that each generation drew.
+    """
+
+    source: Source
+    policy: PolicySpec
+    where: tuple[str, str] | None = None
+    segment: str | None = None
+    grouping: str | None = None
+    sampled: tuple[str, ...] = ()
+    robust: bool = False
+    features: bool = False
+    generations: tuple[PolicySpec, ...] = ()
+    extent: Extent = field(default_factory=Extent)
+    plan: Plan | None = None
+    models: RewardModels | None = None
+    drawn: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """The sums of some rows; `+` merges them.
+
+    Attributes:
+        sums: with the logged propensities.
+        balanced: with those of the mixture of all generations; None without.
+    """
+
+    sums: EvaluationSums
+    balanced: EvaluationSums | None
+
+    def __add__(self, other: Evaluated) -> Evaluated:
+        mixed = None if self.balanced is None or other.balanced is None else self.balanced + other.balanced
+        return Evaluated(self.sums + other.sums, mixed)
+
+
+def extent_unit(job: Job, unit: int) -> Extent:
+    """Return the extent of a unit of the log."""
+    total = Extent()
+    for table in _tables(job, unit, EXTENT_COLUMNS):
+        total += extent_of(table)
+    return total
+
+
+def survey_unit(job: Job, unit: int) -> Survey:
+    """Return the survey of a unit of the log."""
+    policy = job.policy.load() if job.robust else None
+    features = policy is not None and reads_features(policy)
+    total = Survey()
+    wanted = COLUMNS if features else tuple(dict.fromkeys((*_PLAIN, *job.sampled)))
+    for table in _tables(job, unit, wanted):
+        loaded = load(table, features=features, counted=job.extent.counted)
+        total += survey_of(loaded, job.extent, policy, sampled=job.sampled)
+    return total
+
+
+def evaluate_unit(job: Job, unit: int) -> Evaluated | None:
+    """Return the sums of a unit of the log; None when no row of it is looked at."""
+    if job.plan is None:
+        raise ValueError("a job without a plan cannot be evaluated")
+    policy, generations = job.policy.load(), [spec.load() for spec in job.generations]
+    oracles = job.models.loaded_oracles() if job.models is not None else ()
+    total: Evaluated | None = None
+    for table in _tables(job, unit, _needed(job)):
+        loaded = load(table, features=job.features, counted=job.extent.counted)
+        pmf = policy.pmf(loaded.interactions.batch)
+        expected = None if job.models is None else job.models.expected(loaded, oracles)
+        shard = _shard(job, job.plan, loaded, pmf, expected)
+        mixed = _balanced(job, job.plan, loaded, generations, pmf, expected) if generations else None
+        part = Evaluated(evaluation_sums(shard, job.plan), mixed)
+        total = part if total is None else total + part
+    return total
+
+
+def merged(one: Evaluated | None, other: Evaluated | None) -> Evaluated | None:
+    """Return the sums of both; None for those of no rows."""
+    return one + other if one is not None and other is not None else one if other is None else other
+
+
+def _needed(job: Job) -> tuple[str, ...]:
+    if job.features:
+        return COLUMNS
+    named = () if job.segment is None else ("context",)
+    return (*_PLAIN, *named, *(() if job.grouping is None else ("actions",)))
+
+
+Step = Callable[[Job, int], object]
+
+
+def _tables(job: Job, unit: int, columns: tuple[str, ...]) -> Iterator[pa.Table]:
+    keep = None if job.where is None else matching_rows(*job.where)
+    needed = columns
+    if job.where is not None:
+        label = "policy_version" if job.where[0] == "policy_version" else "context"
+        needed = tuple(dict.fromkeys((*columns, label)))
+    for table in job.source.batches(unit, needed):
+        rows = table if keep is None else keep(table)
+        if len(rows):
+            yield rows
+
+
+def _shard(job: Job, plan: Plan, loaded: Loaded, pmf: Floats, expected: Floats | None) -> Shard:
+    bucket = None
+    if plan.buckets:
+        # The rows that teach the sequence's model come before the first stretch and are left out of it.
+        first, last = job.extent.cut, job.extent.last
+        bucket = (loaded.ts - first) * plan.buckets // max(last - first + 1, 1)
+        bucket = np.where(loaded.ts < first, -1, bucket).clip(-1, plan.buckets - 1)
+    models = job.models
+    return Shard(
+        rows=Rows.of(loaded.interactions, pmf, expected, loaded.counts),
+        robust=None if models is None or not plan.robust else models.robust_expected(loaded),
+        code=None if job.grouping is None else action_groups(loaded.table, job.grouping)[0],
+        group=group_of_hash(loaded.hashed, plan.bootstrap) if plan.bootstrap else None,
+        bucket=bucket,
+        sequence=None if models is None else models.early_expected(loaded),
+        segment=None if job.segment is None else labels_of(loaded.table, job.segment),
+    )
+
+
+def _balanced(
+    job: Job, plan: Plan, loaded: Loaded, generations: list[Policy], pmf: Floats, expected: Floats | None
+) -> EvaluationSums:
+    log: Interactions = loaded.interactions
+    mixed = balanced(log, [policy.pmf(log.batch) for policy in generations], job.drawn)
+    alone = Plan(low=plan.low, high=plan.high, model=plan.model, bootstrap=0, buckets=0)
+    return evaluation_sums(Shard(rows=Rows.of(mixed, pmf, expected, loaded.counts)), alone)

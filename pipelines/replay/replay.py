@@ -1,0 +1,386 @@
+"""Replay: what a policy that never ran would have earned on logged decisions, and whether the log can be believed.
+
+The log may be a loop's interactions or an import. It is read three times: for its extent, for what reward models need,
+and for the sums of the estimates, each time unit by unit in constant memory. Decisions fall into five folds by a hash
+of their ids, and the reward model of a fold is fitted on the other four, so no row is predicted by a model that saw it;
+that of the confidence sequence on the first fifth of the log's time, which the sequence leaves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace as changed
+from datetime import UTC, datetime
+from operator import add
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from decision.errors import FieldError, SupportError
+from decision.ope.diagnostics.propensities import PropensityReport
+from decision.ope.diagnostics.uniform_stratum import Agreement
+from decision.ope.diagnostics.weights import Diagnostics
+from decision.ope.estimate import Estimate
+from decision.ope.evaluation.family import Plan
+from decision.ope.evaluation.results import Results, refuse, results
+from decision.ope.evaluation.sums import EvaluationSums
+from decision.ope.sums.exact import rounded
+from decision.protocols import Policy
+from pipelines.replay.engine import Engine, LocalEngine
+from pipelines.replay.fields import require_action_feature, require_label
+from pipelines.replay.models import LEARNED, RewardModel, reward_models
+from pipelines.replay.passes import Evaluated, Job, evaluate_unit, extent_unit, merged, survey_unit
+from pipelines.replay.policy import PolicySpec, reads_features, spec_of
+from pipelines.replay.propensities import check_propensities
+from pipelines.replay.source import COLUMNS, Source, TableSource
+from pipelines.replay.survey import CHECKED_COLUMNS, Extent, Survey
+
+MAX_REPLICATES = 100_000
+_REWARDED = 10.0
+_NEVER_RIGHT = ("replay", "clipped", "dm")  # wrong by design on most logs, which says nothing of the log
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a replay is done.
+
+    Attributes:
+        reward_model: of the estimators that need one: ``vw`` or ``logistic`` on features, ``means`` per action,
+            or ``none`` to leave them out.
+        level: coverage of the intervals.
+        check: test the log's propensities too.
+        where: (name, value) of the one segment that is looked at.
+        segment: name of the segments that are estimated apart.
+        grouping: feature of actions that groups them, for MIPS and OffCEM.
+        replicates: of the bootstrap; 0 for none.
+        seed: of the bootstrap.
+        low: smallest reward possible; None for what was seen, or 0 where that lies in [0, 1].
+        high: largest reward possible; None for what was seen, or 1 where that lies in [0, 1].
+        force: keep the numbers of a log that cannot support them, beside the reasons.
+    """
+
+    reward_model: RewardModel = "vw"
+    level: float = 0.95
+    check: bool = True
+    where: tuple[str, str] | None = None
+    segment: str | None = None
+    grouping: str | None = None
+    replicates: int = 1_000
+    seed: int = 0
+    low: float | None = None
+    high: float | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise FieldError("level", wanted="a number between 0 and 1", got=self.level)
+        if self.replicates != 0 and not 2 <= self.replicates <= MAX_REPLICATES:
+            raise FieldError("replicates", wanted=f"0, or 2 to {MAX_REPLICATES}", got=self.replicates)
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """The confidence sequences up to one moment: they hold at all moments at once.
+
+    Attributes:
+        until: end of the stretch of time, ISO 8601 UTC.
+        rows: decisions so far.
+        low: lower end for the policy's value.
+        high: upper end.
+        lift_low: lower end for its lift over what drew the log.
+        lift_high: upper end.
+    """
+
+    until: str
+    rows: int
+    low: float
+    high: float
+    lift_low: float
+    lift_high: float
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
+    """A replay.
+
+    Attributes:
+        log: name of the loop or import.
+        policy: the evaluation policy, in words.
+        rows: decisions it was replayed on.
+        left_out: decisions of the log it was not, with the reason; "" where all were used.
+        logged: mean logged reward: the value of whatever drew the log.
+        estimates: by name; None where the log has no support or was refused.
+        tuned: the parameter that SLOPE chose, by estimator.
+        candidates: estimates by estimator and parameter.
+        bootstrap: percentile intervals by estimator.
+        recommended: name of the estimate to read first; None when all were refused.
+        lift: how much more than the logged reward the policy earns, paired row by row: doubly robust, by weights alone
+            without a reward model; None when refused.
+        stratum: estimate from the decisions that were drawn uniformly, where there are such beside others.
+        agreements: how far each estimate is from that, by name.
+        trend: the confidence sequences as the log grew.
+        segments: the policy's value by segment, with intervals that hold together; None where the segment's rows
+            cannot support an estimate.
+        diagnostics: of the weights.
+        unsupported: mean probability with which the policy does what the log never draws.
+        propensities: whether the log's propensities can be believed; None when not asked.
+        refused: why no estimate should be read from this log; empty when they may.
+        trusted: nothing speaks against the estimates.
+        reasons: what does, in words; those of single estimators are with them.
+        first: time of the first decision, ISO 8601 UTC.
+        last: of the last one.
+        table_version: of the lake's table; None for anything else.
+    """
+
+    log: str
+    policy: str
+    rows: int
+    left_out: str
+    logged: Estimate
+    estimates: dict[str, Estimate | None]
+    tuned: dict[str, float]
+    candidates: dict[str, dict[str, Estimate]]
+    bootstrap: dict[str, tuple[float, float]]
+    recommended: str | None
+    lift: Estimate | None
+    stratum: Estimate | None
+    agreements: dict[str, Agreement]
+    trend: list[Point]
+    segments: dict[str, Estimate | None]
+    diagnostics: Diagnostics
+    unsupported: float
+    propensities: PropensityReport | None
+    refused: list[str]
+    trusted: bool
+    reasons: list[str]
+    first: str
+    last: str
+    table_version: int | None = None
+
+    def metrics(self) -> dict[str, float]:
+        """Return the numbers, named for a tracking store."""
+        numbers = {"replay.logged": self.logged.value, "replay.rows": float(self.rows)}
+        for name, estimate in self.estimates.items():
+            if estimate is not None:
+                ends = {"": estimate.value, "_low": estimate.low, "_high": estimate.high}
+                numbers |= {f"replay.{name}{part}": value for part, value in ends.items()}
+        numbers |= {"replay.ess": self.diagnostics.ess, "replay.mean_weight": self.diagnostics.mean_weight}
+        return {name: float(value) for name, value in numbers.items() if np.isfinite(value)}
+
+
+def replay(
+    rows: pa.Table,
+    policy: Policy,
+    *,
+    log: str,
+    policy_name: str,
+    reward_model: RewardModel = "vw",
+    level: float = 0.95,
+    check: bool = True,
+    left_out: str = "",
+    force: bool = False,
+) -> Replay:
+    """Evaluate `policy` on logged decisions at hand.
+
+    Args:
+        rows: settled decisions with the lake's interaction columns.
+        policy: the evaluation policy.
+        log: name of the loop or import.
+        policy_name: the policy in words.
+        reward_model: see `Options`.
+        level: coverage of the intervals.
+        check: test the log's propensities too.
+        left_out: decisions that were left out of `rows` and why.
+        force: keep the numbers of a log that cannot support them, beside the reasons.
+
+    Raises:
+        SupportError: there are no rows.
+        FieldError: a propensity is not in (0, 1].
+    """
+    options = Options(reward_model=reward_model, level=level, check=check, force=force)
+    return replay_log(TableSource(rows), spec_of(policy, policy_name), options, log=log, left_out=left_out)
+
+
+def replay_log(
+    source: Source,
+    policy: PolicySpec,
+    options: Options,
+    *,
+    log: str,
+    left_out: str = "",
+    engine: Engine | None = None,
+    generations: dict[str, PolicySpec] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Replay:
+    """Evaluate a policy on a log of any size.
+
+    Args:
+        source: where the rows are.
+        policy: the evaluation policy.
+        options: how.
+        log: name of the loop or import.
+        left_out: decisions that were left out and why.
+        engine: who does the work; None for this process.
+        generations: the policies that drew the log by version, for balanced weights; None to leave them out.
+        progress: told of each look at the log.
+
+    Raises:
+        SupportError: there are no rows.
+        FieldError: a row does not fit, or a setting.
+    """
+    engine, tell = engine or LocalEngine(), progress or (lambda _: None)
+    seen = policy.load()
+    job = Job(
+        source=source,
+        policy=policy,
+        where=options.where,
+        segment=options.segment,
+        grouping=options.grouping,
+        sampled=COLUMNS if options.reward_model in LEARNED else CHECKED_COLUMNS if options.check else (),
+        robust=options.reward_model != "none",
+        features=reads_features(seen) or options.reward_model in LEARNED or bool(generations),
+    )
+    for label, setting in ((options.where and options.where[0], "where"), (options.segment, "segment")):
+        if label:
+            require_label(source, label, setting=setting)
+    if options.grouping:
+        require_action_feature(source, options.grouping, setting="group_by")
+    tell("extent")
+    extent = engine.total(extent_unit, add, job)
+    if extent is None or not extent.rows:
+        raise _nothing(log, job)
+    tell(f"survey of {extent.rows} decisions")
+    job = changed(job, extent=extent)
+    survey = engine.total(survey_unit, add, job) or Survey()
+    models = None if options.reward_model == "none" else reward_models(survey, options.reward_model)
+    drawn = {name: rows for name, rows in survey.versions.items() if generations and name in generations}
+    job = changed(
+        job,
+        plan=_plan(extent, options),
+        models=models,
+        generations=tuple((generations or {})[name] for name in drawn)
+        if drawn.keys() == survey.versions.keys()
+        else (),
+        drawn=tuple(drawn.values()),
+    )
+    tell("estimates")
+    evaluated = engine.total(evaluate_unit, merged, job)
+    if evaluated is None:
+        raise _nothing(log, job)
+    report = check_propensities(survey.sampled()) if options.check else None
+    return _replay(evaluated, job, options, report, log=log, left_out=left_out)
+
+
+def _nothing(log: str, job: Job) -> Exception:
+    cut = job.source.cut
+    when = "" if cut.since is None and cut.until is None else " in that range of time"
+    if job.where is not None:
+        return FieldError("where", wanted=f"a value that some decision has{when}", got="=".join(job.where))
+    return SupportError(f"{log}: there are no settled decisions to replay{when}")
+
+
+def _plan(extent: Extent, options: Options) -> Plan:
+    unit = extent.low >= 0.0 and extent.high <= 1.0
+    low = options.low if options.low is not None else 0.0 if unit else extent.low
+    high = options.high if options.high is not None else 1.0 if unit else extent.high
+    return Plan(
+        low=low,
+        high=high if high > low else low + 1.0,
+        model=options.reward_model != "none",
+        robust=options.reward_model != "none",
+        logging=extent.whole == extent.rows,
+        grouped=options.grouping is not None and extent.whole == extent.rows,
+        bootstrap=1_024 if options.replicates else 0,
+        buckets=0 if extent.counted else 60,
+    )
+
+
+def _replay(
+    evaluated: Evaluated, job: Job, options: Options, report: PropensityReport | None, *, log: str, left_out: str
+) -> Replay:
+    sums, extent = evaluated.sums, job.extent
+    plan = job.plan
+    if plan is None:
+        raise ValueError("a job without a plan was not evaluated")
+    found = results(sums, plan, level=options.level, count=options.replicates, seed=options.seed)
+    estimates = {**found.estimates, **_balanced(evaluated, plan, options)}
+    damaged = [] if report is None else [f"propensities: {reason}" for reason in report.reasons]
+    refused = [*found.refused, *damaged]
+    if refused and not options.force:
+        found = refuse(found, *damaged)
+        estimates = dict.fromkeys(estimates)
+    diagnostics = sums.tally.diagnostics(sums.support)
+    apart = [name for name, one in found.agreements.items() if not one.agrees and name not in _NEVER_RIGHT]
+    doubts = [*sums.support.doubts(), *_rare(sums, plan)]
+    if apart:
+        doubts.append(f"further from the uniformly drawn decisions than chance allows: {', '.join(apart)}")
+    reasons = [*refused, *(doubt for doubt in doubts if not refused)]
+    return Replay(
+        log=log,
+        policy=job.policy.name,
+        rows=extent.rows,
+        left_out=left_out,
+        logged=found.logged,
+        estimates=estimates,
+        tuned=found.tuned,
+        candidates={name: {f"{tau:g}": e for tau, e in of.items()} for name, of in found.candidates.items()},
+        bootstrap=found.bootstrap,
+        recommended=None if refused else _recommended(estimates),
+        lift=found.lift,
+        stratum=found.stratum,
+        agreements=found.agreements,
+        trend=_trend(found, job),
+        segments=found.segments,
+        diagnostics=diagnostics,
+        unsupported=found.unsupported,
+        propensities=report,
+        refused=refused,
+        trusted=not reasons,
+        reasons=reasons,
+        first=_iso(extent.first),
+        last=_iso(extent.last),
+        table_version=getattr(job.source, "version", None),
+    )
+
+
+def _rare(sums: EvaluationSums, plan: Plan) -> list[str]:
+    # Counted as weights are: decisions with a reward, by what each adds to the weighted sum (Kong 1992).
+    total, _, square = sums.means["ips"]
+    rewarded = rounded(total) ** 2 / rounded(square) if square else 0.0
+    if plan.low != 0.0 or rewarded >= _REWARDED:
+        return []
+    found = f"the estimates rest on {rewarded:.1f} rewarded decisions, fewer than {_REWARDED:.0f}"
+    return [f"{found}: intervals are too narrow, but for that of cressie_read"]
+
+
+def _balanced(evaluated: Evaluated, plan: Plan, options: Options) -> dict[str, Estimate | None]:
+    if evaluated.balanced is None:
+        return {}
+    alone = Plan(low=plan.low, high=plan.high, model=plan.model, bootstrap=0, buckets=0)
+    found = results(evaluated.balanced, alone, level=options.level, count=0).estimates
+    return {f"balanced_{name}": found[name] for name in ("ips", "snips", "dr") if name in found}
+
+
+def _recommended(estimates: dict[str, Estimate | None]) -> str:
+    # The tuned ones are closer to the truth on average, but only DR's interval knows all of its error.
+    return "snips" if estimates.get("dr") is None else "dr"
+
+
+def _trend(found: Results, job: Job) -> list[Point]:
+    plan, extent = job.plan, job.extent
+    if plan is None:
+        return []
+    span = extent.last - extent.cut + 1
+    return [
+        Point(
+            until=_iso(extent.cut + (moment.stretch + 1) * span // plan.buckets),
+            rows=moment.rows,
+            low=moment.value[0],
+            high=moment.value[1],
+            lift_low=moment.lift[0],
+            lift_high=moment.lift[1],
+        )
+        for moment in found.moments
+    ]
+
+
+def _iso(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,174 @@
+"""Rows of a log as the arrays of an evaluation: features only where someone reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from numpy.typing import NDArray
+from pandas.util import hash_array
+
+from decision.batch import Batch, Features, Floats, Interactions, Ints
+from decision.errors import FieldError
+from pipelines.interactions.arrays import to_interactions
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
+
+_EMPTY: Features = {}
+_context = msgspec.json.Decoder(dict[str, Any]).decode
+_actions = msgspec.json.Decoder(list[dict[str, Any]]).decode
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Some rows of a log.
+
+    Attributes:
+        table: the rows.
+        interactions: the same as arrays.
+        ids: [m] dictionary of action ids and its codes, flat.
+        names: [a] the ids.
+        counts: [n] how many decisions each row stands for; None where every decision was kept.
+        hashed: [n] uint64 hash of the decision's id, the same in every run.
+        ts: [n] microseconds since 1970.
+    """
+
+    table: pa.Table
+    interactions: Interactions
+    ids: Ints
+    names: list[str]
+    counts: Floats | None
+    hashed: NDArray[np.uint64]
+    ts: Ints
+
+
+def load(table: pa.Table, *, features: bool, counted: bool) -> Loaded:
+    """Return rows as arrays.
+
+    Args:
+        table: rows with the columns of `pipelines.replay.source.COLUMNS`.
+        features: whether contexts and actions are read; if not they are empty.
+        counted: whether some rows of the log stand for several decisions.
+
+    Raises:
+        FieldError: features cannot be read.
+    """
+    encoded = pc.list_flatten(table["action_ids"]).combine_chunks().dictionary_encode()
+    return Loaded(
+        table=table,
+        interactions=to_interactions(table) if features else _without_features(table),
+        ids=encoded.indices.to_numpy().astype(np.int64),
+        names=encoded.dictionary.to_pylist(),
+        counts=1.0 / table["pass_probability"].to_numpy() if counted else None,
+        hashed=hash_of(table),
+        ts=table["ts"].cast(pa.int64()).to_numpy(),
+    )
+
+
+def hash_of(table: pa.Table) -> NDArray[np.uint64]:
+    """Return [n] hashes of event id and slot, which fall evenly whatever was logged."""
+    ids = table["event_id"].to_numpy(zero_copy_only=False).astype(object)
+    slots = table["slot"].to_numpy(zero_copy_only=False).astype(object)
+    hashed: NDArray[np.uint64] = text_hash(ids)
+    hashed = hashed ^ (text_hash(slots, repeated=True) * _ODD)
+    # One more round (Steele, Lea, Flood 2014, "SplitMix"): the bits used here are not the hash's lowest ones alone.
+    hashed = (hashed ^ (hashed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    hashed = (hashed ^ (hashed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return hashed ^ (hashed >> np.uint64(31))
+
+
+def text_hash(values: NDArray[np.object_], *, repeated: bool = False) -> NDArray[np.uint64]:
+    """Return [n] hashes of [n] texts, the same in every run; `repeated` when most of them are alike."""
+    hashed: Any = hash_array  # its stub names another object
+    return hashed(values, categorize=repeated)
+
+
+def fold_of_hash(hashed: NDArray[np.uint64], folds: int) -> Ints:
+    """Return [n] the fold of the reward model, in 0..folds-1."""
+    return ((hashed >> np.uint64(32)) % np.uint64(folds)).astype(np.int64)
+
+
+def group_of_hash(hashed: NDArray[np.uint64], groups: int) -> Ints:
+    """Return [n] the random group of the bootstrap."""
+    return (hashed % np.uint64(groups)).astype(np.int64)
+
+
+def labels_of(table: pa.Table, segment: str) -> list[str]:
+    """Return [n] labels: a column of the log, or a field of the context.
+
+    Args:
+        table: the rows.
+        segment: ``policy_version``, or a field of the context, by dots where it lies deeper.
+
+    Raises:
+        FieldError: a context cannot be read.
+    """
+    if segment == "policy_version":
+        return ["" if value is None else str(value) for value in table[segment].to_pylist()]
+    path = segment.split(".")
+    return [_label(text, path) for text in table["context"].to_pylist()]
+
+
+def action_groups(table: pa.Table, name: str) -> tuple[Ints, list[str]]:
+    """Return [m] codes and their labels: the value of the feature `name` of every offered action.
+
+    Raises:
+        FieldError: the actions of a row cannot be read, or their number is not that of the ids.
+    """
+    found: dict[str, int] = {}
+    known: dict[str, list[int]] = {}
+    codes: list[int] = []
+    sizes = pc.list_value_length(table["action_ids"]).to_pylist()
+    for text, size in zip(table["actions"].to_pylist(), sizes, strict=True):
+        row = known.get(text)
+        if row is None:
+            labels = [str(action.get(name, "")) for action in _actions(text)]
+            row = known[text] = [found.setdefault(label, len(found)) for label in labels]
+        if len(row) != size:
+            raise FieldError("actions", wanted=f"{size} objects, one per action", got=len(row))
+        codes += row
+    return np.array(codes, dtype=np.int64), list(found)
+
+
+def matching_rows(name: str, value: str) -> Callable[[pa.Table], pa.Table]:
+    """Return what keeps the rows of a table whose label is `value`."""
+
+    def kept(table: pa.Table) -> pa.Table:
+        return table.filter(pa.array([label == value for label in labels_of(table, name)], pa.bool_()))
+
+    return kept
+
+
+def _label(text: str | bytes, path: list[str]) -> str:
+    try:
+        value: Any = _context(text)
+    except msgspec.DecodeError as error:
+        raise FieldError("context", wanted="a JSON object", got=str(error)) from error
+    for part in path:
+        value = value.get(part) if isinstance(value, dict) else None
+    return "" if value is None else str(value)
+
+
+def _without_features(table: pa.Table) -> Interactions:
+    sizes = pc.list_value_length(table["action_ids"]).to_numpy().astype(np.int64)
+    offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+    n, m = len(sizes), int(offsets[-1])
+    pmf = np.full(m, np.nan)
+    if table["pmf"].null_count == 0:
+        pmf = pc.list_flatten(table["pmf"]).to_numpy().astype(np.float64)
+    elif table["pmf"].null_count < n:
+        known = np.repeat(pc.is_valid(table["pmf"]).to_numpy(), sizes)
+        pmf[known] = pc.list_flatten(table["pmf"]).to_numpy()
+    return Interactions(
+        batch=Batch([_EMPTY] * n, [_EMPTY] * m, [""] * m, offsets),
+        chosen=offsets[:-1] + table["action_index"].to_numpy().astype(np.int64),
+        propensity=table["propensity"].to_numpy(),
+        reward=table["reward"].to_numpy().astype(np.float64),
+        pmf=pmf,
+    )

@@ -1,0 +1,1 @@
+"""Studies that reproduce papers: their runs, tables and reports."""

@@ -1,0 +1,1 @@
+"""Training of a new version from the interactions of a window."""

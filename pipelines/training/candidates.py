@@ -1,0 +1,175 @@
+"""Configurations of a training side by side: each learns from the past and is judged on the newest generation.
+
+That is the order in which a policy is used, so a memory that is too long for a world that drifts loses here, and one
+that is too short loses where nothing changes. The gate's own holdout is not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from decision.batch import Floats, Interactions, Ints
+from decision.errors import FieldError, SupportError
+from decision.fairness.penalty import concatenate
+from decision.generations import training_weights
+from decision.options import DataRules
+from decision.oracles.ensemble import EnsembleOracle
+from decision.oracles.factory import OracleSettings, load_oracle, new_oracle
+from decision.protocols import Oracle
+from pipelines.settings import Candidate, LoopSettings
+
+SHARE = 0.25
+"""Of the only generation there is, the newest share that candidates are judged on."""
+_CLIP = 10.0
+_SURE = 1e-6
+
+
+class Configuration(msgspec.Struct, frozen=True, kw_only=True):
+    """What one training is made with.
+
+    Attributes:
+        oracle: the cold reward model.
+        rules: which rows it learns from.
+    """
+
+    oracle: OracleSettings
+    rules: DataRules
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """A configuration and how it predicted.
+
+    Attributes:
+        candidate: what it does differently from the loop's settings.
+        loss: log-loss on the newest generation, weighted towards uniform draws; None when it could not be trained.
+        error: why not, "" when it could.
+        chosen: it is the one that was trained on everything.
+    """
+
+    candidate: dict[str, Any]
+    loss: float | None
+    error: str = ""
+    chosen: bool = False
+
+
+def configuration(loop: LoopSettings, candidate: Candidate, seed: int) -> Configuration:
+    """Return the loop's configuration with what `candidate` does differently."""
+    given = {name: value for name in candidate.__struct_fields__ if (value := getattr(candidate, name)) is not None}
+    policy, training = loop.policy, loop.training
+    oracle = OracleSettings(
+        kind=given.get("oracle", policy.oracle),
+        interactions=given.get("interactions", policy.interactions),
+        ridge=given.get("ridge", policy.ridge),
+        learning_rate=given.get("learning_rate", policy.learning_rate),
+        bits=policy.bits,
+        passes=given.get("passes", training.passes),
+        bag=given.get("bag", policy.bag),
+        seed=seed,
+        low=loop.reward.minimum,
+        high=loop.reward.maximum,
+    )
+    rules = {name: given.get(name, getattr(training, name)) for name in DataRules.__struct_fields__}
+    return Configuration(oracle=oracle, rules=DataRules(**rules))
+
+
+def learned(
+    interactions: Interactions,
+    age: Ints,
+    made: Configuration,
+    earlier: Sequence[tuple[str, dict[str, bytes]]],
+    also: Interactions | None = None,
+) -> tuple[str, Oracle, Floats]:
+    """Return the kind and the oracle that `made` learns from the rows, and the [n] weights of the rows.
+
+    Args:
+        interactions: the rows.
+        age: [n] their generations, see `decision.generations`.
+        made: the configuration.
+        earlier: kind and files of the models of earlier generations, newest last; for averages and warm starts.
+        also: rows that no rule touches, with their own weights; the costs of upheld pairs.
+
+    Raises:
+        SupportError: the rules leave no row.
+        FieldError: the settings do not fit the rows.
+    """
+    weight = training_weights(interactions, age, made.rules)
+    rows = np.flatnonzero(weight > 0)
+    if not rows.size:
+        raise SupportError("the rules of the training leave no row to learn from")
+    kept = interactions if rows.size == weight.size else interactions.take(rows)
+    kind, oracle = made.oracle.kind, None
+    if made.rules.warm_start and earlier and earlier[-1][0] == kind:
+        oracle = load_oracle(*earlier[-1])
+    oracle = oracle or new_oracle(made.oracle)
+    kept = replace(kept, weight=weight[rows])
+    oracle.fit(kept if also is None else concatenate([kept, also]))
+    if made.oracle.bag > 1:
+        if made.rules.average > 1:
+            raise FieldError("average", wanted="1 beside a bag", got=made.rules.average)
+        return "ensemble", oracle, weight
+    members = [(kind, oracle)]
+    for known, files in reversed(earlier[len(earlier) - made.rules.average + 1 :] if made.rules.average > 1 else []):
+        members.insert(0, newest_member(known, files))
+    return (kind, oracle, weight) if len(members) == 1 else ("ensemble", EnsembleOracle(members), weight)
+
+
+def newest_member(kind: str, files: dict[str, bytes]) -> tuple[str, Oracle]:
+    """Return the model that its own generation contributed to an average, or the model itself."""
+    oracle = load_oracle(kind, files)
+    return oracle.members_by_kind[-1] if isinstance(oracle, EnsembleOracle) else (kind, oracle)
+
+
+def compare(
+    interactions: Interactions,
+    age: Ints,
+    loop: LoopSettings,
+    seed: int,
+    earlier: Sequence[tuple[str, dict[str, bytes]]],
+) -> list[Compared]:
+    """Return every configuration of the loop with its loss, one of them chosen; the loop's own comes first.
+
+    Without candidates nothing is fitted, and without a row of the past the loop's own is chosen.
+    """
+    candidates = [Candidate(), *loop.training.candidates]
+    past, newest = _cut(age)
+    if len(candidates) == 1 or not past.size or not newest.size:
+        return [Compared(candidate=msgspec.to_builtins(c), loss=None, chosen=not i) for i, c in enumerate(candidates)]
+    before, after = interactions.take(past), interactions.take(newest)
+    ages = age[past] - age[past].min()
+    losses: list[float | None] = []
+    errors: list[str] = []
+    for candidate in candidates:
+        try:
+            _, oracle, _ = learned(before, ages, configuration(loop, candidate, seed), earlier[:-1])
+            losses.append(weighted_log_loss(oracle.predict(after.batch)[after.chosen], after, loop))
+            errors.append("")
+        except (FieldError, SupportError, ArithmeticError, ImportError) as error:
+            losses.append(None)
+            errors.append(str(error))
+    best = min((i for i, loss in enumerate(losses) if loss is not None), key=lambda i: losses[i] or 0.0, default=0)
+    return [
+        Compared(candidate=msgspec.to_builtins(c), loss=losses[i], error=errors[i], chosen=i == best)
+        for i, c in enumerate(candidates)
+    ]
+
+
+def weighted_log_loss(scores: Floats, interactions: Interactions, loop: LoopSettings) -> float:
+    """Return the log-loss of [n] predictions for the chosen actions; every row counts min(1 / (p K), 10)."""
+    low, span = loop.reward.minimum, loop.reward.maximum - loop.reward.minimum
+    p = np.clip((scores - low) / span, _SURE, 1.0 - _SURE)
+    y = np.clip((interactions.reward - low) / span, 0.0, 1.0)
+    weight = np.minimum(1.0 / (interactions.propensity * np.diff(interactions.batch.offsets)), _CLIP)
+    return float(weight @ -(y * np.log(p) + (1.0 - y) * np.log1p(-p)) / weight.sum())
+
+
+def _cut(age: Ints) -> tuple[Ints, Ints]:
+    """Return the rows of the past and of the newest generation; the rows are in the order of time."""
+    if age.size and int(age.max()) > 0:
+        return np.flatnonzero(age > age.min()), np.flatnonzero(age == age.min())
+    cut = int(len(age) * (1.0 - SHARE))
+    return np.arange(cut), np.arange(cut, len(age))

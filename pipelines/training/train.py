@@ -1,0 +1,203 @@
+"""Training of a generation: the window's rows, an oracle, the loop's exploration rule, and a version registered.
+
+The same rows, settings, code and seed give the same model bytes; the manifest says which they were. What is remembered
+of earlier generations is a rule on rows (`decision.generations`), not a habit of the learner, unless the loop asks for
+a warm start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+import decision
+from decision.artifact import MANIFEST_FILE, Manifest, pack, unpack
+from decision.errors import FieldError, SupportError
+from decision.fairness.penalty import FairFit, UpheldPairs, fit_with_pairs
+from decision.generations import balance, effective_rows
+from decision.policy import Exploration, OraclePolicy
+from pipelines.interactions.arrays import to_interactions
+from pipelines.lake.lake import Lake
+from pipelines.registry.registry import Registry
+from pipelines.settings import Candidate, LoopSettings
+from pipelines.training.candidates import Compared, compare, configuration, learned
+from pipelines.training.window import Data, window
+
+POLICY = "policy"
+"""Value of the tag ``kind`` of versions that a training made."""
+
+_ENDS = "last_ts"  # tag of a version: time of the newest decision it was trained with
+_LIBRARIES = ("numpy", "scipy", "vowpalwabbit", "lightgbm", "torch")
+
+
+class Trained(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered generation.
+
+    Attributes:
+        version: its version.
+        rows: decisions it learned from.
+        metrics: ``train.*`` numbers.
+        data: where its rows come from.
+        compared: the configurations that were tried, the chosen one marked.
+    """
+
+    version: str
+    rows: int
+    metrics: dict[str, float]
+    data: Data
+    compared: list[Compared] = []
+
+
+def train(
+    lake: Lake,
+    registry: Registry,
+    loop: LoopSettings,
+    *,
+    seed: int,
+    now: datetime,
+    table_version: int | None = None,
+    key: str = "",
+    pairs: UpheldPairs | None = None,
+) -> Trained:
+    """Learn a policy from the loop's window and register it; nobody is promoted.
+
+    Args:
+        lake: the tables.
+        registry: where the version goes.
+        loop: the loop; its policy and training settings decide what is learned.
+        seed: of every random choice.
+        now: time of the training, UTC, for the manifest.
+        table_version: version of the interactions table to read; None for the present one.
+        key: a training repeated under the same key returns the version of the first.
+        pairs: pairs of people that a panel wants treated alike; their gaps cost.
+
+    Raises:
+        SupportError: there are fewer rows than the loop's minimum.
+        RegistryError: the registry cannot be reached.
+    """
+    versions = [version for version in registry.versions(loop.name) if version.tags.get("kind") == POLICY]
+    ends = [version.tags[_ENDS] for version in versions if _ENDS in version.tags]
+    rows = window(lake, loop, table_version, trainings=ends)
+    if rows.data.rows < loop.training.minimum or not len(rows.training):
+        raise SupportError(f"loop {loop.name} has {rows.data.rows} interactions, {loop.training.minimum} are needed")
+    interactions, age = to_interactions(rows.training), rows.ages(loop.training.generation_rows)
+    earlier = _earlier(registry, loop, [v.version for v in versions if v.tags.get(_ENDS) in rows.data.trainings])
+    compared = compare(interactions, age, loop, seed, earlier)
+    chosen = next(entry for entry in compared if entry.chosen)
+    made = configuration(loop, msgspec.convert(chosen.candidate, Candidate), seed)
+    kind, oracle, weight = learned(interactions, age, made, earlier)
+    policy = OraclePolicy(oracle, exploration_of(loop, effective_rows(weight)))
+    fair: FairFit | None = None
+    if pairs is not None and len(pairs):
+        fair = fit_with_pairs(
+            oracle,
+            lambda also: learned(interactions, age, made, earlier, also)[1],
+            pairs,
+            policy.exploration,
+            cost=loop.fairness.cost,
+        )
+        policy = OraclePolicy(fair.oracle, policy.exploration)
+    parent = registry.aliases(loop.name).get("champion", "")
+    manifest = Manifest(
+        loop=loop.name,
+        oracle=kind,
+        exploration=policy.exploration,
+        reward=msgspec.to_builtins(loop.reward),
+        training={
+            **msgspec.to_builtins(loop.training),
+            **msgspec.to_builtins(loop.policy),
+            **msgspec.to_builtins(made.rules),
+            "oracle": made.oracle.kind,
+            "candidates": msgspec.to_builtins(compared) if len(compared) > 1 else [],
+            **({} if fair is None else {"fairness_pairs": int(fair.gaps.size), "fairness_cost": fair.cost}),
+        },
+        data=msgspec.to_builtins(rows.data),
+        seed=seed,
+        code_version=code_version(),
+        libraries=libraries(),
+        created_at=now.astimezone(UTC).isoformat(),
+        parent=parent,
+    )
+    middle = 0.5 * (loop.reward.minimum + loop.reward.maximum)
+    metrics = {
+        "train.rows": float(np.sum(weight > 0)),
+        "train.generations": float(age.max() + 1),
+        "train.effective_rows": effective_rows(weight),
+        "train.mean_reward": float(interactions.reward.mean()),
+        "train.holdout_rows": float(rows.data.holdout),
+        **{f"train.{name}": v for name, v in msgspec.to_builtins(balance(interactions, weight, middle=middle)).items()},
+        **({} if fair is None else fair.metrics()),
+        **{f"train.candidate_{i}_loss": c.loss for i, c in enumerate(compared) if c.loss is not None},
+    }
+    version = registry.register(
+        loop.name,
+        pack(policy, manifest),
+        metrics=metrics,
+        params=_params(manifest),
+        tags={"kind": POLICY, "code_version": manifest.code_version, "parent": parent, _ENDS: rows.data.last_ts},
+        key=key,
+    )
+    return Trained(version=version, rows=int(np.sum(weight > 0)), metrics=metrics, data=rows.data, compared=compared)
+
+
+@cache
+def code_version() -> str:
+    """Return this code's version: the release, and a digest of the sources that shape a model."""
+    folder = Path(str(decision.__file__)).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder).as_posix()}\x00".encode() + path.read_bytes())
+    return f"{importlib.metadata.version('decision-service')}+{digest.hexdigest()[:12]}"
+
+
+def _earlier(registry: Registry, loop: LoopSettings, versions: list[str]) -> list[tuple[str, dict[str, bytes]]]:
+    """Return kind and files of as many earlier models as the loop's settings ask for, newest last."""
+    wanted = [loop.training, *loop.training.candidates]
+    count = max(1 if entry.warm_start else (entry.average or 1) - 1 for entry in wanted)
+    found: list[tuple[str, dict[str, bytes]]] = []
+    for version in versions[len(versions) - min(count + 1, len(versions)) :] if count else []:
+        files = registry.files(loop.name, version)
+        try:
+            _, manifest = unpack(files)
+        except (FieldError, ImportError):  # a model of a former kind is no reason not to train
+            continue
+        found.append((manifest.oracle, {name: data for name, data in files.items() if name != MANIFEST_FILE}))
+    return found
+
+
+def exploration_of(loop: LoopSettings, rows: float) -> Exploration:
+    """Return the loop's exploration rule for a model that learned from `rows` effective rows."""
+    rule = loop.policy
+    return Exploration(
+        kind=rule.exploration,
+        gamma=rule.gamma,
+        epsilon=rule.epsilon,
+        inverse_temperature=rule.inverse_temperature,
+        falcon_scale=rule.falcon_scale,
+        rows=rows,
+        low=loop.reward.minimum,
+        high=loop.reward.maximum,
+        floor=rule.floor,
+    )
+
+
+def libraries() -> dict[str, str]:
+    """Return the versions of the libraries that shape models, those that are installed."""
+    found: dict[str, str] = {}
+    for name in _LIBRARIES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _params(manifest: Manifest) -> dict[str, Any]:
+    data = {f"data.{name}": value for name, value in manifest.data.items()}
+    return {"seed": manifest.seed, "code_version": manifest.code_version, **manifest.training, **data}

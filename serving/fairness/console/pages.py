@@ -1,0 +1,293 @@
+"""The console's pages: sign in, review, disputes, panels and people, and each loop's dashboard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import sqlalchemy as sa
+from markupsafe import Markup
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from decision.errors import FieldError
+from pipelines.fairness import tables as t
+from pipelines.fairness.frontier import draw, frontier
+from pipelines.fairness.people import ROLES, Person, add_person, by_key, close_session, list_people, open_session
+from pipelines.fairness.people import revoke as revoke_key
+from pipelines.fairness.report import replay, status
+from pipelines.fairness.tasks import LIMITS, Judgement, assign, judge, queue
+from pipelines.fairness.verdicts import NoTaskError, adjudicate, close_overdue
+from serving.fairness.console.site import COOKIE, LOGIN, Form, Page, Site, one
+from serving.fairness.desk import Desk, allowed, own_loop
+from serving.problems import ProblemError
+
+QUORUMS = (0.2, 0.4, 0.6, 0.8, 1.0)
+_EMPTY = {"verdict": "", "acceptable": "", "reason": ""}
+
+
+class Pages:
+    """The pages.
+
+    Args:
+        desk: what the panels' parts share.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._site = Site(desk)
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        made: list[tuple[str, str, Page]] = [
+            ("/console", "GET", self.home),
+            ("/console/", "GET", self.home),
+            ("/console/logout", "POST", self.logout),
+            ("/console/review", "GET", self.review),
+            ("/console/review/{task_id}", "POST", self.judge),
+            ("/console/disputes", "GET", self.disputes),
+            ("/console/disputes/{task_id}", "POST", self.adjudicate),
+            ("/console/panels", "GET", self.panels),
+            ("/console/panels/{loop}/assign", "POST", self.assign),
+            ("/console/people", "POST", self.add_person),
+            ("/console/people/{person_id}/revoke", "POST", self.revoke),
+            ("/console/fairness/{loop}", "GET", self.dashboard),
+        ]
+        routes = [Route(path, self._site.page(work), methods=[method]) for path, method, work in made]
+        for method, work in (("GET", self.login), ("POST", self.sign_in)):
+            routes.append(Route(LOGIN, self._site.page(work, signed_in=False), methods=[method]))
+        return routes
+
+    async def home(self, request: Request, person: Person, form: Form) -> Response:
+        """Go where the person works."""
+        place = "review" if person.may("auditor") else "disputes" if person.may("adjudicator") else "panels"
+        if not person.may("auditor", "adjudicator", "administrator") and person.owns:
+            place = f"fairness/{person.owns[0]}"
+        return RedirectResponse(f"/console/{place}", 303)
+
+    async def login(self, request: Request, person: Person, form: Form) -> Response:
+        """Ask for a key."""
+        return await self._site.render(request, "login.html", title="Sign in")
+
+    async def sign_in(self, request: Request, person: Person, form: Form) -> Response:
+        """Open a session for a key."""
+        key = one(form, "key").strip()
+        known = await run_in_threadpool(by_key, self._desk.store, key) if 20 <= len(key) <= 100 else None
+        if known is None:
+            told = "This key opens nothing."
+            return await self._site.render(request, "login.html", status=401, title="Sign in", error=told)
+        token = await run_in_threadpool(open_session, self._desk.store, known, now=self._desk.now())
+        answer = RedirectResponse("/console/", 303)
+        secure = request.url.scheme == "https"
+        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure, path="/console")
+        return answer
+
+    async def logout(self, request: Request, person: Person, form: Form) -> Response:
+        """End the session."""
+        token = request.cookies.get(COOKIE, "")
+        now = self._desk.now()
+        await run_in_threadpool(close_session, self._desk.store, token, now=now, by=person.person_id)
+        answer = RedirectResponse(LOGIN, 303)
+        answer.delete_cookie(COOKIE, path="/console")
+        return answer
+
+    async def review(self, request: Request, person: Person, form: Form) -> Response:
+        """Show the pair to judge."""
+        return await self._review(request, person, request.query_params.get("task", ""))
+
+    async def judge(self, request: Request, person: Person, form: Form) -> Response:
+        """Take a judgement and show the next pair, or the same one with what is wrong."""
+        allowed(person, "auditor")
+        task_id = request.path_params["task_id"]
+        said = {name: one(form, name) for name in _EMPTY}
+        try:
+            judgement = _judgement(said, one(form, "payload_hash"))
+            await run_in_threadpool(judge, self._desk.store, person, task_id, judgement, now=self._desk.now())
+        except FieldError as error:
+            return await self._review(request, person, task_id, said=said, error=_in_words(error), status=422)
+        return RedirectResponse("/console/review?saved=1", 303)
+
+    async def disputes(self, request: Request, person: Person, form: Form) -> Response:
+        """Show the pairs on which panels are divided."""
+        allowed(person, "adjudicator")
+        tasks = await run_in_threadpool(self._disputed, person)
+        notice = "Your verdict is written down." if "saved" in request.query_params else ""
+        return await self._site.render(request, "disputes.html", title="Disputes", tasks=tasks, notice=notice)
+
+    async def adjudicate(self, request: Request, person: Person, form: Form) -> Response:
+        """Take an adjudicator's verdict."""
+        await run_in_threadpool(
+            adjudicate,
+            self._desk.store,
+            request.path_params["task_id"],
+            one(form, "verdict"),
+            note=one(form, "note"),
+            now=self._desk.now(),
+            by=person.person_id,
+            person=allowed(person, "adjudicator"),
+        )
+        return RedirectResponse("/console/disputes?saved=1", 303)
+
+    async def panels(self, request: Request, person: Person, form: Form) -> Response:
+        """Show every loop's queue, and the people."""
+        allowed(person, "administrator")
+        return await self._panels(request)
+
+    async def assign(self, request: Request, person: Person, form: Form) -> Response:
+        """Draw the missing panels of a loop, and close what is overdue."""
+        allowed(person, "administrator")
+        loop = self._desk.known_loop(request.path_params["loop"])
+
+        def work() -> str:
+            store, now, by = self._desk.store, self._desk.now(), person.person_id
+            closed = close_overdue(store, now=now, by=by)
+            counts = assign(store, loop, now=now, by=by, rng=np.random.default_rng())
+            return f"{counts['assigned']} panels drawn, {counts['waiting']} wait for auditors, {closed} pairs closed."
+
+        return await self._panels(request, notice=await run_in_threadpool(work))
+
+    async def add_person(self, request: Request, person: Person, form: Form) -> Response:
+        """Add someone and show their key, this once."""
+        allowed(person, "administrator")
+        owns = [loop.strip() for loop in one(form, "owns").split(",") if loop.strip()]
+        try:
+            made, key = await run_in_threadpool(
+                add_person,
+                self._desk.store,
+                name=one(form, "name"),
+                roles=form.get("roles", []),
+                owns=owns,
+                now=self._desk.now(),
+                by=person.person_id,
+            )
+        except FieldError as error:
+            return await self._panels(request, error=_in_words(error), status=422)
+        return await self._panels(request, key=(made.name, key))
+
+    async def revoke(self, request: Request, person: Person, form: Form) -> Response:
+        """Take someone's key away."""
+        allowed(person, "administrator")
+        who = request.path_params["person_id"]
+        if who == person.person_id:
+            raise ProblemError(422, "Nobody revokes their own key; ask another administrator.")
+        await run_in_threadpool(revoke_key, self._desk.store, who, now=self._desk.now(), by=person.person_id)
+        return RedirectResponse("/console/panels", 303)
+
+    async def dashboard(self, request: Request, person: Person, form: Form) -> Response:
+        """Show how a loop stands."""
+        allowed(person, "administrator", "adjudicator", "owner")
+        loop = self._desk.known_loop(request.path_params["loop"])
+        own_loop(person, loop)
+
+        def work() -> dict[str, Any]:
+            store = self._desk.store
+            seen = status(store, loop, now=self._desk.now())
+            found = frontier(store, loop)
+            folded = [replay(store, loop, quorum=quorum, sensitivity=0.0) for quorum in QUORUMS]
+            svg = Markup(draw(found)) if found else ""  # noqa: S704 - drawn here; versions are escaped by the drawing
+            return {"seen": seen, "frontier": found, "frontier_svg": svg, "quorums": folded if seen.judgements else []}
+
+        values = await run_in_threadpool(work)
+        return await self._site.render(request, "dashboard.html", title=f"Fairness of {loop}", **values)
+
+    async def _review(
+        self,
+        request: Request,
+        person: Person,
+        wanted: str,
+        *,
+        said: dict[str, str] | None = None,
+        error: str = "",
+        status: int = 200,
+    ) -> Response:
+        allowed(person, "auditor")
+        tasks = await run_in_threadpool(queue, self._desk.store, person, now=self._desk.now())
+        ids = [task["task_id"] for task in tasks]
+        if wanted and wanted not in ids:
+            raise NoTaskError("There is no such pair for you to judge.")
+        at = ids.index(wanted) if wanted else 0
+        saved = "saved" in request.query_params
+        return await self._site.render(
+            request,
+            "review.html",
+            status=status,
+            title="Review",
+            task=tasks[at] if tasks else None,
+            at=at,
+            left=len(tasks),
+            before=ids[at - 1] if at > 0 else "",
+            after=ids[at + 1] if at + 1 < len(ids) else "",
+            limits=LIMITS,
+            said=said or _EMPTY,
+            error=error,
+            notice=f"Your judgement is saved. {len(tasks)} left." if saved else "",
+        )
+
+    async def _panels(
+        self,
+        request: Request,
+        *,
+        key: tuple[str, str] | None = None,
+        notice: str = "",
+        error: str = "",
+        status: int = 200,
+    ) -> Response:
+        def work() -> dict[str, Any]:
+            return {"loops": self._queues(), "people": list_people(self._desk.store)}
+
+        values = await run_in_threadpool(work)
+        return await self._site.render(
+            request,
+            "panels.html",
+            status=status,
+            title="Panels",
+            key=key,
+            notice=notice,
+            error=error,
+            roles=ROLES,
+            **values,
+        )
+
+    def _queues(self) -> list[dict[str, Any]]:
+        now, core = self._desk.now(), self._desk.core
+        loops = [name for name in core.loops.names() if core.snapshot(name).loop.fairness.enabled]
+        return [msgspec.to_builtins(status(self._desk.store, loop, now=now)) for loop in loops]
+
+    def _disputed(self, person: Person) -> list[dict[str, Any]]:
+        store = self._desk.store
+        own = store.rows(sa.select(t.judgements.c.task_id).where(t.judgements.c.person_id == person.person_id))
+        judged = {row["task_id"] for row in own}
+        query = sa.select(t.tasks).where(t.tasks.c.status == "disputed", t.tasks.c.payload.is_not(None))
+        out: list[dict[str, Any]] = []
+        for row in store.rows(query.order_by(t.tasks.c.opened_at, t.tasks.c.task_id)):
+            if row["task_id"] in judged or row["loop"] in person.owns:
+                continue
+            of_task = t.verdicts.c.task_id == row["task_id"]
+            last = store.rows(sa.select(t.verdicts).where(of_task).order_by(t.verdicts.c.verdict_id.desc()).limit(1))
+            said = store.rows(sa.select(t.judgements).where(t.judgements.c.task_id == row["task_id"]))
+            reasons = [(entry["verdict"], entry["reason"]) for entry in said if entry["reason"]]
+            votes = {name: last[0][name] for name in ("unfair", "fair", "abstained", "needed")}
+            payload = msgspec.json.decode(row["payload"])
+            out.append({"task_id": row["task_id"], "payload": payload, "reasons": reasons, **votes})
+        return out
+
+
+def _judgement(said: dict[str, str], payload_hash: str) -> Judgement:
+    acceptable: float | None = None
+    if said["acceptable"] and said["verdict"] != "cannot_tell":
+        try:
+            acceptable = float(said["acceptable"])
+        except ValueError as error:
+            raise FieldError("acceptable", wanted="a number in [0, 1]", got=said["acceptable"]) from error
+    values = {"verdict": said["verdict"], "payload_hash": payload_hash, "reason": said["reason"].strip()}
+    try:
+        return msgspec.convert(values | {"acceptable": acceptable}, Judgement)
+    except msgspec.ValidationError as error:
+        raise FieldError("verdict", wanted="one of the three", got=said["verdict"]) from error
+
+
+def _in_words(error: FieldError) -> str:
+    return f"{error.field.replace('_', ' ').capitalize()}: wanted {error.wanted}, got {error.got}."

@@ -1,0 +1,191 @@
+"""Which policy answers: a thread looks for new champions, checks them, and swaps one reference.
+
+Requests read the reference once, so no answer mixes two versions. What cannot be loaded leaves the last good one in
+charge; without any, the baseline answers with its true probabilities.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from decision.artifact import unpack
+from decision.batch import Batch
+from decision.errors import DecisionError, FieldError
+from decision.exploration.mix import check_pmf
+from decision.fairness.clamp import Anchor, ClampedPolicy
+from decision.guard.snapshot import GuardSnapshot, decode_snapshot, largest_weight, newest
+from decision.policy import baseline_policy
+from decision.protocols import Policy
+from pipelines.fairness.anchors import published
+from pipelines.registry.registry import Registry
+from pipelines.settings import LoopSettings, Settings, list_loops, load_loop
+from serving.decide import Snapshot
+
+_log = logging.getLogger("decision.models")
+_PROBE = Batch([{"probe": 1.0}, {}], [{}, {"probe=a": 1.0}, {"x": 2.0}], ["a", "b", "c"], np.array([0, 1, 3]))
+
+
+class Loops:
+    """The installation's loops and what answers in each.
+
+    Args:
+        settings: the installation.
+        registry: where versions come from.
+    """
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._snapshots: dict[str, Snapshot] = {}
+        self._errors: dict[str, str] = {}
+        self._mtimes: dict[str, float] = {}
+        self._guards: dict[str, GuardSnapshot] = {}
+        self._anchors: dict[str, list[Anchor]] = {}
+        self._anchored: dict[str, int] = {}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.reloads = 0
+
+    def start(self, after_refresh: Callable[[], None] = lambda: None) -> None:
+        """Load everything once, then keep looking in a thread, which calls `after_refresh` each time."""
+        self.refresh()
+        self._thread = threading.Thread(target=self._run, args=(after_refresh,), name="models", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    def get(self, name: str) -> Snapshot | None:
+        """Return what answers in the loop `name` now, or None when there is no such loop."""
+        return self._snapshots.get(name)
+
+    def names(self) -> list[str]:
+        """Return the loops' names."""
+        return sorted(self._snapshots)
+
+    def error(self, name: str) -> str | None:
+        """Return why the loop does not run as its settings and registry say, or None."""
+        return self._errors.get(name)
+
+    def refresh(self) -> None:
+        """Look at every loop once; never raises."""
+        for name in list_loops(self._settings):
+            try:
+                self._refresh(name)
+                self._errors.pop(name, None)
+            except Exception as error:
+                if self._errors.get(name) != str(error):
+                    _log.warning("loop %s: %s", name, error)
+                self._errors[name] = str(error)
+
+    def _refresh(self, name: str) -> None:
+        path = self._settings.loop_path(name)
+        mtime = path.stat().st_mtime
+        current = self._snapshots.get(name)
+        if current is None or self._mtimes.get(name) != mtime:
+            loop = load_loop(self._settings, name)
+            current = _with_loop(current, loop)
+            self._snapshots[name], self._mtimes[name] = current, mtime
+        self._refresh_anchors(name)
+        self._refresh_guard(name)  # first: an emergency stop does not wait for the registry
+        self._refresh_champion(name)
+
+    def _refresh_anchors(self, name: str) -> None:
+        """Take the upheld pairs that were published, and load the policies anew when they changed."""
+        current, path = self._snapshots[name], self._settings.anchors_path(name)
+        clamps = current.loop.fairness.enabled and current.loop.fairness.clamp
+        try:
+            stamp = path.stat().st_mtime_ns if clamps else 0
+        except FileNotFoundError:
+            stamp = 0
+        if self._anchored.get(name, 0) != stamp:
+            self._anchors[name] = published(path) if stamp else []
+            self._anchored[name] = stamp
+            policy = None if current.policy is None else self.load(name, current.policy_version)
+            self._snapshots[name] = replace(current, policy=policy, candidate=None)
+
+    def _refresh_champion(self, name: str) -> None:
+        current = self._snapshots[name]
+        version = self._registry.aliases(name).get("champion")
+        if version is None:
+            if current.policy is not None:
+                self._snapshots[name] = replace(
+                    current, policy=None, policy_version=current.baseline_version, candidate=None
+                )
+                self.reloads += 1
+                self._refresh_guard(name)
+        elif version != current.policy_version:
+            policy = self.load(name, version)
+            self._snapshots[name] = replace(current, policy=policy, policy_version=version, candidate=None)
+            self.reloads += 1
+            _log.info("loop %s: version %s is in charge", name, version)
+            self._refresh_guard(name)
+
+    def _refresh_guard(self, name: str) -> None:
+        """Take what the guard published; whatever is wrong with it, or its candidate, leaves the candidate out.
+
+        Raises:
+            DecisionError: the snapshot is damaged, or the candidate cannot be loaded.
+        """
+        current = self._snapshots[name]
+        alone = replace(current, candidate=None, guard=None)
+        if not current.loop.guard.enabled:
+            self._guards.pop(name, None)
+            self._snapshots[name] = alone
+            return
+        try:
+            found = decode_snapshot(self._settings.guard_path(name).read_bytes())
+            if found.loop != name:
+                raise FieldError("guard.loop", wanted=name, got=found.loop)
+        except FileNotFoundError:
+            self._snapshots[name] = alone
+            return
+        except (DecisionError, OSError):
+            self._snapshots[name] = alone
+            raise
+        guard = self._guards[name] = newest(self._guards.get(name), found)
+        # A snapshot about another policy in charge says nothing about a mixture with this one.
+        served = not guard.killed and largest_weight(guard) > 0.0 and guard.baseline_version == current.policy_version
+        if not served or not guard.candidate_version:
+            self._snapshots[name] = replace(alone, guard=guard)
+        elif current.candidate is not None and current.candidate_version == guard.candidate_version:
+            self._snapshots[name] = replace(current, guard=guard)
+        else:
+            self._snapshots[name] = replace(alone, guard=guard)
+            candidate = self.load(name, guard.candidate_version)
+            self._snapshots[name] = replace(current, candidate=candidate, guard=guard)
+            _log.info("loop %s: version %s is rolled out beside it", name, guard.candidate_version)
+
+    def load(self, name: str, version: str) -> Policy:
+        """Return a version's policy, verified and tried on a probe.
+
+        Raises:
+            DecisionError: its files do not fit, or it gives no distribution.
+        """
+        policy, manifest = unpack(self._registry.files(name, version))
+        if manifest.loop != name:
+            raise DecisionError(f"version {version} was trained for loop {manifest.loop!r}, not {name!r}")
+        check_pmf(policy.pmf(_PROBE), _PROBE.offsets)
+        if anchors := self._anchors.get(name):
+            return ClampedPolicy(policy, anchors, self._snapshots[name].loop.fairness.protected)
+        return policy
+
+    def _run(self, after_refresh: Callable[[], None]) -> None:
+        while not self._stop.wait(self._settings.reload_s):
+            self.refresh()
+            after_refresh()
+
+
+def _with_loop(current: Snapshot | None, loop: LoopSettings) -> Snapshot:
+    baseline, version = baseline_policy(loop.baseline.kind), f"baseline:{loop.baseline.kind}"
+    if current is None or current.policy is None:
+        return Snapshot(loop, None, version, baseline, version)
+    return replace(current, loop=loop, baseline=baseline, baseline_version=version)

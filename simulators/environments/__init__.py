@@ -1,0 +1,1 @@
+"""Environments and user models behind one protocol."""

@@ -1,0 +1,1 @@
+"""Long-term satisfaction: the environment, its tasks and its planner."""
