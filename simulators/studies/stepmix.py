@@ -14,17 +14,8 @@ from typing import Any
 import numpy as np
 
 from decision.batch import Floats
-from decision.conservative.tabular import (
-    budget as conservative_budget,
-)
-from decision.conservative.tabular import (
-    certified_reference,
-    epsmix,
-    extended_lp,
-    hard_gate,
-    stepmix,
-    ucbvi,
-)
+from decision.conservative.tabular import budget as conservative_budget
+from decision.conservative.tabular import certified_reference, epsmix, extended_lp, hard_gate, stepmix, ucbvi
 from decision.conservative.tabular.confidence import Bonus, Counts, model_of, pessimistic
 from decision.conservative.tabular.process import value
 from simulators.environments.tabular import Instance, Plan, Planner, Played, play, random_instances

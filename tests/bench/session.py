@@ -22,7 +22,7 @@ from pipelines.settings import LoopSettings
 from serving.decide import Snapshot, decide
 from serving.sessions import SessionStates
 from serving.wire import Action, DecideRequest
-from tests.decision.test_session_oracle import arrays
+from tests.decision.oracles.test_session import arrays
 
 QUICK = os.environ.get("QUICK") == "1"
 REQUESTS = 300 if QUICK else 3_000

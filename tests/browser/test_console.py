@@ -13,8 +13,8 @@ from decision.fairness.blinding import payload
 from decision.fairness.resolve import Rule
 from pipelines.fairness import tables as t
 from tests.browser.console_server import chromium, serving, sign_in
-from tests.pipelines.governance.panels import LOOP, NOW, pair
-from tests.serving.fairness.house import House
+from tests.worlds.panel_service import House
+from tests.worlds.panels import LOOP, NOW, pair
 
 pytestmark = pytest.mark.connected
 

@@ -29,8 +29,8 @@ from pipelines.operations.processes import free_port, process, serve_command, wa
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings, load_loop, load_settings
 from tests.browser.console_server import chromium, sign_in
-from tests.pipelines.governance.credit_loop import LOOP, TEXT, person
-from tests.pipelines.synthetic_loop import new_settings
+from tests.worlds.credit import LOOP, TEXT, person
+from tests.worlds.synthetic import new_settings
 
 DECISIONS, WINDOW_S = 700, 6.0
 

@@ -34,8 +34,8 @@ from pipelines.log.sqlite.log import LocalLog
 from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings, load_settings
-from tests.e2e.shop import PAYS, check_propensities, policy, register
-from tests.pipelines.synthetic_loop import KINDS, new_loop, new_settings
+from tests.worlds.shop import PAYS, check_propensities, policy, register
+from tests.worlds.synthetic import KINDS, new_loop, new_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "[reward]\nwindow_s = 1.0\n[guard]\nenabled = true\nttl_s = 60\nbatch = 300\n"

@@ -26,8 +26,8 @@ from pipelines.settings import load_settings
 from serving.core import Core, open_core
 from serving.http.app import describe
 from serving.wire import Action, DecideRequest, OutcomeRequest
-from tests.e2e.shop import PAYS, check_propensities, policy, register
-from tests.pipelines.synthetic_loop import KINDS, START, new_loop, new_settings
+from tests.worlds.shop import PAYS, check_propensities, policy, register
+from tests.worlds.synthetic import KINDS, START, new_loop, new_settings
 
 TEXT = "[guard]\nenabled = true\nttl_s = 3600\nbatch = 300\n"
 

@@ -20,7 +20,7 @@ from pipelines.interactions.join import join
 from pipelines.lake.lake import Lake
 from pipelines.log.protocol import DECISIONS, OUTCOMES, TOPICS
 from pipelines.log.sqlite.log import LocalLog
-from tests.pipelines.lake_world import LATER, LOOP, START, WINDOW, World, decision, outcome
+from tests.worlds.lake import LATER, LOOP, START, WINDOW, World, decision, outcome
 
 pytestmark = pytest.mark.connected
 

@@ -20,9 +20,9 @@ from pipelines.operations.processes import free_port, process, serve_command, wa
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings, load_settings
 from serving.core import batch_of
-from tests.decision.test_session_oracle import ACTIONS, oracle
+from tests.decision.oracles.test_session import ACTIONS, oracle
 from tests.e2e.test_kill_service import kill_all
-from tests.pipelines.synthetic_loop import new_loop, new_settings
+from tests.worlds.synthetic import new_loop, new_settings
 
 TEXT = "[reward]\nmaximum = 100.0\n[features]\nenabled = true\nstream = false\n"
 USERS, KNOWN_S = 4, 20.0

@@ -14,7 +14,7 @@ from pipelines.log.sqlite.log import LocalLog
 from pipelines.nightly import STEPS, Run, nightly, runs
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings
-from tests.pipelines.synthetic_loop import LATER, name_of, new_loop, new_settings, open_parts, play
+from tests.worlds.synthetic import LATER, name_of, new_loop, new_settings, open_parts, play
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from pipelines.settings import load_settings
 from serving.core import Core, open_core
 from serving.http.app import describe
 from serving.wire import Action, DecideRequest, Slot
-from tests.pipelines.guard_world import GuardedLoop
+from tests.worlds.rollout import GuardedLoop
 
 TEXT = "[guard]\nenabled = true\n"
 EPISODES = TEXT + 'unit = "episode"\nepisode_s = 100\n'

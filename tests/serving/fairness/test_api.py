@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from decision.fairness.audit_log import Entry, check
 from decision.fairness.resolve import Rule
 from pipelines.fairness import tables as t
-from tests.pipelines.governance.panels import LOOP, NOW, pair
-from tests.serving.fairness.house import House
+from tests.worlds.panel_service import House
+from tests.worlds.panels import LOOP, NOW, pair
 
 EVERY = [
     ("GET", "/fairness/tasks", {"auditor"}),

@@ -22,8 +22,8 @@ from pipelines.settings import load_loop
 from pipelines.training.train import train
 from serving.core import open_core
 from serving.wire import Action, DecideRequest
-from tests.pipelines.governance.credit_loop import LOOP, TEXT, Credit
-from tests.pipelines.governance.panels import NOW
+from tests.worlds.credit import LOOP, TEXT, Credit
+from tests.worlds.panels import NOW
 
 
 def test_upheld_pairs_are_answered_alike_with_exact_propensities(tmp_path: Path) -> None:

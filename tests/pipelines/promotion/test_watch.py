@@ -1,0 +1,140 @@
+"""The watch over policies made in simulators: quiet in their world, alarmed in another, and then the bandit decides."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from decision.artifact import Manifest, pack
+from decision.errors import FieldError
+from decision.oracles.session import SessionOracle, SessionSettings
+from decision.policy import Exploration, OraclePolicy
+from decision.records import Decision, Outcome
+from pipelines.ingestion.ingest import ingest
+from pipelines.interactions.join import join
+from pipelines.promotion.watch import Watched, watch
+from pipelines.registry.registry import Registry
+from simulators.environments.lts.env import draw_users
+from simulators.learned.logs import Trajectories, logged
+from tests.decision.oracles.test_session import arrays
+from tests.worlds.lake import LATER, START, World, decision, outcome
+from tests.worlds.rollout import policy_files
+from tests.worlds.synthetic import new_loop, new_settings
+
+LEVELS = {f"d{number}": number / 30 for number in range(6, 19)}
+MADE = START + timedelta(days=3)
+STEPS = 20
+TEXT = "[reward]\nmaximum = 1000.0\n"
+
+
+def records(log: Trajectories, first: str, since: timedelta) -> list[Decision | Outcome]:
+    """Return the log's users as decisions a minute apart, and their outcomes."""
+    out: list[Decision | Outcome] = []
+    ids = list(LEVELS)
+    for user in range(len(log)):
+        for step in range(log.documents.shape[1]):
+            event = f"{first}-{user}-{step}"
+            index, p = ids.index(f"d{log.documents[user, step]}"), float(log.propensities[user, step])
+            pmf = [(1 - p) / (len(ids) - 1)] * len(ids)
+            pmf[index] = p
+            ts = START + since + timedelta(minutes=step, milliseconds=user)
+            actions = msgspec.Raw(msgspec.json.encode([{}] * len(ids)))
+            out.append(
+                decision(
+                    event,
+                    subject_id=f"{first}-{user}",
+                    ts=ts,
+                    action_ids=ids,
+                    actions=actions,
+                    pmf=pmf,
+                    action_index=index,
+                    propensity=p,
+                )
+            )
+            late = ts + timedelta(seconds=5)
+            out.append(msgspec.structs.replace(outcome(event, float(log.rewards[user, step])), ts=late))
+    return out
+
+
+class Shop:
+    """A lake and a registry whose champion is a session policy made on day 3, after a bandit."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = new_settings(folder)
+        self.loop = new_loop(self.settings, "shop", TEXT)
+        self.registry = Registry(self.settings)
+        self.world = World(folder)
+        bandit = self.registry.register("shop", policy_files("shop", 0))
+        self.point(bandit, None)
+        oracle = SessionOracle(SessionSettings(actions=list(LEVELS), levels=list(LEVELS.values())), self._net())
+        rule = Exploration(kind="softmax", inverse_temperature=1.0, floor=0.03)
+        manifest = Manifest(
+            loop="shop",
+            oracle="session",
+            exploration=rule,
+            seed=0,
+            code_version="test",
+            created_at=MADE.isoformat(),
+        )
+        self.session = self.registry.register("shop", pack(OraclePolicy(oracle, rule), manifest))
+        self.bandit = bandit
+        self.point(self.session, bandit)
+
+    @staticmethod
+    def _net() -> dict[str, np.ndarray]:
+        net = arrays()
+        net["head.2.weight"] = np.zeros((len(LEVELS), 10), np.float32)
+        net["head.2.bias"] = np.zeros(len(LEVELS), np.float32)
+        return net
+
+    def point(self, version: str, expected: str | None) -> None:
+        verdict = {"verdict": "promoted", "reasons": ["a test"], "numbers": {}, "at": START.isoformat(), "by": "a test"}
+        self.registry.set_alias("shop", "champion", version, verdict, expected=expected)  # type: ignore[arg-type]
+
+    def see(self, log: Trajectories, first: str, since: timedelta) -> None:
+        self.world.append(*records(log, first, since))
+        ingest(self.world.log, self.world.lake)
+        join(self.world.lake, self.loop, LATER)
+
+    def watch(self, **changes: bool) -> Watched:
+        return watch(self.world.lake, self.registry, "shop", now=LATER, by="a test", length=STEPS, **changes)
+
+
+def users(seed: int, count: int) -> Trajectories:
+    return logged(draw_users(np.random.default_rng(seed), np.array([14.0]), count), seed, horizon=STEPS)
+
+
+def test_watch_is_quiet_in_its_own_world_and_gives_the_place_back_in_another(tmp_path: Path) -> None:
+    """Seeded. The watch allows half as much again as 99% of groups of users held apart show."""
+    shop = Shop(tmp_path)
+    found = shop.watch()
+    assert (found.judged, found.users) == (False, 0)
+    assert "wanted 40 users" in found.reason
+    shop.see(users(1, 120), "before", timedelta(0))
+    shop.see(users(2, 40), "since", timedelta(days=4))
+    found = shop.watch()
+    assert (found.judged, found.alarmed, found.users, found.learned_from) == (True, False, 40, 120)
+    assert shop.registry.aliases("shop")["champion"] == shop.session
+    other = users(3, 400)
+    fallen = Trajectories(other.documents, other.rewards * np.where(other.documents > 12, 0.5, 1.0), other.propensities)
+    shop.see(fallen, "later", timedelta(days=5))
+    told = shop.watch(act=False)
+    assert told.alarmed
+    assert shop.registry.aliases("shop")["champion"] == shop.session
+    found = shop.watch()
+    assert (found.moved, found.to_version) == (True, shop.bandit)
+    assert shop.registry.aliases("shop")["champion"] == shop.bandit
+    written = shop.registry.verdicts("shop")[-1]
+    assert (written.verdict, written.by) == ("rolled_back", "a test")
+    assert "unlikely under every simulator" in written.reasons[0]
+    assert shop.watch().reason == "the policy in charge was not made in simulators"
+
+
+def test_a_trajectory_too_short_to_judge_is_refused(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    with pytest.raises(FieldError, match="length"):
+        watch(shop.world.lake, shop.registry, "shop", now=LATER, by="a test", length=9)

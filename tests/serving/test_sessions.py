@@ -1,0 +1,178 @@
+"""Memories of users: from decision and outcome on the log to the next answer, once each, across restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from decision.artifact import Manifest, pack, unpack
+from decision.draw import seed_of
+from decision.errors import SupportError
+from decision.policy import Exploration, OraclePolicy
+from decision.records import SCHEMA_VERSION, Decision, Outcome, decode_decision, encode
+from pipelines.log.sqlite.log import LocalLog
+from pipelines.promotion.records import trajectories_of
+from pipelines.settings import load_settings
+from serving.core import batch_of, open_core
+from serving.sessions import Sessions, SessionStates
+from serving.wire import Action, DecideRequest, OutcomeRequest
+from tests.decision.oracles.test_session import ACTIONS, oracle
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def decision(number: int, subject: str, action: int = 0) -> Decision:
+    event = f"e{number}"
+    return Decision(
+        schema_version=SCHEMA_VERSION,
+        loop="feed",
+        event_id=event,
+        ts=NOW,
+        subject_id=subject,
+        step=number,
+        context=msgspec.Raw(b"{}"),
+        actions=msgspec.Raw(b"[{},{},{}]"),
+        action_ids=ACTIONS,
+        pmf=[0.5, 0.25, 0.25],
+        action_index=action,
+        propensity=[0.5, 0.25, 0.25][action],
+        policy_version="1",
+        baseline_version="baseline:uniform",
+        seed=seed_of("feed", event),
+    )
+
+
+def outcome(number: int, value: float) -> Outcome:
+    return Outcome(schema_version=SCHEMA_VERSION, loop="feed", event_id=f"e{number}", value=value, ts=NOW)
+
+
+@pytest.fixture
+def log(tmp_path: Path):
+    made = LocalLog(tmp_path / "log.sqlite")
+    for topic in ("decisions", "outcomes"):
+        made.create(topic, 2)
+    yield made
+    made.close()
+
+
+def put(log: LocalLog, *records: Decision | Outcome) -> None:
+    for record in records:
+        topic = "decisions" if isinstance(record, Decision) else "outcomes"
+        log.append(topic, record.event_id.encode(), encode(record))
+
+
+def test_memory_is_what_the_policy_makes_of_the_history(log: LocalLog, tmp_path: Path) -> None:
+    states, policy = SessionStates(tmp_path / "s.sqlite", "feed"), oracle()
+    states.use(policy)
+    known = policy.start()
+    for number, reward in enumerate((3.0, 1.0, 7.5)):
+        put(log, decision(number, "u", number), outcome(number, reward))
+        assert states.follow(log) == 1
+        known = policy.advance(known, ACTIONS[number], reward)
+        assert states.online("u")["session"] == pytest.approx(known, abs=1e-6)
+    assert states.online("someone else") == {}
+    assert states.history("u") == [("d6", 3.0), ("d12", 1.0), ("d18", 7.5)]
+
+
+def test_what_is_delivered_twice_counts_once_and_order_of_topics_does_not_matter(log: LocalLog, tmp_path: Path) -> None:
+    states = SessionStates(tmp_path / "s.sqlite", "feed")
+    states.use(oracle())
+    put(log, outcome(1, 2.0))
+    assert states.follow(log) == 0
+    put(log, decision(1, "u"))
+    assert states.follow(log) == 1
+    before = states.online("u")
+    put(log, decision(1, "u"), outcome(1, 2.0), outcome(1, 9.0))
+    assert states.follow(log) == 0
+    assert states.online("u") == before
+
+
+def test_restart_loses_no_memory_and_repeats_nothing(log: LocalLog, tmp_path: Path) -> None:
+    first = SessionStates(tmp_path / "s.sqlite", "feed")
+    first.use(oracle())
+    put(log, decision(1, "u"), outcome(1, 2.0))
+    first.follow(log)
+    before = first.online("u")
+    first.close()
+    second = SessionStates(tmp_path / "s.sqlite", "feed")
+    second.use(oracle())
+    assert second.online("u") == before
+    assert second.follow(log) == 0
+
+
+def test_new_policy_makes_its_memory_from_the_history(log: LocalLog, tmp_path: Path) -> None:
+    states, other = SessionStates(tmp_path / "s.sqlite", "feed"), oracle(9)
+    states.use(oracle())
+    put(log, decision(1, "u", 2), outcome(1, 2.0))
+    states.follow(log)
+    states.use(other)
+    known = other.advance(other.start(), "d18", 2.0)
+    assert states.online("u")["session"] == pytest.approx(known, abs=1e-6)
+
+
+def test_records_become_trajectories() -> None:
+    records = [decision(number, f"u{number % 2}", number % 3) for number in range(8)]
+    outcomes = [outcome(number, float(number)) for number in range(8)]
+    found = trajectories_of(reversed(records), outcomes, {"d6": 6, "d12": 12, "d18": 18}, 4)
+    assert found.documents.tolist() == [[6, 18, 12, 6], [12, 6, 18, 12]]
+    assert found.rewards.tolist() == [[0.0, 2.0, 4.0, 6.0], [1.0, 3.0, 5.0, 7.0]]
+    assert found.propensities[0].tolist() == [0.5, 0.25, 0.25, 0.5]
+    with pytest.raises(SupportError, match="no user"):
+        trajectories_of(records, outcomes, {"d6": 6, "d12": 12, "d18": 18}, 5)
+
+
+def test_core_answers_with_a_session_policy_whose_next_answer_knows_the_last_outcome(tmp_path: Path) -> None:
+    path = tmp_path / "loops" / "feed" / "loop.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    settings = load_settings({}, home=str(tmp_path), reload_s=3600.0)
+    core = open_core(settings)
+    core.features = lambda snapshot: None  # nothing was uploaded; memories are the only features
+    path.write_text("[features]\nenabled = true\nstream = false\n")
+    core.loops.refresh()
+    rule = Exploration(kind="softmax", inverse_temperature=1.0, floor=0.03)
+    manifest = Manifest(
+        loop="feed", oracle="session", exploration=rule, seed=0, code_version="test", created_at=NOW.isoformat()
+    )
+    policy, _ = unpack(pack(OraclePolicy(oracle(), rule), manifest))
+    snapshot = core.loops.get("feed")
+    assert snapshot is not None
+    # In charge without MLflow, whose import takes longer than everything here.
+    snapshot = core.loops._snapshots["feed"] = replace(snapshot, policy=policy, policy_version="1")
+    log = LocalLog(settings.spool_path)
+    sessions = Sessions(core, log)
+
+    def ask(number: int) -> Decision:
+        request = DecideRequest({}, [Action(name) for name in ACTIONS], subject_id="u", event_id=f"q{number}")
+        asyncio.run(core.decide("feed", request))
+        return decode_decision(core.spool.find("decisions", f"q{number}".encode())[0].value)
+
+    first = ask(1)
+    assert first.policy_version == "1"
+    assert first.propensity == first.pmf[first.action_index] >= 0.03
+    asyncio.run(core.report("feed", [OutcomeRequest("q1", 8.0)]))
+    for _ in range(200):  # the service's own thread may have been quicker; the event counts once either way
+        sessions.refresh()
+        if sessions.source(snapshot).online("u"):
+            break
+        time.sleep(0.05)
+    second = ask(2)
+    known = oracle()
+    state = known.advance(known.start(), ACTIONS[first.action_index], 8.0)
+    assert msgspec.json.decode(second.feature_snapshot)["session"] == pytest.approx(state, abs=1e-6)
+    assert second.pmf != first.pmf
+    assert np.array_equal(policy.pmf(batch_of(second)), second.pmf)  # the record alone gives the answer again
+    sessions.close()
+    again = Sessions(core, log)  # a restart
+    assert ask(3).pmf == second.pmf
+    again.close()
+    log.close()
+    core.loops.close()
+    core.spool.close()
