@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from pipelines.settings import Settings
-from serving.core import open_core
-from serving.wire import DecideRequest, DecideResponse, OutcomeRequest
+from serving.start import open_core
+from serving.wire import DecideRequest, DecideResponse, OutcomeRequest, activation
 
 _T = TypeVar("_T")
 
@@ -34,7 +34,7 @@ class Client:
         self._thread.start()
 
     def decide(self, loop: str, request: DecideRequest) -> DecideResponse:
-        """Return the decision; it is on disk. Errors as `Core.decide`."""
+        """Return the decision; it is on disk. Raises what `Core.decide` raises."""
         return self._wait(self.core.decide(loop, request))
 
     def outcome(self, loop: str, *requests: OutcomeRequest) -> int:
@@ -43,15 +43,15 @@ class Client:
 
     def activate(self, loop: str, event_id: str) -> None:
         """Activate a deferred decision."""
-        self.outcome(loop, OutcomeRequest(event_id, 1.0, name="activation", idempotency_key="activation"))
+        self.outcome(loop, activation(event_id))
 
     def close(self) -> None:
-        """Write what waits and stop."""
-        self.core.loops.close()
-        self.core.spool.close()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        """Write what waits and close everything; does nothing when it was closed before."""
+        self.core.close()
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
     def __enter__(self) -> Client:
         return self

@@ -3,58 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from decision.batch import Batch, one
-from decision.draw import draw
 from decision.errors import DecisionError, FieldError
-from decision.features import flatten
-from decision.policy import OraclePolicy
-from decision.records import SCHEMA_VERSION, Decision, Outcome, check_outcome, decode_decision, encode
+from decision.guard.snapshot import weight_at
+from decision.protocols import Policy
+from decision.records import SCHEMA_VERSION, Decision, Outcome, check_outcome, decode_decision, decode_outcome, encode
 from pipelines.log.protocol import LogError
-from pipelines.log.sqlite.log import LocalLog, Stored
+from pipelines.log.sqlite.log import Stored
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
 from serving import metrics
-from serving.decide import Snapshot, answer, decide, is_same_request
+from serving.counters import Counts, LakeCounters
+from serving.decide import answer, decide, is_same_request
 from serving.episodes import Episodes
+from serving.errors import EventIdReusedError, UnavailableError, UnknownDecisionError, UnknownLoopError
+from serving.event_ids import uuid7
+from serving.explain import ExplainedDecision, Explanation, explained
 from serving.loops import Loops
-from serving.problems import ProblemError, unavailable
-from serving.sessions import Sessions
+from serving.refresher import Refresher
+from serving.snapshot import OnlineFeatures, Snapshot
 from serving.spool import Spool, SpoolClosed, SpoolFull
-from serving.wire import DecideRequest, DecideResponse, OutcomeRequest, check_decide, check_id
+from serving.wire import (
+    DecideRequest,
+    DecideResponse,
+    GuardDescription,
+    LoopDescription,
+    OutcomeRequest,
+    ProcessCounts,
+    check_decide,
+    check_id,
+)
 
 DECISIONS, OUTCOMES = "decisions", "outcomes"
 
 
-class OnlineFeatures(Protocol):
-    """Looks features up by subject; never raises."""
-
-    def online(self, subject_id: str, at: datetime | None = None) -> dict[str, Any]:
-        """Return the subject's features at the time `at`, {} when there are none."""
-        ...
-
-
-@dataclass(slots=True)
-class Counts:
-    """What this process did since it started, per loop."""
-
-    decided: int = 0
-    repeated: int = 0
-    outcomes: int = 0
-    fallbacks: int = 0
-
-
 @dataclass(slots=True)
 class Core:
-    """Everything a decision needs.
+    """Everything a decision needs; `serving.start.open_core` makes one, and `close` ends it.
 
     Attributes:
         settings: the installation.
@@ -64,6 +57,8 @@ class Core:
         features: per loop, where features are looked up.
         clock: seconds since 1970.
         episodes: what running episodes are pinned to.
+        refreshers: the threads that keep policies and memories fresh.
+        resources: closes what was opened, the latest first.
         counts: per loop.
     """
 
@@ -74,19 +69,31 @@ class Core:
     features: Callable[[Snapshot], OnlineFeatures | None] = lambda snapshot: None
     clock: Callable[[], float] = time.time
     episodes: Episodes | None = None
+    refreshers: tuple[Refresher, ...] = ()
+    resources: ExitStack = field(default_factory=ExitStack)
     counts: dict[str, Counts] = field(default_factory=dict)
+    _lake: LakeCounters = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._lake = LakeCounters(self.settings, self.clock)
+
+    def close(self) -> None:
+        """Write what waits and close everything that was opened; does nothing when it was closed before."""
+        self.resources.close()
 
     def snapshot(self, loop: str) -> Snapshot:
         """Return what answers in `loop`.
 
         Raises:
-            ProblemError: 404, there is no such loop.
+            UnknownLoopError: there is no such loop.
+            UnavailableError: its settings cannot be read, so nothing answers in it.
         """
         found = self.loops.get(loop)
         if found is None:
-            raise ProblemError(
-                404, f"there is no loop {loop[:80]!r}", field="loop", wanted="a loop that exists", got=repr(loop[:80])
-            )
+            reason = self.loops.error(loop)
+            if reason is not None:
+                raise UnavailableError(f"the loop {loop!r} does not run: {reason}")
+            raise UnknownLoopError(loop)
         return found
 
     def count(self, loop: str) -> Counts:
@@ -101,7 +108,9 @@ class Core:
 
         Raises:
             FieldError: the request does not fit.
-            ProblemError: unknown loop, another request under this event id, or no room on disk.
+            UnknownLoopError: there is no such loop.
+            EventIdReusedError: another request has this event id.
+            UnavailableError: nothing was written.
         """
         snapshot = self.snapshot(loop)
         check_decide(request)
@@ -115,13 +124,7 @@ class Core:
             metrics.count("repeated", loop)
             earlier = [decode_decision(message.value) for message in stored.messages]
             if not is_same_request(earlier, records, request.deferred):
-                raise ProblemError(
-                    409,
-                    "this event_id was used for another request",
-                    field="event_id",
-                    wanted="a new id, or the same request again",
-                    got=repr(event_id[:80]),
-                )
+                raise EventIdReusedError(event_id)
             records = earlier
         else:
             counts.decided += len(records)
@@ -155,7 +158,8 @@ class Core:
 
         Raises:
             FieldError: one does not fit; then none is written.
-            ProblemError: unknown loop, or no room on disk.
+            UnknownLoopError: there is no such loop.
+            UnavailableError: nothing was written.
         """
         self.snapshot(loop)
         now = datetime.fromtimestamp(self.clock(), UTC)
@@ -198,63 +202,88 @@ class Core:
         try:
             return await self.spool.append(key, messages, unique=unique)
         except SpoolFull as error:
-            raise unavailable("too many requests wait for the disk") from error
+            raise UnavailableError("too many requests wait for the disk") from error
         except (SpoolClosed, LogError) as error:
-            raise unavailable("the disk takes no writes at present") from error
+            raise UnavailableError("the disk takes no writes at present") from error
 
     def stored(self, event_id: str) -> list[Decision]:
         """Return the records on disk under `event_id`; blocking.
 
         Raises:
-            ProblemError: 404, there are none.
+            UnknownDecisionError: there are none.
         """
         found = self.spool.find(DECISIONS, event_id.encode())
         if not found:
-            raise ProblemError(404, f"there is no decision {event_id[:80]!r}", field="event_id")
+            raise UnknownDecisionError(event_id)
         return [decode_decision(message.value) for message in found]
 
-    def explain(self, event_id: str) -> dict[str, Any]:
+    def explain(self, event_id: str) -> Explanation:
         """Return how each record under `event_id` came about, its draw repeated; blocking.
 
         Raises:
-            ProblemError: 404, there is no such decision.
+            UnknownDecisionError: there is no such decision.
         """
         records = self.stored(event_id)
-        outcomes = [msgspec.json.decode(m.value) for m in self.spool.find(OUTCOMES, event_id.encode())]
-        return {
-            "event_id": event_id,
-            "loop": records[0].loop,
-            "decisions": [self._explained(record) for record in records],
-            "outcomes": outcomes,
-        }
+        outcomes = [decode_outcome(message.value) for message in self.spool.find(OUTCOMES, event_id.encode())]
+        decisions = [self._explained(record) for record in records]
+        return Explanation(event_id, records[0].loop, decisions, outcomes)
 
-    def _explained(self, record: Decision) -> dict[str, Any]:
-        again = draw(record.pmf, record.seed)
-        scores: list[float] | None = None
-        rescored: bool | None = None
+    def _explained(self, record: Decision) -> ExplainedDecision:
+        try:
+            return explained(record, self._policy(record))
+        except (DecisionError, OSError, RuntimeError):  # the version is gone, or asks for more than was logged
+            return explained(record, None)
+
+    def _policy(self, record: Decision) -> Policy | None:
+        if record.policy_version.startswith("baseline:"):
+            return None
         snapshot = self.loops.get(record.loop)
-        if not record.policy_version.startswith("baseline:"):
-            try:
-                policy = (
-                    snapshot.policy
-                    if snapshot is not None and snapshot.policy_version == record.policy_version
-                    else self.loops.load(record.loop, record.policy_version)
-                )
-                batch = batch_of(record)
-                if isinstance(policy, OraclePolicy):
-                    scores = policy.scores(batch).tolist()
-                if policy is not None and record.mode == "online" and record.guard_weight == 0.0:
-                    rescored = policy.pmf(batch).tolist() == record.pmf
-            except (DecisionError, OSError, RuntimeError):
-                scores = None
-        raw: dict[str, Any] = msgspec.json.decode(encode(record))
-        return raw | {
-            "action_id": record.action_ids[record.action_index],
-            "scores": scores,
-            "redrawn_index": again,
-            "draw_matches": again == record.action_index and record.propensity == record.pmf[again],
-            "pmf_recomputed_equal": rescored,
-        }
+        if snapshot is not None and snapshot.policy_version == record.policy_version:
+            return snapshot.policy
+        return self.loops.load(record.loop, record.policy_version)
+
+    def describe(self, loop: str) -> LoopDescription:
+        """Return a loop's settings, versions, guard state and counters; blocking.
+
+        Raises:
+            UnknownLoopError: there is no such loop.
+            UnavailableError: its settings cannot be read.
+        """
+        snapshot, counts = self.snapshot(loop), self.count(loop)
+        published, guard, weight = snapshot.guard_weight, snapshot.guard, 0.0
+        segments: dict[str, float] = {}
+        if guard is not None and published:
+            now = self.clock()
+            segments = {value: weight_at(guard, now, value) for value in guard.weights}
+            weight = max(weight_at(guard, now), *segments.values()) if segments else weight_at(guard, now)
+        return LoopDescription(
+            loop=loop,
+            settings=msgspec.to_builtins(snapshot.loop),
+            policy_version=snapshot.policy_version,
+            baseline_version=snapshot.baseline_version,
+            candidate_version=snapshot.candidate_version or None,
+            guard=GuardDescription(weight, published, snapshot.guard_version, segments or None),
+            error=self.loops.error(loop),
+            process=ProcessCounts(
+                decided=counts.decided,
+                repeated=counts.repeated,
+                outcomes=counts.outcomes,
+                fallbacks=counts.fallbacks,
+                spool_depth=self.spool.depth,
+            ),
+            counters=self._lake.of(snapshot.loop),
+        )
+
+    def observe(self) -> None:
+        """Set this process's gauges."""
+        metrics.observe(
+            spool_depth=self.spool.depth,
+            spool_healthy=self.spool.healthy,
+            spool_fsync_seconds=self.spool.last_fsync_seconds,
+            model_reloads=self.loops.reloads,
+            loops_with_errors=len(self.loops.errors()),
+            heartbeat_age_seconds=max((refresher.age_s for refresher in self.refreshers), default=0.0),
+        )
 
     def ready(self) -> str | None:
         """Return why no decision can be taken now, or None."""
@@ -262,82 +291,7 @@ class Core:
             return "no loop is loaded"
         if not self.spool.healthy:
             return "the spool takes no writes"
+        for refresher in self.refreshers:
+            if refresher.late:
+                return f"{refresher.name} have not been refreshed for {refresher.age_s:.0f} s"
         return None
-
-
-def batch_of(record: Decision) -> Batch:
-    """Return the batch of one that the record's pmf was computed on."""
-    context = flatten(msgspec.json.decode(record.context), field="context")
-    looked_up = flatten(msgspec.json.decode(record.feature_snapshot), field="feature")
-    context |= {f"feature.{name}": value for name, value in looked_up.items()}
-    actions = [flatten(a, field="actions") for a in msgspec.json.decode(record.actions)]
-    return one(context, actions, record.action_ids)
-
-
-class _Entropy:
-    """Random bytes from the system, fetched by the thousand: each fetch gives up the interpreter's lock."""
-
-    def __init__(self) -> None:
-        self._bytes = b""
-        self._at = 0
-
-    def take(self, count: int) -> bytes:
-        if self._at + count > len(self._bytes):
-            self._bytes, self._at = os.urandom(10_000), 0
-        taken = self._bytes[self._at : self._at + count]
-        self._at += count
-        return taken
-
-
-_entropy = _Entropy()
-
-
-def uuid7(now: float) -> str:
-    """Return a UUIDv7 (RFC 9562) of the time `now`, in seconds since 1970: ids sort by time."""
-    value = (int(now * 1000) & ((1 << 48) - 1)) << 80 | int.from_bytes(_entropy.take(10), "big")
-    value = value & ~(0xF << 76) | 7 << 76
-    value = value & ~(0x3 << 62) | 2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> Core:
-    """Open the home folder and return a core that is ready to decide.
-
-    Raises:
-        FieldError: a setting does not fit, for example an address other than loopback without API keys.
-    """
-    if not settings.api_keys and settings.host not in ("127.0.0.1", "localhost", "::1"):
-        raise FieldError("api_keys", wanted=f"keys, since {settings.host} is not loopback", got="none")
-    settings.root.mkdir(parents=True, exist_ok=True)
-    log = LocalLog(settings.spool_path, clock=clock)
-    for topic in (DECISIONS, OUTCOMES):
-        log.create(topic, settings.partitions)
-    registry = Registry(settings)
-    loops = Loops(settings, registry)
-    episodes = Episodes(settings.root / "episodes.db", loops.load)
-    core = Core(settings, loops, Spool(log), registry, _feature_source(settings), clock, episodes)
-    loops.start(after_refresh=lambda: metrics.observe(core))
-    Sessions(core, log).start()  # memories of users, for loops whose policy in charge has one
-    for name in loops.names():
-        snapshot = loops.get(name)
-        if snapshot is not None and snapshot.loop.features.enabled:
-            core.features(snapshot)  # opened before the service is ready, so that no request waits for it
-    return core
-
-
-def _feature_source(settings: Settings) -> Callable[[Snapshot], OnlineFeatures | None]:
-    opened: dict[str, OnlineFeatures] = {}
-
-    def source(snapshot: Snapshot) -> OnlineFeatures | None:
-        name = snapshot.loop.name
-        found = opened.get(name)
-        if found is None:
-            from pipelines.features.store import Features  # imports Feast: only loops that use it pay the seconds
-
-            features = Features(settings, snapshot.loop)
-            features.open()
-            found = opened[name] = features
-        return found
-
-    return source

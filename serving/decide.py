@@ -7,7 +7,6 @@ seed; the record holds everything that is needed to draw it again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -20,54 +19,14 @@ from decision.errors import DecisionError, FieldError
 from decision.exploration.mix import check_pmf, mixture
 from decision.features import flatten
 from decision.guard.coin import candidate_has
-from decision.guard.snapshot import GuardSnapshot, largest_weight, segment_of, weight_at
+from decision.guard.snapshot import segment_of, weight_at
 from decision.protocols import Policy
 from decision.records import SCHEMA_VERSION, Decision
-from pipelines.settings import LoopSettings
+from serving.snapshot import Snapshot
 from serving.wire import Action, DecideRequest, DecideResponse, Ranked, SlotAnswer
 
 _encode = msgspec.json.encode
 _NO_FEATURES = msgspec.Raw(b"{}")
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything an answer depends on besides the request; replaced whole, never changed.
-
-    Attributes:
-        loop: the loop's settings.
-        policy: the champion, or None: then the baseline answers.
-        policy_version: its registry version, or the baseline's name.
-        baseline: the reference policy.
-        baseline_version: its name.
-        candidate: the version being rolled out, if any.
-        guard: what the guard published about it; None without a guard.
-        pinned: the candidate's share when the request's episode began; None where nothing is pinned.
-    """
-
-    loop: LoopSettings
-    policy: Policy | None
-    policy_version: str
-    baseline: Policy
-    baseline_version: str
-    candidate: Policy | None = None
-    guard: GuardSnapshot | None = None
-    pinned: float | None = None
-
-    @property
-    def candidate_version(self) -> str:
-        """Registry version of the candidate; "" when none is served."""
-        return "" if self.candidate is None or self.guard is None else self.guard.candidate_version
-
-    @property
-    def guard_weight(self) -> float:
-        """The candidate's largest share as published; a snapshot past its expiry serves less."""
-        return 0.0 if self.candidate is None or self.guard is None else largest_weight(self.guard)
-
-    @property
-    def guard_version(self) -> int:
-        """Version of the guard snapshot; 0 without one."""
-        return 0 if self.guard is None else self.guard.guard_version
 
 
 def decide(
@@ -101,9 +60,9 @@ def decide(
         offered = [pair for pair in offered if pair[0].id not in excluded]
     if not offered:
         raise FieldError("excluded_actions", wanted="at least one action left to choose", got=request.excluded_actions)
-    share = _share(request, snapshot, event_id, ts)
+    asked = _Asked(request, snapshot, _share(request, snapshot, event_id, ts), event_id, ts, snapshot_json)
     if request.slots is None:
-        return [_record(request, snapshot, share, event_id, ts, "", raw_context, context, offered, snapshot_json)]
+        return [_record(asked, "", raw_context, context, offered)]
     records: list[Decision] = []
     for position, slot in enumerate(request.slots):
         banned = set(slot.excluded_actions)
@@ -114,10 +73,21 @@ def decide(
         seen = context
         if slot.features:
             seen = context | flatten({"slot": slot.features}, field=f"slots[{position}].features")
-        record = _record(request, snapshot, share, event_id, ts, slot.id, raw, seen, eligible, snapshot_json)
+        record = _record(asked, slot.id, raw, seen, eligible)
         records.append(record)
         offered = [pair for pair in offered if pair[0].id != record.action_ids[record.action_index]]
     return records
+
+
+class _Asked(NamedTuple):
+    """What all slots of a request share."""
+
+    request: DecideRequest
+    snapshot: Snapshot
+    share: _Share
+    event_id: str
+    ts: datetime
+    looked_up: msgspec.Raw
 
 
 class _Share(NamedTuple):
@@ -145,17 +115,13 @@ def _share(request: DecideRequest, snapshot: Snapshot, event_id: str, ts: dateti
 
 
 def _record(
-    request: DecideRequest,
-    snapshot: Snapshot,
-    share: _Share,
-    event_id: str,
-    ts: datetime,
+    asked: _Asked,
     slot: str,
     raw_context: msgspec.Raw,
     context: Features,
     offered: Sequence[tuple[Action, Features]],
-    looked_up: msgspec.Raw,
 ) -> Decision:
+    request, snapshot, share, event_id, ts, looked_up = asked
     ids = [action.id for action, _ in offered]
     batch = one(context, [features for _, features in offered], ids)
     loop = snapshot.loop

@@ -22,7 +22,7 @@ from decision.errors import DecisionError
 from decision.guard.snapshot import GuardSnapshot, segment_of, weight_at
 from decision.protocols import Policy
 from pipelines.registry.tracking import RegistryError
-from serving.decide import Snapshot
+from serving.snapshot import Snapshot
 from serving.wire import DecideRequest
 
 _SCHEMA = """

@@ -7,7 +7,6 @@ charge; without any, the baseline answers with its true probabilities.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -24,9 +23,10 @@ from decision.protocols import Policy
 from pipelines.fairness.anchors import published
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings, list_loops, load_loop
-from serving.decide import Snapshot
+from serving.refresher import Refresher
+from serving.snapshot import Snapshot
 
-_log = logging.getLogger("decision.models")
+_log = logging.getLogger(__name__)
 _PROBE = Batch([{"probe": 1.0}, {}], [{}, {"probe=a": 1.0}, {"x": 2.0}], ["a", "b", "c"], np.array([0, 1, 3]))
 
 
@@ -47,21 +47,20 @@ class Loops:
         self._guards: dict[str, GuardSnapshot] = {}
         self._anchors: dict[str, list[Anchor]] = {}
         self._anchored: dict[str, int] = {}
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._after_refresh: Callable[[], None] = lambda: None
+        self._warm = False
         self.reloads = 0
+        self.refresher = Refresher("models", self._run, period_s=settings.reload_s)
 
     def start(self, after_refresh: Callable[[], None] = lambda: None) -> None:
         """Load everything once, then keep looking in a thread, which calls `after_refresh` each time."""
+        self._after_refresh = after_refresh
         self.refresh()
-        self._thread = threading.Thread(target=self._run, args=(after_refresh,), name="models", daemon=True)
-        self._thread.start()
+        self.refresher.start()
 
     def close(self) -> None:
-        """Stop looking."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout=10)
+        """Stop looking; does nothing when it was closed before."""
+        self.refresher.close()
 
     def get(self, name: str) -> Snapshot | None:
         """Return what answers in the loop `name` now, or None when there is no such loop."""
@@ -75,9 +74,18 @@ class Loops:
         """Return why the loop does not run as its settings and registry say, or None."""
         return self._errors.get(name)
 
+    def errors(self) -> dict[str, str]:
+        """Return the errors of all loops that do not run as their settings and registry say."""
+        return dict(self._errors)
+
     def refresh(self) -> None:
-        """Look at every loop once; never raises."""
+        """Look at every loop once; what is wrong with one is kept as its error and stops none of the others.
+
+        Raises:
+            OSError: the loops cannot be listed.
+        """
         for name in list_loops(self._settings):
+            self.refresher.beat()
             try:
                 self._refresh(name)
                 self._errors.pop(name, None)
@@ -170,7 +178,9 @@ class Loops:
         Raises:
             DecisionError: its files do not fit, or it gives no distribution.
         """
-        policy, manifest = unpack(self._registry.files(name, version))
+        files = self._registry.files(name, version)
+        self.refresher.beat()
+        policy, manifest = unpack(files)
         if manifest.loop != name:
             raise DecisionError(f"version {version} was trained for loop {manifest.loop!r}, not {name!r}")
         check_pmf(policy.pmf(_PROBE), _PROBE.offsets)
@@ -178,10 +188,12 @@ class Loops:
             return ClampedPolicy(policy, anchors, self._snapshots[name].loop.fairness.protected)
         return policy
 
-    def _run(self, after_refresh: Callable[[], None]) -> None:
-        while not self._stop.wait(self._settings.reload_s):
-            self.refresh()
-            after_refresh()
+    def _run(self) -> None:
+        if not self._warm:
+            self._registry.warm()  # seconds of imports: in the first round, not in the middle of a promotion
+            self._warm = True
+        self.refresh()
+        self._after_refresh()
 
 
 def _with_loop(current: Snapshot | None, loop: LoopSettings) -> Snapshot:

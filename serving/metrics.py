@@ -1,4 +1,4 @@
-"""Prometheus metrics: what the workers did, and the lake's counters per loop.
+"""Prometheus metrics: what the workers did.
 
 BentoML serves ``/metrics`` itself and adds up its workers' metrics from a shared folder; those made here with
 prometheus_client are in that sum. They are made on first use, after BentoML has pointed the library to that folder.
@@ -6,20 +6,8 @@ prometheus_client are in that sum. They are made on first use, after BentoML has
 
 from __future__ import annotations
 
-import time
 from functools import cache
-from typing import TYPE_CHECKING, Any
-
-import msgspec
-
-from pipelines.settings import LoopSettings
-
-if TYPE_CHECKING:
-    from serving.core import Core
-
-CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
-_LAKE_TTL_S = 5.0
-_lake_cache: dict[tuple[str, str], tuple[float, dict[str, Any] | None]] = {}
+from typing import Any
 
 _COUNTERS = {
     "decided": "Decisions acknowledged",
@@ -33,6 +21,7 @@ _GAUGES = {
     "spool_fsync_seconds": ("Duration of the latest commit", "max"),
     "model_reloads": ("Policies swapped since the start", "max"),
     "loops_with_errors": ("Loops that do not run as configured", "max"),
+    "heartbeat_age_seconds": ("Age of the oldest heartbeat among the threads that keep something fresh", "max"),
 }
 
 
@@ -63,6 +52,13 @@ def _refusals() -> Any:
     return Counter("decision_refused", "Requests answered with a problem document", ["status"])
 
 
+@cache
+def _threads() -> Any:
+    from prometheus_client import Counter
+
+    return Counter("decision_thread_failures", "Failures of threads that keep something fresh", ["thread"])
+
+
 def count(name: str, loop: str, amount: int = 1) -> None:
     """Add to one of the loop's counters."""
     _counter(name, loop).inc(amount)
@@ -73,38 +69,40 @@ def refused(status: int) -> None:
     _refusals().labels(str(status)).inc()
 
 
-def observe(core: Core) -> None:
-    """Set the gauges from the core's present state."""
-    _gauge("spool_depth").set(core.spool.depth)
-    _gauge("spool_healthy").set(int(core.spool.healthy))
-    _gauge("spool_fsync_seconds").set(core.spool.last_fsync_seconds)
-    _gauge("model_reloads").set(core.loops.reloads)
-    _gauge("loops_with_errors").set(sum(core.loops.error(name) is not None for name in core.loops.names()))
+def thread_failures(thread: str, amount: int = 1) -> None:
+    """Count a failure of a thread that keeps something fresh."""
+    _threads().labels(thread).inc(amount)
 
 
-def exposition(core: Core) -> bytes:
+def observe(
+    *,
+    spool_depth: int,
+    spool_healthy: bool,
+    spool_fsync_seconds: float,
+    model_reloads: int,
+    loops_with_errors: int,
+    heartbeat_age_seconds: float,
+) -> None:
+    """Set the gauges.
+
+    Args:
+        spool_depth: groups that wait for the disk.
+        spool_healthy: whether the spool takes writes.
+        spool_fsync_seconds: duration of the latest commit.
+        model_reloads: policies swapped since the start.
+        loops_with_errors: loops that do not run as configured.
+        heartbeat_age_seconds: age of the oldest heartbeat among the threads that keep something fresh.
+    """
+    _gauge("spool_depth").set(spool_depth)
+    _gauge("spool_healthy").set(int(spool_healthy))
+    _gauge("spool_fsync_seconds").set(spool_fsync_seconds)
+    _gauge("model_reloads").set(model_reloads)
+    _gauge("loops_with_errors").set(loops_with_errors)
+    _gauge("heartbeat_age_seconds").set(heartbeat_age_seconds)
+
+
+def exposition() -> bytes:
     """Return this process's metrics in Prometheus' text format, where BentoML does not serve them."""
     from prometheus_client import generate_latest
 
-    observe(core)
     return generate_latest()
-
-
-def lake_counters(core: Core, loop: LoopSettings) -> dict[str, Any] | None:
-    """Return the loop's counters from the lake, at most five seconds old; None while there is no lake; blocking."""
-    now = time.monotonic()
-    key = (core.settings.home, loop.name)
-    kept = _lake_cache.get(key)
-    if kept is not None and now - kept[0] < _LAKE_TTL_S:
-        return kept[1]
-    found: dict[str, Any] | None = None
-    if core.settings.lake_path.exists():
-        from datetime import UTC, datetime
-
-        from pipelines.interactions.counters import counters
-        from pipelines.lake.lake import Lake
-
-        counted = counters(Lake(core.settings.lake_path), loop, datetime.fromtimestamp(core.clock(), UTC))
-        found = msgspec.to_builtins(counted)
-    _lake_cache[key] = (now, found)
-    return found

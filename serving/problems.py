@@ -1,13 +1,15 @@
-"""Every error as an RFC 9457 problem document that names the field."""
+"""Every error as an RFC 9457 problem document that names the field: the one place that knows errors' HTTP statuses."""
 
 from __future__ import annotations
 
 import msgspec
 
-from decision.errors import FieldError
+from decision.errors import DecisionError, FieldError
+from pipelines.fairness.errors import ForbiddenError, NoTaskError
+from serving.errors import EventIdReusedError, UnavailableError, UnknownDecisionError, UnknownLoopError
 from serving.wire import Problem
 
-_TITLES = {
+TITLES = {
     400: "Malformed request",
     401: "Unauthorized",
     403: "Forbidden",
@@ -43,7 +45,7 @@ class ProblemError(Exception):
         super().__init__(detail)
         self.status = status
         self.headers = headers
-        title = _TITLES[status]
+        title = TITLES[status]
         self.problem = Problem(
             f"urn:decision:problem:{title.lower().replace(' ', '-')}", title, status, detail, field, wanted, got
         )
@@ -53,10 +55,36 @@ class ProblemError(Exception):
         return msgspec.json.encode(self.problem)
 
 
-def of_field(error: FieldError) -> ProblemError:
-    """Return the 422 (400 when it is no JSON at all) that tells of a field."""
-    status = 400 if error.field == "body" else 422
-    return ProblemError(status, str(error), field=error.field, wanted=error.wanted, got=error.got)
+def problem_of(error: Exception) -> ProblemError | None:
+    """Return the problem document that tells of `error`; None for one that is no caller's."""
+    match error:
+        case ProblemError():
+            return error
+        case UnknownLoopError():
+            return ProblemError(404, str(error), field="loop", wanted="a loop that exists", got=repr(error.loop))
+        case UnknownDecisionError():
+            return ProblemError(404, str(error), field="event_id")
+        case EventIdReusedError():
+            wanted = "a new id, or the same request again"
+            return ProblemError(409, str(error), field="event_id", wanted=wanted, got=repr(error.event_id))
+        case UnavailableError():
+            return unavailable(str(error))
+        case NoTaskError():
+            return ProblemError(404, str(error), field="task_id")
+        case ForbiddenError():
+            return ProblemError(403, str(error))
+        case FieldError():
+            status = 400 if error.field == "body" else 422
+            return ProblemError(status, str(error), field=error.field, wanted=error.wanted, got=error.got)
+        case DecisionError():
+            return ProblemError(422, str(error))
+        case _:
+            return None
+
+
+def failed() -> ProblemError:
+    """Return the 500 that says that the fault is ours; its cause is in the log alone."""
+    return ProblemError(500, "the service failed; nothing about the request is wrong")
 
 
 def unavailable(detail: str) -> ProblemError:

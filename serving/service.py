@@ -11,8 +11,8 @@ from __future__ import annotations
 import bentoml
 
 from pipelines.settings import load_settings
-from serving.core import open_core
 from serving.http.app import App
+from serving.start import open_core
 
 app = App(lambda: open_core(load_settings()))
 
@@ -38,6 +38,5 @@ class DecisionService:
 
     @bentoml.on_shutdown
     def close(self) -> None:
-        """Write what waits before the process ends."""
-        self.core.loops.close()
-        self.core.spool.close()
+        """Write what waits and close everything before the process ends."""
+        app.close()

@@ -8,32 +8,31 @@ another policy takes charge, its vector is made from the history at the first lo
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 import threading
 from collections.abc import Callable
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from decision.oracles.session import SessionOracle, Singles
 from decision.policy import OraclePolicy
 from decision.records import Decision, Outcome, decode_decision, decode_outcome
-from pipelines.log.protocol import EventLog, LogError
-from serving.decide import Snapshot
+from pipelines.log.protocol import EventLog
+from pipelines.settings import Settings
+from serving.loops import Loops
+from serving.refresher import Refresher
+from serving.snapshot import OnlineFeatures, Snapshot
 
-if TYPE_CHECKING:
-    from serving.core import Core, OnlineFeatures
-
-_LOG = logging.getLogger("decision.sessions")
 LONGEST = 200
 """Events of a user that a memory is made of, the latest."""
 
 _BATCH = 1_000
 _WAIT_S = 60.0
+_LATE_S = 10.0
 _TABLES = """
 CREATE TABLE IF NOT EXISTS positions (topic TEXT, part INTEGER, next INTEGER, PRIMARY KEY (topic, part)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS decided (event_id TEXT PRIMARY KEY, subject_id TEXT, action TEXT) WITHOUT ROWID;
@@ -82,12 +81,18 @@ class SessionStates:
             state = self._state(self._oracle, subject_id)
         return {} if state is None else {"session": state.astype(np.float64).tolist()}
 
-    def follow(self, log: EventLog) -> int:
-        """Read what is new on `log` and advance the memories; return the number of outcomes that counted."""
+    def follow(self, log: EventLog, beat: Callable[[], None] = lambda: None) -> int:
+        """Read what is new on `log` and advance the memories; return the number of outcomes that counted.
+
+        Args:
+            log: where decisions and outcomes arrive.
+            beat: called as the reading gets on.
+        """
         counted = 0
         for topic in ("decisions", "outcomes"):
             for part in range(log.partitions(topic)):
                 while True:
+                    beat()
                     with self._lock:
                         low, _ = log.watermarks(topic, part)
                         at = max(self._position(topic, part), low)
@@ -176,32 +181,39 @@ class Sessions:
     """Memories for every loop whose policy in charge has one, kept up to date by a thread.
 
     Args:
-        core: whose feature lookups they join.
+        settings: the installation, whose loops' folders hold the memories.
+        loops: what answers in each loop.
         log: where decisions and outcomes arrive.
+        inner: the other features of a loop, which its memories join.
         pause_s: seconds between looks at the log.
     """
 
-    def __init__(self, core: Core, log: EventLog, *, pause_s: float = 0.05) -> None:
-        self._core, self._log, self._pause_s = core, log, pause_s
-        self._inner: Callable[[Snapshot], OnlineFeatures | None] = core.features
+    def __init__(
+        self,
+        settings: Settings,
+        loops: Loops,
+        log: EventLog,
+        inner: Callable[[Snapshot], OnlineFeatures | None],
+        *,
+        pause_s: float = 0.05,
+    ) -> None:
+        self._settings, self._loops, self._log, self._inner = settings, loops, log, inner
         self._states: dict[str, SessionStates] = {}
         self._used: dict[str, str] = {}
-        self._stop, self._thread = threading.Event(), threading.Thread(target=self._run, name="sessions", daemon=True)
-        core.features = self.source
+        # It looks often for the sake of fresh memories; a busy machine may pause it for longer than ten such looks.
+        self.refresher = Refresher("sessions", self.refresh, period_s=pause_s, late_after_s=max(_LATE_S, 10 * pause_s))
         self.refresh()
 
     def start(self) -> None:
         """Keep up with the log in a thread."""
-        self._thread.start()
+        self.refresher.start()
 
     def close(self) -> None:
-        """Stop, and close the files."""
-        self._core.features = self._inner
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=10)
-        for states in self._states.values():
-            states.close()
+        """Stop, and close the files; does nothing when it was closed before."""
+        self.refresher.close()
+        states, self._states = self._states, {}
+        for kept in states.values():
+            kept.close()
 
     def source(self, snapshot: Snapshot) -> OnlineFeatures | None:
         """Return where the features of the snapshot's loop are looked up, memories among them."""
@@ -211,27 +223,20 @@ class Sessions:
     def refresh(self) -> int:
         """Take note of new policies and read the log once; return the number of outcomes that counted."""
         counted = 0
-        for name in self._core.loops.names():
-            snapshot = self._core.loops.get(name)
+        for name in self._loops.names():
+            snapshot = self._loops.get(name)
             policy = None if snapshot is None else snapshot.policy
             if snapshot is None or not isinstance(policy, OraclePolicy) or not isinstance(policy.oracle, SessionOracle):
                 continue
             states = self._states.get(name)
             if states is None:
-                path = self._core.settings.loop_path(name).parent / "sessions.sqlite"
+                path = self._settings.loop_path(name).parent / "sessions.sqlite"
                 states = self._states[name] = SessionStates(path, name)
             if self._used.get(name) != snapshot.policy_version:
                 states.use(policy.oracle)
                 self._used[name] = snapshot.policy_version
-            counted += states.follow(self._log)
+            counted += states.follow(self._log, self.refresher.beat)
         return counted
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._pause_s):
-            try:
-                self.refresh()
-            except (LogError, sqlite3.Error) as error:
-                _LOG.warning("memories are not up to date: %s", error)
 
 
 class _Joined:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -14,6 +14,13 @@ from decision.records import MAX_ACTIONS, MAX_ID_CHARS
 MAX_SLOTS = 50
 MAX_BATCH = 100
 MAX_OUTCOMES = 1_000
+MAX_STEP = (1 << 31) - 1
+
+
+# Limits that the schema says; `check_decide` and `check_id` hold them, with errors that tell the value.
+Id = Annotated[str, msgspec.Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_ID_CHARS})]
+Ids = Annotated[list[str], msgspec.Meta(extra_json_schema={"maxItems": MAX_ACTIONS})]
+Step = Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": MAX_STEP})]
 
 
 class Action(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -24,7 +31,7 @@ class Action(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         features: JSON object of features.
     """
 
-    id: str
+    id: Id
     features: dict[str, Any] = {}
 
 
@@ -37,9 +44,9 @@ class Slot(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         excluded_actions: ids that may not stand here.
     """
 
-    id: str
+    id: Id
     features: dict[str, Any] = {}
-    excluded_actions: list[str] = []
+    excluded_actions: Ids = []
 
 
 class DecideRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -58,20 +65,20 @@ class DecideRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """
 
     context: dict[str, Any]
-    actions: list[Action]
-    event_id: str | None = None
-    excluded_actions: list[str] = []
-    subject_id: str | None = None
-    episode_id: str | None = None
-    step: int | None = None
+    actions: Annotated[list[Action], msgspec.Meta(extra_json_schema={"minItems": 1, "maxItems": MAX_ACTIONS})]
+    event_id: Id | None = None
+    excluded_actions: Ids = []
+    subject_id: Id | None = None
+    episode_id: Id | None = None
+    step: Step | None = None
     deferred: bool | None = None
-    slots: list[Slot] | None = None
+    slots: Annotated[list[Slot], msgspec.Meta(extra_json_schema={"minItems": 1, "maxItems": MAX_SLOTS})] | None = None
 
 
 class BatchRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Many questions; each is answered or refused on its own."""
 
-    decisions: list[DecideRequest]
+    decisions: Annotated[list[DecideRequest], msgspec.Meta(extra_json_schema={"minItems": 1, "maxItems": MAX_BATCH})]
 
 
 class OutcomeRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -86,19 +93,24 @@ class OutcomeRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         ts: when it happened, RFC 3339 with offset; now when absent.
     """
 
-    event_id: str
+    event_id: Id
     value: float
-    slot: str = ""
-    name: str = "reward"
-    idempotency_key: str | None = None
-    ts: str | None = None
+    slot: Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": MAX_ID_CHARS})] = ""
+    name: Id = "reward"
+    idempotency_key: Id | None = None
+    ts: Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})] | None = None
 
 
 class ActivateRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The deferred decision was used after all."""
 
-    event_id: str
-    slot: str = ""
+    event_id: Id
+    slot: Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": MAX_ID_CHARS})] = ""
+
+
+def activation(event_id: str, slot: str = "") -> OutcomeRequest:
+    """Return the report that activates a deferred decision."""
+    return OutcomeRequest(event_id, 1.0, slot=slot, name="activation", idempotency_key="activation")
 
 
 class Ranked(msgspec.Struct, gc=False):
@@ -145,6 +157,76 @@ class Accepted(msgspec.Struct):
     accepted: int
 
 
+class LoopNames(msgspec.Struct):
+    """Names of the installation's loops."""
+
+    loops: list[str]
+
+
+class GuardDescription(msgspec.Struct, omit_defaults=True):
+    """A loop's guard.
+
+    Attributes:
+        weight: the candidate's share now; the largest, where segments have shares of their own.
+        published_weight: the largest share as published.
+        version: version of the published snapshot; 0 without one.
+        segments: shares by segment.
+    """
+
+    weight: float
+    published_weight: float
+    version: int
+    segments: dict[str, float] | None = None
+
+
+class ProcessCounts(msgspec.Struct):
+    """What the answering process did in a loop since it started."""
+
+    decided: int
+    repeated: int
+    outcomes: int
+    fallbacks: int
+    spool_depth: int
+
+
+class LoopDescription(msgspec.Struct):
+    """A loop as it runs.
+
+    Attributes:
+        loop: its name.
+        settings: as read from its file.
+        policy_version: version in charge, or the baseline's name.
+        baseline_version: the reference.
+        candidate_version: version being rolled out, if any.
+        guard: the guard's state.
+        error: why the loop does not run as its settings and registry say, if so.
+        process: what the answering process did.
+        counters: the lake's counters; null while there is no lake.
+    """
+
+    loop: str
+    settings: dict[str, Any]
+    policy_version: str
+    baseline_version: str
+    candidate_version: str | None
+    guard: GuardDescription
+    error: str | None
+    process: ProcessCounts
+    counters: dict[str, Any] | None
+
+
+class Alive(msgspec.Struct):
+    """The process answers."""
+
+    alive: bool
+
+
+class Ready(msgspec.Struct):
+    """Decisions can be taken now."""
+
+    ready: bool
+
+
 class Problem(msgspec.Struct, omit_defaults=True):
     """RFC 9457 problem document."""
 
@@ -155,6 +237,12 @@ class Problem(msgspec.Struct, omit_defaults=True):
     field: str | None = None
     wanted: str | None = None
     got: str | None = None
+
+
+class BatchResponse(msgspec.Struct):
+    """The answers in the order of the questions; a problem document where one was refused."""
+
+    decisions: list[Any]
 
 
 _T = TypeVar("_T")
@@ -232,7 +320,7 @@ def check_decide(request: DecideRequest) -> None:
         value = getattr(request, name)
         if value is not None:
             check_id(name, value)
-    if request.step is not None and not 0 <= request.step < 1 << 31:
+    if request.step is not None and not 0 <= request.step <= MAX_STEP:
         raise FieldError("step", wanted="0 to 2^31 - 1", got=request.step)
     if len(request.excluded_actions) > MAX_ACTIONS:
         raise FieldError("excluded_actions", wanted=f"at most {MAX_ACTIONS} ids", got=len(request.excluded_actions))

@@ -223,8 +223,8 @@ def adjudicate(
 
     Example: `decision audit adjudicate t1f2e3d4c5b6 --verdict upheld --note "same income, same debt"`
     """
+    from pipelines.fairness.errors import NoTaskError
     from pipelines.fairness.store import Governance
-    from pipelines.fairness.verdicts import NoTaskError
     from pipelines.fairness.verdicts import adjudicate as run
 
     with Installation.at(home) as parts, Governance.at(parts.settings) as store:

@@ -19,9 +19,10 @@ from decision.errors import FieldError
 from decision.fairness.audit_log import canonical, digest
 from decision.fairness.resolve import Rule
 from pipelines.fairness import tables as t
+from pipelines.fairness.errors import ForbiddenError, NoTaskError
 from pipelines.fairness.people import Person, list_people
 from pipelines.fairness.store import Governance, Query, Writing, stamp
-from pipelines.fairness.verdicts import MAX_REASON, ForbiddenError, NoTaskError, close, judgements_on, with_rule
+from pipelines.fairness.verdicts import MAX_REASON, close, judgements_on, with_rule
 from pipelines.settings import FairnessSettings
 
 Stream = Literal["mined", "probe", "gold", "appeal"]

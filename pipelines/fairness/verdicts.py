@@ -8,21 +8,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from decision.errors import DecisionError, FieldError
+from decision.errors import FieldError
 from decision.fairness.resolve import Rule, Tally, tally
 from pipelines.fairness import tables as t
+from pipelines.fairness.errors import ForbiddenError, NoTaskError
 from pipelines.fairness.people import Person
 from pipelines.fairness.store import Governance, Query, Writing, stamp
 
 MAX_REASON = 2_000
-
-
-class ForbiddenError(DecisionError):
-    """Someone may not do this."""
-
-
-class NoTaskError(DecisionError):
-    """There is no such task, or none that this person may see."""
 
 
 def close_overdue(store: Governance, *, now: datetime, by: str) -> int:

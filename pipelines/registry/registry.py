@@ -95,6 +95,10 @@ class Registry:
         self._cache = ModelCache(settings.root / "cache" / "models")
         self._warned = False
 
+    def warm(self) -> None:
+        """Import MLflow, and touch nothing else."""
+        self._tracking.warm()
+
     def open(self) -> None:
         """Import MLflow and make its tables now: seconds, which the first call that needs them takes otherwise.
 

@@ -52,6 +52,11 @@ class Tracking:
         """Whether there can be anything in the store: an embedded database that no one has made yet holds nothing."""
         return not self._uri.startswith("sqlite:///") or Path(self._uri.removeprefix("sqlite:///")).exists()
 
+    def warm(self) -> None:
+        """Import MLflow; connects to nothing."""
+        _quieten()
+        import mlflow  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
     @contextmanager
     def client(self) -> Iterator[MlflowClient]:
         """Yield the client.

@@ -1,18 +1,6 @@
 """``/fairness/...``: what auditors, adjudicators, administrators, owners and their programs ask over HTTP.
 
-GET  /fairness/tasks                       own tasks that are open                                  auditor
-GET  /fairness/tasks/next                  the most urgent of them; 204 without                     auditor
-GET  /fairness/tasks/{id}                  one of them                                              auditor
-POST /fairness/tasks/{id}/judgements       {verdict, payload_hash, acceptable?, reason?}            auditor
-GET  /fairness/reports?loop=&status=       pairs with their votes, without identities               adjudicator, ...
-POST /fairness/reports/{id}/adjudicate     {verdict: upheld | dismissed, note}                      adjudicator
-GET  /fairness/pairs/{id}                  a pair's lineage: decisions, version, entries of the log administrator
-POST /fairness/replay                      {loop, quorum, sensitivity}                              administrator, owner
-GET  /fairness/metrics?loop=               tasks, backlog, agreement, violation rate                administrator, owner
-POST /fairness/appeals                     {loop, reason, event_id | task_id}                       administrator, owner
-GET  /fairness/export                      the audit log as JSON lines                              administrator
-GET  /fairness/verify                      whether it is whole                                      administrator
-GET  /fairness/people, POST /fairness/people                                                        administrator
+Which operation needs which role stands in the table of routes at the end of `Api.routes`.
 """
 
 from __future__ import annotations
@@ -24,14 +12,15 @@ import sqlalchemy as sa
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 
 from pipelines.fairness import tables as t
-from pipelines.fairness.people import add_person, list_people
-from pipelines.fairness.report import export, replay, reports, status
+from pipelines.fairness.errors import NoTaskError
+from pipelines.fairness.people import Person, add_person, list_people
+from pipelines.fairness.report import Panels, Replayed, export, replay, reports, status
 from pipelines.fairness.tasks import Judgement, judge, queue, task_for
-from pipelines.fairness.verdicts import NoTaskError, adjudicate, appeal
-from serving.fairness.desk import Desk, answered, json, own_loop, query, read
+from pipelines.fairness.verdicts import adjudicate, appeal
+from serving.fairness.desk import Desk, Handler, answering, json, own_loop, query, read
+from serving.routes import JSON, Query, Route
 
 
 class Adjudication(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,6 +55,97 @@ class NewPerson(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     owns: list[str] = []
 
 
+class Task(msgspec.Struct):
+    """A pair to judge, as an auditor may see it."""
+
+    task_id: str
+    due_at: str
+    payload: dict[str, Any]
+    payload_hash: str
+
+
+class Tasks(msgspec.Struct):
+    """Open tasks, the most urgent first."""
+
+    tasks: list[Task]
+
+
+class NextTask(Task):
+    """The most urgent task, and how many are left."""
+
+    left: int
+
+
+class Judged(msgspec.Struct):
+    """A judgement that was taken."""
+
+    task_id: str
+    payload_hash: str
+    judged_at: str
+
+
+class Reports(msgspec.Struct):
+    """Pairs with their votes, without identities."""
+
+    reports: list[dict[str, Any]]
+
+
+class Decided(msgspec.Struct):
+    """A dispute that was decided."""
+
+    task_id: str
+    status: str
+    decided_at: str
+
+
+class Lineage(msgspec.Struct):
+    """Where a pair comes from, and the audit log's entries on it."""
+
+    task_id: str
+    loop: str
+    status: str
+    log: list[dict[str, Any]]
+
+
+class Appealed(msgspec.Struct):
+    """An appeal that was taken."""
+
+    appeal_id: str
+
+
+class Fault(msgspec.Struct):
+    """An entry of the audit log that is not as it was written."""
+
+    entry: int
+    what: str
+
+
+class Verified(msgspec.Struct):
+    """Whether the audit log is whole."""
+
+    ok: bool
+    entries: int
+    head: str
+    faults: list[Fault]
+
+
+class People(msgspec.Struct):
+    """Everyone."""
+
+    people: list[Person]
+
+
+class AddedPerson(msgspec.Struct):
+    """Someone who was added, with the key that is told this once."""
+
+    person_id: str
+    name: str
+    roles: list[str]
+    owns: list[str]
+    active: bool
+    key: str
+
+
 _judgement = msgspec.json.Decoder(Judgement)
 _adjudication = msgspec.json.Decoder(Adjudication)
 _replay = msgspec.json.Decoder(Replay)
@@ -84,24 +164,194 @@ class Api:
         self._desk = desk
 
     def routes(self) -> list[Route]:
-        """Return the routes."""
-        made = [
-            ("/fairness/tasks", "GET", self.tasks),
-            ("/fairness/tasks/next", "GET", self.next_task),
-            ("/fairness/tasks/{task_id}", "GET", self.task),
-            ("/fairness/tasks/{task_id}/judgements", "POST", self.judge),
-            ("/fairness/reports", "GET", self.reports),
-            ("/fairness/reports/{task_id}/adjudicate", "POST", self.adjudicate),
-            ("/fairness/pairs/{task_id}", "GET", self.pair),
-            ("/fairness/replay", "POST", self.replay),
-            ("/fairness/metrics", "GET", self.metrics),
-            ("/fairness/appeals", "POST", self.appeal),
-            ("/fairness/export", "GET", self.export),
-            ("/fairness/verify", "GET", self.verify),
-            ("/fairness/people", "GET", self.people),
-            ("/fairness/people", "POST", self.add_person),
+        """Return the routes, each with the role it needs."""
+        task = {
+            "task_id": "t1f0c5a9b2d3e",
+            "due_at": "2026-12-01T09:00:00.000000Z",
+            "payload": {"question": "Is this fair?"},
+            "payload_hash": "9f86d081884c7d65",
+        }
+        verdict = {"task_id": task["task_id"], "status": "upheld", "decided_at": task["due_at"]}
+        judged = {"task_id": task["task_id"], "payload_hash": task["payload_hash"], "judged_at": task["due_at"]}
+        person = {
+            "person_id": "p1f0c5a9b2d3e",
+            "name": "Ada",
+            "roles": ["auditor"],
+            "owns": [],
+            "active": True,
+        }
+        loop = Query(name="loop", text="The loop", required=True)
+        status = Query(name="status", text="Only pairs with this status")
+        folded = {"quorum": 0.6, "sensitivity": 0.0, "upheld": 3, "dismissed": 9, "disputed": 1, "added": []}
+        return [
+            self._get("/tasks", self.tasks, "listTasks", "List one's open tasks (auditor)", Tasks, {"tasks": [task]}),
+            self._get(
+                "/tasks/next",
+                self.next_task,
+                "nextTask",
+                "Get one's most urgent task; 204 without (auditor)",
+                NextTask,
+                {**task, "left": 4},
+                also=(204,),
+            ),
+            self._get("/tasks/{task_id}", self.task, "readTask", "Get one of one's tasks (auditor)", Task, task),
+            self._post(
+                "/tasks/{task_id}/judgements",
+                self.judge,
+                "judge",
+                "Judge a pair (auditor)",
+                Judgement,
+                Judged,
+                {"verdict": "fair", "payload_hash": task["payload_hash"]},
+                judged,
+            ),
+            self._get(
+                "/reports",
+                self.reports,
+                "listReports",
+                "List a loop's pairs with their votes (administrator, adjudicator, owner)",
+                Reports,
+                {"reports": []},
+                (loop, status),
+            ),
+            self._post(
+                "/reports/{task_id}/adjudicate",
+                self.adjudicate,
+                "adjudicate",
+                "Decide a dispute (adjudicator)",
+                Adjudication,
+                Decided,
+                {"verdict": "upheld", "note": "The only difference is the town."},
+                verdict,
+            ),
+            self._get(
+                "/pairs/{task_id}",
+                self.pair,
+                "readPair",
+                "Get a pair's lineage (administrator)",
+                Lineage,
+                {"task_id": task["task_id"], "loop": "credit", "status": "open", "log": []},
+            ),
+            self._post(
+                "/replay",
+                self.replay,
+                "replayJudgements",
+                "Fold the judgements under another rule (administrator, adjudicator, owner)",
+                Replay,
+                Replayed,
+                {"loop": "credit", "quorum": 0.6},
+                {**folded, "removed": []},
+                status=200,
+            ),
+            self._get(
+                "/metrics",
+                self.metrics,
+                "readPanels",
+                "Tell how a loop's panels stand (administrator, adjudicator, owner)",
+                Panels,
+                None,
+                (loop,),
+            ),
+            self._post(
+                "/appeals",
+                self.appeal,
+                "appeal",
+                "Appeal a decision or a verdict (administrator, owner)",
+                Appeal,
+                Appealed,
+                {"loop": "credit", "reason": "The address is wrong.", "event_id": "e1"},
+                {"appeal_id": "a1f0c5a9b2d3e"},
+            ),
+            self._get(
+                "/export",
+                self.export,
+                "exportAuditLog",
+                "Stream the audit log (administrator)",
+                str,
+                '{"seq": 1, "action": "person_added"}\n',
+                content="application/jsonl",
+            ),
+            self._get(
+                "/verify",
+                self.verify,
+                "verifyAuditLog",
+                "Check the audit log (administrator)",
+                Verified,
+                {"ok": True, "entries": 12, "head": "9f86d081884c7d65", "faults": []},
+            ),
+            self._get(
+                "/people", self.people, "listPeople", "List everyone (administrator)", People, {"people": [person]}
+            ),
+            self._post(
+                "/people",
+                self.add_person,
+                "addPerson",
+                "Add someone and tell their key, this once (administrator)",
+                NewPerson,
+                AddedPerson,
+                {"name": "Ada", "roles": ["auditor"]},
+                {**person, "key": "dsk_..."},
+            ),
         ]
-        return [Route(path, answered(work), methods=[method]) for path, method, work in made]
+
+    @staticmethod
+    def _get(
+        path: str,
+        work: Handler,
+        name: str,
+        summary: str,
+        response: Any,
+        answers: Any,
+        parameters: tuple[Query, ...] = (),
+        *,
+        content: str = JSON,
+        also: tuple[int, ...] = (),
+    ) -> Route:
+        return Route(
+            method="GET",
+            path=f"/fairness{path}",
+            name=name,
+            tag="fairness",
+            summary=summary,
+            answer=answering(work),
+            role="panel member",
+            response=response,
+            errors=(401, 403, 404),
+            answers=answers,
+            parameters=parameters,
+            content=content,
+            also=also,
+        )
+
+    @staticmethod
+    def _post(
+        path: str,
+        work: Handler,
+        name: str,
+        summary: str,
+        request: Any,
+        response: Any,
+        example: Any,
+        answers: Any,
+        *,
+        status: int = 201,
+    ) -> Route:
+        return Route(
+            method="POST",
+            path=f"/fairness{path}",
+            name=name,
+            tag="fairness",
+            summary=summary,
+            answer=answering(work),
+            role="panel member",
+            request=request,
+            response=response,
+            status=status,
+            errors=(401, 403, 404),
+            example=example,
+            answers=answers,
+            reads_body=False,
+        )
 
     async def tasks(self, request: Request) -> Response:
         """Answer the auditor's open tasks."""

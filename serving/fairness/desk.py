@@ -1,11 +1,9 @@
-"""What the endpoints and pages of the panels share: the store, who is asking, and errors as problem documents."""
+"""What the endpoints and pages of the panels share: the store, and who is asking."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from functools import wraps
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,19 +11,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from decision.errors import DecisionError, FieldError
+from decision.errors import FieldError
 from pipelines.fairness.people import Person, Role, by_key
 from pipelines.fairness.store import Governance
-from pipelines.fairness.verdicts import ForbiddenError, NoTaskError
 from serving.core import Core
-from serving.problems import ProblemError, of_field
+from serving.problems import ProblemError
+from serving.routes import Application, Call, read_body
 from serving.wire import decode
 
 MAX_BODY = 1 << 16
 T = TypeVar("T")
 Handler = Callable[[Request], Awaitable[Response]]
-
-_log = logging.getLogger("decision.fairness")
 
 
 class Desk:
@@ -46,6 +42,12 @@ class Desk:
             self._store = Governance.at(self.core.settings)
         return self._store
 
+    def close(self) -> None:
+        """Close the store; does nothing when it was closed before."""
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
+
     def now(self) -> datetime:
         """Return the time of the service's clock."""
         return datetime.fromtimestamp(self.core.clock(), UTC)
@@ -54,7 +56,7 @@ class Desk:
         """Return `loop`.
 
         Raises:
-            ProblemError: 404, there is no such loop.
+            UnknownLoopError: there is no such loop.
         """
         self.core.snapshot(loop)
         return loop
@@ -101,50 +103,21 @@ async def body(request: Request) -> bytes:
     Raises:
         ProblemError: 413, it is larger.
     """
-    data = b""
-    async for part in request.stream():
-        data += part
-        if len(data) > MAX_BODY:
-            raise ProblemError(
-                413, f"a request holds at most {MAX_BODY} bytes", field="body", wanted=f"at most {MAX_BODY}", got="more"
-            )
-    return data
+    return await read_body(request.scope, request.receive, MAX_BODY)
 
 
 async def read(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
-    """Return the decoded body; see `body` and `serving.wire.decode` for errors."""
+    """Return the decoded body; raises what `body` and `serving.wire.decode` raise."""
     return decode(decoder, await body(request))
 
 
-def problem_of(error: Exception, path: str) -> ProblemError:
-    """Return the problem document of an error."""
-    if isinstance(error, ProblemError):
-        return error
-    if isinstance(error, FieldError):
-        return of_field(error)
-    if isinstance(error, ForbiddenError):
-        return ProblemError(403, str(error))
-    if isinstance(error, NoTaskError):
-        return ProblemError(404, str(error), field="task_id")
-    if isinstance(error, DecisionError):
-        return ProblemError(422, str(error))
-    _log.error("%s failed", path[:200], exc_info=error)
-    return ProblemError(500, "the service failed; nothing about the request is wrong")
+def answering(handler: Handler) -> Callable[[Call], Awaitable[Application]]:
+    """Return a handler of Starlette's requests as the answer of a route."""
 
+    async def answer(call: Call) -> Application:
+        return await handler(Request({**call.scope, "path_params": call.path}, call.receive))
 
-def answered(handler: Handler) -> Handler:
-    """Return `handler` with its errors as problem documents."""
-
-    @wraps(handler)
-    async def run(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except Exception as error:
-            problem = problem_of(error, request.url.path)
-            headers = {name.decode(): value.decode() for name, value in problem.headers}
-            return Response(problem.body(), problem.status, headers, "application/problem+json")
-
-    return run
+    return answer
 
 
 def json(data: Any, status: int = 200) -> Response:

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+import threading
+from collections.abc import Callable, MutableMapping
 from typing import Any
-from urllib.parse import unquote
 
-import msgspec
-
-from decision.errors import FieldError
-from decision.guard.snapshot import weight_at
 from serving import metrics
 from serving.core import Core
-from serving.http import openapi, personalizer
-from serving.problems import ProblemError, of_field
-from serving.wire import (
-    MAX_BATCH,
-    MAX_OUTCOMES,
-    Accepted,
-    ActivateRequest,
-    BatchRequest,
-    DecideRequest,
-    DecideResponse,
-    OutcomeRequest,
-    Problem,
-    decode,
-)
+from serving.http import openapi, operations, personalizer, v1
+from serving.problems import ProblemError, failed, problem_of
+from serving.routes import Application, Call, Receive, Route, Scope, Send, Table, read_body
 
-MAX_BODY = 1 << 20
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-_log = logging.getLogger("decision.http")
-_encode = msgspec.json.encode
-_decide_decoder = msgspec.json.Decoder(DecideRequest)
-_batch_decoder = msgspec.json.Decoder(BatchRequest)
-_outcome_decoder = msgspec.json.Decoder(OutcomeRequest | list[OutcomeRequest])
-_activate_decoder = msgspec.json.Decoder(ActivateRequest)
-_JSON = b"application/json"
+_log = logging.getLogger(__name__)
+_PANELS = ("/fairness", "/console")
 _PROBLEM = b"application/problem+json"
 
 
@@ -56,7 +30,11 @@ class App:
         self._open = core
         self._core: Core | None = None
         self._keys: list[bytes] = []
-        self._panels: Callable[[Scope, Receive, Send], Awaitable[None]] | None = None
+        self._routes = [*v1.ROUTES, *personalizer.ROUTES, *operations.routes(self.document)]
+        self._table = Table(self._routes)
+        self._close_panels: Callable[[], None] | None = None
+        self._opening = threading.Lock()
+        self._document = b""
 
     @property
     def core(self) -> Core:
@@ -66,111 +44,78 @@ class App:
             self._keys = [key.strip().encode() for key in self._core.settings.api_keys.split(",") if key.strip()]
         return self._core
 
+    def close(self) -> None:
+        """Write what waits and close everything; does nothing when it was closed before."""
+        if self._close_panels is not None:
+            self._close_panels()
+        if self._core is not None:
+            self._core.close()
+
+    def document(self) -> bytes:
+        """Return the OpenAPI document; blocking, seconds at the first call."""
+        if not self._document:
+            self._open_panels()
+            self._document = openapi.document(self._routes)
+        return self._document
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            return
-        method, path = scope["method"], scope["path"]
-        if path.startswith(("/fairness/", "/console")):
-            await self._of_panels(scope, receive, send)
-            return
+        """Serve one request, or the server's start and end."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send if scope["method"] != "HEAD" else _without_body(send))
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        status, headers = 200, ()
+        content = b"application/json"
         try:
-            status, content, body = await self._answer(method, path, scope, receive)
-            headers: tuple[tuple[bytes, bytes], ...] = ()
-        except FieldError as error:
-            problem = of_field(error)
-            status, content, body, headers = problem.status, _PROBLEM, problem.body(), ()
-        except ProblemError as error:
-            status, content, body, headers = error.status, _PROBLEM, error.body(), error.headers
-        except Exception:
-            _log.exception("%s %s failed", method, path[:200])
-            problem = ProblemError(500, "the service failed; nothing about the request is wrong")
-            status, content, body, headers = 500, _PROBLEM, problem.body(), ()
-        if status >= 400:
+            route, path = self._find(scope)
+            body = await self._answer(route, Call(self.core, scope, receive, path))
+            if not isinstance(body, bytes):
+                await body(scope, receive, send)
+                return
+            status, content = route.status, route.content.encode()
+        except Exception as error:
+            problem = problem_of(error)
+            if problem is None:
+                _log.exception("%s %s failed", scope["method"], scope["path"][:200])
+                problem = failed()
+            status, content, body, headers = problem.status, _PROBLEM, problem.body(), problem.headers
             metrics.refused(status)
-        await send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [(b"content-type", content), (b"content-length", str(len(body)).encode()), *headers],
-            }
+        sent = (
+            [*headers]
+            if status == 204
+            else [(b"content-type", content), (b"content-length", b"%d" % len(body)), *headers]
         )
+        await send({"type": "http.response.start", "status": status, "headers": sent})
         await send({"type": "http.response.body", "body": body})
 
-    async def _of_panels(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._panels is None:
-            from serving.fairness.app import panels  # imports SQLAlchemy and Jinja: only panels need them
+    def _find(self, scope: Scope) -> tuple[Route, dict[str, str]]:
+        if self._close_panels is None and scope["path"].startswith(_PANELS):
+            self._open_panels()
+        return self._table.find(scope)
 
-            self._panels = panels(self.core)
-        await self._panels(scope, receive, send)
+    def _open_panels(self) -> None:
+        with self._opening:
+            if self._close_panels is None:
+                from serving.fairness.app import panels  # imports SQLAlchemy and Jinja: only panels need them
 
-    async def _answer(self, method: str, path: str, scope: Scope, receive: Receive) -> tuple[int, bytes, bytes]:
-        core = self.core
-        parts = path.split("/")
-        if parts[1:3] == ["v1", "loops"]:
-            return await self._loops(core, method, parts, scope, receive)
-        if path == "/livez":
-            return 200, _JSON, b'{"alive":true}'
-        if path == "/readyz":
-            reason = core.ready()
-            if reason is not None:
-                raise ProblemError(503, reason, headers=((b"retry-after", b"1"),))
-            return 200, _JSON, b'{"ready":true}'
-        if path == "/metrics":
-            return 200, metrics.CONTENT_TYPE, metrics.exposition(core)
-        if path == "/openapi.json":
-            return 200, _JSON, openapi.document()
-        self._authorise(scope)
-        if parts[1:3] == ["v1", "decisions"] and len(parts) == 4:
-            _allow(method, "GET")
-            return 200, _JSON, _encode(await asyncio.to_thread(core.explain, unquote(parts[3])))
-        if parts[1] == "personalizer":
-            body = await _body(scope, receive) if method == "POST" else b""
-            status, answer = await personalizer.handle(core, method, parts[2:], _headers(scope), body)
-            return status, _JSON, answer
-        raise ProblemError(404, f"there is nothing at {path[:80]!r}")
+                routes, close = panels(self.core)
+                self._routes.extend(routes)
+                self._table.add(routes)
+                self._close_panels = close
 
-    async def _loops(
-        self, core: Core, method: str, parts: list[str], scope: Scope, receive: Receive
-    ) -> tuple[int, bytes, bytes]:
-        self._authorise(scope)
-        if len(parts) == 3:
-            _allow(method, "GET")
-            return 200, _JSON, _encode({"loops": core.loops.names()})
-        loop = unquote(parts[3])
-        if len(parts) == 4:
-            _allow(method, "GET")
-            return 200, _JSON, _encode(await asyncio.to_thread(describe, core, loop))
-        action = "/".join(parts[4:])
-        if action not in ("decide", "decide/batch", "outcomes", "activate"):
-            raise ProblemError(404, f"there is nothing at {action[:80]!r} of a loop")
-        _allow(method, "POST")
-        core.snapshot(loop)
-        body = await _body(scope, receive)
-        if action == "decide":
-            return 200, _JSON, _encode(await core.decide(loop, decode(_decide_decoder, body)))
-        if action == "outcomes":
-            reports = decode(_outcome_decoder, body)
-            reports = reports if isinstance(reports, list) else [reports]
-            if not 1 <= len(reports) <= MAX_OUTCOMES:
-                raise FieldError("outcomes", wanted=f"1 to {MAX_OUTCOMES} reports", got=len(reports))
-            return 202, _JSON, _encode(Accepted(await core.report(loop, reports)))
-        if action == "activate":
-            asked = decode(_activate_decoder, body)
-            report = OutcomeRequest(
-                asked.event_id, 1.0, slot=asked.slot, name="activation", idempotency_key="activation"
-            )
-            return 202, _JSON, _encode(Accepted(await core.report(loop, [report])))
-        questions = decode(_batch_decoder, body).decisions
-        if not 1 <= len(questions) <= MAX_BATCH:
-            raise FieldError("decisions", wanted=f"1 to {MAX_BATCH} decisions", got=len(questions))
-        answers = await asyncio.gather(*(_one_of_many(core, loop, question) for question in questions))
-        return 200, _JSON, _encode({"decisions": answers})
+    async def _answer(self, route: Route, call: Call) -> bytes | Application:
+        if route.role == "application":
+            self._authorise(call)
+        if route.request is not None and route.reads_body:
+            call.body = await read_body(call.scope, call.receive)
+        return await route.answer(call)
 
-    def _authorise(self, scope: Scope) -> None:
+    def _authorise(self, call: Call) -> None:
         if not self._keys:
             return
-        headers = _headers(scope)
+        headers = call.headers
         given = headers.get(b"ocp-apim-subscription-key", b"")
         bearer = headers.get(b"authorization", b"")
         if bearer[:7].lower() == b"bearer ":
@@ -179,72 +124,25 @@ class App:
         if sum(hmac.compare_digest(given, key) for key in self._keys) == 0:
             raise ProblemError(401, "an API key is needed", headers=((b"www-authenticate", b"Bearer"),))
 
-
-async def _one_of_many(core: Core, loop: str, question: DecideRequest) -> DecideResponse | Problem:
-    try:
-        return await core.decide(loop, question)
-    except FieldError as error:
-        return of_field(error).problem
-    except ProblemError as error:
-        return error.problem
-
-
-def describe(core: Core, loop: str) -> dict[str, Any]:
-    """Return a loop's settings, versions, guard state and counters; blocking."""
-    snapshot = core.snapshot(loop)
-    counts = core.count(loop)
-    published = snapshot.guard_weight
-    guard, weight, segments = snapshot.guard, 0.0, dict[str, float]()
-    if guard is not None and published:
-        segments = {value: weight_at(guard, core.clock(), value) for value in guard.weights}
-        weight = max(weight_at(guard, core.clock()), *segments.values()) if segments else weight_at(guard, core.clock())
-    return {
-        "loop": loop,
-        "settings": msgspec.to_builtins(snapshot.loop),
-        "policy_version": snapshot.policy_version,
-        "baseline_version": snapshot.baseline_version,
-        "candidate_version": snapshot.candidate_version or None,
-        "guard": {"weight": weight, "published_weight": published, "version": snapshot.guard_version}
-        | ({"segments": segments} if segments else {}),
-        "error": core.loops.error(loop),
-        "process": {
-            "decided": counts.decided,
-            "repeated": counts.repeated,
-            "outcomes": counts.outcomes,
-            "fallbacks": counts.fallbacks,
-            "spool_depth": core.spool.depth,
-        },
-        "counters": metrics.lake_counters(core, snapshot.loop),
-    }
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            event = (await receive())["type"]
+            if event == "lifespan.startup":
+                try:
+                    _ = self.core
+                except Exception as error:
+                    _log.exception("the service cannot start")
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            elif event == "lifespan.shutdown":
+                self.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
 
 
-def _allow(method: str, wanted: str) -> None:
-    if method != wanted:
-        raise ProblemError(405, f"this path takes {wanted}", headers=((b"allow", wanted.encode()),))
+def _without_body(send: Send) -> Send:
+    async def head(message: MutableMapping[str, Any]) -> None:
+        await send(message if message["type"] != "http.response.body" else {**message, "body": b""})
 
-
-def _headers(scope: Scope) -> dict[bytes, bytes]:
-    return dict(scope["headers"])
-
-
-async def _body(scope: Scope, receive: Receive) -> bytes:
-    """Return the request's body, read no further than the limit."""
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit() and int(value) > MAX_BODY:
-            raise _too_large()
-    message = await receive()
-    body = message.get("body", b"")
-    while message.get("more_body"):
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY:
-            raise _too_large()
-    if len(body) > MAX_BODY:
-        raise _too_large()
-    return body
-
-
-def _too_large() -> ProblemError:
-    return ProblemError(
-        413, f"a request holds at most {MAX_BODY} bytes", field="body", wanted=f"at most {MAX_BODY} bytes", got="more"
-    )
+    return head

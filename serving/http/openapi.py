@@ -1,93 +1,216 @@
-"""The OpenAPI 3.1 document, made from the wire structs so that it cannot drift from them."""
+"""The OpenAPI 3.1 document, made from the table of routes and the shapes it names: it cannot drift from them."""
 
 from __future__ import annotations
 
-from functools import cache
+import inspect
+import re
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
-from serving.wire import Accepted, ActivateRequest, BatchRequest, DecideRequest, DecideResponse, OutcomeRequest, Problem
+from serving.problems import TITLES
+from serving.routes import FORM, JSON, Role, Route
+from serving.wire import Problem
+
+_SECURITY: dict[Role, list[dict[str, list[str]]]] = {
+    "anyone": [],
+    "application": [{"bearer": []}, {"subscription": []}],
+    "panel member": [{"panelKey": []}],
+    "visitor": [{}, {"panelSession": []}],
+}
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "One of the installation's API keys"},
+    "subscription": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Ocp-Apim-Subscription-Key",
+        "description": "The same key, as clients of Personalizer send it",
+    },
+    "panelKey": {"type": "http", "scheme": "bearer", "description": "The key of a member of the panels"},
+    "panelSession": {"type": "apiKey", "in": "cookie", "name": "panel_session"},
+}
+_TAGS = {
+    "loops": "The decision points of the installation",
+    "decisions": "Questions, answers with exact propensities, and their explanation",
+    "outcomes": "What happened after decisions",
+    "personalizer": "Azure Personalizer's interface on the same loops",
+    "fairness": "Panels that judge pairs of decisions",
+    "console": "Pages for people",
+    "operations": "For those who run the service",
+}
+_ATTRIBUTE = re.compile(r"^    (\w+): (.+)$")
 
 
-@cache
-def document() -> bytes:
-    """Return the document as JSON."""
-    from serving.fairness import openapi as panels  # imports SQLAlchemy, which nothing else of the start needs
-
-    shapes: list[Any] = [
-        DecideRequest,
-        DecideResponse,
-        BatchRequest,
-        OutcomeRequest,
-        ActivateRequest,
-        Accepted,
-        Problem,
-    ]
-    shapes += panels.SHAPES
-    schemas, components = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
-    refs = {shape.__name__: schema for shape, schema in zip(shapes, schemas, strict=True)}
-    many = {"anyOf": [refs["OutcomeRequest"], {"type": "array", "items": refs["OutcomeRequest"], "maxItems": 1000}]}
-    loop = [{"name": "loop", "in": "path", "required": True, "schema": {"type": "string"}}]
-    event = [{"name": "event_id", "in": "path", "required": True, "schema": {"type": "string", "maxLength": 256}}]
-    anything: dict[str, Any] = {"type": "object"}
-    paths = {
-        "/v1/loops": {"get": _operation("Names of the loops", None, anything)},
-        "/v1/loops/{loop}": {"get": _operation("Settings, versions, guard state, counters", None, anything, loop)},
-        "/v1/loops/{loop}/decide": {
-            "post": _operation("One decision", refs["DecideRequest"], refs["DecideResponse"], loop)
-        },
-        "/v1/loops/{loop}/decide/batch": {
-            "post": _operation(
-                "Many decisions, each answered or refused on its own", refs["BatchRequest"], anything, loop
-            )
-        },
-        "/v1/loops/{loop}/outcomes": {"post": _operation("Report outcomes", many, refs["Accepted"], loop, "202")},
-        "/v1/loops/{loop}/activate": {
-            "post": _operation("Activate a deferred decision", refs["ActivateRequest"], refs["Accepted"], loop, "202")
-        },
-        "/v1/decisions/{event_id}": {
-            "get": _operation("Explain a decision and repeat its draw", None, anything, event)
-        },
-        "/livez": {"get": _operation("Liveness", None, anything)},
-        "/readyz": {"get": _operation("Readiness: loops are loaded, the spool accepts writes", None, anything)},
-        **panels.paths(_operation, refs),
-    }
+def document(routes: Sequence[Route]) -> bytes:
+    """Return the document of `routes` as JSON."""
+    shapes = _Shapes(routes)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, shapes)
+    used = {route.tag for route in routes}
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
-            "info": {"title": "decision", "version": "1", "description": "Decisions with exact propensities."},
+            "info": {
+                "title": "decision",
+                "version": version("decision-service"),
+                "description": "Decisions under uncertainty, each with the exact probability of its draw.",
+                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            },
+            "tags": [{"name": name, "description": text} for name, text in _TAGS.items() if name in used],
             "paths": paths,
             "components": {
-                "schemas": components,
-                "securitySchemes": {
-                    "bearer": {"type": "http", "scheme": "bearer"},
-                    "subscription": {"type": "apiKey", "in": "header", "name": "Ocp-Apim-Subscription-Key"},
-                },
+                "schemas": shapes.components,
+                "securitySchemes": _SCHEMES,
+                "responses": {"Problem": _PROBLEM},
             },
-            "security": [{}, {"bearer": []}, {"subscription": []}],
         }
     )
 
 
-def _operation(
-    summary: str,
-    request: dict[str, Any] | None,
-    response: dict[str, Any],
-    parameters: list[dict[str, Any]] | None = None,
-    status: str = "200",
-) -> dict[str, Any]:
-    problem = {"content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
-    operation: dict[str, Any] = {
-        "summary": summary,
-        "responses": {
-            status: {"description": "Done", "content": {"application/json": {"schema": response}}},
-            "4XX": {"description": "The request does not fit"} | problem,
-            "503": {"description": "Try again"} | problem,
-        },
+_PROBLEM = {
+    "description": "A problem document (RFC 9457) that names the field at fault",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+
+
+class _Shapes:
+    """The schemas of all requests and responses, by shape."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        requests = [route.request for route in routes if route.request is not None]
+        responses = [route.response for route in routes if route.response is not None]
+        wanted: list[Any] = []
+        for shape in (*requests, *responses, Problem):
+            if shape not in wanted:
+                wanted.append(shape)
+        schemas, components = msgspec.json.schema_components(wanted, ref_template="#/components/schemas/{name}")
+        self._schemas = list(zip(wanted, schemas, strict=True))
+        self.components: dict[str, Any] = components
+        if "BatchResponse" in components:  # one list of two shapes, which msgspec's types cannot say
+            either = [{"$ref": f"#/components/schemas/{name}"} for name in ("DecideResponse", "Problem")]
+            components["BatchResponse"]["properties"]["decisions"]["items"] = {"anyOf": either}
+        described = _described(wanted)
+        for name, schema in components.items():
+            for field, text in described.get(name, {}).items():
+                if field in schema.get("properties", {}):
+                    schema["properties"][field].setdefault("description", text)
+        for schema in (*components.values(), *schemas):
+            _say_what_is_free(schema)
+
+    def of(self, shape: Any) -> dict[str, Any]:
+        """Return the schema of a shape."""
+        return next(schema for known, schema in self._schemas if known == shape)
+
+
+def _operation(route: Route, shapes: _Shapes) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "operationId": route.name,
+        "tags": [route.tag],
+        "summary": route.summary,
+        "security": _SECURITY[route.role],
+        "responses": {str(status): _response(route, status, shapes) for status in (route.status, *route.also)}
+        | {str(status): {"$ref": "#/components/responses/Problem"} for status in _errors(route)},
     }
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1, "maxLength": 256}}
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    for query in route.parameters:
+        given = {"name": query.name, "in": query.where, "required": query.required, "description": query.text}
+        parameters.append(given | {"schema": {"type": "string"}})
     if parameters:
-        operation["parameters"] = parameters
-    if request is not None:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": request}}}
-    return operation
+        made["parameters"] = parameters
+    if route.request is not None:
+        content: dict[str, Any] = {"schema": shapes.of(route.request)}
+        if route.example is not None:
+            content["example"] = route.example
+        made["requestBody"] = {"required": True, "content": {FORM if route.form else JSON: content}}
+    return made
+
+
+def _response(route: Route, status: int, shapes: _Shapes) -> dict[str, Any]:
+    if 300 <= status < 400:
+        return {"description": "Go there", "headers": {"location": {"schema": {"type": "string"}}}}
+    if route.response is None or status == 204:
+        return {"description": "Done; there is nothing to say"}
+    if status >= 400:
+        page = {"schema": {"type": "string"}}
+        return {"description": "A page that tells what is wrong", "content": {"text/html": page}}
+    content: dict[str, Any] = {"schema": shapes.of(route.response)}
+    if route.answers is not None:
+        content["example"] = route.answers
+    return {"description": "Done", "content": {route.content.partition(";")[0]: content}}
+
+
+def _errors(route: Route) -> list[int]:
+    if route.role == "visitor":
+        return []
+    found = {500, *route.errors}
+    if route.role == "application":
+        found |= {401, 404, 503}
+    if route.request is not None:
+        found |= {400, 413}
+    if route.request is not None or "{" in route.path or route.parameters:
+        found |= {404, 422}
+    unknown = found - TITLES.keys()
+    if unknown:
+        raise ValueError(f"{route.name}: no title for {unknown}")
+    return sorted(found)
+
+
+def _described(shapes: Iterable[Any]) -> dict[str, dict[str, str]]:
+    """Return what the docstrings of all shapes say of their fields, by shape and field."""
+    found: dict[str, dict[str, str]] = {}
+    pending, seen = list(shapes), set[Any]()
+    while pending:
+        shape = pending.pop()
+        if isinstance(shape, type) and issubclass(shape, msgspec.Struct) and shape not in seen:
+            seen.add(shape)
+            fields = msgspec.structs.fields(shape)
+            said = _said(shape)
+            found[shape.__name__] = {field.encode_name: said[field.name] for field in fields if field.name in said}
+            pending += [field.type for field in fields]
+        else:
+            pending += getattr(shape, "__args__", ())
+    return found
+
+
+def _said(shape: type) -> dict[str, str]:
+    """Return the sentences under ``Attributes:`` of a docstring, those of its parents first."""
+    found: dict[str, str] = {}
+    for kind in reversed(shape.__mro__):
+        _, _, attributes = (inspect.getdoc(kind) or "").partition("Attributes:\n")
+        name = ""
+        for line in attributes.splitlines():
+            start = _ATTRIBUTE.match(line)
+            if start:
+                name = start[1]
+                found[name] = start[2]
+            elif name and line.startswith("        "):
+                found[name] += f" {line.strip()}"
+            else:
+                name = ""
+    return {name: text[0].upper() + text[1:] for name, text in found.items()}
+
+
+def _say_what_is_free(schema: Any) -> None:
+    """Say of each free-form object that it is one, and drop defaults: generators take what has one for required."""
+    if isinstance(schema, list):
+        for each in schema:
+            _say_what_is_free(each)
+        return
+    if not isinstance(schema, dict):
+        return
+    if schema.get("type") == "object" and not schema.keys() & {"properties", "additionalProperties"}:
+        schema["additionalProperties"] = True
+    if "type" in schema or "$ref" in schema or "anyOf" in schema or "enum" in schema:
+        schema.pop("default", None)
+    properties = schema.get("properties", {})
+    for name in properties:  # a property may be called as a keyword is
+        _say_what_is_free(properties[name])
+    for key, each in schema.items():
+        if key in ("items", "prefixItems", "anyOf", "additionalProperties"):
+            _say_what_is_free(each)

@@ -27,8 +27,10 @@ from decision.guard.snapshot import GuardSnapshot
 from decision.oracles.vw import VwOracle
 from decision.policy import Exploration, OraclePolicy
 from pipelines.settings import LoopSettings, load_settings
-from serving.core import Core, open_core
-from serving.decide import Snapshot, decide
+from serving.core import Core
+from serving.decide import decide
+from serving.snapshot import Snapshot
+from serving.start import open_core
 from serving.wire import Action, DecideRequest
 from tests.bench.serving import body
 
@@ -84,8 +86,7 @@ def durable(plain: Snapshot, guarded: Snapshot, requests: list[DecideRequest]) -
         try:
             return [float(np.median(side[DURABLE // 10 :])) for side in asyncio.run(alternate(core))]
         finally:
-            core.loops.close()
-            core.spool.close()
+            core.close()
 
 
 def main() -> None:

@@ -19,8 +19,9 @@ import numpy as np
 from decision.oracles.session import SessionOracle, SessionSettings
 from decision.policy import Exploration, OraclePolicy
 from pipelines.settings import LoopSettings
-from serving.decide import Snapshot, decide
+from serving.decide import decide
 from serving.sessions import SessionStates
+from serving.snapshot import Snapshot
 from serving.wire import Action, DecideRequest
 from tests.decision.oracles.test_session import arrays
 

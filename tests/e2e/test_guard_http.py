@@ -44,9 +44,9 @@ AGGREGATOR = """
 import sys, time
 from datetime import UTC, datetime
 from pipelines.guard.step import guard
-from pipelines.ingest import ingest
-from pipelines.installation import Installation
-from pipelines.join import join
+from pipelines.ingestion.ingest import ingest
+from pipelines.operations.installation import Installation
+from pipelines.interactions.join import join
 from pipelines.settings import load_settings
 
 with Installation(load_settings(home=sys.argv[1])) as parts:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -23,8 +24,8 @@ from pipelines.log.sqlite.log import LocalLog
 from pipelines.registry.registry import Registry
 from pipelines.registry.tracking import RegistryError
 from pipelines.settings import load_settings
-from serving.core import Core, open_core
-from serving.http.app import describe
+from serving.core import Core
+from serving.start import open_core
 from serving.wire import Action, DecideRequest, OutcomeRequest
 from tests.worlds.shop import PAYS, check_propensities, policy, register
 from tests.worlds.synthetic import KINDS, START, new_loop, new_settings
@@ -214,7 +215,7 @@ def test_replicas_fall_back_when_the_guard_falls_silent_and_stop_when_told(site:
     assert weight_now() == 0.05, "stale: alpha at most"
     site.now += timedelta(hours=12).total_seconds()
     assert weight_now() == 0.0, "stale for more than ten lifetimes: the policy in charge alone"
-    shown = describe(site.replicas[0], "shop")["guard"]
+    shown = msgspec.to_builtins(site.replicas[0].describe("shop").guard)
     assert (shown["weight"], shown["published_weight"]) == (0.0, 0.05), "what is served, beside what was published"
     site.aggregate()
     assert weight_now() == 0.05

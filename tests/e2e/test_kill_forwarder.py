@@ -25,7 +25,7 @@ pytestmark = pytest.mark.connected
 
 PARTITIONS = 3
 FORWARDER = """
-from pipelines.forward import run_forwarder
+from pipelines.ingestion.forward import run_forwarder
 from pipelines.settings import load_settings
 told = []
 def tell(done):

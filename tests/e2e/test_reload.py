@@ -14,7 +14,8 @@ from decision.policy import Exploration, OraclePolicy
 from decision.records import decode_decision
 from pipelines.registry.registry import Registry
 from pipelines.settings import load_settings
-from serving.core import batch_of, open_core
+from serving.explain import batch_of
+from serving.start import open_core
 from serving.wire import Action, DecideRequest
 from tests.strategies import interactions_of
 
@@ -89,8 +90,7 @@ def test_champion_swapped_under_load_fails_no_request_and_mixes_no_versions(tmp_
             if version in policies:
                 assert policies[version].pmf(batch_of(record)).tolist() == record.pmf
     finally:
-        core.loops.close()
-        core.spool.close()
+        core.close()
 
 
 def test_corrupt_artifact_leaves_the_last_good_version_in_charge(tmp_path: Path) -> None:
@@ -115,5 +115,4 @@ def test_corrupt_artifact_leaves_the_last_good_version_in_charge(tmp_path: Path)
         answer = asyncio.run(core.decide("news", DecideRequest({}, [Action("a"), Action("b")])))
         assert answer.policy_version == good
     finally:
-        core.loops.close()
-        core.spool.close()
+        core.close()

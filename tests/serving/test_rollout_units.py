@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from decision.draw import draw
@@ -14,8 +15,8 @@ from decision.guard.coin import candidate_has
 from decision.guard.snapshot import GuardSnapshot, encode_snapshot
 from decision.records import Decision
 from pipelines.settings import load_settings
-from serving.core import Core, open_core
-from serving.http.app import describe
+from serving.core import Core
+from serving.start import open_core
 from serving.wire import Action, DecideRequest, Slot
 from tests.worlds.rollout import GuardedLoop
 
@@ -69,8 +70,7 @@ class Site:
 
     def close(self) -> None:
         for core in self.cores:
-            core.loops.close()
-            core.spool.close()
+            core.close()
             assert core.episodes is not None
             core.episodes.close()
         self.made.close()
@@ -166,5 +166,5 @@ def test_each_segment_is_served_its_own_weight(site: Site) -> None:
         assert candidate is not None
         for p, b, c in zip(record.pmf, record.pmf_baseline, candidate, strict=True):
             assert abs(p - ((1 - rho) * b + rho * c)) < 1e-12
-    guard = describe(core, "shop")["guard"]
+    guard = msgspec.to_builtins(core.describe("shop").guard)
     assert (guard["weight"], guard["segments"]) == (0.9, {"de": 0.9, "fr": 0.0})

@@ -20,8 +20,9 @@ from decision.records import SCHEMA_VERSION, Decision, Outcome, decode_decision,
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.promotion.records import trajectories_of
 from pipelines.settings import load_settings
-from serving.core import batch_of, open_core
+from serving.explain import batch_of
 from serving.sessions import Sessions, SessionStates
+from serving.start import open_core
 from serving.wire import Action, DecideRequest, OutcomeRequest
 from tests.decision.oracles.test_session import ACTIONS, oracle
 
@@ -134,7 +135,6 @@ def test_core_answers_with_a_session_policy_whose_next_answer_knows_the_last_out
     path.write_text("")
     settings = load_settings({}, home=str(tmp_path), reload_s=3600.0)
     core = open_core(settings)
-    core.features = lambda snapshot: None  # nothing was uploaded; memories are the only features
     path.write_text("[features]\nenabled = true\nstream = false\n")
     core.loops.refresh()
     rule = Exploration(kind="softmax", inverse_temperature=1.0, floor=0.03)
@@ -147,7 +147,9 @@ def test_core_answers_with_a_session_policy_whose_next_answer_knows_the_last_out
     # In charge without MLflow, whose import takes longer than everything here.
     snapshot = core.loops._snapshots["feed"] = replace(snapshot, policy=policy, policy_version="1")
     log = LocalLog(settings.spool_path)
-    sessions = Sessions(core, log)
+    # Nothing was uploaded: memories are the only features.
+    sessions = Sessions(settings, core.loops, log, lambda snapshot: None)
+    core.features = sessions.source
 
     def ask(number: int) -> Decision:
         request = DecideRequest({}, [Action(name) for name in ACTIONS], subject_id="u", event_id=f"q{number}")
@@ -170,9 +172,9 @@ def test_core_answers_with_a_session_policy_whose_next_answer_knows_the_last_out
     assert second.pmf != first.pmf
     assert np.array_equal(policy.pmf(batch_of(second)), second.pmf)  # the record alone gives the answer again
     sessions.close()
-    again = Sessions(core, log)  # a restart
+    again = Sessions(settings, core.loops, log, lambda snapshot: None)  # a restart
+    core.features = again.source
     assert ask(3).pmf == second.pmf
     again.close()
     log.close()
-    core.loops.close()
-    core.spool.close()
+    core.close()

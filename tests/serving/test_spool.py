@@ -21,7 +21,7 @@ from tests.contracts.event_log import read_all
 
 CLIENT = """
 import asyncio, sys
-from pipelines.log.local import LocalLog
+from pipelines.log.sqlite.log import LocalLog
 from serving.spool import Spool
 path, prefix, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
 spool = Spool(LocalLog(path))

@@ -13,8 +13,9 @@ import httpx
 from pipelines.fairness.people import add_person
 from pipelines.fairness.store import Governance
 from pipelines.settings import load_settings
-from serving.core import Core, open_core
+from serving.core import Core
 from serving.http.app import App
+from serving.start import open_core
 from tests.worlds.panels import LOOP, NOW, Panel
 
 TEXT = '[fairness]\nenabled = true\nprotected = ["group"]\ntreatment = "getting the loan"\n'
@@ -60,5 +61,4 @@ class House:
 
     def close(self) -> None:
         self.store.close()
-        self.core.loops.close()
-        self.core.spool.close()
+        self.core.close()

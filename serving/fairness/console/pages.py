@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -11,19 +11,20 @@ from markupsafe import Markup
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from decision.errors import FieldError
 from pipelines.fairness import tables as t
+from pipelines.fairness.errors import NoTaskError
 from pipelines.fairness.frontier import draw, frontier
 from pipelines.fairness.people import ROLES, Person, add_person, by_key, close_session, list_people, open_session
 from pipelines.fairness.people import revoke as revoke_key
 from pipelines.fairness.report import replay, status
 from pipelines.fairness.tasks import LIMITS, Judgement, assign, judge, queue
-from pipelines.fairness.verdicts import NoTaskError, adjudicate, close_overdue
+from pipelines.fairness.verdicts import adjudicate, close_overdue
 from serving.fairness.console.site import COOKIE, LOGIN, Form, Page, Site, one
-from serving.fairness.desk import Desk, allowed, own_loop
+from serving.fairness.desk import Desk, allowed, answering, own_loop
 from serving.problems import ProblemError
+from serving.routes import Route
 
 QUORUMS = (0.2, 0.4, 0.6, 0.8, 1.0)
 _EMPTY = {"verdict": "", "acceptable": "", "reason": ""}
@@ -42,24 +43,41 @@ class Pages:
 
     def routes(self) -> list[Route]:
         """Return the routes."""
-        made: list[tuple[str, str, Page]] = [
-            ("/console", "GET", self.home),
-            ("/console/", "GET", self.home),
-            ("/console/logout", "POST", self.logout),
-            ("/console/review", "GET", self.review),
-            ("/console/review/{task_id}", "POST", self.judge),
-            ("/console/disputes", "GET", self.disputes),
-            ("/console/disputes/{task_id}", "POST", self.adjudicate),
-            ("/console/panels", "GET", self.panels),
-            ("/console/panels/{loop}/assign", "POST", self.assign),
-            ("/console/people", "POST", self.add_person),
-            ("/console/people/{person_id}/revoke", "POST", self.revoke),
-            ("/console/fairness/{loop}", "GET", self.dashboard),
+        made: list[tuple[Literal["GET", "POST"], str, Page, str, str]] = [
+            ("GET", "/console", self.home, "openConsole", "Go where one works"),
+            ("GET", "/console/", self.home, "openConsoleHome", "Go where one works"),
+            ("GET", LOGIN, self.login, "showLogin", "Show the page to sign in"),
+            ("POST", LOGIN, self.sign_in, "signIn", "Sign in"),
+            ("POST", "/console/logout", self.logout, "signOut", "Sign out"),
+            ("GET", "/console/review", self.review, "showReview", "Show the pair to judge"),
+            ("POST", "/console/review/{task_id}", self.judge, "submitReview", "Judge a pair"),
+            ("GET", "/console/disputes", self.disputes, "showDisputes", "Show the disputes"),
+            ("POST", "/console/disputes/{task_id}", self.adjudicate, "submitVerdict", "Decide a dispute"),
+            ("GET", "/console/panels", self.panels, "showPanels", "Show the panels and the people"),
+            ("POST", "/console/panels/{loop}/assign", self.assign, "submitAssignment", "Draw a loop's panels"),
+            ("POST", "/console/people", self.add_person, "submitPerson", "Add someone"),
+            ("POST", "/console/people/{person_id}/revoke", self.revoke, "submitRevocation", "Revoke a key"),
+            ("GET", "/console/fairness/{loop}", self.dashboard, "showFairness", "Show how a loop's panels stand"),
         ]
-        routes = [Route(path, self._site.page(work), methods=[method]) for path, method, work in made]
-        for method, work in (("GET", self.login), ("POST", self.sign_in)):
-            routes.append(Route(LOGIN, self._site.page(work, signed_in=False), methods=[method]))
-        return routes
+        return [self._route(*row) for row in made]
+
+    def _route(self, method: Literal["GET", "POST"], path: str, work: Page, name: str, summary: str) -> Route:
+        open_to_all = path == LOGIN
+        return Route(
+            method=method,
+            path=path,
+            name=name,
+            tag="console",
+            summary=summary,
+            answer=answering(self._site.page(work, signed_in=not open_to_all)),
+            role="visitor",
+            request=dict[str, str] if method == "POST" else None,
+            response=str,
+            also=(303, 401, 403, 404, 413, 422, 500),
+            content="text/html; charset=utf-8",
+            form=True,
+            reads_body=False,
+        )
 
     async def home(self, request: Request, person: Person, form: Form) -> Response:
         """Go where the person works."""

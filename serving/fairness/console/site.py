@@ -8,6 +8,7 @@ token derived from it.
 from __future__ import annotations
 
 import hmac
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -23,8 +24,10 @@ from starlette.responses import RedirectResponse, Response
 
 from decision.fairness.audit_log import digest
 from pipelines.fairness.people import Person, by_session
-from serving.fairness.desk import Desk, body, problem_of
-from serving.problems import ProblemError
+from serving.fairness.desk import Desk, body
+from serving.problems import ProblemError, failed, problem_of
+
+_log = logging.getLogger(__name__)
 
 COOKIE = "panel_session"
 LOGIN = "/console/login"
@@ -101,7 +104,10 @@ class Site:
                     _check_form(request, form)
                 return await work(request, person or _NOBODY, form)
             except Exception as error:
-                problem = problem_of(error, request.url.path)
+                problem = problem_of(error)
+                if problem is None:
+                    _log.exception("%s %s failed", request.method, request.url.path[:200])
+                    problem = failed()
                 return await self.render(
                     request, "problem.html", status=problem.status, title=problem.problem.title, detail=str(problem)
                 )

@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from decision.errors import FieldError
 from decision.fairness.resolve import Rule
 from pipelines.fairness import tables as t
+from pipelines.fairness.errors import ForbiddenError, NoTaskError
 from pipelines.fairness.people import add_person
 from pipelines.fairness.store import Governance
 from pipelines.fairness.tasks import Judgement, assign, judge, queue, task_for
-from pipelines.fairness.verdicts import ForbiddenError, NoTaskError, adjudicate, appeal, close_overdue
+from pipelines.fairness.verdicts import adjudicate, appeal, close_overdue
 from tests.worlds.panels import LOOP, NOW, Panel, pair
 
 LATER = NOW + timedelta(hours=1)

@@ -20,7 +20,7 @@ from pipelines.fairness.store import Governance
 from pipelines.fairness.tasks import Judgement, assign, judge, queue
 from pipelines.settings import load_loop
 from pipelines.training.train import train
-from serving.core import open_core
+from serving.start import open_core
 from serving.wire import Action, DecideRequest
 from tests.worlds.credit import LOOP, TEXT, Credit
 from tests.worlds.panels import NOW
@@ -51,15 +51,14 @@ def test_upheld_pairs_are_answered_alike_with_exact_propensities(tmp_path: Path)
         for record in after:
             assert record.propensity == record.pmf[record.action_index]
             assert draw(record.pmf, record.seed) == record.action_index
-            assert core.explain(record.event_id)["decisions"][0]["pmf_recomputed_equal"]
+            assert core.explain(record.event_id).decisions[0].pmf_recomputed_equal
         path = credit.settings.loop_path(LOOP)
         path.write_text(TEXT)
         assert publish(credit.settings, store, credit.lake, load_loop(credit.settings, LOOP)) == 0
         core.loops.refresh()
         core.loops.refresh()
         assert _decide(core, credit, pair["favoured"]).pmf == before[0].pmf
-        core.loops.close()
-        core.spool.close()
+        core.close()
 
 
 def _decide(core: object, credit: Credit, event_id: str) -> object:

@@ -15,8 +15,10 @@ from decision.draw import draw
 from decision.errors import FieldError
 from decision.records import decode_decision
 from pipelines.settings import load_settings
-from serving.core import Core, open_core
-from serving.http.app import MAX_BODY, App
+from serving.core import Core
+from serving.http.app import App
+from serving.routes import MAX_BODY
+from serving.start import open_core
 
 QUESTION: dict[str, Any] = {
     "context": {"hour": 3, "user": {"geo": "de"}},
@@ -57,8 +59,7 @@ def open_at(home: Path, text: str = "", **settings: Any) -> Core:
 def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     core = open_at(tmp_path_factory.mktemp("home"))
     yield Caller(core)
-    core.loops.close()
-    core.spool.close()
+    core.close()
 
 
 def test_decide_answers_with_the_probability_of_the_draw_and_logs_it(call: Caller) -> None:
@@ -292,8 +293,7 @@ def test_with_api_keys_nothing_unauthenticated_changes_state(tmp_path: Path) -> 
         assert keyed("GET", "/v1/loops").status_code == 401
         assert keyed("GET", "/livez").status_code == 200
     finally:
-        core.loops.close()
-        core.spool.close()
+        core.close()
 
 
 def test_other_addresses_than_loopback_need_keys(tmp_path: Path) -> None:
@@ -310,5 +310,4 @@ def test_first_action_baseline_is_what_apprentice_and_logging_only_return(tmp_pa
         assert (answer["action_id"], answer["propensity"], answer["mode"]) == ("a", 1.0, mode)
         assert decode_decision(caller.logged("m")[0].value).mode == mode
     finally:
-        core.loops.close()
-        core.spool.close()
+        core.close()

@@ -22,7 +22,7 @@ from tests.contracts.event_log import read_all
 
 APPENDER = """
 import sys
-from pipelines.log.local import LocalLog
+from pipelines.log.sqlite.log import LocalLog
 log = LocalLog(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

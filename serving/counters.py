@@ -1,0 +1,54 @@
+"""What a loop's decisions became: this process's own counts, and the lake's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from pipelines.settings import LoopSettings, Settings
+
+_LAKE_TTL_S = 5.0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What this process did since it started, for one loop."""
+
+    decided: int = 0
+    repeated: int = 0
+    outcomes: int = 0
+    fallbacks: int = 0
+
+
+class LakeCounters:
+    """The lake's counters of every loop, at most five seconds old.
+
+    Args:
+        settings: the installation.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self._settings, self._clock = settings, clock
+        self._kept: dict[str, tuple[float, dict[str, Any] | None]] = {}
+
+    def of(self, loop: LoopSettings) -> dict[str, Any] | None:
+        """Return a loop's counters, None while there is no lake; blocking."""
+        now = time.monotonic()
+        kept = self._kept.get(loop.name)
+        if kept is not None and now - kept[0] < _LAKE_TTL_S:
+            return kept[1]
+        found: dict[str, Any] | None = None
+        if self._settings.lake_path.exists():
+            from pipelines.interactions.counters import counters  # imports the lake: only readers of counters need it
+            from pipelines.lake.lake import Lake
+
+            at = datetime.fromtimestamp(self._clock(), UTC)
+            found = msgspec.to_builtins(counters(Lake(self._settings.lake_path), loop, at))
+        self._kept[loop.name] = (now, found)
+        return found

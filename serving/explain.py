@@ -1,0 +1,93 @@
+"""How a decision on record came about: its draw repeated, its scores and distribution computed anew."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from decision.batch import Batch, one
+from decision.draw import draw
+from decision.features import flatten
+from decision.policy import OraclePolicy
+from decision.protocols import Policy
+from decision.records import Decision, Outcome
+
+
+_FREE: dict[str, object] = {"type": "object", "additionalProperties": True}
+_Object = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema=_FREE)]
+
+
+class ExplainedDecision(Decision, frozen=True, kw_only=True, gc=False):
+    """A decision record with what it leads to when it is computed once more.
+
+    Attributes:
+        action_id: id of the action drawn.
+        scores: [k] expected rewards; None where the version is gone or gives none.
+        redrawn_index: index that the record's distribution and seed draw now.
+        draw_matches: whether that is the logged action at the logged propensity.
+        pmf_recomputed_equal: whether the version gives the same distribution again; None where it cannot be asked.
+    """
+
+    context: _Object
+    actions: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "array", "items": _FREE})]
+    feature_snapshot: _Object
+    action_id: str
+    scores: list[float] | None
+    redrawn_index: int
+    draw_matches: bool
+    pmf_recomputed_equal: bool | None
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """How the decisions under an event id came about, and what was reported of them.
+
+    Attributes:
+        event_id: the id.
+        loop: the loop.
+        decisions: one record, or one for each slot.
+        outcomes: reports, in the order in which they arrived.
+    """
+
+    event_id: str
+    loop: str
+    decisions: list[ExplainedDecision]
+    outcomes: list[Outcome]
+
+
+def explained(record: Decision, policy: Policy | None) -> ExplainedDecision:
+    """Return `record` explained.
+
+    Args:
+        record: as logged.
+        policy: the version that it names; None for a baseline, or when it cannot be loaded.
+
+    Raises:
+        DecisionError: the policy gives no scores for what was asked.
+    """
+    scores: list[float] | None = None
+    recomputed: bool | None = None
+    if policy is not None:
+        batch = batch_of(record)
+        if isinstance(policy, OraclePolicy):
+            scores = policy.scores(batch).tolist()
+        if record.mode == "online" and record.guard_weight == 0.0:
+            recomputed = policy.pmf(batch).tolist() == record.pmf
+    again = draw(record.pmf, record.seed)
+    return ExplainedDecision(
+        **msgspec.structs.asdict(record),
+        action_id=record.action_ids[record.action_index],
+        scores=scores,
+        redrawn_index=again,
+        draw_matches=again == record.action_index and record.propensity == record.pmf[again],
+        pmf_recomputed_equal=recomputed,
+    )
+
+
+def batch_of(record: Decision) -> Batch:
+    """Return the batch of one that the record's pmf was computed on."""
+    context = flatten(msgspec.json.decode(record.context), field="context")
+    looked_up = flatten(msgspec.json.decode(record.feature_snapshot), field="feature")
+    context |= {f"feature.{name}": value for name, value in looked_up.items()}
+    actions = [flatten(a, field="actions") for a in msgspec.json.decode(record.actions)]
+    return one(context, actions, record.action_ids)

@@ -1,0 +1,94 @@
+"""Routes for those who run the service: liveness, readiness, metrics, and this interface's own description."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from serving import metrics
+from serving.problems import unavailable
+from serving.routes import Call, Route
+from serving.wire import Alive, Ready
+
+
+async def _livez(call: Call) -> bytes:
+    return msgspec.json.encode(Alive(alive=True))
+
+
+async def _readyz(call: Call) -> bytes:
+    reason = call.core.ready()
+    if reason is not None:
+        raise unavailable(reason)
+    return msgspec.json.encode(Ready(ready=True))
+
+
+async def _metrics(call: Call) -> bytes:
+    call.core.observe()
+    return metrics.exposition()
+
+
+def routes(document: Callable[[], bytes]) -> tuple[Route, ...]:
+    """Return the routes.
+
+    Args:
+        document: gives the OpenAPI document; blocking.
+    """
+
+    async def openapi(call: Call) -> bytes:
+        return await asyncio.to_thread(document)
+
+    return (
+        Route(
+            method="GET",
+            path="/openapi.json",
+            name="readOpenApi",
+            tag="operations",
+            summary="Describe this interface",
+            answer=openapi,
+            role="anyone",
+            response=dict,
+            answers={"openapi": "3.1.0"},
+        ),
+        *_ROUTES,
+    )
+
+
+_ROUTES: tuple[Route, ...] = (
+    Route(
+        method="GET",
+        path="/livez",
+        name="isAlive",
+        tag="operations",
+        summary="Tell whether the process answers",
+        answer=_livez,
+        role="anyone",
+        response=Alive,
+        answers={"alive": True},
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        name="isReady",
+        tag="operations",
+        summary="Tell whether decisions can be taken: loops are loaded and fresh, the spool takes writes",
+        answer=_readyz,
+        role="anyone",
+        response=Ready,
+        errors=(503,),
+        answers={"ready": True},
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        name="readMetrics",
+        tag="operations",
+        summary="Expose metrics in Prometheus' text format",
+        answer=_metrics,
+        role="anyone",
+        response=str,
+        content="text/plain; version=0.0.4; charset=utf-8",
+        answers='# TYPE decision_decided_total counter\ndecision_decided_total{loop="news"} 812.0\n',
+    ),
+)

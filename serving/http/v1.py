@@ -1,0 +1,239 @@
+"""The service's own routes: loops, decisions, outcomes, explanations."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from decision.errors import FieldError
+from serving.core import Core
+from serving.explain import Explanation
+from serving.problems import problem_of
+from serving.routes import Call, Route
+from serving.wire import (
+    MAX_BATCH,
+    MAX_OUTCOMES,
+    Accepted,
+    ActivateRequest,
+    BatchRequest,
+    BatchResponse,
+    DecideRequest,
+    DecideResponse,
+    LoopDescription,
+    LoopNames,
+    OutcomeRequest,
+    Problem,
+    activation,
+    decode,
+)
+
+_encode = msgspec.json.encode
+_decide_decoder = msgspec.json.Decoder(DecideRequest)
+_batch_decoder = msgspec.json.Decoder(BatchRequest)
+_outcome_decoder = msgspec.json.Decoder(OutcomeRequest | list[OutcomeRequest])
+_activate_decoder = msgspec.json.Decoder(ActivateRequest)
+
+
+async def _loops(call: Call) -> bytes:
+    return _encode(LoopNames(call.core.loops.names()))
+
+
+async def _describe(call: Call) -> bytes:
+    return _encode(await asyncio.to_thread(call.core.describe, call.path["loop"]))
+
+
+async def _decide(call: Call) -> bytes:
+    return _encode(await call.core.decide(call.path["loop"], decode(_decide_decoder, call.body)))
+
+
+async def _batch(call: Call) -> bytes:
+    core, loop = call.core, call.path["loop"]
+    core.snapshot(loop)
+    questions = decode(_batch_decoder, call.body).decisions
+    if not 1 <= len(questions) <= MAX_BATCH:
+        raise FieldError("decisions", wanted=f"1 to {MAX_BATCH} decisions", got=len(questions))
+    return _encode(BatchResponse(await asyncio.gather(*(_one_of_many(core, loop, each) for each in questions))))
+
+
+async def _one_of_many(core: Core, loop: str, question: DecideRequest) -> DecideResponse | Problem:
+    try:
+        return await core.decide(loop, question)
+    except Exception as error:
+        problem = problem_of(error)
+        if problem is None:
+            raise
+        return problem.problem
+
+
+async def _outcomes(call: Call) -> bytes:
+    call.core.snapshot(call.path["loop"])
+    reports = decode(_outcome_decoder, call.body)
+    reports = reports if isinstance(reports, list) else [reports]
+    if not 1 <= len(reports) <= MAX_OUTCOMES:
+        raise FieldError("outcomes", wanted=f"1 to {MAX_OUTCOMES} reports", got=len(reports))
+    return _encode(Accepted(await call.core.report(call.path["loop"], reports)))
+
+
+async def _activate(call: Call) -> bytes:
+    call.core.snapshot(call.path["loop"])
+    asked = decode(_activate_decoder, call.body)
+    return _encode(Accepted(await call.core.report(call.path["loop"], [activation(asked.event_id, asked.slot)])))
+
+
+async def _explain(call: Call) -> bytes:
+    return _encode(await asyncio.to_thread(call.core.explain, call.path["event_id"]))
+
+
+_QUESTION = {"context": {"hour": 9}, "actions": [{"id": "a"}, {"id": "b", "features": {"price": 3.5}}]}
+_ID = "019aca5e-5e1f-7c3b-9d2a-2f6f8c1d4b7e"
+_ANSWER = {
+    "event_id": _ID,
+    "action_id": "b",
+    "propensity": 0.5,
+    "ranking": [{"id": "b", "probability": 0.5}, {"id": "a", "probability": 0.5}],
+    "policy_version": "baseline:uniform",
+    "mode": "online",
+}
+_DESCRIPTION = {
+    "loop": "news",
+    "settings": {"name": "news"},
+    "policy_version": "3",
+    "baseline_version": "baseline:uniform",
+    "candidate_version": None,
+    "guard": {"weight": 0.0, "published_weight": 0.0, "version": 0},
+    "error": None,
+    "process": {"decided": 812, "repeated": 0, "outcomes": 640, "fallbacks": 0, "spool_depth": 0},
+    "counters": None,
+}
+_EXPLANATION: dict[str, Any] = {
+    "event_id": _ID,
+    "loop": "news",
+    "decisions": [
+        {
+            "schema_version": 2,
+            "loop": "news",
+            "event_id": _ID,
+            "slot": "",
+            "ts": "2026-11-28T09:00:00Z",
+            "subject_id": None,
+            "episode_id": None,
+            "step": None,
+            "context": {"hour": 9},
+            "actions": [{}, {"price": 3.5}],
+            "action_ids": ["a", "b"],
+            "pmf": [0.5, 0.5],
+            "action_index": 1,
+            "propensity": 0.5,
+            "pmf_baseline": [0.5, 0.5],
+            "pmf_candidate": None,
+            "guard_weight": 0.0,
+            "guard_version": 0,
+            "mode": "online",
+            "deferred": False,
+            "policy_version": "baseline:uniform",
+            "baseline_version": "baseline:uniform",
+            "feature_snapshot": {},
+            "seed": 4_503_599_627_370_497,
+            "pass_probability": 1.0,
+            "action_id": "b",
+            "scores": None,
+            "redrawn_index": 1,
+            "draw_matches": True,
+            "pmf_recomputed_equal": None,
+        }
+    ],
+    "outcomes": [],
+}
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/loops",
+        name="listLoops",
+        tag="loops",
+        summary="List the loops",
+        answer=_loops,
+        role="application",
+        response=LoopNames,
+        answers={"loops": ["news"]},
+    ),
+    Route(
+        method="GET",
+        path="/v1/loops/{loop}",
+        name="describeLoop",
+        tag="loops",
+        summary="Describe a loop: settings, versions, guard, counters",
+        answer=_describe,
+        role="application",
+        response=LoopDescription,
+        answers=_DESCRIPTION,
+    ),
+    Route(
+        method="POST",
+        path="/v1/loops/{loop}/decide",
+        name="decide",
+        tag="decisions",
+        summary="Choose one action, or one for each slot",
+        answer=_decide,
+        role="application",
+        request=DecideRequest,
+        response=DecideResponse,
+        errors=(409,),
+        example=_QUESTION,
+        answers=_ANSWER,
+    ),
+    Route(
+        method="POST",
+        path="/v1/loops/{loop}/decide/batch",
+        name="decideBatch",
+        tag="decisions",
+        summary="Decide many questions, each answered or refused on its own",
+        answer=_batch,
+        role="application",
+        request=BatchRequest,
+        response=BatchResponse,
+        example={"decisions": [_QUESTION]},
+        answers={"decisions": [_ANSWER]},
+    ),
+    Route(
+        method="POST",
+        path="/v1/loops/{loop}/outcomes",
+        name="reportOutcomes",
+        tag="outcomes",
+        summary="Report what happened after decisions",
+        answer=_outcomes,
+        role="application",
+        request=OutcomeRequest | list[OutcomeRequest],
+        response=Accepted,
+        status=202,
+        example={"event_id": _ID, "value": 1.0},
+        answers={"accepted": 1},
+    ),
+    Route(
+        method="POST",
+        path="/v1/loops/{loop}/activate",
+        name="activate",
+        tag="outcomes",
+        summary="Activate a deferred decision",
+        answer=_activate,
+        role="application",
+        request=ActivateRequest,
+        response=Accepted,
+        status=202,
+        example={"event_id": _ID},
+        answers={"accepted": 1},
+    ),
+    Route(
+        method="GET",
+        path="/v1/decisions/{event_id}",
+        name="explainDecision",
+        tag="decisions",
+        summary="Explain a decision and repeat its draw",
+        answer=_explain,
+        role="application",
+        response=Explanation,
+        answers=_EXPLANATION,
+    ),
+)

@@ -1,0 +1,92 @@
+"""A thread that keeps something fresh: it survives whatever its work raises, says so, and shows that it is alive."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from serving import metrics
+
+_log = logging.getLogger(__name__)
+_PERIODS = 10
+_JOIN_S = 10.0
+_FIRST_S = 60.0
+
+
+class Refresher:
+    """Calls a function again and again in a thread of its own.
+
+    Args:
+        name: of the thread, as metrics and log lines name it.
+        work: what is called; it may call `beat` while it gets on.
+        period_s: pause between two calls, in seconds.
+        late_after_s: age at which the heartbeat is late, in seconds; ten periods when None. The first call may take a
+            minute: it imports libraries.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[], object],
+        *,
+        period_s: float,
+        late_after_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self._work, self._period_s, self._clock = work, period_s, clock
+        self._late_after_s = _PERIODS * period_s if late_after_s is None else late_after_s
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._last = ""
+        self._first = True
+        self._beat = clock()
+
+    def start(self) -> None:
+        """Start the thread."""
+        metrics.thread_failures(self.name, 0)  # made now: making it later takes a file, and there may be none left
+        self.beat()
+        self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop, and wait for the call that runs; does nothing when it was closed before."""
+        self._stop.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=_JOIN_S)
+
+    def beat(self) -> None:
+        """Show that the work gets on."""
+        self._beat = self._clock()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the work last got on."""
+        return max(0.0, self._clock() - self._beat)
+
+    @property
+    def late(self) -> bool:
+        """Whether the heartbeat is too old, so that what is kept must be taken for stale."""
+        limit = max(self._late_after_s, _FIRST_S) if self._first else self._late_after_s
+        return self._thread is not None and self.age_s > limit
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._period_s):
+            try:
+                self._work()
+                self.beat()
+                self._first, self._last = False, ""
+            except Exception as error:
+                with suppress(Exception):  # telling of it may need what is lacking: a descriptor, memory
+                    self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        metrics.thread_failures(self.name)
+        told = f"{type(error).__name__}: {error}"
+        if told != self._last:  # once for each reason, not once a period
+            self._last = told
+            _log.warning("%s: failed, goes on: %s", self.name, told, exc_info=error)

@@ -1,0 +1,215 @@
+"""The table of routes: each row says what a path takes and answers, and drives both dispatch and the OpenAPI document.
+
+A path is split where it has slashes and each part decoded once after that, so that an id may hold any character.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+from urllib.parse import quote, unquote_to_bytes
+
+from decision.errors import FieldError
+from serving.core import Core
+from serving.problems import ProblemError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MAX_BODY = 1 << 20
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+Role = Literal["anyone", "application", "panel member", "visitor"]
+"""Who may ask: anyone; an application with one of the installation's keys; a member of the panels with a key of their
+own; somebody with a browser, who is asked to sign in."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One request.
+
+    Attributes:
+        core: what answers.
+        scope: as ASGI has it.
+        receive: gives the body.
+        path: the path's parameters, decoded.
+        body: read when the route takes a body as bytes.
+    """
+
+    core: Core
+    scope: Scope
+    receive: Receive
+    path: dict[str, str]
+    body: bytes = b""
+
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        """The request's headers, names in lower case."""
+        return dict(self.scope["headers"])
+
+
+class Application(Protocol):
+    """What sends its answer itself, as Starlette's responses do."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        ...
+
+
+Answer = Callable[[Call], Awaitable["bytes | Application"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A parameter of the query or a header.
+
+    Attributes:
+        name: its name.
+        text: what it is.
+        where: ``query`` or ``header``.
+        required: whether it must be given.
+    """
+
+    name: str
+    text: str
+    where: Literal["query", "header"] = "query"
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One row of the table.
+
+    Attributes:
+        method: ``GET`` or ``POST``.
+        path: with parameters in braces, as ``/v1/loops/{loop}/decide``.
+        name: the operation's id, unique.
+        tag: its group.
+        summary: what it does, in one line.
+        answer: does it; returns the body, or what sends the whole answer itself.
+        role: who may ask.
+        request: shape of the body; None without one.
+        response: shape of the answer; None for an empty one.
+        status: of an answer that is no error.
+        also: further statuses of its answers: those without a body, redirects, pages that tell of an error.
+        errors: statuses of problem documents, besides those that every route of its kind has.
+        example: a body that is accepted.
+        answers: the answer to it, or to a call without one.
+        parameters: of the query, and headers.
+        content: media type of the answer.
+        form: whether the body is a form and no JSON.
+        reads_body: whether the body is read before `answer` is called.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    name: str
+    tag: str
+    summary: str
+    answer: Answer
+    role: Role
+    request: Any = None
+    response: Any = None
+    status: int = 200
+    also: tuple[int, ...] = ()
+    errors: tuple[int, ...] = ()
+    example: Any = None
+    answers: Any = None
+    parameters: tuple[Query, ...] = ()
+    content: str = JSON
+    form: bool = False
+    reads_body: bool = True
+
+
+@dataclass(slots=True)
+class _Node:
+    fixed: dict[bytes, _Node] = field(default_factory=dict)
+    any: _Node | None = None
+    name: str = ""
+    routes: dict[str, Route] = field(default_factory=dict)
+
+
+class Table:
+    """Finds the route of a request."""
+
+    def __init__(self, routes: Iterable[Route] = ()) -> None:
+        self._root = _Node()
+        self.add(routes)
+
+    def add(self, routes: Iterable[Route]) -> None:
+        """Add rows.
+
+        Raises:
+            ValueError: two rows have the same method and path.
+        """
+        for route in routes:
+            node = self._root
+            for part in route.path.split("/")[1:]:
+                if part.startswith("{"):
+                    node.any = node.any or _Node()
+                    node = node.any
+                    node.name = part[1:-1]
+                else:
+                    node = node.fixed.setdefault(quote(part).encode(), _Node())
+            if route.method in node.routes:
+                raise ValueError(f"{route.method} {route.path} stands twice")
+            node.routes[route.method] = route
+
+    def find(self, scope: Scope) -> tuple[Route, dict[str, str]]:
+        """Return the route of a request and its path's parameters. HEAD is answered as GET is.
+
+        Raises:
+            ProblemError: 404, there is nothing at this path; 405, it does not take this method.
+            FieldError: the path is not UTF-8.
+        """
+        raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+        node, found = self._root, dict[str, str]()
+        for part in raw.split(b"/")[1:]:
+            below = node.fixed.get(part)
+            if below is None and b"%" in part:
+                below = node.fixed.get(unquote_to_bytes(part))
+            if below is None:
+                if node.any is None or not part:
+                    raise ProblemError(404, f"there is nothing at {scope['path'][:80]!r}")
+                below = node.any
+                try:
+                    found[below.name] = (unquote_to_bytes(part) if b"%" in part else part).decode()
+                except UnicodeDecodeError as error:
+                    raise FieldError(below.name, wanted="UTF-8", got=part) from error
+            node = below
+        method: str = "GET" if scope["method"] == "HEAD" else scope["method"]
+        route = node.routes.get(method)
+        if route is None:
+            if not node.routes:
+                raise ProblemError(404, f"there is nothing at {scope['path'][:80]!r}")
+            takes = ", ".join(node.routes)
+            raise ProblemError(405, f"this path takes {takes}", headers=((b"allow", takes.encode()),))
+        return route, found
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> bytes:
+    """Return the request's body, read no further than `limit` bytes.
+
+    Raises:
+        ProblemError: 413, it is larger.
+    """
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and int(value) > limit:
+            raise _too_large(limit)
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    while message.get("more_body"):
+        if len(body) > limit:
+            raise _too_large(limit)
+        message = await receive()
+        body += message.get("body", b"")
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
+def _too_large(limit: int) -> ProblemError:
+    told = f"a request holds at most {limit} bytes"
+    return ProblemError(413, told, field="body", wanted=f"at most {limit} bytes", got="more")

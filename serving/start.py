@@ -1,0 +1,83 @@
+"""Opens an installation for serving: every part in order, and one owner that closes them in the reverse order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from decision.errors import FieldError
+from pipelines.log.sqlite.log import LocalLog
+from pipelines.registry.registry import Registry
+from pipelines.settings import Settings
+from serving.core import DECISIONS, OUTCOMES, Core
+from serving.episodes import Episodes
+from serving.loops import Loops
+from serving.sessions import Sessions
+from serving.snapshot import OnlineFeatures, Snapshot
+from serving.spool import Spool
+
+
+def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> Core:
+    """Open the home folder and return a core that is ready to decide; `Core.close` closes what was opened here.
+
+    Raises:
+        FieldError: a setting does not fit, for example an address other than loopback without API keys.
+    """
+    if not settings.api_keys and settings.host not in ("127.0.0.1", "localhost", "::1"):
+        raise FieldError("api_keys", wanted=f"keys, since {settings.host} is not loopback", got="none")
+    settings.root.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as opened:  # closes what is open already when a later part fails
+        log = LocalLog(settings.spool_path, clock=clock)
+        opened.callback(log.close)
+        for topic in (DECISIONS, OUTCOMES):
+            log.create(topic, settings.partitions)
+        registry = Registry(settings)
+        loops = Loops(settings, registry)
+        features = _FeatureSource(settings)
+        opened.callback(features.close)
+        episodes = Episodes(settings.root / "episodes.db", loops.load)
+        opened.callback(episodes.close)
+        spool = Spool(log)
+        opened.callback(spool.close)
+        core = Core(settings=settings, loops=loops, spool=spool, registry=registry, episodes=episodes, clock=clock)
+        opened.callback(loops.close)
+        loops.start(after_refresh=core.observe)
+        sessions = Sessions(settings, loops, log, features)
+        opened.callback(sessions.close)
+        core.features, core.refreshers = sessions.source, (loops.refresher, sessions.refresher)
+        sessions.start()
+        for name in loops.names():
+            snapshot = loops.get(name)
+            if snapshot is not None and snapshot.loop.features.enabled:
+                core.features(snapshot)  # opened before the service is ready, so that no request waits for it
+        core.resources = opened.pop_all()
+    return core
+
+
+class _FeatureSource:
+    """Feast's features of each loop, opened when the loop first asks for some."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._opened: dict[str, OnlineFeatures] = {}
+        self._closing = ExitStack()
+
+    def __call__(self, snapshot: Snapshot) -> OnlineFeatures | None:
+        """Return where the features of the snapshot's loop are looked up; None where it uses none."""
+        if not snapshot.loop.features.enabled:
+            return None
+        found = self._opened.get(snapshot.loop.name)
+        if found is None:
+            from pipelines.features.store import Features  # imports Feast: only loops that use it pay the seconds
+
+            features = Features(self._settings, snapshot.loop)
+            features.open()
+            self._closing.callback(features.close)
+            found = self._opened[snapshot.loop.name] = features
+        return found
+
+    def close(self) -> None:
+        """Close every loop's features; does nothing when they were closed before."""
+        self._opened.clear()
+        self._closing.close()
