@@ -60,6 +60,7 @@ class Core:
         refreshers: the threads that keep policies and memories fresh.
         resources: closes what was opened, the latest first.
         counts: per loop.
+        closed: it takes nothing any more.
     """
 
     settings: Settings
@@ -72,6 +73,7 @@ class Core:
     refreshers: tuple[Refresher, ...] = ()
     resources: ExitStack = field(default_factory=ExitStack)
     counts: dict[str, Counts] = field(default_factory=dict)
+    closed: bool = False
     _lake: LakeCounters = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,7 +81,12 @@ class Core:
 
     def close(self) -> None:
         """Write what waits and close everything that was opened; does nothing when it was closed before."""
+        self.closed = True
         self.resources.close()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise UnavailableError("the service is closed")
 
     def snapshot(self, loop: str) -> Snapshot:
         """Return what answers in `loop`.
@@ -112,6 +119,7 @@ class Core:
             EventIdReusedError: another request has this event id.
             UnavailableError: nothing was written.
         """
+        self._check_open()
         snapshot = self.snapshot(loop)
         check_decide(request)
         event_id = request.event_id or uuid7(self.clock())
@@ -161,6 +169,7 @@ class Core:
             UnknownLoopError: there is no such loop.
             UnavailableError: nothing was written.
         """
+        self._check_open()
         self.snapshot(loop)
         now = datetime.fromtimestamp(self.clock(), UTC)
         outcomes = [self._outcome(loop, request, now, i, len(requests)) for i, request in enumerate(requests)]

@@ -13,7 +13,6 @@ from decision.policy import OraclePolicy
 from decision.protocols import Policy
 from decision.records import Decision, Outcome
 
-
 _FREE: dict[str, object] = {"type": "object", "additionalProperties": True}
 _Object = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema=_FREE)]
 

@@ -26,6 +26,10 @@ class Refresher:
         late_after_s: age at which the heartbeat is late, in seconds; ten periods when None. The first call may take a
             minute: it imports libraries.
         clock: monotonic seconds.
+
+    Attributes:
+        first: no call has ended well yet.
+        failures: calls that raised.
     """
 
     def __init__(
@@ -43,7 +47,8 @@ class Refresher:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._last = ""
-        self._first = True
+        self.first = True
+        self.failures = 0
         self._beat = clock()
 
     def start(self) -> None:
@@ -71,7 +76,7 @@ class Refresher:
     @property
     def late(self) -> bool:
         """Whether the heartbeat is too old, so that what is kept must be taken for stale."""
-        limit = max(self._late_after_s, _FIRST_S) if self._first else self._late_after_s
+        limit = max(self._late_after_s, _FIRST_S) if self.first else self._late_after_s
         return self._thread is not None and self.age_s > limit
 
     def _run(self) -> None:
@@ -79,8 +84,9 @@ class Refresher:
             try:
                 self._work()
                 self.beat()
-                self._first, self._last = False, ""
+                self.first, self._last = False, ""
             except Exception as error:
+                self.failures += 1
                 with suppress(Exception):  # telling of it may need what is lacking: a descriptor, memory
                     self._tell(error)
 

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Mapping
 
 from decision.decay import Decayed, faded, mean_reward
-from pipelines.features.views import STREAM_COLUMNS, Views, entity_key, import_feast, quiet
+from pipelines.features.views import STREAM_COLUMNS, Views, close_online_store, entity_key, import_feast, quiet
 
 STREAM_FEATURES = ("stream_decisions", "stream_mean_reward", "stream_outcomes")
 """Decayed number of the subject's decisions, their mean reward, and the decayed number of their outcomes."""
@@ -83,6 +83,10 @@ class Lookup:
                 kind = value.WhichOneof("val")
                 found[name] = None if kind is None else getattr(value, kind)
         return found
+
+    def close(self) -> None:
+        """Close Feast's connection to its online store; does nothing when it was closed before."""
+        close_online_store(self._provider)
 
 
 def _number(value: Value | None) -> float:

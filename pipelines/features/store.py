@@ -51,18 +51,23 @@ class Features:
         self._lookup: Lookup | None = None
         self._stream: Stream | None = None
         self._retry_at = 0.0
+        self._closed = False
 
     def open(self) -> None:
         """Get ready for lookups: seconds, which the first one takes otherwise. A failure is counted and tried again."""
-        if self._lookup is None and time.monotonic() >= self._retry_at:
+        if self._lookup is None and not self._closed and time.monotonic() >= self._retry_at:
             try:
                 self._lookup = Lookup(self._views, stream=self._loop.features.stream)
             except Exception as error:
                 self._failed(error)
 
     def close(self) -> None:
-        """Close the files."""
-        self._lookup = None
+        """Close the files; nothing is looked up any more. Does nothing when it was closed before."""
+        self._closed = True
+        lookup, self._lookup = self._lookup, None
+        if lookup is not None:
+            lookup.close()
+        self._views.close()
         if self._stream is not None:
             self._stream.close()
             self._stream = None

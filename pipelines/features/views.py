@@ -71,6 +71,12 @@ class Views:
         """Feast's online store."""
         return self.root / "online_store.db"
 
+    def close(self) -> None:
+        """Close Feast's connection; does nothing when it was closed before."""
+        if self._store is not None:
+            close_online_store(self._store._get_provider())
+            self._store = None
+
     def uploaded(self) -> dict[str, pa.DataType]:
         """Return the types of the uploaded features, {} before an upload."""
         if not self.subjects.is_file():
@@ -260,3 +266,12 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def close_online_store(provider: Any) -> None:
+    """Close the connection that a Feast provider holds to its online store; Feast itself only ever deletes the store."""
+    store = getattr(provider, "online_store", None)
+    connection = getattr(store, "_conn", None)
+    if connection is not None:
+        connection.close()
+        store._conn = None

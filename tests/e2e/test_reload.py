@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -115,4 +119,51 @@ def test_corrupt_artifact_leaves_the_last_good_version_in_charge(tmp_path: Path)
         answer = asyncio.run(core.decide("news", DecideRequest({}, [Action("a"), Action("b")])))
         assert answer.policy_version == good
     finally:
+        core.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait as long as it takes: a run that hangs here has shown its failure."""
+    while not condition():
+        time.sleep(0.005)
+
+
+def take_all(taken: list[int]) -> None:
+    """Open files until there is no descriptor left."""
+    while True:
+        try:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            return
+
+
+def test_a_rollback_is_served_after_descriptors_ran_out(tmp_path: Path) -> None:
+    settings = load_settings({}, home=str(tmp_path), reload_s=0.05)
+    path = settings.loop_path("news")
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    registry = Registry(settings)
+    old, new = register(registry, 1), register(registry, 2)
+    promote(registry, old, None)
+    promote(registry, new, old)
+    core = open_core(settings)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    try:
+        until(lambda: not core.loops.refresher.first)
+        highest = max(map(int, os.listdir("/proc/self/fd")))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, limits[1]))
+        take_all(taken)
+        until(lambda: core.ready() is not None)  # nothing can be reloaded, and the service says so
+        assert core.loops.refresher.failures
+        while taken:
+            os.close(taken.pop())
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        promote(registry, old, new)
+        until(lambda: core.snapshot("news").policy_version == old)
+        until(lambda: core.ready() is None)
+    finally:
+        while taken:
+            os.close(taken.pop())
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         core.close()
