@@ -18,7 +18,21 @@ MAX_FEATURES = 2_000
 MAX_NAME_CHARS = 256
 MAX_TEXT_CHARS = 1_024
 MAX_DEPTH = 4
+PREFIX = "feature."
+"""What the names of looked-up features begin with, at decision time and in training alike."""
 _EXACT = 1 << 53
+
+
+def looked_up(value: Mapping[str, Any]) -> Features:
+    """Return the flattened features that were looked up for a subject, their names set apart from the context's.
+
+    Args:
+        value: the lookup's answer as decoded from JSON.
+
+    Raises:
+        FieldError: as `flatten`.
+    """
+    return {PREFIX + name: number for name, number in flatten(value, field="feature").items()}
 
 
 def flatten(value: Mapping[str, Any], *, field: str) -> Features:

@@ -7,7 +7,6 @@ version that a repeated training would register is found again under the run's k
 
 from __future__ import annotations
 
-import fcntl
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from pipelines.evaluation.evaluate import Evaluated, evaluate
 from pipelines.fairness.gate import PanelGate
 from pipelines.fairness.standing import training_pairs
 from pipelines.fairness.step import audit
+from pipelines.files import locked, write_atomically
 from pipelines.guard.step import guard
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.join import join
@@ -29,7 +29,6 @@ from pipelines.lake.lake import Lake
 from pipelines.log.protocol import EventLog
 from pipelines.promotion.promote import promote
 from pipelines.promotion.watch import watch
-from pipelines.registry.cache import write_atomically
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings, check_loop_name, list_loops
 from pipelines.training.train import train
@@ -296,12 +295,11 @@ def _save(folder: Path, run: Run) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FieldError("run_id", wanted="no other run of this loop at the same time", got="one") from None
-        yield
+    try:
+        with locked(folder / "lock", wait=False):
+            yield
+    except BlockingIOError:
+        raise FieldError("run_id", wanted="no other run of this loop at the same time", got="one") from None
 
 
 def _tell(progress: Progress | None, step: str, state: str) -> None:

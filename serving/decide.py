@@ -18,6 +18,7 @@ from decision.draw import draw, seed_of
 from decision.errors import DecisionError, FieldError
 from decision.exploration.mix import check_pmf, mixture
 from decision.features import flatten
+from decision.features import looked_up as prefixed
 from decision.guard.coin import candidate_has
 from decision.guard.snapshot import segment_of, weight_at
 from decision.protocols import Policy
@@ -52,8 +53,8 @@ def decide(
     context = flatten(request.context, field="context")
     raw_context = msgspec.Raw(_encode(request.context))
     snapshot_json = msgspec.Raw(_encode(looked_up)) if looked_up else _NO_FEATURES
-    for name, value in flatten(looked_up, field="feature").items() if looked_up else ():
-        context[f"feature.{name}"] = value
+    if looked_up:
+        context |= prefixed(looked_up)
     offered = [(a, flatten(a.features, field=f"actions[{i}].features")) for i, a in enumerate(request.actions)]
     excluded = set(request.excluded_actions)
     if excluded:

@@ -21,6 +21,7 @@ import msgspec
 from decision.errors import DecisionError
 from decision.guard.snapshot import GuardSnapshot, segment_of, weight_at
 from decision.protocols import Policy
+from pipelines.files import open_sqlite
 from pipelines.registry.tracking import RegistryError
 from serving.snapshot import Snapshot
 from serving.wire import DecideRequest
@@ -113,10 +114,7 @@ class Episodes:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(_SCHEMA)
+            connection = open_sqlite(self._path, busy_s=_BUSY_S, synchronous="NORMAL", schema=_SCHEMA)
             with closing(connection.execute("SELECT MAX(at) FROM pins")) as found:
                 (latest,) = found.fetchone()
             if latest is not None:

@@ -8,7 +8,7 @@ import msgspec
 
 from decision.batch import Batch, one
 from decision.draw import draw
-from decision.features import flatten
+from decision.features import flatten, looked_up
 from decision.policy import OraclePolicy
 from decision.protocols import Policy
 from decision.records import Decision, Outcome
@@ -86,7 +86,6 @@ def explained(record: Decision, policy: Policy | None) -> ExplainedDecision:
 def batch_of(record: Decision) -> Batch:
     """Return the batch of one that the record's pmf was computed on."""
     context = flatten(msgspec.json.decode(record.context), field="context")
-    looked_up = flatten(msgspec.json.decode(record.feature_snapshot), field="feature")
-    context |= {f"feature.{name}": value for name, value in looked_up.items()}
+    context |= looked_up(msgspec.json.decode(record.feature_snapshot))
     actions = [flatten(a, field="actions") for a in msgspec.json.decode(record.actions)]
     return one(context, actions, record.action_ids)

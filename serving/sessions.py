@@ -8,7 +8,6 @@ another policy takes charge, its vector is made from the history at the first lo
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Callable
 from datetime import datetime
@@ -21,6 +20,7 @@ import numpy as np
 from decision.oracles.session import SessionOracle, Singles
 from decision.policy import OraclePolicy
 from decision.records import Decision, Outcome, decode_decision, decode_outcome
+from pipelines.files import open_sqlite
 from pipelines.log.protocol import EventLog
 from pipelines.settings import Settings
 from serving.loops import Loops
@@ -53,14 +53,10 @@ class SessionStates:
     """
 
     def __init__(self, path: Path, loop: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._loop, self._lock = loop, threading.Lock()
         self._oracle: SessionOracle | None = None
         self._policy = ""
-        self._sql = sqlite3.connect(path, isolation_level=None, timeout=_WAIT_S, check_same_thread=False)
-        self._sql.execute("PRAGMA journal_mode=WAL")
-        self._sql.execute("PRAGMA synchronous=NORMAL")
-        self._sql.executescript(_TABLES)
+        self._sql = open_sqlite(path, busy_s=_WAIT_S, synchronous="NORMAL", schema=_TABLES)
 
     def close(self) -> None:
         """Close the file."""

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from decision.batch import Batch, Features, Floats, Interactions
 from decision.errors import FieldError, SupportError
+from decision.features import PREFIX
 
 MODEL_FILE, NUMBERS_FILE = "session.json", "session.f32"
 MAX_STATE = 1_024
-FEATURE = "feature.session[{}]"
+FEATURE = PREFIX + "session[{}]"
 UNKNOWN = -5.0
 """Logit of an action that the policy was never taught, below the least of those it was."""
 

@@ -13,8 +13,7 @@ from rich.table import Table
 
 from decision.errors import FieldError
 from pipelines.commands import audit_people
-from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Loop, Outcome, command
-from pipelines.commands.steps import who
+from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Loop, Outcome, command, who
 from pipelines.operations.installation import Installation
 
 audit = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")

@@ -10,8 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.commands.outcome import Home, Json, Outcome, command
-from pipelines.commands.steps import who
+from pipelines.commands.outcome import Home, Json, Outcome, command, who
 from pipelines.operations.installation import Installation
 
 people = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")

@@ -170,7 +170,7 @@ def erase(
 
     Example: `decision erase --subject user-17 --yes`
     """
-    from pipelines.commands.steps import who
+    from pipelines.commands.outcome import who
     from pipelines.fairness.erase import erase_payloads
     from pipelines.formats.store import forget_subject
     from pipelines.ingestion.ingest import ingest

@@ -10,8 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from pipelines.commands.outcome import DONE, FAILED, Home, Json, Loop, Outcome, command
-from pipelines.commands.steps import who
+from pipelines.commands.outcome import DONE, FAILED, Home, Json, Loop, Outcome, command, who
 from pipelines.operations.installation import Installation
 
 

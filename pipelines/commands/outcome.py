@@ -7,6 +7,7 @@ whatever libraries print: their output is sent to stderr.
 from __future__ import annotations
 
 import functools
+import getpass
 import logging
 import os
 import sys
@@ -116,6 +117,14 @@ def print_json(data: dict[str, Any]) -> None:
     """Print `data` as one line on stdout; numbers that are not finite become null."""
     sys.stdout.write(msgspec.json.encode(data).decode() + "\n")
     sys.stdout.flush()
+
+
+def who() -> str:
+    """Return the name of the user, for written verdicts."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown user"
 
 
 @contextmanager

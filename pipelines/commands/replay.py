@@ -89,7 +89,7 @@ def replay(
     """
     if html is not None and not html.absolute().parent.is_dir():
         raise FieldError("html", wanted="a file in a folder that exists", got=str(html))
-    from pipelines.replay.engine import engine_of
+    from pipelines.replay.engines import engine_of
     from pipelines.replay.propensities import check_propensities as check
     from pipelines.replay.replay import Options, replay_log
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.commands.outcome import DONE, REFUSED, Home, Json, Loop, Outcome, command, console
+from pipelines.commands.outcome import DONE, REFUSED, Home, Json, Loop, Outcome, command, console, who
 from pipelines.operations.installation import Installation
 
 Version = Annotated[str | None, typer.Option("--version", help="The version (default: the latest trained one).")]
@@ -305,11 +304,3 @@ def _counts(counts: dict[str, Any]) -> str:
 
 def _plain(value: Any) -> dict[str, Any]:
     return msgspec.to_builtins(value)
-
-
-def who() -> str:
-    """Return the name of the user, for written verdicts."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown user"

@@ -13,9 +13,9 @@ from pathlib import Path
 import msgspec
 
 from pipelines.demo.traffic import Habits, Status
+from pipelines.files import SOURCES
 from pipelines.operations.processes import ServiceError, tail
 
-_ROOT = Path(__file__).resolve().parents[2]
 _POLL_S = 0.05
 
 
@@ -107,7 +107,7 @@ def running(url: str, *, world: str, seed: int, journal: Path, habits: Habits) -
     ]
     with errors.open("wb") as file:
         process = subprocess.Popen(  # noqa: S603 - a command line of ours
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, cwd=_ROOT
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, cwd=SOURCES
         )
     try:
         yield ApplicationProcess(process, errors)

@@ -1,11 +1,9 @@
-"""Reports as single HTML files: figures drawn inside, nothing fetched, readable in light and dark."""
+"""The report of a demonstration."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import pyarrow as pa
 
 from pipelines.demo.proof import answers_by_second, calibration_bins, first_answers, regret_curves
@@ -13,8 +11,7 @@ from pipelines.demo.result import DemoResult
 from pipelines.demo.traffic import Acknowledged
 from pipelines.replay.replay import Replay
 from pipelines.reports import figures
-
-_TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
+from pipelines.reports.pages import render
 
 
 def demo_report(result: DemoResult, journal: list[Acknowledged], decisions: pa.Table, replayed: Replay | None) -> str:
@@ -41,21 +38,3 @@ def demo_report(result: DemoResult, journal: list[Acknowledged], decisions: pa.T
 def _generation_row(entry: Any) -> dict[str, Any]:
     names = ("version", "value", "low", "high", "true_value", "greedy_accuracy")
     return {name: getattr(entry, name) for name in names}
-
-
-def render(template: str, **values: Any) -> str:
-    """Return the page that `template` makes of `values`."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number
-    environment.filters["whole"] = lambda value: f"{value:,.0f}"
-    return environment.get_template(template).render(**values)
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"

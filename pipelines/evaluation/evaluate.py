@@ -177,7 +177,13 @@ def evaluate(
         health=health(interactions, pmf, scores, nothing=loop.reward.default),
         trajectories=None if memory is None else trajectories(lake, loop.name, policy, memory, loop.gate.session_steps),
     )
-    plots = {"evaluation.png": evaluation_chart(evaluated)}
+    chart = evaluation_chart(
+        f"{loop.name}, version {version}",
+        {value.policy: value.dr for value in values},
+        [(entry.predicted, entry.observed) for entry in evaluated.health.calibration],
+        rows=evaluated.rows,
+    )
+    plots = {"evaluation.png": chart}
     registry.describe(loop.name, version, metrics=evaluated.metrics(), plots=plots)
     return evaluated
 

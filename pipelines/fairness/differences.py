@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
-import sqlalchemy as sa
 
-from decision.fairness.audit_log import Fault, digest
-from pipelines.fairness import tables as t
+from decision.fairness.audit_log import Entry, Fault, digest
 
-if TYPE_CHECKING:
-    from pipelines.fairness.store import Governance
+Row = dict[str, Any]
 
 _DECIDING = ("closed", "adjudicated", "appealed")
 _OF_TASK = (
@@ -21,17 +19,26 @@ _OF_TASK = (
 _OF_RULE = ("auditors", "quorum", "sensitivity", "minimum", "deadline_s")
 
 
+class Tables(NamedTuple):
+    """Rows of the tables that the log tells of; the rules in the order in which they were set."""
+
+    judgements: Sequence[Row]
+    tasks: Sequence[Row]
+    rules: Sequence[Row]
+    people: Sequence[Row]
+
+
 class _Told:
     """What the log tells, by table."""
 
-    def __init__(self, store: Governance) -> None:
+    def __init__(self, entries: Iterable[Entry]) -> None:
         self.judged: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}
         self.opened: dict[str, tuple[int, dict[str, Any]]] = {}
         self.decided: dict[str, tuple[int, str]] = {}
         self.people: dict[str, tuple[int, dict[str, Any]]] = {}
         self.revoked: set[str] = set()
         self.rules: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-        for entry in store.entries():
+        for entry in entries:
             try:
                 body: dict[str, Any] = msgspec.json.decode(entry.body, type=dict[str, Any])
             except msgspec.DecodeError:
@@ -50,16 +57,26 @@ class _Told:
                 self.rules.setdefault(entry.subject, []).append((entry.seq, body))
 
 
-def differences(store: Governance) -> list[Fault]:
-    """Return where judgements, tasks, rules and people are not those that the log tells of."""
-    told = _Told(store)
-    return [*_judgements(store, told), *_tasks(store, told), *_rules(store, told), *_people(store, told)]
+def differences(tables: Tables, entries: Iterable[Entry]) -> list[Fault]:
+    """Return where judgements, tasks, rules and people are not those that the log tells of.
+
+    Args:
+        tables: the rows as they stand.
+        entries: the audit log, oldest entry first.
+    """
+    told = _Told(entries)
+    return [
+        *_judgements(tables.judgements, told),
+        *_tasks(tables.tasks, told),
+        *_rules(tables.rules, told),
+        *_people(tables.people, told),
+    ]
 
 
-def _judgements(store: Governance, told: _Told) -> list[Fault]:
+def _judgements(rows: Sequence[Row], told: _Told) -> list[Fault]:
     faults: list[Fault] = []
     left = dict(told.judged)
-    for row in store.rows(sa.select(t.judgements)):
+    for row in rows:
         name = f"judgement of {row['person_id']} on {row['task_id']}"
         found = left.pop((row["task_id"], row["person_id"]), None)
         if found is None:
@@ -71,10 +88,10 @@ def _judgements(store: Governance, told: _Told) -> list[Fault]:
     ]
 
 
-def _tasks(store: Governance, told: _Told) -> list[Fault]:
+def _tasks(rows: Sequence[Row], told: _Told) -> list[Fault]:
     faults: list[Fault] = []
     left = dict(told.opened)
-    for row in store.rows(sa.select(t.tasks)):
+    for row in rows:
         found = left.pop(row["task_id"], None)
         if found is None:
             faults.append(Fault(0, f"task {row['task_id']} is not in the log"))
@@ -89,13 +106,13 @@ def _tasks(store: Governance, told: _Told) -> list[Fault]:
     return faults + [Fault(seq, f"task {task} is no longer in its table") for task, (seq, _) in left.items()]
 
 
-def _rules(store: Governance, told: _Told) -> list[Fault]:
+def _rules(rows: Sequence[Row], told: _Told) -> list[Fault]:
     faults: list[Fault] = []
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for row in store.rows(sa.select(t.rules).order_by(t.rules.c.rule_id)):
-        rows.setdefault(row["loop"], []).append(row)
-    for loop in {*rows, *told.rules}:
-        here, there = rows.get(loop, []), told.rules.get(loop, [])
+    by_loop: dict[str, list[Row]] = {}
+    for row in rows:
+        by_loop.setdefault(row["loop"], []).append(row)
+    for loop in {*by_loop, *told.rules}:
+        here, there = by_loop.get(loop, []), told.rules.get(loop, [])
         same = len(here) == len(there) and all(
             row[key] == body.get(key) for row, (_, body) in zip(here, there, strict=True) for key in _OF_RULE
         )
@@ -104,10 +121,10 @@ def _rules(store: Governance, told: _Told) -> list[Fault]:
     return faults
 
 
-def _people(store: Governance, told: _Told) -> list[Fault]:
+def _people(rows: Sequence[Row], told: _Told) -> list[Fault]:
     faults: list[Fault] = []
     left = dict(told.people)
-    for row in store.rows(sa.select(t.people)):
+    for row in rows:
         found = left.pop(row["person_id"], None)
         if found is None:
             faults.append(Fault(0, f"person {row['person_id']} is not in the log"))

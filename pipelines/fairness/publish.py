@@ -9,8 +9,8 @@ import msgspec
 from decision.fairness.clamp import Anchor
 from pipelines.fairness.standing import as_pairs, upheld
 from pipelines.fairness.store import Governance
+from pipelines.files import write_atomically
 from pipelines.lake.lake import Lake
-from pipelines.registry.cache import write_atomically
 from pipelines.settings import LoopSettings, Settings
 
 MAX_PAIRS = 10_000

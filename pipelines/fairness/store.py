@@ -24,7 +24,7 @@ from sqlalchemy.exc import ArgumentError
 from decision.errors import FieldError
 from decision.fairness.audit_log import GENESIS, Anchor, Checked, Entry, check, follow
 from pipelines.fairness import tables as t
-from pipelines.fairness.differences import differences
+from pipelines.fairness.differences import Tables, differences
 from pipelines.settings import Settings
 
 Query = sa.Select[*tuple[Any, ...]]
@@ -176,7 +176,13 @@ class Governance:
         """
         noted = self.anchors()  # first: what is appended while we read is no fault
         checked = check(self.entries(), [*noted, *anchors])
-        return checked._replace(faults=(*checked.faults, *differences(self)))
+        tables = Tables(
+            self.rows(sa.select(t.judgements)),
+            self.rows(sa.select(t.tasks)),
+            self.rows(sa.select(t.rules).order_by(t.rules.c.rule_id)),
+            self.rows(sa.select(t.people)),
+        )
+        return checked._replace(faults=(*checked.faults, *differences(tables, self.entries())))
 
     def _create(self) -> None:
         with self._engine.connect().execution_options(decision_write=True) as connection, connection.begin():

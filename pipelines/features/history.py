@@ -7,7 +7,6 @@ nobody reads them any more. A row that stands in two files is the same row: read
 
 from __future__ import annotations
 
-import os
 import time
 from collections import defaultdict
 from itertools import pairwise
@@ -16,6 +15,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from pipelines.files import replacing
 
 FILES_PER_MERGE = 64
 _GRACE_S = 3600.0
@@ -100,12 +101,8 @@ class History:
         return self._folder / f"{held[0]:012d}-{held[1]:012d}.parquet"
 
     def _write(self, held: Range, rows: pa.Table) -> None:
-        scratch = self._folder / f".{held[0]}-{held[1]}.{os.getpid()}.new"
-        with open(scratch, "wb") as file:
+        with replacing(self._path(held)) as file:
             pq.write_table(rows, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, self._path(held))
 
 
 def _power(pushes: int) -> int:

@@ -8,7 +8,6 @@ is new.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from pipelines.features.lookup import STREAM_FEATURES, Lookup, Value, served
 from pipelines.features.stream import Stream, Topic
 from pipelines.features.uploads import add_upload, latest, read_upload
 from pipelines.features.views import STREAM_COLUMNS, SUBJECT, TIMESTAMP, Views
+from pipelines.files import replacing
 from pipelines.settings import LoopSettings, Settings
 
 _LOG = logging.getLogger(__name__)
@@ -269,9 +269,8 @@ class Features:
 
     def _write_subjects(self, table: pa.Table) -> None:
         self._views.folder.mkdir(parents=True, exist_ok=True)
-        scratch = self._views.subjects.with_suffix(f".{os.getpid()}.new")
-        pq.write_table(table, scratch, compression="zstd")
-        os.replace(scratch, self._views.subjects)
+        with replacing(self._views.subjects) as file:
+            pq.write_table(table, file, compression="zstd")
 
     def _failed(self, error: Exception) -> None:
         if time.monotonic() >= self._retry_at:

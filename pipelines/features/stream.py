@@ -7,7 +7,6 @@ contributes is settled by the join's own rules each time something is reported a
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow as pa
 from decision.decay import Decayed, merge
 from decision.errors import FieldError
 from decision.join import DROPPED, DecisionRows, OutcomeRows, match, settle
+from pipelines.files import open_sqlite
 from pipelines.interactions.join import rule_of
 from pipelines.lake.lake import ConflictError
 from pipelines.settings import LoopSettings
@@ -69,14 +69,10 @@ class Stream:
     """
 
     def __init__(self, path: Path, loop: LoopSettings) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._rule = rule_of(loop)
         self._half_life_s = loop.features.half_life_s
         self._definition = msgspec.json.encode([self._rule, self._half_life_s]).decode()
-        # autocommit: transactions begin and end where this file says so
-        self._sql = sqlite3.connect(path, isolation_level=None, timeout=_WAIT_S, check_same_thread=False)
-        self._sql.execute("PRAGMA journal_mode=WAL")
-        self._sql.executescript(_TABLES)
+        self._sql = open_sqlite(path, busy_s=_WAIT_S, synchronous="FULL", schema=_TABLES)
 
     def close(self) -> None:
         """Close the file."""

@@ -7,10 +7,8 @@ it happens on first use.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import sqlite3
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.features.history import History
+from pipelines.files import locked, open_sqlite
 from pipelines.settings import LoopSettings, Settings
 
 SUBJECT = "subject_id"
@@ -32,6 +31,7 @@ STREAM_COLUMNS = ("stream_decisions", "stream_outcomes", "stream_rewards", "stre
 """What the stream's view holds: decayed sums, the time at which they hold, and their half-life."""
 
 ROWS_PER_WRITE = 10_000
+_BUSY_S = 60.0
 _ROWS_PER_QUESTION = 50_000
 _REPOSITORY = """\
 # Written by the decision service; read by Feast's own command line too.
@@ -91,7 +91,7 @@ class Views:
             with quiet():
                 feast = import_feast()
                 self.write_repository()
-                with self._locked():  # Feast reads the registry, changes it and writes it back
+                with locked(self.root / ".lock"):  # Feast reads the registry, changes it and writes it back
                     store = feast.FeatureStore(repo_path=str(self.root))
                     store.apply([_subject(), self.stream(), *([self.uploads()] if self.uploaded() else [])])
             self._store = store
@@ -107,7 +107,7 @@ class Views:
             if empty_subjects:
                 store = self.open()
                 stale = [view for view in store.list_feature_views() if view.name == self.subject_view]
-                with self._locked():
+                with locked(self.root / ".lock"):
                     store.apply([], objects_to_delete=stale, partial=False)
             self._store = None
             self.open()
@@ -158,7 +158,7 @@ class Views:
 
             encoded = serialize_entity_key(entity_key(subject_id), entity_key_serialization_version=3)
         removed = 0
-        connection = sqlite3.connect(self.online_path)
+        connection = open_sqlite(self.online_path, busy_s=_BUSY_S, synchronous="FULL")
         try:
             with connection:
                 connection.execute("PRAGMA secure_delete=ON")
@@ -185,11 +185,8 @@ class Views:
         path = self.root / "feature_store.yaml"
         if not path.is_file() or path.read_text() != _REPOSITORY:
             path.write_text(_REPOSITORY)
-        connection = sqlite3.connect(self.online_path)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")  # a push does not hold up the lookups of decisions
-        finally:
-            connection.close()
+        # a push does not hold up the lookups of decisions
+        open_sqlite(self.online_path, busy_s=_BUSY_S, synchronous="NORMAL").close()
 
     def _view(self, name: str, columns: Mapping[str, pa.DataType], path: str, *, pushed: bool = False) -> Any:
         from feast.data_format import ParquetFormat
@@ -209,12 +206,6 @@ class Views:
             ttl=timedelta(0),  # a value holds until the next one
             online=True,
         )
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with open(self.root / ".lock", "w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
 
 
 _STREAM_SCHEMA = pa.schema(
@@ -269,7 +260,7 @@ def quiet() -> Iterator[None]:
 
 
 def close_online_store(provider: Any) -> None:
-    """Close the connection that a Feast provider holds to its online store; Feast itself only ever deletes the store."""
+    """Close the connection of a Feast provider to its online store; Feast itself can only delete the store."""
     store = getattr(provider, "online_store", None)
     connection = getattr(store, "_conn", None)
     if connection is not None:

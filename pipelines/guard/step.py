@@ -6,7 +6,6 @@ last. A decided move stands in the state as pending until it is known to be done
 
 from __future__ import annotations
 
-import fcntl
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from msgspec.structs import replace
 
 from decision.errors import FieldError
 from decision.guard.evidence import log_mean_wealth
+from pipelines.files import locked
 from pipelines.guard.rows import ROWS_PER_FOLD, episodes_until, marks, next_positions, read
 from pipelines.guard.state import (
     REST_NAME,
@@ -279,9 +279,8 @@ def _published(state: GuardState) -> tuple[object, ...]:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FieldError("guard", wanted="no other aggregation of this loop at the same time", got="one") from None
-        yield
+    try:
+        with locked(path, wait=False):
+            yield
+    except BlockingIOError:
+        raise FieldError("guard", wanted="no other aggregation of this loop at the same time", got="one") from None

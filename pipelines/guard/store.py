@@ -17,8 +17,8 @@ import msgspec
 
 from decision.errors import FieldError
 from decision.guard.snapshot import GuardSnapshot, encode_snapshot
+from pipelines.files import open_sqlite, write_atomically
 from pipelines.guard.state import GuardState
-from pipelines.registry.cache import write_atomically
 from pipelines.settings import Settings
 
 _SCHEMA = """
@@ -174,8 +174,7 @@ class GuardStore:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None)) as connection:
-            connection.execute("PRAGMA synchronous = FULL")
+        with closing(open_sqlite(self.path, busy_s=_BUSY_S, synchronous="FULL")) as connection:
             yield connection
 
     @contextmanager

@@ -7,16 +7,16 @@ everything. What is forwarded and older than the idempotency window is trimmed.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from decision.errors import FieldError
+from pipelines.files import locked
 from pipelines.log.open import open_log
 from pipelines.log.protocol import TOPICS, EventLog, Headers, LogCorrupt, LogError, Message, OffsetOutOfRange
 from pipelines.log.sqlite.log import LocalLog
@@ -239,12 +239,8 @@ def _lag(source: LocalLog, topics: Sequence[str], positions: dict[tuple[str, int
 
 @contextmanager
 def _only_forwarder(source: LocalLog) -> Iterator[None]:
-    descriptor = os.open(f"{source.path}-forwarder", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ForwarderBusy(f"{source.path}: another forwarder copies it") from None
-        yield
-    finally:
-        os.close(descriptor)
+        with locked(Path(f"{source.path}-forwarder"), wait=False):
+            yield
+    except BlockingIOError:
+        raise ForwarderBusy(f"{source.path}: another forwarder copies it") from None

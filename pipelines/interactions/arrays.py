@@ -14,10 +14,7 @@ import pyarrow as pa
 
 from decision.batch import Batch, Features, Floats, Interactions
 from decision.errors import FieldError
-from decision.features import flatten
-
-FEATURE_PREFIX = "feature."
-"""What the names of looked-up features begin with."""
+from decision.features import flatten, looked_up
 
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_objects = msgspec.json.Decoder(list[dict[str, Any]]).decode
@@ -89,8 +86,7 @@ def context_features(context: str | bytes, snapshot: str | bytes) -> Features:
     try:
         features = flatten(_decode_object(context), field="context")
         if len(snapshot) > 2:  # not "{}"
-            looked_up = flatten(_decode_object(snapshot), field="feature_snapshot")
-            features |= {FEATURE_PREFIX + name: value for name, value in looked_up.items()}
+            features |= looked_up(_decode_object(snapshot))
     except (msgspec.DecodeError, RecursionError) as error:
         raise FieldError("context", wanted="a JSON object of features", got=str(error)) from error
     return features

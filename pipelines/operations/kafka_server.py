@@ -7,7 +7,6 @@ configuration. ``python -m pipelines.operations.kafka_server`` runs one in the f
 from __future__ import annotations
 
 import argparse
-import fcntl
 import os
 import shutil
 import signal
@@ -27,7 +26,9 @@ from typing import Any
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-_INFRA = Path(__file__).resolve().parents[2] / "infra" / "kafka"
+from pipelines.files import SOURCES, locked
+
+_INFRA = SOURCES / "infra" / "kafka"
 _START_S = 60.0
 _STOP_S = 20.0
 
@@ -60,8 +61,7 @@ def fetch_broker() -> Path:
     cache = Path(os.environ.get("DECISION_KAFKA_CACHE") or default).absolute()
     jars = cache / dependency.text
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(cache / "lock"):
         if jars.is_dir():
             return jars
         with tempfile.TemporaryDirectory(dir=cache) as scratch:

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import msgspec
 
+from pipelines.files import SOURCES
 from pipelines.settings import Settings
 
 SERVICE = "serving.service:DecisionService"
-_ROOT = Path(__file__).resolve().parents[2]
 _POLL_S = 0.1
 _STOP_S = 20.0
 _FIRST_PORT, _PORTS, _PORT_TRIES = 20_000, 12_000, 100
@@ -46,7 +46,7 @@ def serve_command(settings: Settings) -> list[str]:
     """Return the command line that serves this installation."""
     return [
         *(sys.executable, "-m", "bentoml", "serve", SERVICE),
-        *("--host", settings.host, "--port", str(settings.port), "--working-dir", str(_ROOT)),
+        *("--host", settings.host, "--port", str(settings.port), "--working-dir", str(SOURCES)),
     ]
 
 
@@ -73,7 +73,7 @@ def process(name: str, command: list[str], settings: Settings, output: Path) -> 
             stdout=file,
             stderr=subprocess.STDOUT,
             env=environment(settings),
-            cwd=_ROOT,
+            cwd=SOURCES,
             start_new_session=True,  # it has workers: signals go to all of them
         )
     try:

@@ -18,6 +18,7 @@ import msgspec
 
 from decision.artifact import MANIFEST_FILE, MAX_BYTES
 from decision.errors import FieldError
+from pipelines.files import write_atomically
 
 MAX_FILES = 64
 MAX_MANIFEST_BYTES = 1 << 20
@@ -156,16 +157,3 @@ class ModelCache:
         for entry in held[:-VERSIONS_KEPT]:
             if entry.name not in aliased:
                 shutil.rmtree(entry, ignore_errors=True)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader, or a crash, sees the old bytes or the new ones and nothing between."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise

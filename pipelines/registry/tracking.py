@@ -6,7 +6,6 @@ a call needs it, and nothing leaves this machine but what the configured store i
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import tempfile
@@ -17,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.files import locked
 from pipelines.registry.cache import check_names, read_folder
 from pipelines.settings import Settings
 
@@ -75,8 +75,7 @@ class Tracking:
     def lock(self, name: str) -> Iterator[None]:
         """Hold the lock `name` against the other processes and threads that share the home folder."""
         self._root.mkdir(parents=True, exist_ok=True)
-        with (self._root / f"{name}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self._root / f"{name}.lock"):
             yield
 
     def new_run(self, loop: str) -> str:

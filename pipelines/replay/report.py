@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 from decision.ope.estimate import Estimate
-from pipelines.demo.report import render
 from pipelines.replay import figures as replay_figures
 from pipelines.replay.replay import Replay
 from pipelines.reports import figures
+from pipelines.reports.pages import render
 
 _WORDS = {
     "rows": "decisions tested",

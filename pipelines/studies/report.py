@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import msgspec
 from rich import box
 from rich.console import Console
@@ -15,8 +14,8 @@ from rich.table import Table
 
 from decision.errors import FieldError
 from pipelines.reports.figures import INK, MUTED, SERIES
+from pipelines.reports.pages import render
 
-_TEMPLATES = Path(__file__).resolve().parents[1] / "templates"
 _COLOURS = {"--ink": INK, "--muted": MUTED} | {f"--s{number}": colour for number, colour in enumerate(SERIES, 1)}
 
 
@@ -126,10 +125,7 @@ def markdown(findings: Findings) -> str:
 
 def page(findings: Findings) -> str:
     """Return one HTML page that needs nothing from a network."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.get_template("study.html").render(findings=findings)
+    return render("study.html", findings=findings)
 
 
 def standalone(svg: str) -> str:

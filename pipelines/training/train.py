@@ -7,6 +7,7 @@ a warm start.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.metadata
 from contextlib import suppress
@@ -150,12 +151,22 @@ def train(
 
 @cache
 def code_version() -> str:
-    """Return this code's version: the release, and a digest of the sources that shape a model."""
+    """Return this code's version: the release, and a digest of the sources that shape a model.
+
+    The digest is one of contents, whatever files they stand in: a module that moves changes nothing. Imports, which
+    name places, and comments do not count.
+    """
     folder = Path(str(decision.__file__)).parent
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(f"{path.relative_to(folder).as_posix()}\x00".encode() + path.read_bytes())
-    return f"{importlib.metadata.version('decision-service')}+{digest.hexdigest()[:12]}"
+    parts = sorted(_digest(path.read_text()) for path in folder.rglob("*.py"))
+    return f"{importlib.metadata.version('decision-service')}+{hashlib.sha256(b''.join(parts)).hexdigest()[:12]}"
+
+
+def _digest(source: str) -> bytes:
+    module = ast.parse(source)
+    for node in ast.walk(module):
+        if isinstance(body := getattr(node, "body", None), list):
+            body[:] = [each for each in body if not isinstance(each, ast.Import | ast.ImportFrom)]
+    return hashlib.sha256(ast.unparse(module).encode()).digest()
 
 
 def _earlier(registry: Registry, loop: LoopSettings, versions: list[str]) -> list[tuple[str, dict[str, bytes]]]:

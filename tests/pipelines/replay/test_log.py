@@ -15,7 +15,8 @@ import pytest
 from decision.batch import Batch, Floats
 from decision.errors import FieldError
 from pipelines.replay.describe import describe
-from pipelines.replay.engine import LocalEngine, engine_of
+from pipelines.replay.engine import LocalEngine
+from pipelines.replay.engines import engine_of
 from pipelines.replay.policy import PolicySpec, python_policy
 from pipelines.replay.replay import Options, Replay, replay_log
 from pipelines.replay.report import replay_report

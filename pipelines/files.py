@@ -1,0 +1,82 @@
+"""Files of an installation: replaced whole, locked between processes, and opened as databases, each in one way."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+SOURCES = Path(__file__).resolve().parents[1]
+"""Folder that holds the packages: the checkout, or where the distribution is installed."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write that takes the place of `path` when the block ends well.
+
+    A reader, or a crash, sees the old bytes or the new ones and nothing between.
+    """
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        try:
+            yield file  # pyright: ignore[reportReturnType] - its wrapper passes for the file
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Make `data` the content of `path`; see `replacing`."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file `path` against other processes and threads; it is created and stays.
+
+    Args:
+        path: the file; its folder exists.
+        wait: for whoever holds it.
+
+    Raises:
+        BlockingIOError: someone holds it, and `wait` is false.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def open_sqlite(
+    path: Path, *, busy_s: float, synchronous: Literal["FULL", "NORMAL"], schema: str = ""
+) -> sqlite3.Connection:
+    """Return a connection in autocommit mode: transactions begin and end where the caller says so.
+
+    Readers go on while one writer commits (write-ahead log). The connection may pass between threads, one at a time.
+
+    Args:
+        path: the file; created with its folder when it does not exist.
+        busy_s: how long to wait for a foreign writer, in seconds.
+        synchronous: ``FULL`` survives a power cut; ``NORMAL`` a crash of the process.
+        schema: statements that create what is missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {synchronous}")
+        connection.executescript(schema)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
