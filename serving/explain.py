@@ -30,7 +30,7 @@ class ExplainedDecision(Decision, frozen=True, kw_only=True, gc=False):
 
     context: _Object
     actions: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "array", "items": _FREE})]
-    feature_snapshot: _Object
+    feature_snapshot: _Object = msgspec.field(default_factory=lambda: msgspec.Raw(b"{}"))
     action_id: str
     scores: list[float] | None
     redrawn_index: int

@@ -261,7 +261,7 @@ def quiet() -> Iterator[None]:
 
 def close_online_store(provider: Any) -> None:
     """Close the connection of a Feast provider to its online store; Feast itself can only delete the store."""
-    store = getattr(provider, "online_store", None)
+    store: Any = getattr(provider, "online_store", None)
     connection = getattr(store, "_conn", None)
     if connection is not None:
         connection.close()
