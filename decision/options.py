@@ -1,4 +1,7 @@
-"""What a loop's owner may choose: names of oracles and rules, and the rules of a training's data. No arrays here."""
+"""What a loop's owner may choose: names of oracles and rules, the rules of a training's data, bounds and defaults.
+
+Every bound and default of a setting that the loop's file shares with the core stands here once. No arrays here.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,84 @@ from typing import Annotated, Literal
 import msgspec
 
 from decision.errors import FieldError
+from decision.validation import Checked
 
 OracleKind = Literal["logistic", "linear", "vw", "lightgbm", "neural"]
 RuleKind = Literal["squarecb", "falcon", "fastcb", "epsilon_greedy", "softmax", "regcb", "thompson", "uniform"]
 Importance = Literal["none", "clipped", "sqrt"]
 
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+ErrorRate = Annotated[float, msgspec.Meta(gt=0, lt=0.5)]
+"""Error probability of a one-sided test, or a share that stays the smaller part."""
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Seed = Annotated[int, msgspec.Meta(ge=0)]
 
-class DataRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+Bits = Annotated[int, msgspec.Meta(ge=10, le=28)]
+Bag = Annotated[int, msgspec.Meta(ge=1, le=64)]
+Passes = Annotated[int, msgspec.Meta(ge=1, le=20)]
+Decay = Annotated[float, msgspec.Meta(gt=0, le=1)]
+Generations = Annotated[int, msgspec.Meta(ge=0, le=1_000)]
+Samples = Annotated[int, msgspec.Meta(ge=2, le=1_000)]
+Average = Annotated[int, msgspec.Meta(ge=1, le=16)]
+
+PASSES = 3
+
+
+class Range(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The rewards that are possible.
+
+    Attributes:
+        low: smallest reward.
+        high: largest reward.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def _relations(self) -> None:
+        if not self.low < self.high:
+            raise FieldError("high", wanted=f"above low = {self.low}", got=self.high)
+
+
+class PolicySettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Oracle and exploration rule of newly trained policies.
+
+    Attributes:
+        oracle: reward model; ``lightgbm`` and ``neural`` need the extras ``lightgbm`` and ``sim2rec``.
+        interactions: learn a weight for each pair of context and action feature.
+        ridge: prior precision of the ``logistic`` and ``linear`` oracles.
+        learning_rate: step size of the ``vw`` oracle.
+        bits: size of its weight table, as a power of two.
+        bag: models fitted on bootstrapped rows, whose mean predicts; 1 for a single one.
+        exploration: rule that turns expected rewards into probabilities.
+        gamma: of ``squarecb`` and ``fastcb``, and the largest of ``falcon``; larger explores less.
+        falcon_scale: c of ``falcon``, whose gamma is c sqrt(actions x rows learned from) per unit of reward.
+        epsilon: share explored uniformly by ``epsilon_greedy``.
+        inverse_temperature: of ``softmax``; larger explores less.
+        floor: share of decisions drawn uniformly under every rule (the uniform stratum), so logs keep support.
+    """
+
+    oracle: OracleKind = "logistic"
+    interactions: bool = True
+    ridge: Positive = 0.1
+    learning_rate: Positive = 0.5
+    bits: Bits = 18
+    bag: Bag = 1
+    exploration: RuleKind = "falcon"
+    gamma: NotNegative = 3000.0
+    falcon_scale: NotNegative = 5.0
+    epsilon: Share = 0.1
+    inverse_temperature: NotNegative = 30.0
+    floor: Share = 0.05
+
+
+SHIPPED = PolicySettings()
+"""The policy that ships: where the core's own settings take their defaults from."""
+
+
+class DataRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Rules of a training's data. A generation is what was logged between two trainings; the newest has age 0.
 
     Attributes:
@@ -27,17 +101,15 @@ class DataRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         warm_start: resume the last generation's model on the newest generation's rows alone.
     """
 
-    generation_rows: Annotated[int, msgspec.Meta(ge=1)] = 5_000
-    generations: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 0
-    decay: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.8
-    reservoir: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 0
+    generation_rows: Count = 5_000
+    generations: Generations = 0
+    decay: Decay = 0.8
+    reservoir: Generations = 0
     importance: Importance = "none"
     clip: Annotated[float, msgspec.Meta(ge=1)] = 10.0
-    average: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+    average: Average = 1
     warm_start: bool = False
 
-    def __post_init__(self) -> None:
-        if not 0.0 < self.decay <= 1.0:
-            raise FieldError("decay", wanted="a number in (0, 1]", got=self.decay)
+    def _relations(self) -> None:
         if self.warm_start and self.average > 1:
-            raise FieldError("warm_start", wanted="no average beside it", got=self.average)
+            raise FieldError("warm_start", wanted="false where average is above 1", got=True)

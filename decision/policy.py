@@ -6,10 +6,8 @@ the draw. `pmf` validates what it returns: nothing that is no distribution leave
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
-import msgspec
 import numpy as np
 
 from decision.batch import Batch, Floats
@@ -23,11 +21,11 @@ from decision.exploration.softmax import softmax
 from decision.exploration.squarecb import squarecb
 from decision.exploration.uniform import uniform
 from decision.exploration.votes import votes
-from decision.options import RuleKind
+from decision.options import SHIPPED, NotNegative, Range, RuleKind, Share
 from decision.protocols import ManyModels, Oracle, Policy
 
 
-class Exploration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Exploration(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An exploration rule and its numbers.
 
     Attributes:
@@ -38,33 +36,19 @@ class Exploration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         inverse_temperature: lambda of ``softmax``, in 1 / reward units.
         falcon_scale: c of ``falcon``.
         rows: effective number of rows that the oracle was trained on, for ``falcon``; the training fills it in.
-        low: smallest reward, for ``fastcb``.
-        high: largest reward.
         floor: share of uniform draws under every rule.
 
     Raises:
         FieldError: a number is outside its range.
     """
 
-    kind: RuleKind = "squarecb"
-    gamma: float = 3000.0
-    epsilon: float = 0.1
-    inverse_temperature: float = 30.0
-    falcon_scale: float = 5.0
-    rows: float = 0.0
-    low: float = 0.0
-    high: float = 1.0
-    floor: float = 0.05
-
-    def __post_init__(self) -> None:
-        for field in ("gamma", "inverse_temperature", "falcon_scale", "rows"):
-            if not 0.0 <= getattr(self, field) < math.inf:
-                raise FieldError(field, wanted="a finite number of 0 or more", got=getattr(self, field))
-        if not self.low < self.high:
-            raise FieldError("high", wanted=f"above low = {self.low}", got=self.high)
-        for field in ("epsilon", "floor"):
-            if not 0.0 <= getattr(self, field) <= 1.0:
-                raise FieldError(field, wanted="a number in [0, 1]", got=getattr(self, field))
+    kind: RuleKind = SHIPPED.exploration
+    gamma: NotNegative = SHIPPED.gamma
+    epsilon: Share = SHIPPED.epsilon
+    inverse_temperature: NotNegative = SHIPPED.inverse_temperature
+    falcon_scale: NotNegative = SHIPPED.falcon_scale
+    rows: NotNegative = 0.0
+    floor: Share = SHIPPED.floor
 
 
 class UniformPolicy:

@@ -1,36 +1,49 @@
 """The one place for settings: an installation's, and each loop's ``loop.toml``.
 
-Values come from the file, environment variables override them, and a key that does not exist names itself and the
-nearest one that does. Installation: ``DECISION_HOME``, ``DECISION_LOG``, ... (one per field of `Settings`). Loop:
+Values come from the file, environment variables override them, and what does not fit names the file or variable, the
+key, what fits, and what was probably meant. Bounds and defaults that the core shares are in `decision.options`.
+Installation: ``DECISION_HOME``, ``DECISION_LOG``, ... (one per field of `Settings`). Loop:
 ``DECISION_LOOP_<NAME>__<SECTION>__<KEY>``, the loop's name in capitals with "-" as "_".
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
-from decision.errors import FieldError
-from decision.options import DataRules, Importance, OracleKind, RuleKind
+from decision.errors import FieldError, Words, nearest_of
+from decision.options import (
+    PASSES,
+    Average,
+    Bag,
+    Count,
+    DataRules,
+    Decay,
+    ErrorRate,
+    Generations,
+    Importance,
+    NotNegative,
+    OracleKind,
+    Passes,
+    PolicySettings,
+    Positive,
+    Share,
+)
 from decision.records import Mode
+from decision.validation import Checked, convert
 
 LOOP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
+MAX_FILE_BYTES = 1 << 20
 
 
-class RewardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RewardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How outcomes become a reward.
 
     Attributes:
@@ -51,8 +64,15 @@ class RewardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     maximum: float = 1.0
     version: str = "1"
 
+    def _relations(self) -> None:
+        if not self.minimum < self.maximum:
+            raise FieldError("maximum", wanted=f"above minimum = {self.minimum}", got=self.maximum)
+        if not self.minimum <= self.default <= self.maximum:
+            wanted = f"between minimum = {self.minimum} and maximum = {self.maximum}"
+            raise FieldError("default", wanted=wanted, got=self.default)
 
-class BaselineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+
+class BaselineSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The reference that the policy is measured against, and that decides when there is no policy.
 
     Attributes:
@@ -62,39 +82,7 @@ class BaselineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     kind: Literal["uniform", "first"] = "uniform"
 
 
-class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Oracle and exploration rule of newly trained policies.
-
-    Attributes:
-        oracle: reward model; ``lightgbm`` and ``neural`` need the extras ``lightgbm`` and ``sim2rec``.
-        interactions: learn a weight for each pair of context and action feature.
-        ridge: prior precision of the ``logistic`` and ``linear`` oracles.
-        learning_rate: step size of the ``vw`` oracle.
-        bits: size of its weight table, as a power of two.
-        bag: models fitted on bootstrapped rows, whose mean predicts; 1 for a single one.
-        exploration: rule that turns expected rewards into probabilities.
-        gamma: of ``squarecb`` and ``fastcb``, and the largest of ``falcon``; larger explores less.
-        falcon_scale: c of ``falcon``, whose gamma is c sqrt(actions x rows learned from) per unit of reward.
-        epsilon: share explored uniformly by ``epsilon_greedy``.
-        inverse_temperature: of ``softmax``; larger explores less.
-        floor: share of decisions drawn uniformly under every rule (the uniform stratum), so logs keep support.
-    """
-
-    oracle: OracleKind = "logistic"
-    interactions: bool = True
-    ridge: Positive = 0.1
-    learning_rate: Positive = 0.5
-    bits: Annotated[int, msgspec.Meta(ge=10, le=28)] = 18
-    bag: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
-    exploration: RuleKind = "falcon"
-    gamma: Positive = 3000.0
-    falcon_scale: Positive = 5.0
-    epsilon: Share = 0.1
-    inverse_temperature: Positive = 30.0
-    floor: Share = 0.05
-
-
-class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Candidate(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What another configuration of a training does differently; what is not given is as in the loop's settings.
 
     Attributes:
@@ -116,14 +104,14 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     interactions: bool | None = None
     ridge: Positive | None = None
     learning_rate: Positive | None = None
-    bag: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
-    generations: Annotated[int, msgspec.Meta(ge=0, le=1_000)] | None = None
-    decay: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
-    reservoir: Annotated[int, msgspec.Meta(ge=0, le=1_000)] | None = None
+    bag: Bag | None = None
+    generations: Generations | None = None
+    decay: Decay | None = None
+    reservoir: Generations | None = None
     importance: Importance | None = None
-    average: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
+    average: Average | None = None
     warm_start: bool | None = None
-    passes: Annotated[int, msgspec.Meta(ge=1, le=20)] | None = None
+    passes: Passes | None = None
 
 
 class TrainingSettings(DataRules, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,17 +127,13 @@ class TrainingSettings(DataRules, frozen=True, kw_only=True, forbid_unknown_fiel
     """
 
     window: Annotated[int, msgspec.Meta(ge=0)] = 200_000
-    passes: Annotated[int, msgspec.Meta(ge=1, le=20)] = 3
+    passes: Passes = PASSES
     holdout: Annotated[float, msgspec.Meta(gt=0, lt=0.9)] = 0.2
     minimum: Count = 200
     candidates: Annotated[tuple[Candidate, ...], msgspec.Meta(max_length=16)] = ()
 
-    def __post_init__(self) -> None:
-        if self.warm_start and self.average > 1:
-            raise FieldError("training.warm_start", wanted="no average beside it", got=self.average)
 
-
-class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GateSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a candidate is promoted.
 
     Attributes:
@@ -160,13 +144,13 @@ class GateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         session_steps: for a policy with memory: first decisions of each user that are weighed as one trajectory.
     """
 
-    alpha: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
+    alpha: ErrorRate = 0.05
     margin: NotNegative = 0.01
     minimum_ess: Positive = 50.0
     session_steps: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
 
 
-class FeatureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FeatureSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Online features, looked up by ``subject_id`` at decision time.
 
     Attributes:
@@ -180,7 +164,7 @@ class FeatureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     half_life_s: Positive = 3600.0
 
 
-class GuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GuardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a version that passed the gate is rolled out: mixed in only as far as the evidence allows.
 
     Attributes:
@@ -206,29 +190,30 @@ class GuardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     enabled: bool = False
-    alpha: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
-    delta: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
-    holdout: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
+    alpha: ErrorRate = 0.05
+    delta: ErrorRate = 0.05
+    holdout: ErrorRate = 0.05
     spacing: Annotated[float, msgspec.Meta(ge=0.01, le=0.5)] = 0.05
     cap: Share = 1.0
     ttl_s: Positive = 90_000.0
     batch: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 2000
     segment: Annotated[str, msgspec.Meta(max_length=200)] = ""
     segments: Annotated[
-        list[Annotated[str, msgspec.Meta(min_length=1, max_length=200)]], msgspec.Meta(max_length=16)
-    ] = []
+        tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=200)], ...], msgspec.Meta(max_length=16)
+    ] = ()
     unit: Literal["decision", "slate", "episode"] = "decision"
     episode_s: Positive = 1800.0
     episode_maximum: Positive = 1.0
 
-    def __post_init__(self) -> None:
+    def _relations(self) -> None:
         if bool(self.segment) != bool(self.segments):
-            raise FieldError("guard.segments", wanted="values where segment names a field", got=self.segments)
+            wanted = "given where segment names a field, and only there"
+            raise FieldError("segments", wanted=wanted, got=self.segments)
         if len(set(self.segments)) != len(self.segments):
-            raise FieldError("guard.segments", wanted="each value once", got=self.segments)
+            raise FieldError("segments", wanted="values that differ from each other", got=self.segments)
 
 
-class FairnessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FairnessSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The panel of auditors who review pairs of similar people treated differently.
 
     Attributes:
@@ -270,7 +255,7 @@ class FairnessSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     clamp: bool = False
 
 
-class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One loop: a decision point with its actions, reward definition, baseline, policy and gate.
 
     Attributes:
@@ -300,12 +285,13 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     features: FeatureSettings = FeatureSettings()
     fairness: FairnessSettings = FairnessSettings()
 
-    def __post_init__(self) -> None:
+    def _relations(self) -> None:
         if self.guard.unit == "episode" and self.reward.minimum != 0.0:
-            raise FieldError("guard.unit", wanted='"episode" only where reward.minimum is 0', got=self.reward.minimum)
+            wanted = f"'decision' or 'slate' where reward.minimum is {self.reward.minimum}, not 0"
+            raise FieldError("guard.unit", wanted=wanted, got=self.guard.unit)
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One installation.
 
     Attributes:
@@ -398,105 +384,206 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
     """Return the installation's settings: defaults, then the environment, then `overrides` that are not None.
 
     Raises:
-        FieldError: a ``DECISION_`` variable that is no setting, or a value that does not fit.
+        FieldError: a ``DECISION_`` variable that is no setting, or a value that does not fit; names the variable.
     """
     environ = os.environ if environ is None else environ
-    names = [field.name for field in msgspec.structs.fields(Settings)]
+    known = {f"DECISION_{field.name.upper()}": field.name for field in msgspec.structs.fields(Settings)}
     values: dict[str, Any] = {}
+    variables: dict[str, str] = {}
     for variable, text in environ.items():
         if not variable.startswith("DECISION_") or variable.startswith(("DECISION_LOOP_", "DECISION_KAFKA_CACHE")):
             continue
-        key = variable.removeprefix("DECISION_").lower()
-        if key not in names:
-            raise _unknown(variable, [f"DECISION_{name.upper()}" for name in names])
-        values[key] = text
-    values.update({key: value for key, value in overrides.items() if value is not None})
-    return _convert(values, Settings, strict=False)
+        if variable not in known:
+            raise FieldError.unknown(variable, list(known), noun="variable")
+        values[known[variable]] = text
+        variables[known[variable]] = variable
+    for key, value in overrides.items():
+        if value is not None:
+            values[key] = value
+            variables.pop(key, None)
+    try:
+        return convert(values, Settings, strict=False)
+    except FieldError as error:
+        raise _from_variable(error, variables) or error from None
 
 
 def load_loop(settings: Settings, name: str, environ: Mapping[str, str] | None = None) -> LoopSettings:
     """Return the settings of the loop `name`.
 
     Raises:
-        FieldError: the loop does not exist, or its file or the environment holds a key or value that does not fit.
+        FieldError: the loop does not exist, its file cannot be read, or it or the environment holds a key or value that
+            does not fit; names the loop, the file and the key.
     """
     path = settings.loop_path(name)
-    if not path.is_file():
-        known = list_loops(settings)
-        raise FieldError("loop", wanted=f"one of {known}" if known else "a loop; run `decision init`", got=name)
-    return parse_loop(path.read_text(), name, os.environ if environ is None else environ)
+    if not path.exists():
+        raise _no_loop(name, list_loops(settings))
+    source = f"loop {name!r}, {path}"
+    try:
+        return parse_loop(_read(path), name, os.environ if environ is None else environ, source=source)
+    except FieldError as error:
+        raise (error if error.source else error.from_source(source)) from None
 
 
-def parse_loop(text: str, name: str, environ: Mapping[str, str]) -> LoopSettings:
+def load_loops(
+    settings: Settings, environ: Mapping[str, str] | None = None
+) -> tuple[dict[str, LoopSettings], dict[str, str]]:
+    """Return the settings of the loops that can be read, and why the others cannot, each by the loop's name."""
+    loops: dict[str, LoopSettings] = {}
+    errors: dict[str, str] = {}
+    for name in list_loops(settings):
+        try:
+            loops[name] = load_loop(settings, name, environ)
+        except FieldError as error:
+            errors[name] = str(error)
+    return loops, errors
+
+
+def parse_loop(text: str, name: str, environ: Mapping[str, str], *, source: str = "") -> LoopSettings:
     """Return the loop settings in the TOML `text`, overridden by `environ`.
+
+    Args:
+        text: contents of the file.
+        name: the loop, as its folder is called.
+        environ: the environment.
+        source: name of the file in errors.
 
     Raises:
         FieldError: as `load_loop`.
     """
-    try:
-        values: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise FieldError("loop.toml", wanted="valid TOML", got=str(error)) from error
+    values = _parsed(text)
     values.setdefault("name", name)
     if values["name"] != name:
         raise FieldError("name", wanted=f"{name!r}, the name of its folder", got=values["name"])
-    prefix = f"DECISION_LOOP_{name.upper().replace('-', '_')}__"
-    for variable, override in environ.items():
-        if variable.startswith(prefix):
-            *sections, key = variable.removeprefix(prefix).lower().split("__")
-            target = values
-            for section in sections:
-                target = target.setdefault(section, {})
-            target[key] = _from_text(override)
-    loop = _convert(values, LoopSettings, strict=True)
-    if loop.reward.minimum >= loop.reward.maximum:
-        raise FieldError(
-            "reward.maximum", wanted=f"above reward.minimum = {loop.reward.minimum}", got=loop.reward.maximum
-        )
-    if not loop.reward.minimum <= loop.reward.default <= loop.reward.maximum:
-        raise FieldError("reward.default", wanted="between reward.minimum and reward.maximum", got=loop.reward.default)
-    return loop
+    _check_keys(values, LoopSettings, "")
+    variables = _override(values, name, environ)
+    try:
+        return convert(values, LoopSettings)
+    except FieldError as error:
+        raise _from_variable(error, variables) or error.from_source(source) from None
 
 
 def list_loops(settings: Settings) -> list[str]:
-    """Return the names of the installation's loops, sorted."""
+    """Return the names of the installation's loops, sorted; also of those whose file cannot be read."""
     return sorted(path.parent.name for path in (settings.root / "loops").glob("*/loop.toml"))
 
 
-def _from_text(text: str) -> Any:
+def setting_names(kind: type[msgspec.Struct] = LoopSettings, path: str = "") -> list[str]:
+    """Return the paths of all settings of a loop, as in ``gate.alpha``."""
+    found: list[str] = []
+    for field in msgspec.structs.fields(kind):
+        section = _section(field.type)
+        found += [f"{path}{field.name}"] if section is None else setting_names(section, f"{path}{field.name}.")
+    return found
+
+
+def unknown_setting(key: str, known: list[str]) -> FieldError:
+    """Return the error of a setting that does not exist, with the one that was probably meant, in any section."""
+    section, dot, leaf = key.rpartition(".")
+    near = nearest_of(leaf, known)
+    if near is not None:
+        return FieldError.unknown(key, known, nearest=f"{section}{dot}{near}", noun="setting")
+    paths = setting_names()
+    nearest = next((path for path in paths if path.rpartition(".")[2] == leaf), None) or nearest_of(key, paths)
+    return FieldError.unknown(key, known, nearest=nearest, noun="setting")
+
+
+def _no_loop(name: str, known: list[str]) -> FieldError:
+    if known:
+        return FieldError.choice("loop", known, name)
+    says = f"there is no loop {name!r}, nor any other; `decision init {name}` makes it"
+    return FieldError("loop", wanted="a loop that exists", got=name, says=says)
+
+
+def _read(path: Path) -> str:
     try:
-        return json.loads(text)
-    except ValueError:
-        return text
+        if not path.is_file():
+            raise FieldError("file", wanted="a file", got=Words("a folder" if path.is_dir() else "none"))
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise FieldError("file", wanted=f"at most {MAX_FILE_BYTES:,} bytes", got=path.stat().st_size)
+        data = path.read_bytes()
+        return data.decode()
+    except OSError as error:
+        raise FieldError("file", wanted="readable", got=error, says=f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        says = f"must be UTF-8, is not at byte {error.object[error.start]:#04x}"
+        raise FieldError(f"line {line}", wanted="UTF-8", got=error, says=says) from error
 
 
-def _convert(values: dict[str, Any], kind: type[Any], *, strict: bool) -> Any:
-    _check_keys(values, kind, "")
+def _parsed(text: str) -> dict[str, Any]:
     try:
-        return msgspec.convert(values, kind, strict=strict)
-    except msgspec.ValidationError as error:
-        text, _, path = str(error).partition(" - at `$")
-        field = path.rstrip("`").lstrip(".") or "settings"
-        raise FieldError(field, wanted=text.removeprefix("Expected "), got=_at(values, field)) from error
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise FieldError("file", wanted="TOML that is nested less deeply", got=Words("deeper")) from error
+    except ValueError as error:  # TOMLDecodeError, and numbers of thousands of digits
+        message, _, place = str(error).rpartition(" (at ")
+        line = re.fullmatch(r"line (\d+), column \d+\)", place)
+        field = f"line {line[1]}" if line else "file"
+        says = f"must be valid TOML: {message or error}"
+        raise FieldError(field, wanted="valid TOML", got=error, says=says) from error
 
 
-def _check_keys(values: dict[str, Any], kind: type[Any], path: str) -> None:
+def _check_keys(values: dict[str, Any], kind: type[msgspec.Struct], path: str) -> None:
     fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
     for key, value in values.items():
         if key not in fields:
-            raise _unknown(f"{path}{key}", [f"{path}{name}" for name in fields])
-        section = fields[key]
-        if isinstance(value, dict) and isinstance(section, type) and issubclass(section, msgspec.Struct):
+            raise unknown_setting(f"{path}{key}", list(fields))
+        section = _section(fields[key])
+        if isinstance(value, dict) and section is not None:
             _check_keys(value, section, f"{path}{key}.")
 
 
-def _unknown(key: str, known: list[str]) -> FieldError:
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    return FieldError(key, wanted=f"a setting that exists; the nearest is {nearest[0]!r}", got="an unknown key")
+def _override(values: dict[str, Any], name: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Put the variables of the loop `name` over `values`; return {setting: variable}."""
+    prefix = f"DECISION_LOOP_{name.upper().replace('-', '_')}__"
+    variables: dict[str, str] = {}
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(prefix):
+            continue
+        path = variable.removeprefix(prefix).lower().split("__")
+        setting = ".".join(path)
+        try:
+            kind = _setting_type(path)
+        except FieldError as error:
+            raise error.from_source(f"variable {variable}") from None
+        variables[setting] = variable
+        target: Any = values
+        for section in path[:-1]:
+            target = target.setdefault(section, {}) if isinstance(target, dict) else None
+        if isinstance(target, dict):  # else the file holds a wrong value there, which is told of first
+            target[path[-1]] = _from_text(text, kind)
+    return variables
 
 
-def _at(values: dict[str, Any], field: str) -> Any:
-    node: Any = values
-    for key in field.split("."):
-        node = node.get(key) if isinstance(node, dict) else None
-    return node
+def _setting_type(path: list[str]) -> Any:
+    kind: Any = LoopSettings
+    for position, key in enumerate(path):
+        section = _section(kind)
+        if section is None:
+            raise unknown_setting(".".join(path), [])
+        fields = {field.name: field.type for field in msgspec.structs.fields(section)}
+        if key not in fields:
+            raise unknown_setting(".".join(path[: position + 1]), list(fields))
+        kind = fields[key]
+    return kind
+
+
+def _section(kind: Any) -> type[msgspec.Struct] | None:
+    return kind if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else None
+
+
+def _from_text(text: str, kind: Any) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return text if plain is str and not isinstance(value, str) else value
+
+
+def _from_variable(error: FieldError, variables: Mapping[str, str]) -> FieldError | None:
+    """Return the error with the variable that set its field, None when none did."""
+    for setting, variable in variables.items():
+        if error.field == setting or error.field.startswith((f"{setting}.", f"{setting}[")):
+            return error.from_source(f"variable {variable}")
+    return None

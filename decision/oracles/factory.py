@@ -7,13 +7,13 @@ from typing import get_args
 import msgspec
 
 from decision.errors import FieldError
-from decision.options import OracleKind
+from decision.options import PASSES, SHIPPED, Bag, Bits, OracleKind, Passes, Positive, Range, Seed
 from decision.protocols import Oracle
 
 KINDS: tuple[str, ...] = get_args(OracleKind)
 
 
-class OracleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OracleSettings(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every kind of oracle is made from; each reads the settings that concern it.
 
     Attributes:
@@ -25,20 +25,16 @@ class OracleSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         passes: times ``vw`` goes through the data.
         bag: members fitted on bootstrapped rows; 1 for none.
         seed: of every random choice.
-        low: smallest reward.
-        high: largest reward.
     """
 
-    kind: OracleKind = "logistic"
-    interactions: bool = True
-    ridge: float = 0.1
-    learning_rate: float = 0.5
-    bits: int = 18
-    passes: int = 3
-    bag: int = 1
-    seed: int = 0
-    low: float = 0.0
-    high: float = 1.0
+    kind: OracleKind = SHIPPED.oracle
+    interactions: bool = SHIPPED.interactions
+    ridge: Positive = SHIPPED.ridge
+    learning_rate: Positive = SHIPPED.learning_rate
+    bits: Bits = SHIPPED.bits
+    passes: Passes = PASSES
+    bag: Bag = SHIPPED.bag
+    seed: Seed = 0
 
 
 def new_oracle(settings: OracleSettings) -> Oracle:

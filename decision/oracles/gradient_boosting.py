@@ -7,7 +7,7 @@ own text; everything runs on one thread, so equal data and seed give equal bytes
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import lightgbm
 import msgspec
@@ -15,46 +15,30 @@ import numpy as np
 
 from decision.batch import Batch, Floats, Interactions
 from decision.errors import FieldError
+from decision.options import Count, Range, Seed
 from decision.oracles.encoder import MAX_COLUMNS, columns_of, entries, positions_of
 
 MODEL_FILE = "lightgbm.txt"
 SETTINGS_FILE = "lightgbm.json"
-MAX_ROUNDS = 5_000
 _DECISIONS = 2_048
 
 
-class GradientBoostingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GradientBoostingSettings(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the oracle.
 
     Attributes:
-        rounds: trees added by every fit, in 1..5,000.
-        learning_rate: shrinkage of each tree, in (0, 1].
-        leaves: largest number of leaves of a tree, in 2..1,024.
-        rows_per_leaf: smallest number of rows in a leaf, 1 or more.
+        rounds: trees added by every fit.
+        learning_rate: shrinkage of each tree.
+        leaves: largest number of leaves of a tree.
+        rows_per_leaf: smallest number of rows in a leaf.
         seed: of every random choice.
-        low: smallest reward.
-        high: largest reward.
     """
 
-    rounds: int = 400
-    learning_rate: float = 0.03
-    leaves: int = 15
-    rows_per_leaf: int = 20
-    seed: int = 0
-    low: float = 0.0
-    high: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.rounds <= MAX_ROUNDS:
-            raise FieldError("rounds", wanted=f"1 to {MAX_ROUNDS}", got=self.rounds)
-        if not 0 < self.learning_rate <= 1:
-            raise FieldError("learning_rate", wanted="a number in (0, 1]", got=self.learning_rate)
-        if not 2 <= self.leaves <= 1_024:
-            raise FieldError("leaves", wanted="2 to 1024", got=self.leaves)
-        if self.rows_per_leaf < 1:
-            raise FieldError("rows_per_leaf", wanted="1 or more", got=self.rows_per_leaf)
-        if not self.low < self.high:
-            raise FieldError("high", wanted=f"above low = {self.low}", got=self.high)
+    rounds: Annotated[int, msgspec.Meta(ge=1, le=5_000)] = 400
+    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.03
+    leaves: Annotated[int, msgspec.Meta(ge=2, le=1_024)] = 15
+    rows_per_leaf: Count = 20
+    seed: Seed = 0
 
 
 class _Stored(msgspec.Struct, forbid_unknown_fields=True):

@@ -13,6 +13,7 @@ import numpy as np
 
 from decision.batch import Batch, Features, Floats, Interactions, Ints
 from decision.errors import FieldError
+from decision.options import SHIPPED, Positive, Range, Samples, Seed
 from decision.oracles.encoder import columns_of, dense, entries, positions_of
 
 MODEL_FILE = "linear.json"
@@ -22,22 +23,20 @@ _ROWS = 2_048
 _DECISIONS = 512
 
 
-class LinearSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LinearSettings(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the oracle.
 
     Attributes:
         interactions: add the products of context and action columns.
-        ridge: prior precision, > 0.
-        low: smallest reward; predictions are clipped to the range.
-        high: largest reward.
+        ridge: prior precision.
+        samples: draws from the posterior that `members` returns.
+        seed: of those draws.
     """
 
-    interactions: bool = True
-    ridge: float = 1.0
-    low: float = 0.0
-    high: float = 1.0
-    samples: int = 100
-    seed: int = 0
+    interactions: bool = SHIPPED.interactions
+    ridge: Positive = SHIPPED.ridge
+    samples: Samples = 100
+    seed: Seed = 0
 
 
 class _Stored(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,10 +51,6 @@ class LinearOracle:
 
     def __init__(self, settings: LinearSettings | None = None) -> None:
         self.settings = settings or LinearSettings()
-        if not self.settings.ridge > 0:
-            raise FieldError("ridge", wanted="a number above 0", got=self.settings.ridge)
-        if not self.settings.low < self.settings.high:
-            raise FieldError("high", wanted=f"above low = {self.settings.low}", got=self.settings.high)
         self._middle = (self.settings.low + self.settings.high) / 2.0
         self._set_columns([], [])
         self._fitted = False

@@ -20,6 +20,7 @@ from scipy import optimize, sparse
 
 from decision.batch import Batch, Features, Floats, Interactions, Ints, ragged_rows
 from decision.errors import FieldError
+from decision.options import SHIPPED, Positive, Range, Samples, Seed
 from decision.oracles.products import ColumnSet, Entries, entries_of
 from decision.ragged import ragged_offsets
 
@@ -27,31 +28,26 @@ MODEL_FILE = "logistic.json"
 NUMBERS_FILE = "logistic.f64"
 MAX_WEIGHTS = 200_000
 MAX_PAIRS = 4_096
-MAX_SAMPLES = 1_000
 _DECISIONS = 512
 _LOOSE = 1e-3  # the constant's prior precision, as a share of the others'
 _GRADIENT = 1e-7  # of the mean loss, at which the fit has converged
 _STEPS = 2_000
 
 
-class LogisticSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LogisticSettings(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the oracle.
 
     Attributes:
         interactions: learn a weight for each pair of context and action column, and of an action's own columns.
-        ridge: precision of the prior of every weight, > 0.
-        low: smallest reward.
-        high: largest reward.
+        ridge: precision of the prior of every weight.
         samples: draws from the posterior that `members` returns.
         seed: of those draws.
     """
 
-    interactions: bool = True
-    ridge: float = 0.1
-    low: float = 0.0
-    high: float = 1.0
-    samples: int = 100
-    seed: int = 0
+    interactions: bool = SHIPPED.interactions
+    ridge: Positive = SHIPPED.ridge
+    samples: Samples = 100
+    seed: Seed = 0
 
 
 class _Stored(msgspec.Struct, forbid_unknown_fields=True):
@@ -67,12 +63,6 @@ class LogisticOracle:
 
     def __init__(self, settings: LogisticSettings | None = None) -> None:
         self.settings = settings or LogisticSettings()
-        if not self.settings.ridge > 0:
-            raise FieldError("ridge", wanted="a number above 0", got=self.settings.ridge)
-        if not self.settings.low < self.settings.high:
-            raise FieldError("high", wanted=f"above low = {self.settings.low}", got=self.settings.high)
-        if not 2 <= self.settings.samples <= MAX_SAMPLES:
-            raise FieldError("samples", wanted=f"2 to {MAX_SAMPLES}", got=self.settings.samples)
         self._fitted = False
         self._draws: Floats | None = None
         self._set_layout(ColumnSet(), ColumnSet(), [])

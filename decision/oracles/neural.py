@@ -8,13 +8,14 @@ of the fit, so a saved and loaded oracle resumes to the same weights.
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
 from decision.batch import Batch, Features, Floats, Interactions, Ints
 from decision.errors import FieldError
+from decision.options import SHIPPED, NotNegative, Positive, Range, Seed
 from decision.oracles.products import ColumnSet, entries_of
 
 MODEL_FILE = "neural.npz"
@@ -26,41 +27,26 @@ _DECISIONS = 256
 _LAYERS = ("w0", "b0", "w1", "b1", "w2", "b2")
 
 
-class NeuralSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NeuralSettings(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the oracle.
 
     Attributes:
         interactions: feed the products of context and action columns too, where they make at most 8,192 inputs.
-        hidden: units of each hidden layer, in 1..1,024.
-        steps: steps of every fit, in 1..100,000.
+        hidden: units of each hidden layer.
+        steps: steps of every fit.
         rows_per_step: rows of each step, drawn in proportion to their weights.
-        learning_rate: the largest of the one-cycle schedule, > 0.
-        weight_decay: AdamW's, >= 0.
+        learning_rate: the largest of the one-cycle schedule.
+        weight_decay: AdamW's.
         seed: of every random choice.
-        low: smallest reward.
-        high: largest reward.
     """
 
-    interactions: bool = True
-    hidden: int = 64
-    steps: int = 1_000
-    rows_per_step: int = 512
-    learning_rate: float = 4e-3
-    weight_decay: float = 0.3
-    seed: int = 0
-    low: float = 0.0
-    high: float = 1.0
-
-    def __post_init__(self) -> None:
-        for field, most in (("hidden", MAX_HIDDEN), ("steps", MAX_STEPS), ("rows_per_step", 65_536)):
-            if not 1 <= getattr(self, field) <= most:
-                raise FieldError(field, wanted=f"1 to {most}", got=getattr(self, field))
-        if not self.learning_rate > 0:
-            raise FieldError("learning_rate", wanted="a number above 0", got=self.learning_rate)
-        if not self.weight_decay >= 0:
-            raise FieldError("weight_decay", wanted="0 or more", got=self.weight_decay)
-        if not self.low < self.high:
-            raise FieldError("high", wanted=f"above low = {self.low}", got=self.high)
+    interactions: bool = SHIPPED.interactions
+    hidden: Annotated[int, msgspec.Meta(ge=1, le=MAX_HIDDEN)] = 64
+    steps: Annotated[int, msgspec.Meta(ge=1, le=MAX_STEPS)] = 1_000
+    rows_per_step: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 512
+    learning_rate: Positive = 4e-3
+    weight_decay: NotNegative = 0.3
+    seed: Seed = 0
 
 
 class _Stored(msgspec.Struct, forbid_unknown_fields=True):

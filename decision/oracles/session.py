@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from decision.batch import Batch, Features, Floats, Interactions
 from decision.errors import FieldError, SupportError
 from decision.features import PREFIX
+from decision.options import Positive
+from decision.validation import Checked
 
 MODEL_FILE, NUMBERS_FILE = "session.json", "session.f32"
 MAX_STATE = 1_024
@@ -33,19 +35,19 @@ _NAMES = (
 _SLOPE = np.float32(0.01)
 
 
-class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SessionSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the numbers mean.
 
     Attributes:
         actions: ids of the actions taught, one per logit.
         levels: what each action was shown to the net as.
-        least: rewards are cut below at this, above 0, before their logarithm is taken.
+        least: rewards are cut below at this, before their logarithm is taken.
         usual: logarithm of a usual reward, subtracted.
     """
 
     actions: list[str]
     levels: list[float]
-    least: float = 0.05
+    least: Positive = 0.05
     usual: float = 1.5
 
 
@@ -77,8 +79,6 @@ class SessionOracle:
         count = len(settings.actions)
         if count < 1 or len(settings.levels) != count or len(set(settings.actions)) != count:
             raise FieldError("settings.actions", wanted="ids, each once and each with a level", got=settings.actions)
-        if not settings.least > 0.0:
-            raise FieldError("settings.least", wanted="a number above 0", got=settings.least)
         self.hidden, self.inputs = w[_NAMES[1]].shape[-1], w[_NAMES[0]].shape[-1]
         head = len(w[_NAMES[5]])
         h, f = self.hidden, self.inputs

@@ -21,6 +21,7 @@ from vowpalwabbit import Workspace
 
 from decision.batch import Batch, Features, Floats, Interactions, Ints
 from decision.errors import FieldError
+from decision.options import PASSES, SHIPPED, Bits, NotNegative, Passes, Positive, Range, Seed
 
 MODEL_FILE = "model.vw"
 SETTINGS_FILE = "vw.json"
@@ -30,7 +31,7 @@ _CONSTANT = 11_650_396  # VW's index of the constant
 _ESCAPE = str.maketrans({"%": "%25", " ": "%20", ":": "%3A", "|": "%7C", "\n": "%0A", "\r": "%0D", "\t": "%09"})
 
 
-class VwSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class VwSettings(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the oracle; stored beside the model.
 
     Attributes:
@@ -39,21 +40,17 @@ class VwSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         bits: weights are hashed into 2^bits.
         passes: times `fit` goes through its data, in a new order each time.
         seed: of those orders.
-        low: smallest reward.
-        high: largest reward.
         logistic: logistic loss; decided by the first fit when None.
         l2: VW's ``--l2``.
     """
 
-    interactions: bool = True
-    learning_rate: float = 0.5
-    bits: int = 18
-    passes: int = 1
-    seed: int = 0
-    low: float = 0.0
-    high: float = 1.0
+    interactions: bool = SHIPPED.interactions
+    learning_rate: Positive = SHIPPED.learning_rate
+    bits: Bits = SHIPPED.bits
+    passes: Passes = PASSES
+    seed: Seed = 0
     logistic: bool | None = None
-    l2: float = 0.0
+    l2: NotNegative = 0.0
 
 
 class VwOracle:
@@ -61,8 +58,6 @@ class VwOracle:
 
     def __init__(self, settings: VwSettings | None = None) -> None:
         self.settings = settings or VwSettings()
-        if not self.settings.low < self.settings.high:
-            raise FieldError("high", wanted=f"above low = {self.settings.low}", got=self.settings.high)
         self._workspace: Any = None
         self._fits = 0
         self._weights: Floats | None = None

@@ -75,7 +75,7 @@ def _shipped(
     def make(seed: int) -> Oracle:
         return new_oracle(OracleSettings(kind=kind, seed=seed, **oracle))
 
-    return Method(make, kind, rules or DataRules(), exploration or Exploration(kind="falcon"))
+    return Method(make, kind, rules or DataRules(), exploration or Exploration())
 
 
 def _trees(rules: DataRules, **exploration: Any) -> Method:
@@ -118,8 +118,8 @@ ABLATION = {
     "last_generation_only": _shipped(rules=_LAST),
     "no_products": _shipped(interactions=False),
     "trees_for_logistic": DEFAULT._replace(oracle=_boosted_trees, kind="lightgbm"),
-    "no_floor": _shipped(exploration=Exploration(kind="falcon", floor=0.0)),
-    "floor_0.02": _shipped(exploration=Exploration(kind="falcon", floor=0.02)),
+    "no_floor": _shipped(exploration=Exploration(floor=0.0)),
+    "floor_0.02": _shipped(exploration=Exploration(floor=0.02)),
     "gamma_1000_fixed": _shipped(exploration=Exploration(kind="squarecb", gamma=1000.0)),
     "gamma_3000_fixed": _shipped(exploration=Exploration(kind="squarecb", gamma=3000.0)),
 }
