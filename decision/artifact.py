@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from decision.errors import FieldError
+from decision.exploration.rule import Exploration
 from decision.oracles.factory import load_oracle
-from decision.policy import Exploration, OraclePolicy
+from decision.policy import OraclePolicy
 
 MANIFEST_FILE = "manifest.json"
 MAX_BYTES = 512 << 20

@@ -5,15 +5,41 @@ Every bound and default of a setting that the loop's file shares with the core s
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
 from decision.errors import FieldError
 from decision.validation import Checked
 
-OracleKind = Literal["logistic", "linear", "vw", "lightgbm", "neural"]
-RuleKind = Literal["squarecb", "falcon", "fastcb", "epsilon_greedy", "softmax", "regcb", "thompson", "uniform"]
+RULES = {
+    "falcon": "decision.exploration.falcon",
+    "squarecb": "decision.exploration.squarecb",
+    "fastcb": "decision.exploration.fastcb",
+    "epsilon_greedy": "decision.exploration.epsilon_greedy",
+    "softmax": "decision.exploration.softmax",
+    "regcb": "decision.exploration.regcb",
+    "thompson": "decision.exploration.votes",
+    "uniform": "decision.exploration.uniform",
+}
+"""Exploration rules: the module that holds each one's `RULE`, imported when it is asked for."""
+
+ORACLES = {
+    "logistic": "decision.oracles.logistic",
+    "linear": "decision.oracles.linear",
+    "vw": "decision.oracles.vw",
+    "lightgbm": "decision.oracles.gradient_boosting",
+    "neural": "decision.oracles.neural",
+}
+"""Oracles that a loop may ask for: the module that holds each one's `ORACLE`, imported with its library when it is
+asked for."""
+
+if TYPE_CHECKING:
+    RuleKind = str
+    OracleKind = str
+else:  # the names above, so that whoever reads settings can say which there are
+    RuleKind = Literal[tuple(RULES)]
+    OracleKind = Literal[tuple(ORACLES)]
 Importance = Literal["none", "clipped", "sqrt"]
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]

@@ -12,43 +12,10 @@ import numpy as np
 
 from decision.batch import Batch, Floats
 from decision.errors import FieldError
-from decision.exploration.epsilon_greedy import epsilon_greedy
-from decision.exploration.falcon import falcon_gamma
-from decision.exploration.fastcb import fastcb
 from decision.exploration.mix import check_pmf, with_floor
-from decision.exploration.regcb import regcb
-from decision.exploration.softmax import softmax
-from decision.exploration.squarecb import squarecb
+from decision.exploration.rule import Exploration, rule_of
 from decision.exploration.uniform import uniform
-from decision.exploration.votes import votes
-from decision.options import SHIPPED, NotNegative, Range, RuleKind, Share
 from decision.protocols import ManyModels, Oracle, Policy
-
-
-class Exploration(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An exploration rule and its numbers.
-
-    Attributes:
-        kind: the rule; ``thompson`` and ``regcb`` need an oracle with members (``logistic``, ``linear``, or a bag).
-        gamma: of ``squarecb`` and ``fastcb``; for ``falcon`` the largest that its schedule may reach. In 1 / reward
-            units.
-        epsilon: epsilon-greedy's share of uniform draws.
-        inverse_temperature: lambda of ``softmax``, in 1 / reward units.
-        falcon_scale: c of ``falcon``.
-        rows: effective number of rows that the oracle was trained on, for ``falcon``; the training fills it in.
-        floor: share of uniform draws under every rule.
-
-    Raises:
-        FieldError: a number is outside its range.
-    """
-
-    kind: RuleKind = SHIPPED.exploration
-    gamma: NotNegative = SHIPPED.gamma
-    epsilon: Share = SHIPPED.epsilon
-    inverse_temperature: NotNegative = SHIPPED.inverse_temperature
-    falcon_scale: NotNegative = SHIPPED.falcon_scale
-    rows: NotNegative = 0.0
-    floor: Share = SHIPPED.floor
 
 
 class UniformPolicy:
@@ -99,28 +66,12 @@ class OraclePolicy:
         Raises:
             FieldError: the scores led to no distribution.
         """
-        rule, offsets = self.exploration, batch.offsets
+        offsets = batch.offsets
         if not np.isfinite(scores).all():
             raise FieldError("scores", wanted="finite numbers", got=scores)
-        if rule.kind == "squarecb":
-            out = squarecb(scores, offsets, gamma=rule.gamma)
-        elif rule.kind == "falcon":
-            gamma = falcon_gamma(offsets, rows=rule.rows, scale=rule.falcon_scale / (rule.high - rule.low))
-            out = squarecb(scores, offsets, gamma=np.minimum(gamma, rule.gamma))
-        elif rule.kind == "fastcb":
-            out = fastcb(scores, offsets, gamma=rule.gamma, low=rule.low, high=rule.high)
-        elif rule.kind == "epsilon_greedy":
-            out = epsilon_greedy(scores, offsets, epsilon=rule.epsilon)
-        elif rule.kind == "softmax":
-            out = softmax(scores, offsets, inverse_temperature=rule.inverse_temperature)
-        elif rule.kind == "thompson":
-            out = votes(self._members(batch), offsets)
-        elif rule.kind == "regcb":
-            members = self._members(batch)
-            out = regcb(members.max(axis=0), members.min(axis=0), offsets)
-        else:
-            out = uniform(offsets)
-        out = with_floor(out, offsets, rule.floor)
+        rule = rule_of(self.exploration.kind)
+        predicted = self._members(batch) if rule.asks_members else scores
+        out = with_floor(rule.pmf(predicted, offsets, self.exploration), offsets, self.exploration.floor)
         check_pmf(out, offsets)
         return out
 

@@ -6,6 +6,7 @@ from decision.batch import Floats, Ints
 from decision.errors import FieldError
 from decision.exploration.greedy import greedy
 from decision.exploration.mix import with_floor
+from decision.exploration.rule import Rule
 
 
 def epsilon_greedy(scores: Floats, offsets: Ints, *, epsilon: float) -> Floats:
@@ -22,3 +23,6 @@ def epsilon_greedy(scores: Floats, offsets: Ints, *, epsilon: float) -> Floats:
     if not 0 <= epsilon <= 1:
         raise FieldError("epsilon", wanted="a number in [0, 1]", got=epsilon)
     return with_floor(greedy(scores, offsets), offsets, epsilon)
+
+
+RULE = Rule(lambda scores, offsets, given: epsilon_greedy(scores, offsets, epsilon=given.epsilon))

@@ -14,6 +14,8 @@ import numpy as np
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
+from decision.exploration.rule import Exploration, Rule
+from decision.exploration.squarecb import squarecb
 
 
 def falcon_gamma(offsets: Ints, *, rows: float, scale: float) -> Floats:
@@ -31,3 +33,11 @@ def falcon_gamma(offsets: Ints, *, rows: float, scale: float) -> Floats:
         if not 0.0 <= value < math.inf:
             raise FieldError(field, wanted="a finite number of 0 or more", got=value)
     return scale * np.sqrt(np.diff(offsets) * rows)
+
+
+def _falcon(scores: Floats, offsets: Ints, given: Exploration) -> Floats:
+    gamma = falcon_gamma(offsets, rows=given.rows, scale=given.falcon_scale / (given.high - given.low))
+    return squarecb(scores, offsets, gamma=np.minimum(gamma, given.gamma))
+
+
+RULE = Rule(_falcon)

@@ -14,6 +14,7 @@ import numpy as np
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
+from decision.exploration.rule import Rule
 from decision.ragged import group_max, group_sum, spread
 
 
@@ -44,3 +45,6 @@ def fastcb(scores: Floats, offsets: Ints, *, gamma: float, low: float = 0.0, hig
     left = 1.0 - group_sum(others, offsets)
     tied = group_sum(best.astype(np.float64), offsets)
     return np.where(best, spread(left / tied, offsets), others)
+
+
+RULE = Rule(lambda scores, offsets, given: fastcb(scores, offsets, gamma=given.gamma, low=given.low, high=given.high))

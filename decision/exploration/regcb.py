@@ -13,6 +13,7 @@ import numpy as np
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
+from decision.exploration.rule import Rule
 from decision.ragged import group_max, normalise, spread
 
 
@@ -31,3 +32,6 @@ def regcb(high: Floats, low: Floats, offsets: Ints) -> Floats:
         raise FieldError("low", wanted="bounds not above the upper ones", got=low)
     kept = high >= spread(group_max(low, offsets), offsets)
     return normalise(kept.astype(np.float64), offsets)
+
+
+RULE = Rule(lambda members, offsets, given: regcb(members.max(axis=0), members.min(axis=0), offsets), asks_members=True)

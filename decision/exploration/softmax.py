@@ -11,6 +11,7 @@ import numpy as np
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
+from decision.exploration.rule import Rule
 from decision.ragged import group_max, normalise, spread
 
 
@@ -30,3 +31,6 @@ def softmax(scores: Floats, offsets: Ints, *, inverse_temperature: float) -> Flo
     with np.errstate(over="ignore"):
         exponent = inverse_temperature * (scores - spread(group_max(scores, offsets), offsets))
     return normalise(np.exp(np.maximum(exponent, -745.0)) * (exponent > -745.0), offsets)
+
+
+RULE = Rule(lambda scores, offsets, given: softmax(scores, offsets, inverse_temperature=given.inverse_temperature))

@@ -13,6 +13,7 @@ import numpy as np
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
+from decision.exploration.rule import Rule
 from decision.ragged import group_max, group_sum, spread
 
 
@@ -39,3 +40,6 @@ def squarecb(scores: Floats, offsets: Ints, *, gamma: float | Floats) -> Floats:
     left = 1.0 - group_sum(others, offsets)
     tied = group_sum(best.astype(np.float64), offsets)
     return np.where(best, spread(left / tied, offsets), others)
+
+
+RULE = Rule(lambda scores, offsets, given: squarecb(scores, offsets, gamma=given.gamma))

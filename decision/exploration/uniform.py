@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from decision.batch import Floats, Ints
+from decision.exploration.rule import Rule
 from decision.ragged import spread
 
 
 def uniform(offsets: Ints) -> Floats:
     """Return [m] probabilities 1 / K of each decision's K actions."""
     return spread(1.0 / np.diff(offsets), offsets)
+
+
+RULE = Rule(lambda scores, offsets, given: uniform(offsets))

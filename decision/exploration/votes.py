@@ -15,6 +15,7 @@ import numpy as np
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
 from decision.exploration.greedy import greedy
+from decision.exploration.rule import Rule
 
 
 def votes(members: Floats, offsets: Ints) -> Floats:
@@ -33,3 +34,6 @@ def votes(members: Floats, offsets: Ints) -> Floats:
     for scores in members:
         total += greedy(scores, offsets)
     return total / len(members)
+
+
+RULE = Rule(lambda members, offsets, given: votes(members, offsets), asks_members=True)

@@ -23,7 +23,8 @@ import numpy as np
 
 from decision.batch import Batch, Floats, Interactions, Ints
 from decision.errors import FieldError
-from decision.policy import Exploration, OraclePolicy
+from decision.exploration.rule import Exploration
+from decision.policy import OraclePolicy
 from decision.protocols import Oracle
 
 HIGHEST = 1e8

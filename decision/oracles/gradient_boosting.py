@@ -17,6 +17,7 @@ from decision.batch import Batch, Floats, Interactions
 from decision.errors import FieldError
 from decision.options import Count, Range, Seed
 from decision.oracles.encoder import MAX_COLUMNS, columns_of, entries, positions_of
+from decision.oracles.kind import Kind, OracleSettings
 
 MODEL_FILE = "lightgbm.txt"
 SETTINGS_FILE = "lightgbm.json"
@@ -162,3 +163,10 @@ class GradientBoostingOracle:
 
 def _booster(text: str) -> Any:
     return lightgbm.Booster(model_str=text)
+
+
+def _new(s: OracleSettings) -> GradientBoostingOracle:
+    return GradientBoostingOracle(GradientBoostingSettings(seed=s.seed % 2**31, low=s.low, high=s.high))
+
+
+ORACLE = Kind(_new, GradientBoostingOracle.load)

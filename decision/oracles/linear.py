@@ -15,6 +15,7 @@ from decision.batch import Batch, Features, Floats, Interactions, Ints
 from decision.errors import FieldError
 from decision.options import SHIPPED, Positive, Range, Samples, Seed
 from decision.oracles.encoder import columns_of, dense, entries, positions_of
+from decision.oracles.kind import Kind, OracleSettings
 
 MODEL_FILE = "linear.json"
 NUMBERS_FILE = "linear.f64"
@@ -175,3 +176,10 @@ class LinearOracle:
         row, column, value = entries(actions, self._action_positions)
         terms = per_action[decisions[row], column] * value
         return constant + (x @ shared)[decisions] + np.bincount(row, weights=terms, minlength=len(actions))
+
+
+def _new(s: OracleSettings) -> LinearOracle:
+    return LinearOracle(LinearSettings(interactions=s.interactions, ridge=s.ridge, low=s.low, high=s.high))
+
+
+ORACLE = Kind(_new, LinearOracle.load)

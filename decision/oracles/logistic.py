@@ -21,6 +21,7 @@ from scipy import optimize, sparse
 from decision.batch import Batch, Features, Floats, Interactions, Ints, ragged_rows
 from decision.errors import FieldError
 from decision.options import SHIPPED, Positive, Range, Samples, Seed
+from decision.oracles.kind import Kind, OracleSettings
 from decision.oracles.products import ColumnSet, Entries, entries_of
 from decision.ragged import ragged_offsets
 
@@ -301,3 +302,12 @@ def _minimise(design: Any, target: Floats, weight: Floats, mean: Floats, precisi
     if float(np.abs(found.jac).max()) > 100.0 * _GRADIENT:
         raise ArithmeticError(f"logistic regression did not converge: {found.message}")
     return np.asarray(found.x, dtype=np.float64)
+
+
+def _new(s: OracleSettings) -> LogisticOracle:
+    return LogisticOracle(
+        LogisticSettings(interactions=s.interactions, ridge=s.ridge, low=s.low, high=s.high, seed=s.seed)
+    )
+
+
+ORACLE = Kind(_new, LogisticOracle.load)

@@ -16,6 +16,7 @@ import numpy as np
 from decision.batch import Batch, Features, Floats, Interactions, Ints
 from decision.errors import FieldError
 from decision.options import SHIPPED, NotNegative, Positive, Range, Seed
+from decision.oracles.kind import Kind, OracleSettings
 from decision.oracles.products import ColumnSet, entries_of
 
 MODEL_FILE = "neural.npz"
@@ -211,3 +212,10 @@ def _trained(
         return [layer.detach().numpy().astype(np.float64) for layer in layers]
     finally:
         torch.set_num_threads(threads)
+
+
+def _new(s: OracleSettings) -> NeuralOracle:
+    return NeuralOracle(NeuralSettings(interactions=s.interactions, seed=s.seed, low=s.low, high=s.high))
+
+
+ORACLE = Kind(_new, NeuralOracle.load)

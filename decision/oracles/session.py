@@ -19,6 +19,7 @@ from decision.batch import Batch, Features, Floats, Interactions
 from decision.errors import FieldError, SupportError
 from decision.features import PREFIX
 from decision.options import Positive
+from decision.oracles.kind import Kind, OracleSettings
 from decision.validation import Checked
 
 MODEL_FILE, NUMBERS_FILE = "session.json", "session.f32"
@@ -185,3 +186,10 @@ class SessionOracle:
         new = np.tanh(seen[2 * h :] + gates[:h] * kept[2 * h :])
         after = (1.0 - gates[h:]) * new + gates[h:] * memory
         return np.concatenate([inputs, after]).astype(np.float32)
+
+
+def _new(settings: OracleSettings) -> SessionOracle:
+    raise FieldError("oracle", wanted="one that learns from interactions; session policies are taught", got="session")
+
+
+ORACLE = Kind(_new, SessionOracle.load)

@@ -22,6 +22,7 @@ from vowpalwabbit import Workspace
 from decision.batch import Batch, Features, Floats, Interactions, Ints
 from decision.errors import FieldError
 from decision.options import PASSES, SHIPPED, Bits, NotNegative, Passes, Positive, Range, Seed
+from decision.oracles.kind import Kind, OracleSettings
 
 MODEL_FILE = "model.vw"
 SETTINGS_FILE = "vw.json"
@@ -245,3 +246,20 @@ def _text(features: Features) -> str:
 def _name(name: str) -> str:
     """Return a feature's name as VW reads it: escaped so that no two collide and none can break the line."""
     return name if name.isalnum() else name.translate(_ESCAPE)
+
+
+def _new(s: OracleSettings) -> VwOracle:
+    return VwOracle(
+        VwSettings(
+            interactions=s.interactions,
+            learning_rate=s.learning_rate,
+            bits=s.bits,
+            passes=s.passes,
+            seed=s.seed,
+            low=s.low,
+            high=s.high,
+        )
+    )
+
+
+ORACLE = Kind(_new, VwOracle.load)

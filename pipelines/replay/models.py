@@ -8,7 +8,8 @@ from typing import Literal, cast, get_args
 import numpy as np
 
 from decision.batch import Batch, Floats, Interactions, Ints
-from decision.oracles.factory import OracleSettings, load_oracle, new_oracle
+from decision.oracles.factory import load_oracle, new_oracle
+from decision.oracles.kind import OracleSettings
 from decision.protocols import Oracle
 from pipelines.interactions.arrays import to_interactions
 from pipelines.replay.rows import Loaded, fold_of_hash, hash_of

@@ -19,7 +19,8 @@ from decision.fairness.penalty import concatenate
 from decision.generations import training_weights
 from decision.options import DataRules
 from decision.oracles.ensemble import EnsembleOracle
-from decision.oracles.factory import OracleSettings, load_oracle, new_oracle
+from decision.oracles.factory import load_oracle, new_oracle
+from decision.oracles.kind import OracleSettings
 from decision.protocols import Oracle
 from pipelines.settings import Candidate, LoopSettings
 

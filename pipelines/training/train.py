@@ -22,9 +22,10 @@ import numpy as np
 import decision
 from decision.artifact import MANIFEST_FILE, Manifest, pack, unpack
 from decision.errors import FieldError, SupportError
+from decision.exploration.rule import Exploration
 from decision.fairness.penalty import FairFit, UpheldPairs, fit_with_pairs
 from decision.generations import balance, effective_rows
-from decision.policy import Exploration, OraclePolicy
+from decision.policy import OraclePolicy
 from pipelines.interactions.arrays import to_interactions
 from pipelines.lake.lake import Lake
 from pipelines.registry.registry import Registry

@@ -22,14 +22,16 @@ import numpy as np
 
 from decision.batch import Batch, Floats, Interactions, Ints
 from decision.exploration.greedy import greedy
+from decision.exploration.rule import Exploration
 from decision.gate import judge
 from decision.generations import ages, effective_rows, training_weights
 from decision.ope.estimators.balanced import balanced
 from decision.ope.estimators.lift import lift_of, switched_lift_of
 from decision.options import DataRules
 from decision.oracles.ensemble import EnsembleOracle
-from decision.oracles.factory import OracleSettings, load_oracle, new_oracle
-from decision.policy import Exploration, OraclePolicy, UniformPolicy
+from decision.oracles.factory import load_oracle, new_oracle
+from decision.oracles.kind import OracleSettings
+from decision.policy import OraclePolicy, UniformPolicy
 from decision.protocols import Oracle, Policy
 from decision.ragged import group_max, group_sum
 from simulators.environments.payments import arrival, normalised, payments_world

@@ -25,7 +25,8 @@ from decision.ope.intervals.clopper_pearson import clopper_pearson
 from decision.ope.intervals.empirical_bernstein import empirical_bernstein
 from decision.ope.rows import Rows
 from decision.ope.sums.means import Support
-from decision.oracles.factory import OracleSettings, new_oracle
+from decision.oracles.factory import new_oracle
+from decision.oracles.kind import OracleSettings
 from decision.protocols import Oracle
 from pipelines.replay.models import Fitted, Learner
 from pipelines.replay.survey import FOLDS

@@ -22,10 +22,11 @@ import msgspec
 import numpy as np
 
 from decision.batch import Batch, Floats, Interactions
+from decision.exploration.rule import Exploration
 from decision.features import flatten
 from decision.guard.snapshot import GuardSnapshot
 from decision.oracles.vw import VwOracle
-from decision.policy import Exploration, OraclePolicy
+from decision.policy import OraclePolicy
 from pipelines.settings import LoopSettings, load_settings
 from serving.core import Core
 from serving.decide import decide

@@ -26,10 +26,12 @@ import numpy as np
 from scipy import stats
 
 from decision.batch import Batch, Interactions
+from decision.exploration.rule import Exploration
 from decision.generations import ages, effective_rows, training_weights
 from decision.options import DataRules
-from decision.oracles.factory import OracleSettings, new_oracle
-from decision.policy import Exploration, OraclePolicy, UniformPolicy
+from decision.oracles.factory import new_oracle
+from decision.oracles.kind import OracleSettings
+from decision.policy import OraclePolicy, UniformPolicy
 
 QUICK = os.environ.get("QUICK") == "1"
 ROUNDS, SEEDS, BATCH = (600, 2, 100) if QUICK else (2_500, 3, 100)

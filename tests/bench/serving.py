@@ -37,9 +37,10 @@ def prepare(home: Path) -> None:
     """Make a loop with a trained policy as champion and features for 500 subjects."""
     from decision.artifact import Manifest, pack
     from decision.batch import Batch, Interactions
+    from decision.exploration.rule import Exploration
     from decision.features import flatten
     from decision.oracles.vw import VwOracle
-    from decision.policy import Exploration, OraclePolicy
+    from decision.policy import OraclePolicy
     from pipelines.features.store import Features
     from pipelines.registry.registry import Registry
     from pipelines.settings import load_loop, load_settings

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from decision.exploration.rule import Exploration
 from decision.oracles.session import SessionOracle, SessionSettings
-from decision.policy import Exploration, OraclePolicy
+from decision.policy import OraclePolicy
 from pipelines.settings import LoopSettings
 from serving.decide import decide
 from serving.sessions import SessionStates

@@ -23,7 +23,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from decision.features import flatten
-from decision.oracles.factory import OracleSettings, new_oracle
+from decision.oracles.factory import new_oracle
+from decision.oracles.kind import OracleSettings
 from decision.oracles.vw import _text
 from pipelines.training.dsjson import chunks
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from decision.exploration.rule import Exploration
 from decision.ope.estimators.cab import cab_sums
 from decision.ope.estimators.clipped import clipped_sums
 from decision.ope.estimators.cressie_read import CressieReadSums, cressie_read
@@ -21,13 +22,14 @@ from decision.ope.rows import Rows
 from decision.ope.sums.means import MeanSums
 from decision.ope.weights import weights_of
 from decision.oracles.ensemble import EnsembleOracle
-from decision.oracles.factory import OracleSettings, new_oracle
+from decision.oracles.factory import new_oracle
 from decision.oracles.gradient_boosting import GradientBoostingOracle, GradientBoostingSettings
+from decision.oracles.kind import OracleSettings
 from decision.oracles.linear import LinearOracle, LinearSettings
 from decision.oracles.logistic import LogisticOracle, LogisticSettings
 from decision.oracles.neural import NeuralOracle, NeuralSettings
 from decision.oracles.vw import VwOracle, VwSettings
-from decision.policy import Exploration, FirstPolicy, OraclePolicy, UniformPolicy
+from decision.policy import FirstPolicy, OraclePolicy, UniformPolicy
 from tests.contracts import estimator as estimator_contract
 from tests.contracts import oracle as oracle_contract
 from tests.contracts import policy as policy_contract

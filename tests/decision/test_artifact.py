@@ -7,10 +7,11 @@ import pytest
 
 from decision.artifact import MANIFEST_FILE, Manifest, pack, unpack
 from decision.errors import FieldError
+from decision.exploration.rule import Exploration
 from decision.oracles.factory import load_oracle
 from decision.oracles.linear import LinearOracle
 from decision.oracles.vw import VwOracle, VwSettings
-from decision.policy import Exploration, OraclePolicy
+from decision.policy import OraclePolicy
 from tests.strategies import interactions_of
 
 DATA = interactions_of(np.random.default_rng(0), 200)
@@ -108,5 +109,5 @@ def test_manifest_of_version_1_is_read_for_ever() -> None:
 
 
 def test_oracle_of_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(FieldError, match="wanted one of"):
+    with pytest.raises(FieldError, match="must be .*logistic"):
         load_oracle("forest", {})

@@ -12,9 +12,10 @@ from decision.batch import Batch, Floats, Interactions
 from decision.errors import FieldError
 from decision.exploration.epsilon_greedy import epsilon_greedy
 from decision.exploration.mix import with_floor
+from decision.exploration.rule import Exploration
 from decision.exploration.squarecb import squarecb
 from decision.exploration.uniform import uniform
-from decision.policy import Exploration, FirstPolicy, OraclePolicy, UniformPolicy, baseline_policy
+from decision.policy import FirstPolicy, OraclePolicy, UniformPolicy, baseline_policy
 from decision.ragged import group_sum
 from tests.strategies import ragged_scores
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from decision.artifact import Manifest, pack, unpack
+from decision.exploration.rule import Exploration
 from decision.oracles.linear import LinearOracle
-from decision.policy import Exploration, OraclePolicy
+from decision.policy import OraclePolicy
 from decision.records import decode_decision
 from pipelines.registry.registry import Registry
 from pipelines.settings import load_settings

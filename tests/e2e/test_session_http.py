@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from decision.artifact import Manifest, pack, unpack
+from decision.exploration.rule import Exploration
 from decision.oracles.session import SessionOracle
-from decision.policy import Exploration, OraclePolicy
+from decision.policy import OraclePolicy
 from decision.records import Decision, decode_decision
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready

@@ -15,7 +15,8 @@ import pytest
 from decision.artifact import Manifest, pack, unpack
 from decision.draw import seed_of
 from decision.errors import SupportError
-from decision.policy import Exploration, OraclePolicy
+from decision.exploration.rule import Exploration
+from decision.policy import OraclePolicy
 from decision.records import SCHEMA_VERSION, Decision, Outcome, decode_decision, encode
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.promotion.records import trajectories_of

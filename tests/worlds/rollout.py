@@ -14,9 +14,10 @@ import numpy as np
 
 from decision.artifact import Manifest, pack
 from decision.draw import draw, seed_of
+from decision.exploration.rule import Exploration
 from decision.guard.snapshot import GuardSnapshot, decode_snapshot
 from decision.oracles.linear import LinearOracle
-from decision.policy import Exploration, OraclePolicy
+from decision.policy import OraclePolicy
 from decision.records import Decision, Outcome
 from pipelines.guard.state import GuardState
 from pipelines.guard.step import guard

@@ -9,8 +9,9 @@ import numpy as np
 from decision.artifact import Manifest, pack
 from decision.batch import Batch, Interactions
 from decision.draw import draw
+from decision.exploration.rule import Exploration
 from decision.oracles.linear import LinearOracle
-from decision.policy import Exploration, OraclePolicy
+from decision.policy import OraclePolicy
 from decision.records import Decision
 from pipelines.registry.registry import Registry
 from tests.worlds.synthetic import KINDS, batch_of

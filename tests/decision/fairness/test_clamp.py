@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decision.batch import Batch, Features, Floats, one
+from decision.exploration.rule import Exploration
 from decision.fairness.clamp import Anchor, ClampedPolicy, seen_of
-from decision.policy import Exploration, OraclePolicy
+from decision.policy import OraclePolicy
 
 IDS = ["approve", "deny", "wait"]
 ACTIONS: list[Features] = [{"a": float(i)} for i in range(3)]

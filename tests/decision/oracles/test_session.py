@@ -7,9 +7,10 @@ import pytest
 
 from decision.batch import Batch, one
 from decision.errors import FieldError, SupportError
+from decision.exploration.rule import Exploration
 from decision.oracles.factory import load_oracle
 from decision.oracles.session import FEATURE, NUMBERS_FILE, SessionOracle, SessionSettings
-from decision.policy import Exploration, OraclePolicy
+from decision.policy import OraclePolicy
 from tests.contracts.policy import CHECKS
 from tests.parts import require
 

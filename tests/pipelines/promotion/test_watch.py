@@ -11,8 +11,9 @@ import pytest
 
 from decision.artifact import Manifest, pack
 from decision.errors import FieldError
+from decision.exploration.rule import Exploration
 from decision.oracles.session import SessionOracle, SessionSettings
-from decision.policy import Exploration, OraclePolicy
+from decision.policy import OraclePolicy
 from decision.records import Decision, Outcome
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.join import join

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from decision.exploration.rule import Exploration
 from decision.options import DataRules
-from decision.policy import Exploration
 from pipelines.settings import LoopSettings
 from pipelines.studies.regression_oracle import figures, sheets, summary
 from simulators.studies.regression_oracle import DEFAULT, Gate, Task, Trace, figures_of, gate_of, run

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from decision.batch import Batch, Interactions
 from decision.errors import FieldError
+from decision.exploration.rule import Exploration
 from decision.fairness.exposure import exposure, slot_weights
 from decision.fairness.learners import ftpl, smooth
 from decision.fairness.learners.losses import label_losses
@@ -16,7 +17,7 @@ from decision.fairness.mining import action_pairs, near
 from decision.fairness.penalty import UpheldPairs, concatenate, fit_with_pairs, gaps, pair_rows
 from decision.fairness.probe import sample
 from decision.oracles.linear import LinearOracle
-from decision.policy import Exploration, OraclePolicy
+from decision.policy import OraclePolicy
 
 
 def test_geometric_resampling_estimates_the_inverse_probability_up_to_its_cap() -> None:
