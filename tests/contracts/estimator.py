@@ -113,6 +113,13 @@ def check_estimate_scales_with_the_reward(estimator: Estimator) -> None:
     assert [scaled.value, scaled.low, scaled.high] == pytest.approx([50 * once.value, 50 * once.low, 50 * once.high])
 
 
+def check_a_constant_reward_is_the_value_where_the_model_knows_it(estimator: Estimator) -> None:
+    world = world_of(np.random.default_rng(12), 400)
+    log = Interactions(world.log.batch, world.log.chosen, world.log.propensity, np.full(400, 0.5), world.log.pmf)
+    estimate = of(estimator, log, world.pmf, np.full(1_200, 0.5))
+    assert estimate.low - 1e-9 <= 0.5 <= estimate.high + 1e-9
+
+
 def check_sound_log_raises_no_doubt_and_a_wrong_one_does(estimator: Estimator) -> None:
     world = world_of(np.random.default_rng(8), 1_000)
     assert of(estimator, *world[:3]).reasons == ()
@@ -164,3 +171,11 @@ def check_what_does_not_fit_is_refused_by_name(estimator: Estimator) -> None:
 
 
 CHECKS = [value for name, value in sorted(globals().items()) if name.startswith("check_")]
+ADDITIVE = [
+    check_shards_add_up_to_the_whole,
+    check_order_of_rows_does_not_matter,
+    check_interval_tightens_with_data_and_widens_with_level,
+    check_estimate_scales_with_the_reward,
+    check_no_rows_are_no_estimate,
+    check_what_does_not_fit_is_refused_by_name,
+]

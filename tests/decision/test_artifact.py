@@ -109,5 +109,5 @@ def test_manifest_of_version_1_is_read_for_ever() -> None:
 
 
 def test_oracle_of_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(FieldError, match="must be .*logistic"):
+    with pytest.raises(FieldError, match=r"must be .*logistic"):
         load_oracle("forest", {})
