@@ -12,6 +12,7 @@ import typer
 
 from pipelines.commands import audit, data, features, guard, replay, running, start, steps, study
 from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
+from pipelines.formats.registry import FORMATS
 
 _PANELS = {
     "Start": {"demo": start.demo, "init": start.init, "serve": running.serve, "top": running.top},
@@ -31,15 +32,6 @@ _PANELS = {
     "Studies": {"study": study.study},
     "Logs": {"replay": replay.replay, "export": data.export, "erase": data.erase},
 }
-_FORMATS = {
-    "open-bandit": data.import_open_bandit,
-    "dsjson": data.import_dsjson,
-    "parquet": data.import_parquet,
-    "obp": data.import_obp,
-    "scope-rl": data.import_scope_rl,
-    "minari": data.import_minari,
-}
-
 app = typer.Typer(
     name="decision",
     help="Which action for this context? A service that decides, logs the exact propensity, and learns.\n\n"
@@ -64,8 +56,8 @@ def options(
 for _panel, _commands in _PANELS.items():
     for _name, _function in _commands.items():
         app.command(_name, rich_help_panel=_panel)(_function)
-for _name, _function in _FORMATS.items():
-    imports.command(_name)(_function)
+for _name in FORMATS:
+    imports.command(_name)(data.importer(_name))
 app.add_typer(imports, name="import", rich_help_panel="Logs", help="Bring in logs of other systems.")
 app.add_typer(audit.audit, name="audit", rich_help_panel="Panels of auditors", help="Pairs, judgements, verdicts, log.")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -14,120 +15,47 @@ from rich.table import Table
 from decision.errors import FieldError
 from pipelines.commands.outcome import DONE, FAILED, Home, Json, Outcome, command, console
 from pipelines.commands.replay import Log, logged
+from pipelines.formats.registry import FORMATS, format_of
 from pipelines.operations.installation import Installation
 
 Name = Annotated[str, typer.Option("--name", help="Name of the import, used like a loop's by `decision replay`.")]
-Given = Annotated[Path, typer.Argument(help="File or folder to read.", show_default=False)]
+WRITABLE = tuple(name for name, entry in FORMATS.items() if entry.suffixes)
+"""Formats that `decision export` writes."""
 
 
-@command
-def import_open_bandit(
-    path: Annotated[Path | None, typer.Argument(help="Folder of the data set (default: the shipped sample).")] = None,
-    home: Home = None,
-    name: Name = "open-bandit",
-    json: Json = False,
-) -> Outcome:
-    """Import Open Bandit logs: every policy and campaign below PATH as NAME-POLICY-CAMPAIGN.
+def importer(name: str) -> Callable[..., None]:
+    """Return the command that imports logs of the format `name`."""
+    entry = FORMATS[name]
+    told = (
+        "Folder of the data set (default: the sample that is shipped)." if entry.shipped else "File or folder to read."
+    )
+    needed = typer.Argument(help=told, show_default=False)
+    given = Annotated[Path | None, needed] if entry.shipped else Annotated[Path, needed]
 
-    The data set publishes the propensity of the item shown and not the whole distribution; the import keeps it so.
+    def work(path: Any, home: Home = None, name: Name = name, json: Json = False) -> Outcome:
+        from pipelines.formats.store import save_import
 
-    Example: `decision import open-bandit && decision replay open-bandit-bts-women`
-    """
-    from pipelines.formats.open_bandit import ATTRIBUTION, find_logs, read_open_bandit, shipped_sample
-    from pipelines.formats.store import save_import
+        notes: list[Any] = []
+        with Installation.at(home) as parts:
+            for found in format_of(format).find(path, name):
+                about = {"format": format, "source": found.source, "attribution": found.attribution}
+                notes.append(save_import(parts.settings, found.name, found.batches, **about))
+                console.print(f"  {found.name}: {notes[-1].rows} decisions", highlight=False)
+        return _imported(notes)
 
-    root = path or shipped_sample()
-    notes: list[Any] = []
-    with Installation.at(home) as parts:
-        for policy, campaign, folder in find_logs(root):
-            full = f"{name}-{policy}-{campaign}"
-            source = f"{root.name}/{policy}/{campaign}"
-            batches = read_open_bandit(folder, name=full)
-            notes.append(
-                save_import(parts.settings, full, batches, format="open-bandit", source=source, attribution=ATTRIBUTION)
-            )
-            console.print(f"  {full}: {notes[-1].rows} decisions", highlight=False)
-    return _imported(notes)
-
-
-@command
-def import_dsjson(path: Given, home: Home = None, name: Name = "dsjson", json: Json = False) -> Outcome:
-    """Import a dsjson log, as VW's reinforcement learning library and Azure Personalizer write it.
-
-    Example: `decision import dsjson personalizer.json --name news-2025`
-    """
-    from pipelines.formats.dsjson import read_dsjson
-    from pipelines.formats.store import save_import
-
-    with Installation.at(home) as parts:
-        return _imported([save_import(parts.settings, name, read_dsjson(path), format="dsjson", source=path.name)])
-
-
-@command
-def import_parquet(path: Given, home: Home = None, name: Name = "parquet", json: Json = False) -> Outcome:
-    """Import interactions from Parquet: the columns of `decision export --format parquet`.
-
-    Needed: event_id, ts, action_ids, action_index, propensity, reward. Everything else may be missing.
-
-    Example: `decision import parquet march.parquet --name march`
-    """
-    from pipelines.formats.store import read_parquet, save_import
-
-    with Installation.at(home) as parts:
-        return _imported([save_import(parts.settings, name, read_parquet(path), format="parquet", source=path.name)])
-
-
-@command
-def import_obp(path: Given, home: Home = None, name: Name = "obp", json: Json = False) -> Outcome:
-    """Import an Open Bandit Pipeline `bandit_feedback` from an npz file (`numpy.savez(path, **bandit_feedback)`).
-
-    Needed: n_actions, action, reward, pscore; context, action_context, position and pi_b where they are there.
-
-    Example: `decision import obp feedback.npz --name synthetic`
-    """
-    from pipelines.formats.obp import read_obp
-    from pipelines.formats.store import save_import
-
-    with Installation.at(home) as parts:
-        rows = read_obp(path, name=name)
-        return _imported([save_import(parts.settings, name, rows, format="obp", source=path.name)])
-
-
-@command
-def import_scope_rl(path: Given, home: Home = None, name: Name = "scope-rl", json: Json = False) -> Outcome:
-    """Import a SCOPE-RL `logged_dataset` with discrete actions from an npz file; a trajectory becomes an episode.
-
-    Example: `decision import scope-rl logged.npz --name rec`
-    """
-    from pipelines.formats.scope_rl import read_scope_rl
-    from pipelines.formats.store import save_import
-
-    with Installation.at(home) as parts:
-        rows = read_scope_rl(path, name=name)
-        return _imported([save_import(parts.settings, name, rows, format="scope-rl", source=path.name)])
-
-
-@command
-def import_minari(path: Given, home: Home = None, name: Name = "minari", json: Json = False) -> Outcome:
-    """Import a Minari data set with discrete actions in its Arrow layout; propensities come from `infos["propensity"]`.
-
-    Example: `decision import minari ~/.minari/datasets/shop/clicks-v0 --name clicks`
-    """
-    from pipelines.formats.minari import read_minari
-    from pipelines.formats.store import save_import
-
-    with Installation.at(home) as parts:
-        rows = read_minari(path, name=name)
-        return _imported([save_import(parts.settings, name, rows, format="minari", source=path.name)])
+    format = name
+    work.__annotations__["path"] = given
+    if entry.shipped:  # the path may be left out
+        work.__defaults__ = (None, *(work.__defaults__ or ()))
+    work.__doc__ = entry.help
+    return command(work)
 
 
 @command
 def export(
     log: Log,
     path: Annotated[Path, typer.Argument(help="File to write.", show_default=False)],
-    format: Annotated[
-        Literal["parquet", "dsjson", "obp"] | None, typer.Option(help="Format (default: by the file's suffix).")
-    ] = None,
+    format: Annotated[str | None, typer.Option(help=f"{', '.join(WRITABLE)} (default: by the file's suffix).")] = None,
     home: Home = None,
     json: Json = False,
 ) -> Outcome:
@@ -135,22 +63,17 @@ def export(
 
     Examples: `decision export news march.parquet`, `decision export news march.dsjson`, `decision export news obp.npz`
     """
-    from pipelines.formats.dsjson import write_dsjson
-    from pipelines.formats.store import write_parquet
-
-    kind = format or {".parquet": "parquet", ".dsjson": "dsjson", ".json": "dsjson", ".npz": "obp"}.get(path.suffix)
-    if kind is None:
-        raise FieldError("format", wanted="--format parquet, dsjson or obp", got=path.suffix)
+    kind = format or next((name for name, entry in FORMATS.items() if path.suffix in entry.suffixes), None)
+    if kind not in WRITABLE:
+        raise FieldError("format", wanted=f"--format {', '.join(WRITABLE)}", got=kind or path.suffix)
     if not path.absolute().parent.is_dir():
         raise FieldError("path", wanted="a file in a folder that exists", got=str(path))
     with Installation.at(home) as parts:
         rows = logged(parts, log)
-    if kind == "obp":
-        from pipelines.formats.obp import write_obp
-
-        written, left_out = write_obp(rows, path)
-    else:
-        written, left_out = (write_parquet(rows, path), 0) if kind == "parquet" else write_dsjson(rows, path)
+    write = format_of(kind).write
+    if write is None:
+        raise FieldError("format", wanted=f"--format {', '.join(WRITABLE)}", got=kind)
+    written, left_out = write(rows, path)
     data = {"log": log, "format": kind, "path": str(path), "rows": written, "left_out": left_out}
     note = f", {left_out} left out (several slots, other actions, or no distribution known)" if left_out else ""
     return Outcome(data, lambda out: out.print(f"{written} decisions of {log} in {path}{note}", highlight=False))

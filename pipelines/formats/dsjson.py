@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from decision.errors import FieldError
 from decision.records import MAX_RECORD_BYTES
+from pipelines.formats.registry import Format, one_log
 from pipelines.formats.rows import SUM_TOLERANCE, complete
 from pipelines.formats.store import check_file
 
@@ -228,3 +229,6 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
     if row["state"] == "dropped":
         line["_skipLearn"] = True
     return line
+
+
+FORMAT = Format(one_log(lambda path, name: read_dsjson(path)), write_dsjson)

@@ -18,6 +18,7 @@ import pyarrow.dataset as ds
 from decision.errors import FieldError
 from decision.records import MAX_ACTIONS
 from pipelines.formats.npz import times, whole_numbers
+from pipelines.formats.registry import Format, one_log
 from pipelines.formats.rows import complete
 
 PROPENSITY = "propensity"
@@ -104,3 +105,6 @@ def _features(value: Any) -> str:
     if isinstance(value, list):
         return msgspec.json.encode({f"s{column}": entry for column, entry in enumerate(value)}).decode()
     return msgspec.json.encode({"state": str(value)}).decode()
+
+
+FORMAT = Format(one_log(lambda path, name: read_minari(path, name=name)))

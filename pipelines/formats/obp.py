@@ -18,6 +18,7 @@ import pyarrow as pa
 from decision.errors import FieldError
 from decision.records import MAX_ACTIONS
 from pipelines.formats.npz import ROWS_AT_ONCE, check_shape, read_npz, times, whole_numbers
+from pipelines.formats.registry import Format, one_log
 from pipelines.formats.rows import complete
 from pipelines.interactions.arrays import to_interactions
 
@@ -143,3 +144,6 @@ def _actions(found: dict[str, Any], k: int) -> str:
     check_shape("action_context", table, (k, None))
     features = [{f"a{column}": float(value) for column, value in enumerate(row)} for row in table]
     return msgspec.json.encode(features).decode()
+
+
+FORMAT = Format(one_log(lambda path, name: read_obp(path, name=name)), write_obp)

@@ -19,6 +19,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from decision.errors import FieldError
+from pipelines.formats.registry import Format, Found
 from pipelines.formats.rows import complete
 from pipelines.formats.store import check_file
 from pipelines.lake.schemas import TIME
@@ -170,3 +171,13 @@ def _times(values: pa.ChunkedArray) -> pa.ChunkedArray:
 def _data_file(folder: Path, stem: str) -> Path | None:
     paths = (folder / f"{stem}.{kind}" for kind in ("parquet", "csv"))
     return next((path for path in paths if path.is_file()), None)
+
+
+def _find(path: Path | None, name: str) -> Iterable[Found]:
+    root = path or shipped_sample()
+    for policy, campaign, folder in find_logs(root):
+        full = f"{name}-{policy}-{campaign}"
+        yield Found(full, f"{root.name}/{policy}/{campaign}", read_open_bandit(folder, name=full), ATTRIBUTION)
+
+
+FORMAT = Format(_find)

@@ -18,6 +18,7 @@ import pyarrow as pa
 from decision.errors import FieldError
 from decision.records import MAX_ACTIONS
 from pipelines.formats.npz import ROWS_AT_ONCE, check_shape, read_npz, times, whole_numbers
+from pipelines.formats.registry import Format, one_log
 from pipelines.formats.rows import complete
 
 _NEEDED = ("n_actions", "n_trajectories", "step_per_trajectory", "state", "action", "reward", "pscore")
@@ -81,3 +82,6 @@ def _before_the_end(done: Any, trajectories: int, steps: int) -> Any:
 
 def _state(row: Any) -> str:
     return msgspec.json.encode({f"s{column}": float(value) for column, value in enumerate(row)}).decode()
+
+
+FORMAT = Format(one_log(lambda path, name: read_scope_rl(path, name=name)))

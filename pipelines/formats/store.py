@@ -7,7 +7,6 @@ known. Then `pmf` stays null; nothing is made up to fill it.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -22,7 +21,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from decision.errors import FieldError
-from pipelines.formats.rows import check_rows, complete
+from pipelines.formats.rows import check_rows
 from pipelines.lake.schemas import INTERACTIONS
 from pipelines.settings import Settings, check_loop_name, list_loops
 
@@ -171,37 +170,6 @@ def _placed(table: pa.Table, name: str, first_row: int) -> pa.Table:
         at = table.schema.get_field_index(column)
         table = table.set_column(at, INTERACTIONS.field(column), values)
     return table
-
-
-def read_parquet(path: Path, *, rows_per_batch: int = 20_000) -> Iterable[pa.Table]:
-    """Yield the rows of a Parquet file in the interaction columns; see `complete` for those that may be missing.
-
-    Raises:
-        FieldError: it is no Parquet file, a column is missing or unknown, or a type does not fit.
-    """
-    check_file(path)
-    try:
-        file = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise FieldError("path", wanted="a Parquet file", got=path.name) from error
-    with file:
-        unknown = [name for name in file.schema_arrow.names if name not in INTERACTIONS.names]
-        if unknown:
-            raise FieldError(unknown[0], wanted=f"one of the columns {INTERACTIONS.names}", got="an unknown column")
-        for batch in file.iter_batches(batch_size=rows_per_batch):
-            names = batch.schema.names
-            yield complete({name: pa.chunked_array([batch[name]]) for name in names}, len(batch))
-
-
-def write_parquet(table: pa.Table, path: Path) -> int:
-    """Write interaction rows to a Parquet file, whole or not at all, and return their number."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        pq.write_table(table, scratch, compression="zstd")
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-    return len(table)
 
 
 def check_file(path: Path) -> None:

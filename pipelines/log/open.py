@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from decision.errors import FieldError
 from pipelines.log.protocol import EventLog
+
+SCHEMES = {"local": "pipelines.log.sqlite.log", "kafka": "pipelines.log.kafka.log"}
+"""Event logs: the module that holds each one's `open_address`, imported when such an address is opened, so that the
+embedded service starts without a Kafka client. `tests/contracts/event_log.py` holds what each keeps."""
 
 
 def open_log(url: str, **options: object) -> EventLog:
@@ -15,20 +21,10 @@ def open_log(url: str, **options: object) -> EventLog:
         **options: further arguments of `LocalLog` or `KafkaLog`.
 
     Raises:
-        FieldError: the address is neither.
+        FieldError: the address is of no known scheme, or does not fit its scheme.
     """
-    if url.startswith("local:"):
-        from pipelines.log.sqlite.log import LocalLog
-
-        path = url.removeprefix("local:")
-        if not path:
-            raise FieldError("log", wanted="local:/path/to/log.db", got=url)
-        return LocalLog(path, **options)  # pyright: ignore[reportArgumentType]
-    if url.startswith("kafka://"):
-        # imported on demand: the embedded service starts without a Kafka client
-        from pipelines.log.kafka.log import KafkaLog
-        from pipelines.log.kafka.options import parse_address
-
-        servers, given = parse_address(url)
-        return KafkaLog(servers, **{**given, **options})  # pyright: ignore[reportArgumentType]
-    raise FieldError("log", wanted='"local:/path/to/log.db" or "kafka://host:port"', got=url.split("?")[0])
+    scheme, colon, _ = url.partition(":")
+    if not colon or scheme not in SCHEMES:
+        wanted = '"local:/path/to/log.db" or "kafka://host:port"'
+        raise FieldError("log", wanted=wanted, got=url.partition("?")[0].rpartition("@")[2])
+    return import_module(SCHEMES[scheme]).open_address(url, **options)

@@ -27,7 +27,7 @@ from kafka.errors import (
 from decision.errors import FieldError
 from pipelines.log.kafka.connect import connect
 from pipelines.log.kafka.errors import translate, translated
-from pipelines.log.kafka.options import client_options, consumer_options
+from pipelines.log.kafka.options import client_options, consumer_options, parse_address
 from pipelines.log.kafka.topics import admin_client, create_topic, partitions_of
 from pipelines.log.protocol import (
     MAX_MESSAGE_BYTES,
@@ -327,3 +327,13 @@ class KafkaLog:
             records = consumer.poll(100, max_records=left).get(where, []) if left and behind else []
         self._at = (where, messages[-1].offset + 1 if messages else offset)
         return messages
+
+
+def open_address(url: str, **options: Any) -> KafkaLog:
+    """Return the log at ``kafka://host:port[,host:port]``; options of the address come before those given.
+
+    Raises:
+        FieldError: the address does not fit.
+    """
+    servers, given = parse_address(url)
+    return KafkaLog(servers, **{**given, **options})

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from decision.errors import FieldError
 from pipelines.log.protocol import (
@@ -382,3 +382,15 @@ class LocalLog:
             self._seen = seen
             self._highs.clear()
         return table.insert(db, rows, int(self._clock() * 1000), self._highs)
+
+
+def open_address(url: str, **options: Any) -> LocalLog:
+    """Return the log at ``local:/path/to/log.db``.
+
+    Raises:
+        FieldError: the address names no file.
+    """
+    path = url.removeprefix("local:")
+    if not path:
+        raise FieldError("log", wanted="local:/path/to/log.db", got=url)
+    return LocalLog(path, **options)

@@ -11,8 +11,9 @@ import pytest
 
 from decision.errors import FieldError
 from pipelines.formats.open_bandit import find_logs, read_open_bandit, shipped_sample
+from pipelines.formats.parquet import read_parquet, write_parquet
 from pipelines.formats.rows import check_rows, complete
-from pipelines.formats.store import list_imports, load_import, read_parquet, save_import, write_parquet
+from pipelines.formats.store import list_imports, load_import, save_import
 from pipelines.lake.schemas import INTERACTIONS
 from pipelines.operations.init import init_loop
 from pipelines.settings import Settings, load_settings
@@ -101,7 +102,7 @@ def test_an_import_cannot_take_the_name_of_a_loop(settings: Settings) -> None:
 
 def test_parquet_written_and_read_is_the_same(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
-    assert write_parquet(rows(), path) == 2
+    assert write_parquet(rows(), path) == (2, 0)
     assert pa.concat_tables(read_parquet(path)).equals(rows())
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.parquet"]
 

@@ -1,0 +1,126 @@
+"""Formats of other systems' logs by name: what `decision import` reads and `decision export` writes.
+
+Each format's file ends with its `FORMAT`. The help texts stand here, so that the command line tells of a format
+without importing what reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from decision.errors import FieldError
+
+if TYPE_CHECKING:  # the command line lists formats without the library that reads them
+    import pyarrow as pa
+
+
+class Entry(NamedTuple):
+    """A line of the registry.
+
+    Attributes:
+        module: holds the `FORMAT`; imported when it is asked for.
+        help: of ``decision import NAME``.
+        suffixes: of files that ``decision export`` writes in this format unless told otherwise.
+        shipped: there is a log to read without a path.
+    """
+
+    module: str
+    help: str
+    suffixes: tuple[str, ...] = ()
+    shipped: bool = False
+
+
+FORMATS = {
+    "open-bandit": Entry(
+        "pipelines.formats.open_bandit",
+        "Import Open Bandit logs: every policy and campaign below PATH as NAME-POLICY-CAMPAIGN.\n\n"
+        "The data set publishes the propensity of the item shown, not the whole distribution. The import does the same."
+        "\n\n"
+        "Example: `decision import open-bandit && decision replay open-bandit-bts-women`",
+        shipped=True,
+    ),
+    "dsjson": Entry(
+        "pipelines.formats.dsjson",
+        "Import a dsjson log, as VW's reinforcement learning library and Azure Personalizer write it.\n\n"
+        "Example: `decision import dsjson personalizer.json --name news-2025`",
+        suffixes=(".dsjson", ".json"),
+    ),
+    "parquet": Entry(
+        "pipelines.formats.parquet",
+        "Import interactions from Parquet: the columns of `decision export --format parquet`.\n\n"
+        "Required: event_id, ts, action_ids, action_index, propensity, reward. Everything else may be missing.\n\n"
+        "Example: `decision import parquet march.parquet --name march`",
+        suffixes=(".parquet",),
+    ),
+    "obp": Entry(
+        "pipelines.formats.obp",
+        "Import an Open Bandit Pipeline `bandit_feedback` from an npz file (`numpy.savez(path, **bandit_feedback)`)."
+        "\n\nRequired: n_actions, action, reward, pscore. Optional: context, action_context, position, pi_b.\n\n"
+        "Example: `decision import obp feedback.npz --name synthetic`",
+        suffixes=(".npz",),
+    ),
+    "scope-rl": Entry(
+        "pipelines.formats.scope_rl",
+        "Import a SCOPE-RL `logged_dataset` with discrete actions from an npz file; a trajectory becomes an episode."
+        "\n\nExample: `decision import scope-rl logged.npz --name rec`",
+    ),
+    "minari": Entry(
+        "pipelines.formats.minari",
+        "Import a Minari data set with discrete actions in its Arrow layout; propensities come from "
+        '`infos["propensity"]`.\n\n'
+        "Example: `decision import minari ~/.minari/datasets/shop/clicks-v0 --name clicks`",
+    ),
+}
+
+
+class Found(NamedTuple):
+    """A log that was found, to be kept as one import.
+
+    Attributes:
+        name: of the import.
+        source: where it was read from.
+        batches: its rows, see `pipelines.formats.rows.complete`; read when they are asked for.
+        attribution: whose data it is.
+    """
+
+    name: str
+    source: str
+    batches: Iterable[pa.Table]
+    attribution: str = ""
+
+
+class Format(NamedTuple):
+    """One format.
+
+    Attributes:
+        find: (path, name) -> the logs there; the path is None for the one that is shipped.
+        write: (interactions, path) -> rows written, and rows that the format cannot hold; None where it is only read.
+    """
+
+    find: Callable[[Path | None, str], Iterable[Found]]
+    write: Callable[[pa.Table, Path], tuple[int, int]] | None = None
+
+
+def one_log(read: Callable[[Path, str], Iterable[pa.Table]]) -> Callable[[Path | None, str], Iterable[Found]]:
+    """Return `Format.find` of a format whose file holds one log."""
+
+    def find(path: Path | None, name: str) -> Iterable[Found]:
+        if path is None:
+            raise FieldError("path", wanted="the file or folder to read", got=None)
+        return [Found(name, path.name, read(path, name))]
+
+    return find
+
+
+def format_of(name: str) -> Format:
+    """Return the format of that name.
+
+    Raises:
+        FieldError: there is none.
+    """
+    if name not in FORMATS:
+        raise FieldError.choice("format", list(FORMATS), name)
+    return import_module(FORMATS[name].module).FORMAT
