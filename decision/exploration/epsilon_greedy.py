@@ -6,7 +6,7 @@ from decision.batch import Floats, Ints
 from decision.errors import FieldError
 from decision.exploration.greedy import greedy
 from decision.exploration.mix import with_floor
-from decision.exploration.rule import Rule
+from decision.exploration.rule import Exploration, Rule
 
 
 def epsilon_greedy(scores: Floats, offsets: Ints, *, epsilon: float) -> Floats:
@@ -25,4 +25,8 @@ def epsilon_greedy(scores: Floats, offsets: Ints, *, epsilon: float) -> Floats:
     return with_floor(greedy(scores, offsets), offsets, epsilon)
 
 
-RULE = Rule(lambda scores, offsets, given: epsilon_greedy(scores, offsets, epsilon=given.epsilon))
+def _pmf(scores: Floats, offsets: Ints, given: Exploration) -> Floats:
+    return epsilon_greedy(scores, offsets, epsilon=given.epsilon)
+
+
+RULE = Rule(_pmf)

@@ -14,7 +14,7 @@ import numpy as np
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
-from decision.exploration.rule import Rule
+from decision.exploration.rule import Exploration, Rule
 from decision.ragged import group_max, group_sum, spread
 
 
@@ -47,4 +47,8 @@ def fastcb(scores: Floats, offsets: Ints, *, gamma: float, low: float = 0.0, hig
     return np.where(best, spread(left / tied, offsets), others)
 
 
-RULE = Rule(lambda scores, offsets, given: fastcb(scores, offsets, gamma=given.gamma, low=given.low, high=given.high))
+def _pmf(scores: Floats, offsets: Ints, given: Exploration) -> Floats:
+    return fastcb(scores, offsets, gamma=given.gamma, low=given.low, high=given.high)
+
+
+RULE = Rule(_pmf)

@@ -13,7 +13,7 @@ import numpy as np
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
-from decision.exploration.rule import Rule
+from decision.exploration.rule import Exploration, Rule
 from decision.ragged import group_max, normalise, spread
 
 
@@ -34,4 +34,8 @@ def regcb(high: Floats, low: Floats, offsets: Ints) -> Floats:
     return normalise(kept.astype(np.float64), offsets)
 
 
-RULE = Rule(lambda members, offsets, given: regcb(members.max(axis=0), members.min(axis=0), offsets), asks_members=True)
+def _pmf(members: Floats, offsets: Ints, given: Exploration) -> Floats:
+    return regcb(members.max(axis=0), members.min(axis=0), offsets)
+
+
+RULE = Rule(_pmf, asks_members=True)

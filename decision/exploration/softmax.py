@@ -11,7 +11,7 @@ import numpy as np
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
-from decision.exploration.rule import Rule
+from decision.exploration.rule import Exploration, Rule
 from decision.ragged import group_max, normalise, spread
 
 
@@ -33,4 +33,8 @@ def softmax(scores: Floats, offsets: Ints, *, inverse_temperature: float) -> Flo
     return normalise(np.exp(np.maximum(exponent, -745.0)) * (exponent > -745.0), offsets)
 
 
-RULE = Rule(lambda scores, offsets, given: softmax(scores, offsets, inverse_temperature=given.inverse_temperature))
+def _pmf(scores: Floats, offsets: Ints, given: Exploration) -> Floats:
+    return softmax(scores, offsets, inverse_temperature=given.inverse_temperature)
+
+
+RULE = Rule(_pmf)

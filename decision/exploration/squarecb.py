@@ -13,7 +13,7 @@ import numpy as np
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
-from decision.exploration.rule import Rule
+from decision.exploration.rule import Exploration, Rule
 from decision.ragged import group_max, group_sum, spread
 
 
@@ -42,4 +42,8 @@ def squarecb(scores: Floats, offsets: Ints, *, gamma: float | Floats) -> Floats:
     return np.where(best, spread(left / tied, offsets), others)
 
 
-RULE = Rule(lambda scores, offsets, given: squarecb(scores, offsets, gamma=given.gamma))
+def _pmf(scores: Floats, offsets: Ints, given: Exploration) -> Floats:
+    return squarecb(scores, offsets, gamma=given.gamma)
+
+
+RULE = Rule(_pmf)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from decision.batch import Floats, Ints
-from decision.exploration.rule import Rule
+from decision.exploration.rule import Exploration, Rule
 from decision.ragged import spread
 
 
@@ -14,4 +14,8 @@ def uniform(offsets: Ints) -> Floats:
     return spread(1.0 / np.diff(offsets), offsets)
 
 
-RULE = Rule(lambda scores, offsets, given: uniform(offsets))
+def _pmf(scores: Floats, offsets: Ints, given: Exploration) -> Floats:
+    return uniform(offsets)
+
+
+RULE = Rule(_pmf)

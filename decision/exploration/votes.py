@@ -15,7 +15,7 @@ import numpy as np
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
 from decision.exploration.greedy import greedy
-from decision.exploration.rule import Rule
+from decision.exploration.rule import Exploration, Rule
 
 
 def votes(members: Floats, offsets: Ints) -> Floats:
@@ -36,4 +36,8 @@ def votes(members: Floats, offsets: Ints) -> Floats:
     return total / len(members)
 
 
-RULE = Rule(lambda members, offsets, given: votes(members, offsets), asks_members=True)
+def _pmf(members: Floats, offsets: Ints, given: Exploration) -> Floats:
+    return votes(members, offsets)
+
+
+RULE = Rule(_pmf, asks_members=True)

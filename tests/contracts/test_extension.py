@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from decision.batch import Floats, Ints
 from decision.exploration.epsilon_greedy import epsilon_greedy
-from decision.exploration.rule import Rule
+from decision.exploration.rule import Exploration, Rule
 
 
 def toy(scores: Floats, offsets: Ints) -> Floats:
@@ -28,7 +28,11 @@ def toy(scores: Floats, offsets: Ints) -> Floats:
     return epsilon_greedy(scores, offsets, epsilon=0.5)
 
 
-RULE = Rule(lambda scores, offsets, given: toy(scores, offsets))
+def _pmf(scores: Floats, offsets: Ints, given: Exploration) -> Floats:
+    return toy(scores, offsets)
+
+
+RULE = Rule(_pmf)
 '''
 TEST = """import numpy as np
 
