@@ -5,11 +5,14 @@ Nothing heavy is imported before a command needs it: `decision --help` answers a
 
 from __future__ import annotations
 
+import os
+import re
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from decision.errors import FieldError
 from pipelines.commands import audit, data, features, guard, replay, running, start, steps, study
 from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
 from pipelines.formats.registry import FORMATS
@@ -39,18 +42,28 @@ app = typer.Typer(
     "0 done, 1 failed, 2 bad arguments or input, 3 a gate refused.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-imports = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+imports = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
 
 @app.callback()
 def options(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on stderr; show tracebacks.")] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose", "-v", count=True, show_default=False, help="Log each step and show tracebacks; -vv logs more."
+        ),
+    ] = 0,
+    log_format: Annotated[
+        Literal["text", "json"] | None,
+        typer.Option("--log-format", help="Form of log lines (default: $DECISION_LOG_FORMAT or text)."),
+    ] = None,
 ) -> None:
-    """Take the options of every command."""
+    """Take the options of every command; they may stand after it too."""
     state.verbose = verbose
+    state.log_format = log_format or _form(os.environ.get("DECISION_LOG_FORMAT", "text"))
 
 
 for _panel, _commands in _PANELS.items():
@@ -64,7 +77,7 @@ app.add_typer(audit.audit, name="audit", rich_help_panel="Panels of auditors", h
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its status."""
-    given = sys.argv[1:] if arguments is None else arguments
+    given = _general_first(sys.argv[1:] if arguments is None else arguments)
     try:
         status = app(args=given, prog_name="decision", standalone_mode=False)
     except typer.TyperException as error:
@@ -73,9 +86,35 @@ def main(arguments: list[str] | None = None) -> None:
         if "--json" in given:
             print_json({"error": message})
         status = BAD_INPUT
+    except FieldError as error:
+        report_error(str(error))
+        status = BAD_INPUT
     except typer.Abort:
         status = FAILED
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _general_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with the options of every command before the command, wherever they stood."""
+    first: list[str] = []
+    rest: list[str] = []
+    left = iter(arguments)
+    for argument in left:
+        if argument == "--":
+            rest += [argument, *left]
+        elif re.fullmatch(r"-v+|--verbose|--log-format=.*", argument):
+            first.append(argument)
+        elif argument == "--log-format":
+            first += [argument, *([value] if (value := next(left, None)) is not None else [])]
+        else:
+            rest.append(argument)
+    return first + rest
+
+
+def _form(text: str) -> Literal["text", "json"]:
+    if text not in ("text", "json"):
+        raise FieldError.choice("DECISION_LOG_FORMAT", ["text", "json"], text)
+    return text
 
 
 if __name__ == "__main__":

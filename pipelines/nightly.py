@@ -7,6 +7,7 @@ version that a repeated training would register is found again under the run's k
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.join import join
 from pipelines.lake.lake import Lake
 from pipelines.log.protocol import EventLog
+from pipelines.logs import numbers, tell
 from pipelines.promotion.promote import promote
 from pipelines.promotion.watch import watch
 from pipelines.registry.registry import Registry
@@ -37,6 +39,7 @@ STEPS = ("ingest", "features", "join", "watch", "guard", "train", "evaluate", "p
 RESUMED_FOR = timedelta(hours=24)
 """An unfinished run older than this is left alone; the next one starts anew."""
 
+_log = logging.getLogger(__name__)
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Progress = Callable[[str, str], None]
@@ -131,22 +134,27 @@ def nightly(
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         run = _open(folder, loop.name, run_id, now, seed)
+        about = {"loop": loop.name, "run": run.run_id}
         night = _Night(settings, log, lake, registry, loop, run, {*list_loops(settings), loop.name})
         for name in STEPS:
             if run.result(name) is not None:
                 _tell(progress, name, "kept")
                 continue
             _tell(progress, name, "started")
+            tell(_log, "step started", about | {"step": name}, logging.DEBUG)
             try:
                 result = msgspec.json.decode(msgspec.json.encode(getattr(night, name)()))  # as a rerun will read it
             except Exception as error:
                 run.status, run.error = "failed", f"{name}: {type(error).__name__}: {error}"[:2000]
                 _save(folder, run)
+                tell(_log, "step failed", about | {"step": name, "error": run.error})
                 raise
             run.steps.append(Step(name=name, finished_at=datetime.now(UTC).isoformat(), result=result))
             run.status, run.error = "done" if name == STEPS[-1] else "running", ""
             _save(folder, run)
             _tell(progress, name, "done")
+            tell(_log, "step done", {"step": name} | about | numbers(result) | about)
+        tell(_log, "night done", about | {"verdict": run.verdict})
     return run
 
 

@@ -302,6 +302,8 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
         port: its port (``DECISION_PORT``).
         workers: processes of the service (``DECISION_WORKERS``).
         tracking_uri: MLflow's address; "" for SQLite in the home folder (``DECISION_TRACKING_URI``).
+        log_format: form of log lines, ``text`` or ``json`` (``DECISION_LOG_FORMAT``).
+        log_level: least severity of the service's log lines (``DECISION_LOG_LEVEL``).
         reload_s: seconds between looks for a new champion (``DECISION_RELOAD_S``).
         api_keys: keys that may change state, comma separated; none binds to loopback only (``DECISION_API_KEYS``).
         governance: SQLAlchemy address of the panels' database; "" for SQLite in the home folder
@@ -315,6 +317,8 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8080
     workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     tracking_uri: str = ""
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
     reload_s: Positive = 1.0
     api_keys: str = ""
     governance: str = ""

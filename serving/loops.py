@@ -21,6 +21,7 @@ from decision.guard.snapshot import GuardSnapshot, decode_snapshot, largest_weig
 from decision.policy import baseline_policy
 from decision.protocols import Policy
 from pipelines.fairness.anchors import published
+from pipelines.logs import tell
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings, list_loops, load_loop
 from serving.refresher import Refresher
@@ -91,7 +92,9 @@ class Loops:
                 self._errors.pop(name, None)
             except Exception as error:
                 if self._errors.get(name) != str(error):
-                    _log.warning("loop %s: %s", name, error)
+                    _log.warning(
+                        "the loop does not run as configured", extra={"fields": {"loop": name, "error": error}}
+                    )
                 self._errors[name] = str(error)
 
     def _refresh(self, name: str) -> None:
@@ -134,7 +137,7 @@ class Loops:
             policy = self.load(name, version)
             self._snapshots[name] = replace(current, policy=policy, policy_version=version, candidate=None)
             self.reloads += 1
-            _log.info("loop %s: version %s is in charge", name, version)
+            tell(_log, "version in charge", {"loop": name, "version": version})
             self._refresh_guard(name)
 
     def _refresh_guard(self, name: str) -> None:
@@ -170,7 +173,7 @@ class Loops:
             self._snapshots[name] = replace(alone, guard=guard)
             candidate = self.load(name, guard.candidate_version)
             self._snapshots[name] = replace(current, candidate=candidate, guard=guard)
-            _log.info("loop %s: version %s is rolled out beside it", name, guard.candidate_version)
+            tell(_log, "version rolled out", {"loop": name, "version": guard.candidate_version})
 
     def load(self, name: str, version: str) -> Policy:
         """Return a version's policy, verified and tried on a probe.

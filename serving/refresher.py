@@ -95,4 +95,5 @@ class Refresher:
         told = f"{type(error).__name__}: {error}"
         if told != self._last:  # once for each reason, not once a period
             self._last = told
-            _log.warning("%s: failed, goes on: %s", self.name, told, exc_info=error)
+            fields = {"thread": self.name, "failures": self.failures}
+            _log.warning("failed, goes on", extra={"fields": fields}, exc_info=error)

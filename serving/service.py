@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import bentoml
 
+from pipelines.logs import set_up
 from pipelines.settings import load_settings
 from serving.http.app import App
 from serving.start import open_core
 
-app = App(lambda: open_core(load_settings()))
+settings = load_settings()
+set_up(settings.log_format, settings.log_level)
+app = App(lambda: open_core(settings))
 
 
 @bentoml.service(
     name="decision",
-    workers=load_settings().workers,
+    workers=settings.workers,
     traffic={"timeout": 30},
     metrics={"enabled": True},
     logging={"access": {"enabled": False}},

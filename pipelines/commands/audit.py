@@ -16,7 +16,7 @@ from pipelines.commands import audit_people
 from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Loop, Outcome, command, who
 from pipelines.operations.installation import Installation
 
-audit = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+audit = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 audit.add_typer(audit_people.people, name="people", help="Who sits on the panels, and the keys they show.")
 
 

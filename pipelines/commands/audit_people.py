@@ -13,7 +13,7 @@ from rich.table import Table
 from pipelines.commands.outcome import Home, Json, Outcome, command, who
 from pipelines.operations.installation import Installation
 
-people = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+people = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
 
 @command

@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 
 from decision.errors import FieldError
+from pipelines.logs import Form, masked, set_up
 
 DONE, FAILED, BAD_INPUT, REFUSED = 0, 1, 2, 3
 INTERRUPTED = 130
@@ -55,11 +56,14 @@ class Outcome:
 
 @dataclass(slots=True)
 class _State:
-    verbose: bool = False
+    verbose: int = 0
+    log_format: Form = "text"
     failures: list[type[Exception]] = field(default_factory=list)
 
 
 state = _State()
+LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+"""Of log lines, by the number of times that ``-v`` is given."""
 
 
 def command(work: Callable[P, Outcome]) -> Callable[P, None]:
@@ -71,7 +75,7 @@ def command(work: Callable[P, Outcome]) -> Callable[P, None]:
     @functools.wraps(work)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         json = bool(kwargs.get("json"))
-        _log_to_stderr()
+        set_up(state.log_format, LEVELS[min(state.verbose, 2)])
         with _stdout_kept(json) as write:
             outcome = _outcome(lambda: work(*args, **kwargs), json, write)
             if outcome.show is not None:
@@ -95,7 +99,7 @@ def _outcome(work: Callable[[], Outcome], json: bool, write: Callable[[dict[str,
     except FieldError as error:
         report_error(str(error))
         if json:
-            write({"error": str(error), "field": error.field, "wanted": error.wanted, "got": error.got})
+            write({"error": masked(str(error)), "field": error.field, "wanted": error.wanted, "got": error.got})
         raise typer.Exit(BAD_INPUT) from error
     except Exception as error:
         if state.verbose:
@@ -103,14 +107,14 @@ def _outcome(work: Callable[[], Outcome], json: bool, write: Callable[[dict[str,
         message = str(error) or "no message"
         report_error(f"{type(error).__name__}: {message}")
         if json:
-            write({"error": f"{type(error).__name__}: {message}"})
+            write({"error": masked(f"{type(error).__name__}: {message}")})
         raise typer.Exit(FAILED) from error
 
 
 def report_error(message: str) -> None:
     """Print an error for people on stderr."""
     console.print("[bold red]error:[/] ", end="")
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
+    console.print(masked(message), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(data: dict[str, Any]) -> None:
@@ -150,16 +154,3 @@ def _stdout_kept(json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
         sys.stderr.flush()
         os.dup2(kept, 1)
         os.close(kept)
-
-
-def _log_to_stderr() -> None:
-    root = logging.getLogger()
-    if any(getattr(handler, "_decision", False) for handler in root.handlers):
-        return
-    from rich.logging import RichHandler
-
-    handler = RichHandler(console=console, show_path=False, show_time=state.verbose, markup=False)
-    handler._decision = True  # pyright: ignore[reportAttributeAccessIssue]
-    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
-    root.addHandler(handler)
-    root.setLevel(logging.INFO if state.verbose else logging.WARNING)

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.commands.outcome import DONE, REFUSED, Home, Json, Loop, Outcome, command, console, who
+from pipelines.commands.outcome import DONE, REFUSED, Home, Json, Loop, Outcome, command, console, state, who
 from pipelines.operations.installation import Installation
 
 Version = Annotated[str | None, typer.Option("--version", help="The version (default: the latest trained one).")]
@@ -285,7 +285,7 @@ def nightly(
             now=datetime.now(UTC),
             run_id=run_id,
             seed=seed,
-            progress=progress,
+            progress=None if state.verbose else progress,
         )
 
     def show(out: Console) -> None:

@@ -27,6 +27,7 @@ from pipelines.evaluation.health import Health, health
 from pipelines.evaluation.trajectories import Trajectories, memory_of, remembered, trajectories
 from pipelines.interactions.arrays import to_interactions
 from pipelines.lake.lake import Lake
+from pipelines.logs import step
 from pipelines.registry.registry import Registry
 from pipelines.registry.tracking import RegistryError
 from pipelines.settings import LoopSettings
@@ -105,6 +106,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
         return {name: float(number) for name, number in numbers.items() if np.isfinite(number)}
 
 
+@step("evaluated")
 def evaluate(
     lake: Lake,
     registry: Registry,

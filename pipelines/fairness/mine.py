@@ -26,6 +26,7 @@ from pipelines.fairness.store import Governance
 from pipelines.fairness.tasks import Pair, Stream, open_tasks, rule_of
 from pipelines.fairness.window import People, Scale, people_of
 from pipelines.lake.lake import Lake
+from pipelines.logs import step
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings
 
@@ -70,6 +71,7 @@ class Mined(msgspec.Struct, frozen=True, kw_only=True):
     tasks: list[str]
 
 
+@step("mined")
 def mine(
     store: Governance,
     lake: Lake,

@@ -11,11 +11,13 @@ from pipelines.fairness.standing import as_pairs, upheld
 from pipelines.fairness.store import Governance
 from pipelines.files import write_atomically
 from pipelines.lake.lake import Lake
+from pipelines.logs import step
 from pipelines.settings import LoopSettings, Settings
 
 MAX_PAIRS = 10_000
 
 
+@step("upheld pairs published")
 def publish(
     settings: Settings, store: Governance, lake: Lake, loop: LoopSettings, *, without: Collection[str] = ()
 ) -> int:

@@ -15,10 +15,12 @@ from pipelines.fairness.store import Governance
 from pipelines.fairness.tasks import assign
 from pipelines.fairness.verdicts import close_overdue
 from pipelines.lake.lake import Lake
+from pipelines.logs import step
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings
 
 
+@step("audited")
 def audit(
     settings: Settings, lake: Lake, registry: Registry, loop: LoopSettings, now: datetime, *, seed: int
 ) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pipelines.fairness.errors import ForbiddenError, NoTaskError
 from pipelines.fairness.people import Person, list_people
 from pipelines.fairness.store import Governance, Query, Writing, stamp
 from pipelines.fairness.verdicts import MAX_REASON, close, judgements_on, with_rule
+from pipelines.logs import step
 from pipelines.settings import FairnessSettings
 
 Stream = Literal["mined", "probe", "gold", "appeal"]
@@ -146,6 +147,7 @@ def open_tasks(
     return made
 
 
+@step("assigned")
 def assign(store: Governance, loop: str, *, now: datetime, by: str, rng: np.random.Generator) -> dict[str, int]:
     """Draw a panel for each open task that has none.
 

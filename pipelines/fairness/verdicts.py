@@ -14,6 +14,7 @@ from pipelines.fairness import tables as t
 from pipelines.fairness.errors import ForbiddenError, NoTaskError
 from pipelines.fairness.people import Person
 from pipelines.fairness.store import Governance, Query, Writing, stamp
+from pipelines.logs import step
 
 MAX_REASON = 2_000
 
@@ -28,6 +29,7 @@ def close_overdue(store: Governance, *, now: datetime, by: str) -> int:
     return closed
 
 
+@step("adjudicated")
 def adjudicate(
     store: Governance,
     task_id: str,

@@ -14,6 +14,7 @@ from pipelines.features.store import Features
 from pipelines.features.stream import COLUMNS, Topic
 from pipelines.interactions.join import partitions_of, place_of
 from pipelines.lake.lake import ConflictError, Lake
+from pipelines.logs import step
 from pipelines.settings import LoopSettings
 
 ROWS_PER_PART = 20_000
@@ -34,6 +35,7 @@ class Pushed(msgspec.Struct, frozen=True, kw_only=True):
     subjects: int = 0
 
 
+@step("features pushed")
 def push_new(lake: Lake, loop: LoopSettings, features: Features) -> Pushed:
     """Push what the lake holds beyond the features' positions; nothing when the loop has no stream.
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from decision.errors import FieldError
 from pipelines.formats.rows import check_rows
 from pipelines.lake.schemas import INTERACTIONS
+from pipelines.logs import step
 from pipelines.settings import Settings, check_loop_name, list_loops
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
@@ -54,6 +55,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     attribution: str = ""
 
 
+@step("imported")
 def save_import(
     settings: Settings, name: str, batches: Iterable[pa.Table], *, format: str, source: str, attribution: str = ""
 ) -> Imported:

@@ -16,12 +16,14 @@ from pipelines.guard.state import GuardState, evidence_in, weighed
 from pipelines.guard.step import begun, fold_until, move, next_version
 from pipelines.guard.store import FencedError, GuardStore
 from pipelines.lake.lake import Lake
+from pipelines.logs import step
 from pipelines.settings import LoopSettings, Settings
 
 _ATTEMPTS = 50
 _REPLAYED = ("parts", "positions", "skipped", "inexact")
 
 
+@step("guard operated")
 def operate(
     settings: Settings,
     loop: LoopSettings,

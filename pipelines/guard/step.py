@@ -33,6 +33,7 @@ from pipelines.guard.state import (
 )
 from pipelines.guard.store import FencedError, GuardStore, Move
 from pipelines.lake.lake import Lake
+from pipelines.logs import step
 from pipelines.registry.registry import AliasMovedError, Registry
 from pipelines.settings import LoopSettings, Settings
 
@@ -41,6 +42,7 @@ _UNDER_WAY = ("climbing", "frozen")
 _BY = "guard"
 
 
+@step("guard aggregated")
 def guard(settings: Settings, loop: LoopSettings, lake: Lake, registry: Registry, now: datetime) -> GuardState:
     """Run one aggregation and return the state after it; safe to repeat and to cut short anywhere.
 

@@ -20,6 +20,7 @@ from pipelines.files import locked
 from pipelines.log.open import open_log
 from pipelines.log.protocol import TOPICS, EventLog, Headers, LogCorrupt, LogError, Message, OffsetOutOfRange
 from pipelines.log.sqlite.log import LocalLog
+from pipelines.logs import step
 from pipelines.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -129,6 +130,7 @@ def lags(source: LocalLog, topics: Sequence[str] = TOPICS) -> dict[str, dict[tup
     return found
 
 
+@step("forwarded")
 def run_forwarder(
     settings: Settings,
     *,

@@ -28,6 +28,7 @@ from pipelines.ingestion.parse import DeadLetter, Parsed, parse_decisions, parse
 from pipelines.lake.lake import ConflictError, Lake, mark_of
 from pipelines.lake.schemas import DEAD_LETTERS, SCHEMAS
 from pipelines.log.protocol import DECISIONS, OUTCOMES, EventLog, Message, OffsetOutOfRange
+from pipelines.logs import step
 
 ROWS_PER_COMMIT = 20_000
 HORIZON_S = 86_400.0
@@ -130,6 +131,7 @@ class Ingester:
             _TopicIngest(log, lake, topic, chosen, loops, int(horizon_s * 1000), rows_per_commit) for topic in _PARSE
         ]
 
+    @step("ingested", worth=lambda result: result.messages > 0)
     def run(self, *, max_messages: int | None = None) -> Ingested:
         """Ingest what the log holds now; arguments and errors as `ingest`."""
         if max_messages is not None and max_messages < 0:

@@ -23,6 +23,7 @@ from decision.errors import FieldError
 from decision.join import RewardRule
 from pipelines.interactions.settle import settled_rows
 from pipelines.lake.lake import ConflictError, Lake, mark_of
+from pipelines.logs import step
 from pipelines.settings import LoopSettings
 
 ROWS_PER_COMMIT = 20_000
@@ -50,6 +51,7 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     table_version: int = 0
 
 
+@step("joined")
 def join(lake: Lake, loop: LoopSettings, now: datetime, *, rows_per_commit: int = ROWS_PER_COMMIT) -> Joined:
     """Settle the decisions of `loop` whose reward window is over at `now`.
 

@@ -21,6 +21,7 @@ from decision.records import MAX_RECORD_BYTES
 from pipelines.interactions.join import instant_us, join_mark
 from pipelines.lake.lake import ERASURES, ConflictError, Lake, mark_of
 from pipelines.lake.schemas import Table
+from pipelines.logs import step
 
 _ATTEMPTS = 10
 _TABLES: tuple[Table, ...] = ("decisions", "outcomes", "interactions", "dead_letters")
@@ -54,6 +55,7 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
     digest: str = ""
 
 
+@step("erased")
 def erase(
     lake: Lake,
     subject_id: str,

@@ -16,6 +16,7 @@ from decision.gate import judge
 from pipelines.evaluation.evaluate import Evaluated, evaluate
 from pipelines.evaluation.trajectories import Trajectories
 from pipelines.lake.lake import Lake
+from pipelines.logs import step
 from pipelines.registry.registry import Registry, WrittenVerdict, moves
 from pipelines.settings import LoopSettings
 from pipelines.training.train import POLICY
@@ -46,6 +47,7 @@ class Promotion(msgspec.Struct, frozen=True, kw_only=True):
     number: int | None = None
 
 
+@step("judged at the gate")
 def promote(
     lake: Lake,
     registry: Registry,
@@ -154,6 +156,7 @@ def _over_trajectories(found: Trajectories, loop: LoopSettings) -> list[str]:
     return []
 
 
+@step("rolled back")
 def rollback(
     registry: Registry, loop: str, *, now: datetime, by: str, reason: str = "", to: str | None = None
 ) -> WrittenVerdict:

@@ -23,6 +23,7 @@ from decision.errors import FieldError
 from decision.oracles.session import SessionOracle
 from decision.policy import OraclePolicy
 from pipelines.lake.lake import Lake
+from pipelines.logs import step
 from pipelines.promotion.promote import rollback
 from pipelines.registry.registry import Registry
 
@@ -65,6 +66,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     to_version: str | None = None
 
 
+@step("watched")
 def watch(
     lake: Lake,
     registry: Registry,

@@ -21,7 +21,7 @@ from pipelines.registry.cache import ModelCache, manifest_digest, verify
 from pipelines.registry.tracking import MissingError, RegistryError, Tracking
 from pipelines.settings import Settings, check_loop_name
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 Alias = Literal["champion", "candidate", "baseline"]
 ALIASES = ("champion", "candidate", "baseline")
@@ -206,7 +206,7 @@ class Registry:
             if last is None:
                 raise
             if not self._warned:
-                log.warning("the registry is away, serving the aliases last seen: %s", error)
+                _log.warning("the registry is away, serving the aliases last seen: %s", error)
             self._warned = True
             return last
         self._warned = False

@@ -27,6 +27,7 @@ from decision.ope.evaluation.results import Results, refuse, results
 from decision.ope.evaluation.sums import EvaluationSums
 from decision.ope.sums.exact import rounded
 from decision.protocols import Policy
+from pipelines.logs import step
 from pipelines.replay.engine import Engine, LocalEngine
 from pipelines.replay.fields import require_action_feature, require_label
 from pipelines.replay.models import LEARNED, RewardModel, reward_models
@@ -199,6 +200,7 @@ def replay(
     return replay_log(TableSource(rows), spec_of(policy, policy_name), options, log=log, left_out=left_out)
 
 
+@step("replayed")
 def replay_log(
     source: Source,
     policy: PolicySpec,

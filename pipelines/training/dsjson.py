@@ -22,6 +22,7 @@ from decision.oracles.factory import new_oracle
 from decision.policy import OraclePolicy
 from decision.records import MAX_RECORD_BYTES
 from pipelines.formats.store import check_file
+from pipelines.logs import step
 from pipelines.registry.registry import Registry
 from pipelines.settings import Candidate, LoopSettings
 from pipelines.training.candidates import configuration
@@ -109,6 +110,7 @@ def chunks(path: Path, *, rows: int = CHUNK) -> Iterator[tuple[Interactions, int
         yield _interactions(contexts, actions, numbers), skipped
 
 
+@step("trained from a file")
 def train_from_dsjson(
     path: Path,
     registry: Registry,

@@ -28,6 +28,7 @@ from decision.generations import balance, effective_rows
 from decision.policy import OraclePolicy
 from pipelines.interactions.arrays import to_interactions
 from pipelines.lake.lake import Lake
+from pipelines.logs import step
 from pipelines.registry.registry import Registry
 from pipelines.settings import Candidate, LoopSettings
 from pipelines.training.candidates import Compared, compare, configuration, learned
@@ -58,6 +59,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     compared: list[Compared] = []
 
 
+@step("trained")
 def train(
     lake: Lake,
     registry: Registry,

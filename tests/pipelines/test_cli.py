@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
 
 from decision.draw import draw, seed_of
 from decision.records import SCHEMA_VERSION, Decision, Outcome, encode
-from pipelines.cli import main
+from pipelines import cli
+from pipelines.cli import app, main
 from pipelines.operations.init import init_loop
 from pipelines.operations.installation import Installation
 from pipelines.settings import load_settings
@@ -278,3 +283,40 @@ def test_an_erased_subject_is_gone_everywhere_and_the_proof_says_how_much(
         assert run("replay", log, "--reward-model", "none", "--json").result["rows"] == 396
     assert b"someone" not in (settled / "log.db").read_bytes()
     assert run("erase", "--subject", "someone", "--yes", "--json").result["events"] == 0
+
+
+def pages(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command with its path."""
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from pages(below, (*path, name))
+
+
+PAGES = dict(pages(get_command(app)))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=" ".join)
+def test_help_shows_what_stands_in_brackets(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    command = PAGES[path]
+    texts = [command.help or "", *((getattr(parameter, "help", "") or "") for parameter in command.params)]
+    shown = CliRunner().invoke(app, [*path, "--help"]).output
+    for bracketed in re.findall(r"\[[^\]\n]+\]", " ".join(texts)):
+        assert bracketed in " ".join(shown.split()), f"{bracketed} is swallowed"
+
+
+@pytest.mark.parametrize("where", ["before", "after", "between"])
+def test_general_options_may_stand_before_and_after_the_command(where: str) -> None:
+    given = {
+        "before": ["-v", "--log-format", "json", "join", "news", "--json"],
+        "after": ["join", "news", "--json", "-v", "--log-format=json"],
+        "between": ["join", "-v", "news", "--log-format", "json", "--json"],
+    }[where]
+    first = cli._general_first(given)
+    assert [argument for argument in first if argument not in ("-v", "--log-format", "json", "--log-format=json")] == [
+        "join",
+        "news",
+        "--json",
+    ]
+    assert first.index("-v") < first.index("join")
+    assert cli._general_first(["erase", "--", "-v"]) == ["erase", "--", "-v"]

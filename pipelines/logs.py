@@ -1,0 +1,147 @@
+"""Log lines: one a step, with the numbers that its result has, as text for people or as JSON for machines.
+
+A line is an event of a few words and its fields. Nothing about people goes in: results hold counts and versions. What
+looks like a password in an address is masked in every line, wherever it comes from.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import math
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal, ParamSpec, TextIO, TypeVar
+
+import msgspec
+
+from pipelines.settings import LoopSettings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Form = Literal["text", "json"]
+
+_PASSWORD = re.compile(r"(?<=://)([^/\s:@]*):([^@/\s]+)@")
+_QUERY = re.compile(r"(?i)([?&][\w.]*(?:password|secret|token|key)[\w.]*=)[^&\s'\"]+")
+_LONGEST = 200
+_DEPTH = 2
+
+
+def masked(text: str) -> str:
+    """Return `text` with the passwords of addresses in it replaced."""
+    return _QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
+
+
+def step(
+    event: str, *, worth: Callable[[Any], bool] = lambda result: True
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Return a decorator that logs the numbers of a step's result once it is done, under the step's own module.
+
+    Args:
+        event: what was done, as ``joined``.
+        worth: whether a result is worth a line; a step that looks every second finds nothing most times.
+    """
+
+    def decorate(work: Callable[P, T]) -> Callable[P, T]:
+        log = logging.getLogger(work.__module__)
+
+        @functools.wraps(work)
+        def run(*args: P.args, **kwargs: P.kwargs) -> T:
+            if not log.isEnabledFor(logging.INFO):
+                return work(*args, **kwargs)
+            began = time.perf_counter()
+            result = work(*args, **kwargs)
+            if not worth(result):
+                return result
+            loops = [value.name for value in (*args, *kwargs.values()) if isinstance(value, LoopSettings)]
+            fields: dict[str, Any] = {"loop": loops[0]} if loops else {}
+            tell(log, event, fields | numbers(result) | {"seconds": round(time.perf_counter() - began, 3)})
+            return result
+
+        return run
+
+    return decorate
+
+
+def tell(log: logging.Logger, event: str, fields: Mapping[str, Any], level: int = logging.INFO) -> None:
+    """Log an event with its fields."""
+    log.log(level, event, extra={"fields": fields})
+
+
+def numbers(result: object) -> dict[str, Any]:
+    """Return what a result says in single values, nested ones by dotted names; lists are counted."""
+    return dict(_walk("", msgspec.to_builtins(result, enc_hook=str), 0))
+
+
+def _walk(name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        if depth <= _DEPTH:
+            for key, inner in value.items():
+                yield from _walk(f"{name}.{key}" if name else str(key), inner, depth + 1)
+    elif isinstance(value, list | tuple):
+        yield name or "rows", len(value)
+    elif isinstance(value, float):
+        yield name or "value", float(f"{value:.6g}") if math.isfinite(value) else None
+    elif not isinstance(value, str) or len(value) <= _LONGEST:
+        yield name or "value", value
+
+
+class TextFormatter(logging.Formatter):
+    """``12:00:01 pipelines.training.train trained loop=news version=3 rows=812``, without fields that have no value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        given = getattr(record, "fields", {}).items()
+        fields = "".join(f" {name}={_plain(value)}" for name, value in given if value not in (None, ""))
+        line = f"{at} {record.name} {level}{record.getMessage()}{fields}"
+        return masked(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: ``time``, ``level``, ``logger``, ``event``, the event's fields, and ``error`` if there is one.
+
+    A field of the same name as one of these gets an underscore.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": masked(record.getMessage()),
+        }
+        for name, value in getattr(record, "fields", {}).items():
+            line[f"{name}_" if name in line else name] = masked(value) if isinstance(value, str) else value
+        if record.exc_info:
+            line["error"] = masked(self.formatException(record.exc_info))
+        return json.dumps(line, default=str, ensure_ascii=False)
+
+
+def _plain(value: Any) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if " " in text else text
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Ours; there is one at most."""
+
+
+def set_up(form: Form = "text", level: int | str = logging.WARNING, stream: TextIO | None = None) -> None:
+    """Send log lines to `stream`, standard error when None; called again, change form and level."""
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if isinstance(each, _Handler)]:
+        root.removeHandler(handler)
+    made = _Handler(stream or sys.stderr)
+    made.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    root.addHandler(made)
+    level = level.upper() if isinstance(level, str) else level
+    root.setLevel(logging.WARNING)
+    for package in ("decision", "simulators", "pipelines", "serving"):
+        logging.getLogger(package).setLevel(level)
