@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -77,13 +78,26 @@ def cressie_read(sums: CressieReadSums, *, level: float = 0.95) -> Estimate | No
     n, w, wr, r = sums.moments.totals.tolist()
     second = [rounded(part) for part in sums.moments.second]
     ww, wwr, wwrr = second[4], second[5], second[7]
-    value = _point(n, w, ww, wr, wwr, r, sums)
-    low, high = _interval(n, w, ww, wr, wwr, wwrr, sums, level)
+    totals = _Totals(n, w, ww, wr, wwr, wwrr)
+    value = _point(totals, r, sums)
+    low, high = _interval(totals, sums, level)
     support = sums.moments.support
     return Estimate(value, min(low, value), max(high, value), level, support.n, support.ess, support.doubts())
 
 
-def _point(n: float, w: float, ww: float, wr: float, wwr: float, r: float, sums: CressieReadSums) -> float:
+class _Totals(NamedTuple):
+    """Rows n, and the sums of w, w^2, w r, w^2 r and w^2 r^2."""
+
+    n: float
+    w: float
+    ww: float
+    wr: float
+    wwr: float
+    wwrr: float
+
+
+def _point(totals: _Totals, r: float, sums: CressieReadSums) -> float:
+    n, w, ww, wr, wwr, _ = totals
     fake = sums.largest if w < n else sums.smallest
     if math.isinf(fake):
         gamma, beta = -(1.0 + n) / n, 0.0
@@ -99,25 +113,25 @@ def _point(n: float, w: float, ww: float, wr: float, wwr: float, r: float, sums:
     return min(max(value + rest * r / n, sums.low), sums.high)
 
 
-def _interval(
-    n: float, w: float, ww: float, wr: float, wwr: float, wwrr: float, sums: CressieReadSums, level: float
-) -> tuple[float, float]:
+def _interval(totals: _Totals, sums: CressieReadSums, level: float) -> tuple[float, float]:
+    n = totals.n
     if n < 2:
         return sums.low, sums.high
     threshold = float(stats.f.isf(1.0 - level, 1, n))
-    phi = (-_least_divergence(n, w, ww, sums) - threshold) / (2.0 * (1.0 + n))
+    phi = (-_least_divergence(totals, sums) - threshold) / (2.0 * (1.0 + n))
     ends: list[float] = []
     for sign, reward in ((1.0, sums.low), (-1.0, sums.high)):
         found = [
             bound
             for fake in (sums.smallest, sums.largest)
-            if (bound := _bound(n, w, ww, wr, wwr, wwrr, fake, reward, sign, phi)) is not None
+            if (bound := _bound(totals, fake, reward, sign=sign, phi=phi)) is not None
         ]
         ends.append(min(max(sign * min(found), sums.low), sums.high) if found else reward)
     return ends[0], ends[1]
 
 
-def _least_divergence(n: float, w: float, ww: float, sums: CressieReadSums) -> float:
+def _least_divergence(totals: _Totals, sums: CressieReadSums) -> float:
+    n, w, ww = totals[:3]
     # That of the reweighting with mean weight 1, whatever the value.
     fake = sums.largest if w < n else sums.smallest
     if math.isinf(fake):
@@ -126,18 +140,8 @@ def _least_divergence(n: float, w: float, ww: float, sums: CressieReadSums) -> f
     return (1.0 + n) * (a - 1.0) ** 2 / (b - a**2) if b > a**2 else 0.0
 
 
-def _bound(
-    n: float,
-    w: float,
-    ww: float,
-    wr: float,
-    wwr: float,
-    wwrr: float,
-    fake: float,
-    reward: float,
-    sign: float,
-    phi: float,
-) -> float | None:
+def _bound(totals: _Totals, fake: float, reward: float, *, sign: float, phi: float) -> float | None:
+    n, w, ww, wr, wwr, wwrr = totals
     if math.isinf(fake):
         x = sign * (reward + (wr - w * reward) / n)
         y = (reward * w - wr) ** 2 / (n * (1.0 + n)) - (reward**2 * ww - 2.0 * reward * wwr + wwrr) / (1.0 + n)
