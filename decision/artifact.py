@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.exploration.rule import Exploration
 from decision.oracles.factory import load_oracle
 from decision.policy import OraclePolicy
@@ -69,7 +69,7 @@ def unpack(files: dict[str, bytes]) -> tuple[OraclePolicy, Manifest]:
     try:
         manifest = msgspec.json.decode(files[MANIFEST_FILE], type=Manifest)
     except (KeyError, msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise FieldError(MANIFEST_FILE, wanted="a manifest", got=str(error)) from error
+        raise FieldError(MANIFEST_FILE, wanted="a manifest", got=error) from error
     if manifest.schema_version != 1:
         raise FieldError("schema_version", wanted="1", got=manifest.schema_version)
     names = set(files) - {MANIFEST_FILE}
@@ -77,5 +77,5 @@ def unpack(files: dict[str, bytes]) -> tuple[OraclePolicy, Manifest]:
         raise FieldError("files", wanted=f"{sorted(manifest.files)}", got=sorted(names))
     for name, digest in manifest.files.items():
         if hashlib.sha256(files[name]).hexdigest() != digest:
-            raise FieldError(f"files.{name}", wanted=f"SHA-256 {digest}", got="other contents")
+            raise FieldError(f"files.{name}", wanted=f"a file of SHA-256 {digest}", got=Words("another"))
     return OraclePolicy(load_oracle(manifest.oracle, files), manifest.exploration), manifest

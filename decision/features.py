@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from decision.batch import Features
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 
 MAX_FEATURES = 2_000
 MAX_NAME_CHARS = 256
@@ -85,7 +85,7 @@ def _put(item: Any, name: str, field: str, depth: int, out: Features) -> None:
         out[name] = number
     elif isinstance(item, dict):
         if depth >= MAX_DEPTH:
-            raise FieldError(field, wanted=f"objects nested at most {MAX_DEPTH} deep", got="more")
+            raise FieldError(field, wanted=f"nested at most {MAX_DEPTH} deep", got=Words("nested deeper"))
         _walk(cast("dict[str, Any]", item), f"{name}.", field, depth + 1, out)
     elif isinstance(item, list):
         items = cast("list[Any]", item)
@@ -96,7 +96,7 @@ def _put(item: Any, name: str, field: str, depth: int, out: Features) -> None:
                 _put(entry, name, f"{field}[{index}]", depth, out)
             elif isinstance(entry, dict):
                 if depth >= MAX_DEPTH:
-                    raise FieldError(field, wanted=f"objects nested at most {MAX_DEPTH} deep", got="more")
+                    raise FieldError(field, wanted=f"nested at most {MAX_DEPTH} deep", got=Words("nested deeper"))
                 _walk(cast("dict[str, Any]", entry), f"{name}.", f"{field}[{index}]", depth + 1, out)
             else:
                 _put(entry, f"{name}[{index}]", f"{field}[{index}]", depth, out)

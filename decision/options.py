@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.validation import Checked
 
 RULES = {
@@ -138,4 +138,4 @@ class DataRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def _relations(self) -> None:
         if self.warm_start and self.average > 1:
-            raise FieldError("warm_start", wanted="false where average is above 1", got=True)
+            raise FieldError("warm_start", wanted="false where average is above 1", got=Words("true"))

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from decision.batch import Batch, Floats
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.exploration.mix import check_pmf, with_floor
 from decision.exploration.rule import Exploration, rule_of
 from decision.exploration.uniform import uniform
@@ -77,9 +77,9 @@ class OraclePolicy:
 
     def _members(self, batch: Batch) -> Floats:
         if not isinstance(self.oracle, ManyModels):
-            wanted = 'an oracle with members ("logistic", "linear" or a bag)'
+            wanted = "a rule that needs no members, or stand on 'logistic', 'linear' or a bag"
             raise FieldError(
-                "exploration", wanted=wanted, got=f"{self.exploration.kind} on {type(self.oracle).__name__}"
+                "exploration", wanted=wanted, got=Words(f"{self.exploration.kind!r} on {type(self.oracle).__name__}")
             )
         return self.oracle.members(batch)
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from decision.errors import FieldError
+from decision.validation import field_error
 
 SCHEMA_VERSION = 2
 """Written by this code. Version 1 knew neither slots, nor a guard, nor deferred decisions."""
@@ -246,7 +247,7 @@ def _decode_any(data: str, decoder: msgspec.json.Decoder[_T], upgrades: dict[int
         problem = None
     version = _version(data)
     if version == SCHEMA_VERSION and problem is not None:
-        raise _as_field_error(problem) from problem
+        raise field_error(problem, decoder.type, whole="record") from problem
     if version > SCHEMA_VERSION or version < 1:
         raise FieldError("schema_version", wanted=f"1 to {SCHEMA_VERSION}", got=version)
     try:
@@ -256,22 +257,15 @@ def _decode_any(data: str, decoder: msgspec.json.Decoder[_T], upgrades: dict[int
         fields["schema_version"] = SCHEMA_VERSION
         return decoder.decode(_encoder.encode(fields))
     except msgspec.DecodeError as error:
-        raise _as_field_error(error) from error
+        raise field_error(error, decoder.type, whole="record") from error
 
 
 def _version(data: str) -> int:
     try:
         fields = _object_decoder.decode(data)
     except msgspec.DecodeError as error:
-        raise FieldError("record", wanted="a JSON object", got=str(error)) from error
+        raise FieldError("record", wanted="a JSON object", got=error) from error
     try:
         return _version_decoder.decode(fields["schema_version"])
     except (msgspec.DecodeError, KeyError) as error:
         raise FieldError("schema_version", wanted="an integer", got=data[:40]) from error
-
-
-def _as_field_error(error: msgspec.DecodeError) -> FieldError:
-    # msgspec ends its messages with the path: "Expected `int`, got `str` - at `$.step`".
-    text, _, path = str(error).partition(" - at `$")
-    field = path.rstrip("`").lstrip(".") or "record"
-    return FieldError(field, wanted="a value that fits the schema", got=text)

@@ -91,6 +91,6 @@ def _sums(values: Floats, starts: Ints, divisor: Floats) -> Floats:
 
 def _check(values: Floats, order_ts: Ints, kind: str) -> None:
     if kind not in AGGREGATIONS:
-        raise FieldError("aggregation", wanted=f"one of {', '.join(AGGREGATIONS)}", got=kind)
+        raise FieldError.choice("aggregation", list(AGGREGATIONS), kind)
     if len(order_ts) != len(values):
         raise FieldError("order_ts", wanted=f"{len(values)} times, one per value", got=len(order_ts))

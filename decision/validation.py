@@ -24,7 +24,8 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 _PLACE = re.compile(r"(.*) - at `(?:key` in `)?\$([^`]*)`", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
-_ABSENT: Any = object()
+ABSENT: Any = object()
+"""In place of a value that could not be read."""
 _NAMES: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -86,7 +87,7 @@ def convert(value: object, kind: type[T], *, strict: bool = True, whole: str = "
         raise field_error(error, kind, value, whole=whole) from error
 
 
-def field_error(error: Exception, kind: Any = None, value: Any = _ABSENT, *, whole: str = "body") -> FieldError:
+def field_error(error: Exception, kind: Any = None, value: Any = ABSENT, *, whole: str = "body") -> FieldError:
     """Return a complaint of msgspec's as an error that names the field.
 
     Args:
@@ -108,7 +109,7 @@ def field_error(error: Exception, kind: Any = None, value: Any = _ABSENT, *, who
         return FieldError(where or whole, wanted="valid JSON", got=error)
     expected, got = _type_at(kind, path), _value_at(value, path)
     allowed = _allowed(expected)
-    if allowed and got is not _ABSENT:
+    if allowed and got is not ABSENT:
         return FieldError.choice(where or whole, allowed, got)
     wanted = in_words(expected) if expected is not None else text.removeprefix("Expected ").partition(", got")[0]
     return FieldError(where or whole, wanted=wanted.replace("`", ""), got=_shown(got, text))
@@ -177,11 +178,11 @@ def _type_at(kind: Any, path: str) -> Any:
 def _value_at(value: Any, path: str) -> Any:
     for name, index in _STEP.findall(path):
         if name and isinstance(value, Mapping):
-            value = cast("Mapping[str, Any]", value).get(name, _ABSENT)
+            value = cast("Mapping[str, Any]", value).get(name, ABSENT)
         elif index.isdecimal() and isinstance(value, list | tuple) and int(index) < len(cast("list[Any]", value)):
             value = value[int(index)]
         else:
-            return _ABSENT
+            return ABSENT
     return value
 
 
@@ -199,7 +200,11 @@ def _shown(got: Any, text: str) -> object:
         return Words("null")
     if isinstance(got, bool):
         return Words("true" if got else "false")
-    if got is not _ABSENT:
+    if isinstance(got, list | tuple):
+        return Words("a list")
+    if isinstance(got, Mapping):
+        return Words("an object")
+    if got is not ABSENT:
         return got
     came = text.partition(", got ")[2].strip("`")
     return Words(f"of type {came}") if came else Words("another value")

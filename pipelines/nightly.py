@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from decision.errors import FieldError, SupportError
+from decision.errors import FieldError, SupportError, Words
 from pipelines.evaluation.evaluate import Evaluated, evaluate
 from pipelines.fairness.gate import PanelGate
 from pipelines.fairness.standing import training_pairs
@@ -292,7 +292,7 @@ def _load(path: Path) -> Run:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Run)
     except msgspec.DecodeError as error:
-        raise FieldError("manifest.json", wanted=f"the manifest of run {path.parent.name}", got=str(error)) from error
+        raise FieldError("manifest.json", wanted=f"the manifest of run {path.parent.name}", got=error) from error
 
 
 def _save(folder: Path, run: Run) -> None:
@@ -307,7 +307,9 @@ def _alone(folder: Path) -> Iterator[None]:
         with locked(folder / "lock", wait=False):
             yield
     except BlockingIOError:
-        raise FieldError("run_id", wanted="no other run of this loop at the same time", got="one") from None
+        raise FieldError(
+            "run_id", wanted="the only run of this loop at a time", got=Words("beside another one")
+        ) from None
 
 
 def _tell(progress: Progress | None, step: str, state: str) -> None:

@@ -400,7 +400,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) ->
         if variable not in known:
             raise FieldError.unknown(variable, list(known), noun="variable")
         values[known[variable]] = text
-        variables[known[variable]] = variable
+        variables[known[variable]] = f"variable {variable}"
     for key, value in overrides.items():
         if value is not None:
             values[key] = value
@@ -421,11 +421,10 @@ def load_loop(settings: Settings, name: str, environ: Mapping[str, str] | None =
     path = settings.loop_path(name)
     if not path.exists():
         raise _no_loop(name, list_loops(settings))
-    source = f"loop {name!r}, {path}"
     try:
-        return parse_loop(_read(path), name, os.environ if environ is None else environ, source=source)
+        return parse_loop(_read(path), name, os.environ if environ is None else environ)
     except FieldError as error:
-        raise (error if error.source else error.from_source(source)) from None
+        raise (error if error.source else error.from_source(f"loop {name!r}, {path}")) from None
 
 
 def load_loops(
@@ -442,14 +441,8 @@ def load_loops(
     return loops, errors
 
 
-def parse_loop(text: str, name: str, environ: Mapping[str, str], *, source: str = "") -> LoopSettings:
+def parse_loop(text: str, name: str, environ: Mapping[str, str]) -> LoopSettings:
     """Return the loop settings in the TOML `text`, overridden by `environ`.
-
-    Args:
-        text: contents of the file.
-        name: the loop, as its folder is called.
-        environ: the environment.
-        source: name of the file in errors.
 
     Raises:
         FieldError: as `load_loop`.
@@ -463,7 +456,7 @@ def parse_loop(text: str, name: str, environ: Mapping[str, str], *, source: str 
     try:
         return convert(values, LoopSettings)
     except FieldError as error:
-        raise _from_variable(error, variables) or error.from_source(source) from None
+        raise _from_variable(error, variables) or error from None
 
 
 def list_loops(settings: Settings) -> list[str]:
@@ -480,14 +473,17 @@ def setting_names(kind: type[msgspec.Struct] = LoopSettings, path: str = "") -> 
     return found
 
 
-def unknown_setting(key: str, known: list[str]) -> FieldError:
+def unknown_setting(key: str) -> FieldError:
     """Return the error of a setting that does not exist, with the one that was probably meant, in any section."""
     section, dot, leaf = key.rpartition(".")
+    paths = setting_names()
+    beside = [path.removeprefix(f"{section}{dot}") for path in paths if path.startswith(f"{section}{dot}")]
+    known = list(dict.fromkeys(name.partition(".")[0] for name in beside))
     near = nearest_of(leaf, known)
     if near is not None:
-        return FieldError.unknown(key, known, nearest=f"{section}{dot}{near}", noun="setting")
-    paths = setting_names()
-    nearest = next((path for path in paths if path.rpartition(".")[2] == leaf), None) or nearest_of(key, paths)
+        nearest: str | None = f"{section}{dot}{near}"
+    else:
+        nearest = next((path for path in paths if path.rpartition(".")[2] == leaf), None) or nearest_of(key, paths)
     return FieldError.unknown(key, known, nearest=nearest, noun="setting")
 
 
@@ -531,26 +527,26 @@ def _check_keys(values: dict[str, Any], kind: type[msgspec.Struct], path: str) -
     fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
     for key, value in values.items():
         if key not in fields:
-            raise unknown_setting(f"{path}{key}", list(fields))
+            raise unknown_setting(f"{path}{key}")
         section = _section(fields[key])
         if isinstance(value, dict) and section is not None:
             _check_keys(value, section, f"{path}{key}.")
 
 
 def _override(values: dict[str, Any], name: str, environ: Mapping[str, str]) -> dict[str, str]:
-    """Put the variables of the loop `name` over `values`; return {setting: variable}."""
+    """Put the variables of the loop `name` over `values`; return {setting: how errors name its variable}."""
     prefix = f"DECISION_LOOP_{name.upper().replace('-', '_')}__"
     variables: dict[str, str] = {}
     for variable, text in sorted(environ.items()):
         if not variable.startswith(prefix):
             continue
         path = variable.removeprefix(prefix).lower().split("__")
-        setting = ".".join(path)
+        setting, source = ".".join(path), f"loop {name!r}, variable {variable}"
         try:
             kind = _setting_type(path)
         except FieldError as error:
-            raise error.from_source(f"variable {variable}") from None
-        variables[setting] = variable
+            raise error.from_source(source) from None
+        variables[setting] = source
         target: Any = values
         for section in path[:-1]:
             target = target.setdefault(section, {}) if isinstance(target, dict) else None
@@ -564,10 +560,10 @@ def _setting_type(path: list[str]) -> Any:
     for position, key in enumerate(path):
         section = _section(kind)
         if section is None:
-            raise unknown_setting(".".join(path), [])
+            raise unknown_setting(".".join(path))
         fields = {field.name: field.type for field in msgspec.structs.fields(section)}
         if key not in fields:
-            raise unknown_setting(".".join(path[: position + 1]), list(fields))
+            raise unknown_setting(".".join(path[: position + 1]))
         kind = fields[key]
     return kind
 
@@ -577,17 +573,21 @@ def _section(kind: Any) -> type[msgspec.Struct] | None:
 
 
 def _from_text(text: str, kind: Any) -> Any:
+    plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     try:
         value = json.loads(text)
+        return text if plain is str and not isinstance(value, str) else value
     except (ValueError, RecursionError):
+        pass
+    try:
+        return float(text) if plain is float else text
+    except ValueError:
         return text
-    plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-    return text if plain is str and not isinstance(value, str) else value
 
 
 def _from_variable(error: FieldError, variables: Mapping[str, str]) -> FieldError | None:
     """Return the error with the variable that set its field, None when none did."""
-    for setting, variable in variables.items():
+    for setting, source in variables.items():
         if error.field == setting or error.field.startswith((f"{setting}.", f"{setting}[")):
-            return error.from_source(f"variable {variable}")
+            return error.from_source(source)
     return None

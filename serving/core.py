@@ -204,7 +204,7 @@ class Core:
         try:
             check_outcome(outcome)
         except FieldError as error:
-            raise FieldError(prefix + error.field, wanted=error.wanted, got=error.got) from error
+            raise error.under(prefix) from error
         return outcome
 
     async def _append(self, key: bytes, messages: Sequence[Any], *, unique: bool) -> Stored:

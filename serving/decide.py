@@ -60,7 +60,12 @@ def decide(
     if excluded:
         offered = [pair for pair in offered if pair[0].id not in excluded]
     if not offered:
-        raise FieldError("excluded_actions", wanted="at least one action left to choose", got=request.excluded_actions)
+        raise FieldError(
+            "excluded_actions",
+            wanted="at least one action left to choose",
+            got=request.excluded_actions,
+            says="must leave at least one action to choose",
+        )
     asked = _Asked(request, snapshot, _share(request, snapshot, event_id, ts), event_id, ts, snapshot_json)
     if request.slots is None:
         return [_record(asked, "", raw_context, context, offered)]
@@ -69,7 +74,12 @@ def decide(
         banned = set(slot.excluded_actions)
         eligible = [pair for pair in offered if pair[0].id not in banned]
         if not eligible:
-            raise FieldError(f"slots[{position}]", wanted="at least one action left to choose", got="none")
+            raise FieldError(
+                f"slots[{position}]",
+                wanted="at least one action left to choose",
+                got=None,
+                says="must leave at least one action to choose",
+            )
         raw = msgspec.Raw(_encode({**request.context, "slot": slot.features})) if slot.features else raw_context
         seen = context
         if slot.features:

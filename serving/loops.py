@@ -85,7 +85,9 @@ class Loops:
         Raises:
             OSError: the loops cannot be listed.
         """
-        for name in list_loops(self._settings):
+        names = list_loops(self._settings)
+        self._errors = {name: error for name, error in self._errors.items() if name in names or name in self._snapshots}
+        for name in names:
             self.refresher.beat()
             try:
                 self._refresh(name)

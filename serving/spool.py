@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from pipelines.log.protocol import FORWARDER_HEADERS, MAX_HEADERS, Headers, LogError, Message, check_message
 from pipelines.log.sqlite.log import Group, LocalLog, Stored
 
@@ -131,7 +131,7 @@ class Spool:
     ) -> None:
         # checked here, so that one bad message cannot fail the commit of others
         if not group.messages:
-            raise FieldError("messages", wanted="at least one", got="none")
+            raise FieldError("messages", wanted="at least one", got=Words("none"))
         size = 0
         for topic, value, headers in group.messages:
             self._log.partitions(topic)
@@ -139,7 +139,7 @@ class Spool:
         entry = _Entry(group, size, future, loop)
         with self._lock:
             if self._closed:
-                raise SpoolClosed("spool: wanted an open one, got a closed one")
+                raise SpoolClosed("the spool is closed")
             if (
                 len(self._pending) + self._writing >= self._max_events
                 or self._pending_bytes + self._writing_bytes + size > self._max_bytes

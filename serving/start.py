@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
@@ -25,7 +25,7 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
         FieldError: a setting does not fit, for example an address other than loopback without API keys.
     """
     if not settings.api_keys and settings.host not in ("127.0.0.1", "localhost", "::1"):
-        raise FieldError("api_keys", wanted=f"keys, since {settings.host} is not loopback", got="none")
+        raise FieldError("api_keys", wanted=f"given, since {settings.host} is not loopback", got=Words("empty"))
     settings.root.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:  # closes what is open already when a later part fails
         log = LocalLog(settings.spool_path, clock=clock)

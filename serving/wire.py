@@ -8,8 +8,9 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.records import MAX_ACTIONS, MAX_ID_CHARS
+from decision.validation import ABSENT, field_error
 
 MAX_SLOTS = 50
 MAX_BATCH = 100
@@ -257,23 +258,29 @@ def decode(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        path = _not_finite(body)
+        value = _read(body)
+        path = _not_finite(value)
         if path is not None:
-            raise FieldError(path, wanted="a finite number", got="NaN or infinity") from error
-        raise field_error(error) from error
+            raise FieldError(path, wanted="a finite number", got=Words("NaN or infinity")) from error
+        raise field_error(error, decoder.type, value) from error
     except RecursionError as error:
-        raise FieldError("body", wanted="less nesting", got="too deep") from error
+        raise FieldError("body", wanted="nested less deeply", got=Words("nested too deeply")) from error
 
 
-def _not_finite(body: bytes) -> str | None:
+def _read(body: bytes) -> Any:
+    """Return a body that was refused as plain values, NaN and infinity among them; `ABSENT` when it is no JSON."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return ABSENT
+
+
+def _not_finite(value: Any) -> str | None:
     """Return the path of the first NaN or infinity in a body that was refused, or None.
 
     JSON has no NaN, so strict decoders only say "malformed"; many clients send it all the same.
     """
-    try:
-        pending: list[tuple[str, Any]] = [("", json.loads(body))]
-    except (ValueError, RecursionError):
-        return None
+    pending: list[tuple[str, Any]] = [("", value)]
     while pending:
         path, value = pending.pop()
         if isinstance(value, float) and not math.isfinite(value):
@@ -283,19 +290,6 @@ def _not_finite(body: bytes) -> str | None:
         elif isinstance(value, list):
             pending += [(f"{path}[{i}]", item) for i, item in enumerate(value)]
     return None
-
-
-def field_error(error: Exception) -> FieldError:
-    """Return msgspec's complaint as an error that names the field."""
-    text, _, path = str(error).partition(" - at `$")
-    where = path.rstrip("`").lstrip(".")
-    for phrase, wanted in (("missing required field `", "this field"), ("contains unknown field `", "no such field")):
-        if phrase in text:
-            name = text.split("`")[1]
-            return FieldError(
-                f"{where}.{name}" if where else name, wanted=wanted, got="absent" if "mis" in phrase else "it"
-            )
-    return FieldError(where or "body", wanted="a value that fits" if where else "a JSON document that fits", got=text)
 
 
 def check_decide(request: DecideRequest) -> None:

@@ -82,7 +82,7 @@ def canonical(value: Mapping[str, Any]) -> str:
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise FieldError("body", wanted="finite JSON", got=str(error)) from error
+        raise FieldError("body", wanted="finite JSON", got=error) from error
     if len(text) > MAX_BODY_CHARS:
         raise FieldError("body", wanted=f"at most {MAX_BODY_CHARS} characters", got=len(text))
     return text

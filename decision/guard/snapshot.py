@@ -76,7 +76,7 @@ def decode_snapshot(data: bytes) -> GuardSnapshot:
     try:
         snapshot = msgspec.json.decode(data, type=GuardSnapshot)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FieldError("guard", wanted="a guard snapshot", got=str(error)) from error
+        raise FieldError("guard", wanted="a guard snapshot", got=error) from error
     if snapshot.checksum != _checksum(snapshot):
         raise FieldError("guard.checksum", wanted=_checksum(snapshot), got=snapshot.checksum)
     if not 0.0 <= snapshot.weight < 1.0:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from decision.batch import Batch, Floats, Interactions
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.protocols import Oracle
 
 SETTINGS_FILE = "ensemble.json"
@@ -84,9 +84,11 @@ class EnsembleOracle:
         try:
             stored = msgspec.json.decode(files[SETTINGS_FILE], type=_Stored)
         except (KeyError, msgspec.DecodeError) as error:
-            raise FieldError(SETTINGS_FILE, wanted="an ensemble", got=str(error)) from error
+            raise FieldError(SETTINGS_FILE, wanted="an ensemble", got=error) from error
         if "ensemble" in stored.kinds or len(stored.kinds) > MAX_MEMBERS:
-            raise FieldError(SETTINGS_FILE, wanted=f"at most {MAX_MEMBERS} members that are no ensembles", got="others")
+            raise FieldError(
+                SETTINGS_FILE, wanted=f"at most {MAX_MEMBERS} members that are no ensembles", got=Words("not")
+            )
         members: list[tuple[str, Oracle]] = []
         for number, kind in enumerate(stored.kinds):
             prefix = f"member-{number}-"

@@ -124,7 +124,7 @@ class GradientBoostingOracle:
         try:
             stored = msgspec.json.decode(files[SETTINGS_FILE], type=_Stored)
         except (KeyError, msgspec.DecodeError) as error:
-            raise FieldError(SETTINGS_FILE, wanted="the oracle's settings", got=str(error)) from error
+            raise FieldError(SETTINGS_FILE, wanted="the oracle's settings", got=error) from error
         width = len(stored.context) + len(stored.action)
         if len(stored.flags) != width or width > 2 * MAX_COLUMNS:
             raise FieldError(SETTINGS_FILE, wanted=f"{width} flags", got=len(stored.flags))
@@ -135,7 +135,7 @@ class GradientBoostingOracle:
                 oracle._booster = _booster(files[MODEL_FILE].decode())
                 columns = oracle._booster.num_feature()
             except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as error:
-                raise FieldError(MODEL_FILE, wanted="a LightGBM model", got=str(error)) from error
+                raise FieldError(MODEL_FILE, wanted="a LightGBM model", got=error) from error
             if columns != width:
                 raise FieldError(MODEL_FILE, wanted=f"a model of {width} columns", got=columns)
         return oracle

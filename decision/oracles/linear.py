@@ -133,7 +133,7 @@ class LinearOracle:
         try:
             stored = msgspec.json.decode(files[MODEL_FILE], type=_Stored)
         except (KeyError, msgspec.DecodeError) as error:
-            raise FieldError(MODEL_FILE, wanted="a linear model", got=str(error)) from error
+            raise FieldError(MODEL_FILE, wanted="a linear model", got=error) from error
         oracle = cls(stored.settings)
         oracle._set_columns(stored.context_columns, stored.action_columns)
         width = oracle._width() if stored.fitted else 0

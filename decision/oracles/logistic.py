@@ -19,7 +19,7 @@ import numpy as np
 from scipy import optimize, sparse
 
 from decision.batch import Batch, Features, Floats, Interactions, Ints, ragged_rows
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.options import SHIPPED, Positive, Range, Samples, Seed
 from decision.oracles.kind import Kind, OracleSettings
 from decision.oracles.products import ColumnSet, Entries, entries_of
@@ -128,7 +128,7 @@ class LogisticOracle:
         try:
             stored = msgspec.json.decode(files[MODEL_FILE], type=_Stored)
         except (KeyError, msgspec.DecodeError) as error:
-            raise FieldError(MODEL_FILE, wanted="a logistic model", got=str(error)) from error
+            raise FieldError(MODEL_FILE, wanted="a logistic model", got=error) from error
         oracle = cls(stored.settings)
         a = len(stored.action)
         if len(stored.pairs) > MAX_PAIRS or any(not 0 <= i < j < a for i, j in stored.pairs):
@@ -140,7 +140,7 @@ class LogisticOracle:
             raise FieldError(NUMBERS_FILE, wanted=f"{16 * width} bytes", got=len(data))
         mean, precision = np.split(np.frombuffer(data, dtype="<f8").astype(np.float64), 2)
         if not np.isfinite(mean).all() or not (precision > 0).all() or not np.isfinite(precision).all():
-            raise FieldError(NUMBERS_FILE, wanted="finite weights and positive precisions", got="others")
+            raise FieldError(NUMBERS_FILE, wanted="finite weights and positive precisions", got=Words("not"))
         oracle._mean, oracle._precision, oracle._fitted = mean, precision, stored.fitted
         return oracle
 

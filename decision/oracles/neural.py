@@ -122,7 +122,7 @@ class NeuralOracle:
         try:
             stored = msgspec.json.decode(files[SETTINGS_FILE], type=_Stored)
         except (KeyError, msgspec.DecodeError) as error:
-            raise FieldError(SETTINGS_FILE, wanted="the oracle's settings", got=str(error)) from error
+            raise FieldError(SETTINGS_FILE, wanted="the oracle's settings", got=error) from error
         oracle = cls(stored.settings)
         oracle._fits = stored.fits
         oracle._set_columns(stored.context, stored.action)
@@ -131,7 +131,7 @@ class NeuralOracle:
                 with np.load(io.BytesIO(files[MODEL_FILE]), allow_pickle=False) as archive:
                     layers = [np.asarray(archive[name], dtype=np.float64) for name in _LAYERS]
             except (KeyError, ValueError, OSError, EOFError) as error:
-                raise FieldError(MODEL_FILE, wanted="the layers", got=str(error)) from error
+                raise FieldError(MODEL_FILE, wanted="the layers", got=error) from error
             h = stored.settings.hidden
             wanted = [(h, oracle._width()), (h,), (h, h), (h,), (1, h), (1,)]
             shapes = [layer.shape for layer in layers]

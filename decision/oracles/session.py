@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decision.batch import Batch, Features, Floats, Interactions
-from decision.errors import FieldError, SupportError
+from decision.errors import FieldError, SupportError, Words
 from decision.features import PREFIX
 from decision.options import Positive
 from decision.oracles.kind import Kind, OracleSettings
@@ -88,7 +88,7 @@ class SessionOracle:
             if w[name].shape != shape:
                 raise FieldError(f"arrays.{name}", wanted=f"shape {shape}", got=w[name].shape)
             if not np.isfinite(w[name]).all():
-                raise FieldError(f"arrays.{name}", wanted="finite numbers", got="others")
+                raise FieldError(f"arrays.{name}", wanted="finite numbers", got=Words("not"))
         if not 3 <= f <= MAX_STATE or h > MAX_STATE:
             raise FieldError("arrays", wanted=f"3 to {MAX_STATE} inputs and at most that much memory", got=(f, h))
         self._position = {action: index for index, action in enumerate(settings.actions)}
@@ -160,7 +160,7 @@ class SessionOracle:
         try:
             stored = msgspec.json.decode(files[MODEL_FILE], type=_Stored)
         except (KeyError, msgspec.DecodeError) as error:
-            raise FieldError(MODEL_FILE, wanted="a session policy", got=str(error)) from error
+            raise FieldError(MODEL_FILE, wanted="a session policy", got=error) from error
         data, at = files.get(NUMBERS_FILE, b""), 0
         sizes = {name: int(np.prod(stored.shapes.get(name, [0]))) for name in _NAMES}
         if len(data) != 4 * sum(sizes.values()):

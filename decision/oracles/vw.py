@@ -182,7 +182,7 @@ class VwOracle:
         try:
             stored = msgspec.json.decode(files[SETTINGS_FILE], type=_Stored)
         except (KeyError, msgspec.DecodeError) as error:
-            raise FieldError(SETTINGS_FILE, wanted="the oracle's settings", got=str(error)) from error
+            raise FieldError(SETTINGS_FILE, wanted="the oracle's settings", got=error) from error
         oracle = cls(stored.settings)
         oracle._fits = stored.fits
         if MODEL_FILE in files:
@@ -191,7 +191,7 @@ class VwOracle:
                 try:
                     oracle._workspace = Workspace(f"{oracle._arguments()} -i {path}")
                 except RuntimeError as error:
-                    raise FieldError(MODEL_FILE, wanted="a VW model", got=str(error)) from error
+                    raise FieldError(MODEL_FILE, wanted="a VW model", got=error) from error
         return oracle
 
     def _arguments(self) -> str:

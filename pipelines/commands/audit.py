@@ -173,7 +173,7 @@ def verify(
                 try:
                     entries.append(Entry(**msgspec.structs.asdict(msgspec.json.decode(line, type=_Line))))
                 except (msgspec.DecodeError, msgspec.ValidationError) as error:
-                    raise FieldError(f"line {number}", wanted="an entry of the audit log", got=str(error)) from error
+                    raise FieldError(f"line {number}", wanted="an entry of the audit log", got=error) from error
             checked = check(entries, noted)
     faults = [{"entry": fault.seq, "what": fault.what} for fault in checked.faults]
     data = {"ok": not faults, "entries": checked.entries, "head": checked.head, "faults": faults}

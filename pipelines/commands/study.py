@@ -49,7 +49,7 @@ def study(
     Example: `decision study fairness --quick --out report`
     """
     if name not in STUDIES:
-        raise FieldError("name", wanted=f"one of {', '.join(STUDIES)}", got=name)
+        raise FieldError.choice("name", list(STUDIES), name)
     asked = None if seeds is None else parse_seeds(seeds)
     if size is not None and not 1 <= size <= LARGEST_SIZE:
         raise FieldError("size", wanted=f"a number from 1 to {LARGEST_SIZE}", got=size)
@@ -80,7 +80,7 @@ def parse_seeds(text: str) -> list[int]:
     """
     parts = [part.strip() for part in text.split(",")]
     if len(parts) > MOST_SEEDS:
-        raise FieldError("seeds", wanted=f"{MOST_SEEDS} seeds at most", got=f"{len(parts)} seeds")
+        raise FieldError("seeds", wanted=f"at most {MOST_SEEDS} seeds", got=len(parts))
     seeds: list[int] = []
     for part in parts:
         if not (part.isascii() and part.isdigit() and len(part) <= 10 and int(part) <= LARGEST_SEED):

@@ -21,8 +21,8 @@ def published(path: Path) -> list[Anchor]:
         FileNotFoundError: there is none.
     """
     if path.stat().st_size > MAX_BYTES:
-        raise FieldError("anchors", wanted=f"at most {MAX_BYTES} bytes", got="more")
+        raise FieldError("anchors", wanted=f"at most {MAX_BYTES} bytes", got=path.stat().st_size)
     try:
         return _decoder.decode(path.read_bytes())
     except msgspec.DecodeError as error:
-        raise FieldError("anchors", wanted="upheld pairs", got=str(error)) from error
+        raise FieldError("anchors", wanted="upheld pairs", got=error) from error

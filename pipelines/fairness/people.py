@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import msgspec
 import sqlalchemy as sa
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.fairness.audit_log import digest
 from pipelines.fairness import tables as t
 from pipelines.fairness.store import Governance, stamp
@@ -59,9 +59,9 @@ def add_person(
         raise FieldError("name", wanted=f"1 to {MAX_NAME} printable characters", got=name)
     for role in roles:
         if role not in ROLES:
-            raise FieldError("role", wanted=f"one of {', '.join(ROLES)}", got=role)
+            raise FieldError.choice("role", list(ROLES), role)
     if not roles:
-        raise FieldError("role", wanted=f"one or more of {', '.join(ROLES)}", got="none")
+        raise FieldError("role", wanted=f"one or more of {', '.join(ROLES)}", got=Words("none"))
     if ("owner" in roles) != bool(owns):
         raise FieldError("owns", wanted="the loops of an owner, and of an owner only", got=list(owns))
     for loop in owns:

@@ -230,7 +230,7 @@ def reports(store: Governance, loop: str, *, wanted: str | None = None, limit: i
     """
     known = ("open", "upheld", "dismissed", "disputed", "no_quorum")
     if wanted is not None and wanted not in known:
-        raise FieldError("status", wanted=f"one of {', '.join(known)}", got=wanted)
+        raise FieldError.choice("status", list(known), wanted)
     names = ("task_id", "status", "stream", "gap", "high", "low", "distance", "policy_version", "opened_at", "due_at")
     votes: dict[str, list[str]] = {}
     for row in _said(store, loop):

@@ -21,7 +21,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.fairness.audit_log import GENESIS, Anchor, Checked, Entry, check, follow
 from pipelines.fairness import tables as t
 from pipelines.fairness.differences import Tables, differences
@@ -79,7 +79,7 @@ class Governance:
                 url, connect_args={"timeout": _BUSY_S} if sqlite else {}, pool_pre_ping=not sqlite
             )
         except ArgumentError as error:
-            raise FieldError("governance", wanted="an SQLAlchemy address", got="another text") from error
+            raise FieldError("governance", wanted="an SQLAlchemy address", got=Words("another text")) from error
         except ModuleNotFoundError as error:
             raise FieldError("governance", wanted="an installed driver", got=error.name) from error
         if sqlite:
@@ -166,7 +166,7 @@ class Governance:
             lines = self._anchors.read_bytes().splitlines()
             return [msgspec.json.decode(line, type=Anchor) for line in lines if line.strip()]
         except msgspec.DecodeError as error:
-            raise FieldError("anchors.jsonl", wanted="lines of [count, hash]", got=str(error)) from error
+            raise FieldError("anchors.jsonl", wanted="lines of [count, hash]", got=error) from error
 
     def verify(self, *anchors: Anchor) -> Checked:
         """Check the chain, every anchor, and that the tables say what the log tells.

@@ -256,7 +256,7 @@ def judge(store: Governance, person: Person, task_id: str, said: Judgement, *, n
 
 def _check(said: Judgement, task: dict[str, Any]) -> float | None:
     if said.verdict not in VERDICTS:
-        raise FieldError("verdict", wanted=f"one of {', '.join(VERDICTS)}", got=said.verdict)
+        raise FieldError.choice("verdict", list(VERDICTS), said.verdict)
     if len(said.reason) > MAX_REASON:
         raise FieldError("reason", wanted=f"at most {MAX_REASON} characters", got=len(said.reason))
     if said.payload_hash != task["payload_hash"]:

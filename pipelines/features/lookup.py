@@ -91,5 +91,5 @@ class Lookup:
 
 def _number(value: Value | None) -> float:
     if not isinstance(value, float):
-        raise TypeError(f"stream: wanted a number, got {value!r}")
+        raise TypeError(f"stream: must be a number, is {value!r}")
     return value

@@ -185,7 +185,7 @@ class Stream:
                 'SELECT next, newest_us FROM positions WHERE topic = ? AND "partition" = ?', place
             ).fetchone() or (0, 0)
             if since is not None and at[0] < since:
-                raise ConflictError(f"{topic}/{partition}: wanted rows from offset {at[0]} on, got them from {since}")
+                raise ConflictError(f"{topic}/{partition}: rows must go on at offset {at[0]}, begin at {since}")
             offsets = part["offset"].to_numpy()
             part = part.slice(int(np.searchsorted(offsets, at[0])))
             if len(part):

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.features import MAX_TEXT_CHARS
 from decision.records import MAX_ID_CHARS
 from pipelines.features.views import SUBJECT, TIMESTAMP
@@ -66,7 +66,7 @@ def add_upload(earlier: pa.Table, upload: pa.Table) -> pa.Table:
     """
     for field in earlier.schema:
         if field.name not in upload.column_names:
-            raise FieldError(field.name, wanted="a column: a row states all features of its subject", got=None)
+            raise FieldError(field.name, wanted="a column, since a row states all features of its subject", got=None)
         # a column without any value has no type of its own
         if _is_empty(upload[field.name]):
             upload = _recast(upload, field.name, field.type)
@@ -103,7 +103,7 @@ def _read(path: Path) -> pa.Table:
                 raise FieldError("path", wanted=f"at most {MAX_ROWS} rows", got=rows)
             table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise FieldError("path", wanted="a Parquet or CSV table", got=str(error)) from error
+        raise FieldError("path", wanted="a Parquet or CSV table", got=error) from error
     if not 1 <= len(table) <= MAX_ROWS:
         raise FieldError("path", wanted=f"1 to {MAX_ROWS} rows", got=len(table))
     return table
@@ -125,7 +125,7 @@ def _check_names(names: list[str]) -> None:
 
 def _subjects(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if column.null_count:
-        raise FieldError(SUBJECT, wanted="an id in every row", got=f"{column.null_count} empty ones")
+        raise FieldError(SUBJECT, wanted="given in every row", got=Words(f"empty in {column.null_count}"))
     try:
         ids = column.cast(pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -144,7 +144,7 @@ def _times(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if not pa.types.is_timestamp(column.type):
         raise FieldError(GIVEN_TIME, wanted="times such as 2026-01-31T12:00:00Z", got=str(column.type))
     if column.null_count:
-        raise FieldError(GIVEN_TIME, wanted="a time in every row", got=f"{column.null_count} empty ones")
+        raise FieldError(GIVEN_TIME, wanted="given in every row", got=Words(f"empty in {column.null_count}"))
     if column.type.tz is None:
         column = column.cast(pa.timestamp(column.type.unit, "UTC"))
     return column.cast(_TIME, safe=False)
@@ -158,7 +158,9 @@ def _feature(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         text = column.cast(pa.string())
         longest = pc.call_function("max", [pc.call_function("utf8_length", [text])]).as_py() or 0
         if longest > MAX_TEXT_CHARS:
-            raise FieldError(name, wanted=f"text of at most {MAX_TEXT_CHARS} characters", got=f"{longest} characters")
+            raise FieldError(
+                name, wanted=f"text of at most {MAX_TEXT_CHARS} characters", got=Words(f"one of {longest}")
+            )
         return text
     if not (
         pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
@@ -167,10 +169,10 @@ def _feature(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
         numbers = column.cast(pa.float64())
     except pa.ArrowInvalid as error:
-        raise FieldError(name, wanted="numbers that a double holds exactly", got=str(error)) from error
+        raise FieldError(name, wanted="numbers that a double holds exactly", got=error) from error
     values = numbers.to_numpy()
     if np.isinf(values).any():
-        raise FieldError(name, wanted="finite numbers", got="infinity")
+        raise FieldError(name, wanted="finite numbers", got=Words("infinite or no number"))
     return pa.chunked_array([pa.array(values, mask=np.isnan(values))])
 
 

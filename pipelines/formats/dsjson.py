@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.records import MAX_RECORD_BYTES
+from decision.validation import field_error
 from pipelines.formats.registry import Format, one_log
 from pipelines.formats.rows import SUM_TOLERANCE, complete
 from pipelines.formats.store import check_file
@@ -78,7 +79,7 @@ def read_dsjson(path: Path, *, rows_per_batch: int = 10_000) -> Iterable[pa.Tabl
         while line := file.readline(MAX_RECORD_BYTES + 1):
             number += 1
             if len(line) > MAX_RECORD_BYTES:
-                raise FieldError(f"line {number}", wanted=f"at most {MAX_RECORD_BYTES} bytes", got="more")
+                raise FieldError(f"line {number}", wanted=f"at most {MAX_RECORD_BYTES} bytes", got=Words("longer"))
             if not line.strip():
                 continue
             rows.append(_row(line, number))
@@ -126,9 +127,7 @@ def _row(text: bytes, number: int) -> dict[str, Any]:
     try:
         line = _decoder.decode(text)
     except msgspec.DecodeError as error:
-        message, _, at = str(error).partition(" - at `$")
-        field = at.rstrip("`").lstrip(".")
-        raise FieldError(f"line {number}{': ' if field else ''}{field}", wanted="a decision", got=message) from error
+        raise field_error(error, DsjsonLine, whole="").under(f"line {number}: ") from error
 
     def refuse(field: str, wanted: str, got: object) -> FieldError:
         return FieldError(f"line {number}: {field}", wanted=wanted, got=got)

@@ -75,7 +75,7 @@ def _action_space(folder: Path) -> tuple[int, int]:
         space: Any = msgspec.json.decode(path.read_bytes()).get("action_space")
         space = msgspec.json.decode(space) if isinstance(space, str) else space
     except (msgspec.DecodeError, AttributeError) as error:
-        raise FieldError("metadata.json", wanted="Minari's metadata", got=str(error)) from error
+        raise FieldError("metadata.json", wanted="Minari's metadata", got=error) from error
     if not isinstance(space, dict) or space.get("type") != "Discrete":
         kind = space.get("type") if isinstance(space, dict) else None
         raise FieldError("action_space", wanted="a Discrete space", got=kind)

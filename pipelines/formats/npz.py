@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from pipelines.formats.store import check_file
 
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -46,7 +46,9 @@ def _array(file: Any, name: str) -> Any:
     try:
         return file[name]
     except ValueError as error:
-        raise FieldError(name, wanted="an array of numbers, not of Python objects", got="a pickled object") from error
+        raise FieldError(
+            name, wanted="an array of numbers, not of Python objects", got=Words("a pickled object")
+        ) from error
 
 
 def check_shape(name: str, array: Any, shape: tuple[int | None, ...]) -> None:

@@ -165,7 +165,7 @@ def _times(values: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
         return values.cast(TIME)
     except pa.ArrowInvalid as error:
-        raise FieldError("timestamp", wanted="times with their UTC offset", got=str(error)) from error
+        raise FieldError("timestamp", wanted="times with their UTC offset", got=error) from error
 
 
 def _data_file(folder: Path, stem: str) -> Path | None:

@@ -69,7 +69,7 @@ def complete(columns: dict[str, Any], rows: int) -> pa.Table:
             else:
                 arrays.append(pa.nulls(rows, field.type))
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise FieldError(field.name, wanted=f"a column of {field.type}", got=str(error)) from error
+            raise FieldError(field.name, wanted=f"a column of {field.type}", got=error) from error
     return pa.table(arrays, schema=INTERACTIONS)
 
 

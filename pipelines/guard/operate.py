@@ -11,7 +11,7 @@ from datetime import datetime
 import msgspec
 from msgspec.structs import replace
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from pipelines.guard.state import GuardState, evidence_in, weighed
 from pipelines.guard.step import begun, fold_until, move, next_version
 from pipelines.guard.store import FencedError, GuardStore
@@ -49,7 +49,7 @@ def operate(
         FencedError: others kept moving the guard.
     """
     if not loop.guard.enabled:
-        raise FieldError("guard.enabled", wanted="true in loop.toml", got=False)
+        raise FieldError("guard.enabled", wanted="true in loop.toml", got=Words("false"))
     if cap is not None and not 0.0 <= cap <= 1.0:
         raise FieldError("cap", wanted="a number in [0, 1]", got=cap)
     store = GuardStore(settings, loop.name)
@@ -116,7 +116,7 @@ def replay(settings: Settings, loop: LoopSettings, lake: Lake) -> Replayed:
     store = GuardStore(settings, loop.name)
     kept = store.load()
     if kept.attempt_number == 0:
-        raise FieldError("attempt", wanted="a rollout to replay; there was none yet", got=None)
+        raise FieldError("attempt", wanted="a rollout to replay", got=None, says="there was no rollout yet")
     state, folds = store.attempt(kept.attempt_number)
     for until in folds:
         state = fold_until(lake, state, until)

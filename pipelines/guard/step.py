@@ -15,7 +15,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.guard.evidence import log_mean_wealth
 from pipelines.files import locked
 from pipelines.guard.rows import ROWS_PER_FOLD, episodes_until, marks, next_positions, read
@@ -285,4 +285,6 @@ def _alone(path: Path) -> Iterator[None]:
         with locked(path, wait=False):
             yield
     except BlockingIOError:
-        raise FieldError("guard", wanted="no other aggregation of this loop at the same time", got="one") from None
+        raise FieldError(
+            "guard", wanted="aggregated by one process at a time", got=Words("being aggregated now")
+        ) from None

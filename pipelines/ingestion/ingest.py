@@ -123,7 +123,7 @@ class Ingester:
     ) -> None:
         count = log.partitions(DECISIONS)
         if log.partitions(OUTCOMES) != count:
-            raise IngestError(f"topics: wanted equal partitions, got {count} and {log.partitions(OUTCOMES)}")
+            raise IngestError(f"topics: must have equal partitions, have {count} and {log.partitions(OUTCOMES)}")
         chosen = sorted(range(count) if partitions is None else set(partitions))
         if chosen and not 0 <= chosen[0] <= chosen[-1] < count:
             raise FieldError("partitions", wanted=f"numbers in 0..{count - 1}", got=chosen)
@@ -215,7 +215,7 @@ class _TopicIngest:
         if known is None:  # before anything is read, so that ingesters that begin together meet here and not later
             self._lake.commit(self._topic, self._table, [], {"log": self._log_mark})
         elif known != self._log_mark:
-            raise IngestError(f"log: wanted the one that {self._lake!r} was filled from, got {self._log!r}")
+            raise IngestError(f"log: must be the one that {self._lake!r} was filled from, is {self._log!r}")
         self._next: dict[int, int] = {}
         self._dead_before: dict[int, set[int]] = {}
         for p in self._partitions:

@@ -142,7 +142,7 @@ def _check_loop(loop: str, loops: Collection[str] | None) -> None:
     if loops is None:
         check_loop_name(loop)
     elif loop not in loops:
-        raise FieldError("loop", wanted=f"one of {sorted(loops)}", got=loop)
+        raise FieldError.choice("loop", sorted(loops), loop)
 
 
 # A decision whose longest lists are left as they are: they go into their columns without becoming objects.

@@ -62,7 +62,7 @@ def to_interactions(table: pa.Table) -> Interactions:
                     known[offered, k] = shared
             actions += shared
         except FieldError as error:
-            raise FieldError(f"{event_id}: {error.field}", wanted=error.wanted, got=error.got) from error
+            raise error.under(f"{event_id}: ") from error
     offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
     return Interactions(
         batch=Batch(contexts, actions, ids.flatten().to_pylist(), offsets),
@@ -88,7 +88,7 @@ def context_features(context: str | bytes, snapshot: str | bytes) -> Features:
         if len(snapshot) > 2:  # not "{}"
             features |= looked_up(_decode_object(snapshot))
     except (msgspec.DecodeError, RecursionError) as error:
-        raise FieldError("context", wanted="a JSON object of features", got=str(error)) from error
+        raise FieldError("context", wanted="a JSON object of features", got=error) from error
     return features
 
 
@@ -101,13 +101,13 @@ def action_features(actions: str | bytes, k: int) -> list[Features]:
     try:
         offered = _decode_objects(actions)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise FieldError("actions", wanted="a JSON list of objects of features", got=str(error)) from error
+        raise FieldError("actions", wanted="a JSON list of objects of features", got=error) from error
     if len(offered) != k:
         raise FieldError("actions", wanted=f"{k} objects, one per action", got=len(offered))
     try:
         return [flatten(action, field=f"actions[{index}]") for index, action in enumerate(offered)]
     except RecursionError as error:
-        raise FieldError("actions", wanted="objects that are nested less deeply", got=str(error)) from error
+        raise FieldError("actions", wanted="objects that are nested less deeply", got=error) from error
 
 
 def _pmf(column: pa.ListArray, sizes: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:

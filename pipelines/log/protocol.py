@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from pipelines.log.partitioner import murmur2
 
 DECISIONS = "decisions"
@@ -87,7 +87,7 @@ class OffsetOutOfRange(LogError):
     def __init__(self, topic: str, partition: int, offset: int, *, low: int, high: int) -> None:
         self.low = low
         self.high = high
-        super().__init__(f"{topic}[{partition}]: wanted an offset in [{low}, {high}], got {offset}")
+        super().__init__(f"{topic}[{partition}]: the offset must be in [{low}, {high}], is {offset}")
 
 
 class EventLog(Protocol):
@@ -185,15 +185,15 @@ def check_message(key: bytes, value: bytes, headers: Headers, *, max_headers: in
         FieldError: key, value or headers are missing or too large.
     """
     if not 0 < len(key) <= MAX_KEY_BYTES:
-        raise FieldError("key", wanted=f"1 to {MAX_KEY_BYTES} bytes", got=f"{len(key)} bytes")
+        raise FieldError("key", wanted=f"1 to {MAX_KEY_BYTES} bytes", got=Words(f"{len(key)} bytes"))
     size = len(key) + len(value)
     if size > MAX_MESSAGE_BYTES:
-        raise FieldError("value", wanted=f"at most {MAX_MESSAGE_BYTES} bytes with its key", got=f"{size} bytes")
+        raise FieldError("value", wanted=f"at most {MAX_MESSAGE_BYTES} bytes with its key", got=Words(f"{size} bytes"))
     if headers:
         if len(headers) > max_headers:
             raise FieldError("headers", wanted=f"at most {max_headers}", got=len(headers))
         extra = sum(len(name) + len(content) for name, content in headers)
         if extra > MAX_HEADER_BYTES:
-            raise FieldError("headers", wanted=f"at most {MAX_HEADER_BYTES} bytes", got=f"{extra} bytes")
+            raise FieldError("headers", wanted=f"at most {MAX_HEADER_BYTES} bytes", got=Words(f"{extra} bytes"))
         size += extra
     return size

@@ -11,13 +11,20 @@ import math
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
-import msgspec.inspect
 
 from decision.errors import FieldError
-from pipelines.settings import LoopSettings, Settings, check_loop_name, list_loops, parse_loop
+from decision.validation import limits_in_words
+from pipelines.settings import (
+    LoopSettings,
+    Settings,
+    check_loop_name,
+    list_loops,
+    parse_loop,
+    unknown_setting,
+)
 
 _WIDTH = 110
 
@@ -36,7 +43,8 @@ def init_loop(settings: Settings, name: str, *, values: Mapping[str, Any] | None
     """
     path = settings.loop_path(name)
     if path.exists() and not replace:
-        raise FieldError("loop", wanted=f"a loop that does not exist yet ({list_loops(settings)} do)", got=name)
+        known = ", ".join(list_loops(settings))
+        raise FieldError("loop", wanted=f"a new one (there are {known})", got=name)
     text = loop_toml(name, values)
     parse_loop(text, name, {})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,8 +71,7 @@ def loop_toml(name: str, values: Mapping[str, Any] | None = None) -> str:
         lines += ["", *_comment(_summary(type(default))), f"[{section}]"]
         lines += _keys(type(default), default, f"{section}.", given, [])
     if given:
-        known = f"a setting of a loop; run `decision init {name}` to see them all"
-        raise FieldError(next(iter(given)), wanted=known, got="an unknown key")
+        raise unknown_setting(next(iter(given)))
     return "\n".join(lines) + "\n"
 
 
@@ -74,28 +81,23 @@ def _keys(
     meanings: dict[str, str] = {}
     for ancestor in reversed(kind.__mro__):
         meanings |= _attributes(ancestor)
-    info: Any = msgspec.inspect.type_info(kind)
-    types = {field.name: field.type for field in info.fields}
     lines: list[str] = []
     for field in msgspec.structs.fields(kind):
         default = getattr(defaults, field.name)
         if isinstance(default, msgspec.Struct):
             sections.append((field.name, default))
             continue
-        limits = _limits(field.type, types[field.name])
+        limits = _limits(field.type)
         meaning = meanings.get(field.name, "").rstrip(".")
         lines += _comment(f"{meaning} ({limits})" if limits else meaning)
         lines.append(f"{field.name} = {_toml(given.pop(f'{path}{field.name}', default))}")
     return lines
 
 
-def _limits(annotation: Any, kind: msgspec.inspect.Type) -> str:
-    if isinstance(kind, msgspec.inspect.LiteralType):
+def _limits(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
         return "one of " + ", ".join(json.dumps(value) for value in get_args(annotation))
-    if not isinstance(kind, msgspec.inspect.IntType | msgspec.inspect.FloatType):
-        return ""
-    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-    return ", ".join(f"{word} {getattr(kind, key):g}" for key, word in words.items() if getattr(kind, key) is not None)
+    return limits_in_words(annotation)
 
 
 def _summary(kind: type[Any]) -> str:

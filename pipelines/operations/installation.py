@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from pipelines.settings import LoopSettings, Settings, list_loops, load_loop, load_settings
+from pipelines.settings import LoopSettings, Settings, list_loops, load_loop, load_loops, load_settings
 
 if TYPE_CHECKING:
     from pipelines.features.store import Features
     from pipelines.lake.lake import Lake
     from pipelines.log.protocol import EventLog
     from pipelines.registry.registry import Registry
+
+_log = logging.getLogger(__name__)
 
 
 class Installation:
@@ -27,6 +30,7 @@ class Installation:
         self.settings = settings
         self._log: EventLog | None = None
         self._features: dict[str, Features] = {}
+        self._errors: dict[str, str] = {}
 
     @classmethod
     def at(cls, home: Path | None) -> Self:
@@ -48,14 +52,15 @@ class Installation:
 
     @property
     def loops(self) -> list[str]:
-        """Names of the loops."""
+        """Names of the loops, also of those whose settings cannot be read."""
         return list_loops(self.settings)
 
     def push_features(self) -> int:
         """Bring the streaming features of every loop that has some up to the lake; return the subjects that changed."""
         changed = 0
-        for name in self.loops:
-            loop = self.loop(name)
+        loops, errors = load_loops(self.settings)
+        self._tell(errors)
+        for name, loop in loops.items():
             if loop.features.enabled and loop.features.stream:
                 from pipelines.features.push import push_new  # imports Feast: only loops that use it pay the seconds
                 from pipelines.features.store import Features
@@ -64,6 +69,13 @@ class Installation:
                     self._features[name] = Features(self.settings, loop)
                 changed += push_new(self.lake, loop, self._features[name]).subjects
         return changed
+
+    def _tell(self, errors: dict[str, str]) -> None:
+        """Log what is wrong with the files of loops, each error once."""
+        for name, error in errors.items():
+            if self._errors.get(name) != error:
+                _log.warning("%s; the other loops go on", error)
+        self._errors = errors
 
     def loop(self, name: str) -> LoopSettings:
         """Return a loop's settings; see `load_loop` for errors."""

@@ -56,7 +56,7 @@ def fetch_broker() -> Path:
     pom = _INFRA / "pom.xml"
     dependency = ET.parse(pom).getroot().find(".//{*}dependency/{*}version")  # noqa: S314 - a file of ours
     if dependency is None or not dependency.text:
-        raise KafkaServerError(f"{pom}: wanted the broker's version, got none")
+        raise KafkaServerError(f"{pom}: the broker's version is missing")
     default = Path("~/.cache/decision/kafka").expanduser()
     cache = Path(os.environ.get("DECISION_KAFKA_CACHE") or default).absolute()
     jars = cache / dependency.text

@@ -9,11 +9,13 @@ import msgspec
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.interactions.counters import Counters, counters
 from pipelines.lake.lake import mark_of
 from pipelines.log.protocol import LogError
 from pipelines.operations.installation import Installation
+from pipelines.settings import LoopSettings, load_loops
 
 
 class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,11 +23,12 @@ class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         loop: its name.
-        mode: its mode.
+        mode: its mode; "" when its settings cannot be read.
         champion: version in charge; None for the baseline.
         versions: number of versions.
         last_verdict: the latest verdict, in words; "" without one.
-        counters: its counters.
+        counters: its counters; None when its settings cannot be read.
+        error: why they cannot be, "" when they can.
     """
 
     loop: str
@@ -33,7 +36,8 @@ class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
     champion: str | None
     versions: int
     last_verdict: str
-    counters: Counters
+    counters: Counters | None
+    error: str = ""
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,9 +59,10 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
 def look(parts: Installation) -> Look:
     """Return how the installation stands now."""
     now = datetime.now(UTC)
+    loops, errors = load_loops(parts.settings)
     return Look(
         at=now.isoformat(timespec="seconds"),
-        loops=[_loop(parts, name, now) for name in parts.loops],
+        loops=[_loop(parts, name, loops.get(name), errors.get(name, ""), now) for name in sorted(loops | errors)],
         to_ingest=_to_ingest(parts),
         to_forward=_to_forward(parts),
     )
@@ -73,6 +78,9 @@ def status_table(seen: Look) -> RenderableType:
     table.add_column("last verdict")
     for entry in seen.loops:
         counted = entry.counters
+        if counted is None:
+            table.add_row(entry.loop, *["-"] * 8, Text(entry.error, style="red"))
+            continue
         numbers = (counted.decided, counted.joined, counted.pending, counted.expired)
         table.add_row(
             entry.loop,
@@ -88,17 +96,18 @@ def status_table(seen: Look) -> RenderableType:
     return Group(table, f"to ingest: {behind}{forward}")
 
 
-def _loop(parts: Installation, name: str, now: datetime) -> LoopStatus:
-    settings, registry = parts.loop(name), parts.registry
+def _loop(parts: Installation, name: str, settings: LoopSettings | None, error: str, now: datetime) -> LoopStatus:
+    registry = parts.registry
     verdicts = registry.verdicts(name)
     last = verdicts[-1] if verdicts else None
     return LoopStatus(
         loop=name,
-        mode=settings.mode,
+        mode="" if settings is None else settings.mode,
         champion=registry.aliases(name).get("champion"),
         versions=len(registry.versions(name)),
         last_verdict="" if last is None else f"{last.verdict.replace('_', ' ')}, version {last.version}",
-        counters=counters(parts.lake, settings, now),
+        counters=None if settings is None else counters(parts.lake, settings, now),
+        error=error,
     )
 
 

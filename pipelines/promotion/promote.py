@@ -177,10 +177,12 @@ def rollback(
     """
     champion = registry.aliases(loop).get("champion")
     if champion is None:
-        raise FieldError("champion", wanted="a champion to roll back from", got=None)
+        raise FieldError(
+            "champion", wanted="a champion to roll back from", got=None, says="there is none to roll back from"
+        )
     target = to if to is not None else _before(registry, loop, champion)
     if target == champion:
-        raise FieldError("to", wanted="another version than the champion", got=to)
+        raise FieldError("to", wanted="another version than the champion's", got=to)
     reasons = [reason or "rolled back by hand", f"back to {f'version {target}' if target else 'the baseline'}"]
     fields = {"verdict": "rolled_back", "reasons": reasons, "at": now.astimezone(UTC).isoformat(), "by": by}
     return registry.set_alias(loop, "champion", target, fields, expected=champion)
@@ -194,7 +196,9 @@ def latest(registry: Registry, loop: str) -> str:
     """
     trained = [entry.version for entry in registry.versions(loop) if entry.tags.get("kind") == POLICY]
     if not trained:
-        raise FieldError("version", wanted="a trained version; run `decision train`", got=None)
+        raise FieldError(
+            "version", wanted="a trained version", got=None, says="there is none yet; run `decision train`"
+        )
     return trained[-1]
 
 

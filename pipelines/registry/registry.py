@@ -240,7 +240,7 @@ class Registry:
             RegistryError: there is no such version, or the registry cannot be reached.
         """
         if alias not in ALIASES:
-            raise FieldError("alias", wanted=f"one of {list(ALIASES)}", got=alias)
+            raise FieldError.choice("alias", list(ALIASES), alias)
         with self._tracking.lock("registry"):
             stands = self._aliases(check_loop_name(loop)).get(alias)
             if expected not in (_ANY, stands):

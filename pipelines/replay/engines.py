@@ -26,9 +26,10 @@ def engine_of(name: str, *, address: str | None = None, workers: int | None = No
     if name == "local":
         return LocalEngine()
     if name != "ray":
-        raise FieldError("engine", wanted="local or ray", got=name)
+        raise FieldError.choice("engine", ["local", "ray"], name)
     try:
         from pipelines.replay.ray import RayEngine
     except ImportError as error:
-        raise FieldError("engine", wanted="Ray: pip install 'decision-service[scale]'", got=str(error)) from error
+        says = "needs Ray: pip install 'decision-service[scale]'"
+        raise FieldError("engine", wanted="local where Ray is not installed", got=error, says=says) from error
     return RayEngine(address=address, workers=workers)

@@ -105,7 +105,7 @@ def python_policy(path: str) -> Policy:
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise FieldError("policy", wanted="the module and name of a Python callable", got=str(error)) from error
+        raise FieldError("policy", wanted="the module and name of a Python callable", got=error) from error
     if isinstance(found, type):
         found = found()
     if callable(getattr(found, "pmf", None)):

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from decision.errors import FieldError, SupportError
+from decision.errors import FieldError, SupportError, Words
 from decision.ope.diagnostics.propensities import PropensityReport
 from decision.ope.diagnostics.uniform_stratum import Agreement
 from decision.ope.diagnostics.weights import Diagnostics
@@ -275,7 +275,7 @@ def _nothing(log: str, job: Job) -> Exception:
     cut = job.source.cut
     when = "" if cut.since is None and cut.until is None else " in that range of time"
     if job.where is not None:
-        return FieldError("where", wanted=f"a value that some decision has{when}", got="=".join(job.where))
+        return FieldError("where", wanted=f"a value that some decision has{when}", got=Words("=".join(job.where)))
     return SupportError(f"{log}: there are no settled decisions to replay{when}")
 
 

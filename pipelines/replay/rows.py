@@ -149,7 +149,7 @@ def _label(text: str | bytes, path: list[str]) -> str:
     try:
         value: Any = _context(text)
     except msgspec.DecodeError as error:
-        raise FieldError("context", wanted="a JSON object", got=str(error)) from error
+        raise FieldError("context", wanted="a JSON object", got=error) from error
     for part in path:
         value = value.get(part) if isinstance(value, dict) else None
     return "" if value is None else str(value)

@@ -16,7 +16,7 @@ import numpy as np
 
 from decision.artifact import Manifest, pack
 from decision.batch import Batch, Features, Interactions
-from decision.errors import FieldError, SupportError
+from decision.errors import FieldError, SupportError, Words
 from decision.features import flatten
 from decision.oracles.factory import new_oracle
 from decision.policy import OraclePolicy
@@ -81,7 +81,7 @@ def chunks(path: Path, *, rows: int = CHUNK) -> Iterator[tuple[Interactions, int
             number += 1
             try:
                 if len(line) > MAX_RECORD_BYTES:
-                    raise FieldError("line", wanted=f"at most {MAX_RECORD_BYTES} bytes", got="more")
+                    raise FieldError("line", wanted=f"at most {MAX_RECORD_BYTES} bytes", got=Words("longer"))
                 if line.isspace():
                     continue
                 parsed = _decode_line(line)
@@ -99,9 +99,9 @@ def chunks(path: Path, *, rows: int = CHUNK) -> Iterator[tuple[Interactions, int
                 actions.append(flatten(drawn, field="action"))
                 contexts.append(flatten({name: _decode_any(raw) for name, raw in parsed.c.items()}, field="c"))
             except msgspec.DecodeError as error:
-                raise FieldError(f"line {number}", wanted="a decision", got=str(error)) from error
+                raise FieldError(f"line {number}", wanted="a decision", got=error) from error
             except FieldError as error:
-                raise FieldError(f"line {number}: {error.field}", wanted=error.wanted, got=error.got) from error
+                raise error.under(f"line {number}: ") from error
             numbers.append((-parsed.cost + 0.0, parsed.probability))
             if len(numbers) == rows:
                 yield _interactions(contexts, actions, numbers), skipped

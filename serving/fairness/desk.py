@@ -133,8 +133,8 @@ def query(request: Request, *names: str, required: tuple[str, ...] = ()) -> dict
     """
     for name in request.query_params:
         if name not in names:
-            raise FieldError(name, wanted=f"one of {', '.join(names) or 'none'}", got="an unknown parameter")
+            raise FieldError.unknown(name, names, noun="parameter")
     for name in required:
         if not request.query_params.get(name):
-            raise FieldError(name, wanted="a value", got=None)
+            raise FieldError.missing(name)
     return dict(request.query_params)

@@ -102,7 +102,7 @@ def classification_world(name: str, *, seed: int, heldout: float = 0.3) -> Class
         FieldError: there is no such data set, or `heldout` is no share.
     """
     if name not in DATASETS:
-        raise FieldError("world", wanted=f"one of {list(DATASETS)}", got=name)
+        raise FieldError.choice("world", list(DATASETS), name)
     if not 0 < heldout < 1:
         raise FieldError("heldout", wanted="a share in (0, 1)", got=heldout)
     x, labels, names, classes = _load(name)

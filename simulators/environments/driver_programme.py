@@ -131,7 +131,12 @@ class DriverProgrammeEnv(VectorEnv):
         if level.shape != (n, 2) or not (np.abs(level) <= 1.0).all():
             raise FieldError("actions", wanted=f"numbers [{n}, 2] in [-1, 1]", got=level)
         if self.day >= self.days:
-            raise FieldError("actions", wanted="a month that is not over: call reset", got=f"day {self.day}")
+            raise FieldError(
+                "actions",
+                wanted="of a month that is not over",
+                got=None,
+                says=f"the month is over on day {self.day}: call reset",
+            )
         threshold, bonus = ((level + 1.0) / 2.0 * (LARGEST_THRESHOLD, LARGEST_BONUS)).T
         orders = self.np_random.poisson(self.mean_orders(threshold, bonus)).astype(np.float64)
         spend = np.minimum(np.where(orders >= threshold, bonus * orders, 0.0), self.left)

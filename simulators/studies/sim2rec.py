@@ -119,7 +119,7 @@ def run_job(job: Job, size: Size) -> dict[str, Any]:
         FieldError: the method is unknown.
     """
     if job.method not in ALL:
-        raise FieldError("method", wanted=f"one of {', '.join(ALL)}", got=job.method)
+        raise FieldError.choice("method", list(ALL), job.method)
     torch.set_num_threads(1)
     started, users = time.perf_counter(), deployed(size)
     name, _, shift = job.task.partition("-")

@@ -90,7 +90,7 @@ def check_create_is_idempotent_and_refuses_another_count(open_log: Open, topic: 
     open_log().create(topic, PARTITIONS)
     assert log.partitions(topic) == PARTITIONS
     assert sum(len(read_all(log, topic, p)) for p in range(PARTITIONS)) == 1
-    with pytest.raises(FieldError, match="partitions: wanted 3"):
+    with pytest.raises(FieldError, match="partitions: must be 3"):
         log.create(topic, PARTITIONS + 1)
     for bad in (0, -1, 100_000):
         with pytest.raises(FieldError, match="partitions"):

@@ -80,7 +80,7 @@ def test_outcome_of_version_1_is_read() -> None:
     [
         ({"schema_version": 3}, "schema_version"),
         ({"schema_version": 0}, "schema_version"),
-        ({"surprise": 1}, "record"),
+        ({"surprise": 1}, "surprise"),
         ({"event_id": ""}, "event_id"),
         ({"event_id": "x" * 257}, "event_id"),
         ({"loop": ""}, "loop"),

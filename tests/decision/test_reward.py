@@ -99,7 +99,7 @@ def test_sums_beyond_the_range_of_doubles_do_not_become_nan(kind: Aggregation, w
 
 
 def test_an_unknown_aggregation_is_named() -> None:
-    with pytest.raises(FieldError, match=r"aggregation: wanted one of sum, .*got 'median'"):
+    with pytest.raises(FieldError, match=r"aggregation: must be 'sum', .*, is 'median'"):
         aggregate(np.array([1.0]), np.array([1]), "median")  # type: ignore[arg-type]
     with pytest.raises(FieldError, match="order_ts"):
         aggregate(np.array([1.0]), np.array([1, 2]), "sum")

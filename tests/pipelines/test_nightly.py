@@ -153,7 +153,7 @@ def test_two_runs_of_a_loop_do_not_overlap(night: Night, monkeypatch: pytest.Mon
         night("second")
 
     monkeypatch.setattr(module, "ingest", meanwhile)
-    with pytest.raises(FieldError, match="no other run"):
+    with pytest.raises(FieldError, match="the only run of this loop"):
         night("first")
 
 

@@ -43,7 +43,7 @@ def test_loop_file_with_only_a_name_is_the_defaults() -> None:
         ("mode = 'offline'", "mode"),
         ("name = 'other'", "name"),
         ("[gate]\nalpha = 'small'", "gate.alpha"),
-        ("= 3", "loop.toml"),
+        ("= 3", "line 1"),
     ],
 )
 def test_loop_file_error_names_the_field(text: str, field: str) -> None:

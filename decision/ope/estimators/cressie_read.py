@@ -47,7 +47,7 @@ class CressieReadSums:
             FieldError: the range of rewards is empty or a reward lies outside of it.
         """
         if not low < high:
-            raise FieldError("low", wanted="a number below `high`", got=(low, high))
+            raise FieldError("low", wanted=f"below high = {high}", got=low)
         if len(rows) and not (float(rows.reward.min()) >= low and float(rows.reward.max()) <= high):
             got = (float(rows.reward.min()), float(rows.reward.max()))
             raise FieldError("reward", wanted=f"numbers in [{low}, {high}]", got=got)

@@ -51,7 +51,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
-            raise FieldError("low", wanted="a number below `high`", got=(self.low, self.high))
+            raise FieldError("low", wanted=f"below high = {self.high}", got=self.low)
         if self.bootstrap < 0 or self.buckets < 0:
             raise FieldError("bootstrap", wanted="0 or more groups and buckets", got=(self.bootstrap, self.buckets))
 

@@ -60,7 +60,7 @@ def lower_bound(
     if not 0 < alpha < 1:
         raise FieldError("alpha", wanted="a number in (0, 1)", got=alpha)
     if not smallest < largest:
-        raise FieldError("smallest", wanted="a number below `largest`", got=(smallest, largest))
+        raise FieldError("smallest", wanted=f"below largest = {largest}", got=smallest)
     if n <= 0:
         return smallest
     limit = math.log(1.0 / alpha)

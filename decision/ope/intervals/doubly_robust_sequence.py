@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from decision.batch import Floats
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.ope.intervals.confidence_sequence import lower_bound
 from decision.ope.rows import Rows, above_zero
 from decision.ope.sums.exact import Exact, added, exact_sums, rounded
@@ -179,9 +179,11 @@ def _model(rows: Rows, low: float, high: float) -> Floats | None:
 
 def _scaled(rows: Rows, low: float, high: float) -> Floats:
     if not low < high:
-        raise FieldError("low", wanted="a number below `high`", got=(low, high))
+        raise FieldError("low", wanted=f"below high = {high}", got=low)
     if rows.counts is not None:
-        raise FieldError("counts", wanted="a log with every decision kept", got="rows that stand for several")
+        raise FieldError(
+            "counts", wanted="those of a log that kept every decision", got=Words("of rows that stand for several")
+        )
     if len(rows) and not (float(rows.reward.min()) >= low and float(rows.reward.max()) <= high):
         got = (float(rows.reward.min()), float(rows.reward.max()))
         raise FieldError("reward", wanted=f"numbers in [{low}, {high}]", got=got)

@@ -30,7 +30,7 @@ def empirical_bernstein(sums: MeanSums, *, low: float, high: float, level: float
         SupportError: there are no rows.
     """
     if not low < high:
-        raise FieldError("low", wanted="a number below `high`", got=(low, high))
+        raise FieldError("low", wanted=f"below high = {high}", got=low)
     if not 0 < level < 1:
         raise FieldError("level", wanted="a number in (0, 1)", got=level)
     found = sums.estimate(level)

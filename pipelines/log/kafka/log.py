@@ -139,7 +139,7 @@ class KafkaLog:
             with translated(f"describe {topic}"), admin_client(self._client) as admin:
                 found = partitions_of(admin, topic)
             if found is None:
-                raise UnknownTopic(f"topic: wanted one that was created, got {topic!r}")
+                raise UnknownTopic(f"topic: there is no topic {topic!r}")
             self._partitions[topic] = len(found)
         return self._partitions[topic]
 
@@ -274,7 +274,7 @@ class KafkaLog:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise LogError(f"{self}: wanted an open log, got a closed one")
+            raise LogError(f"{self}: the log is closed")
 
     def _drop_consumer(self) -> None:
         consumer, self._consumer, self._at = self._consumer, None, None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 
 _SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}")
 _MAX_SERVERS = 64
@@ -30,6 +30,7 @@ _CLIENT_OPTIONS = {
 }
 _FETCH_BYTES = 8 << 20
 _SECRETS = {"sasl_plain_password", "ssl_password"}
+_COMPRESSIONS = {"lz4", "zstd", "gzip"}
 _PROTOCOLS = {"PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"}
 
 
@@ -64,7 +65,7 @@ def parse_address(url: str) -> tuple[list[str], dict[str, Any]]:
             client[name] = _flag(name, text)
         elif name == "security_protocol":
             if text not in _PROTOCOLS:
-                raise FieldError(name, wanted=f"one of {sorted(_PROTOCOLS)}", got=text)
+                raise FieldError.choice(name, sorted(_PROTOCOLS), text)
             client[name] = text
         elif name in _CLIENT_OPTIONS:
             client[name] = text
@@ -73,12 +74,12 @@ def parse_address(url: str) -> tuple[list[str], dict[str, Any]]:
                 raise FieldError(name, wanted="1 to 100", got=text)
             arguments[name] = int(text)
         elif name == "compression":
-            if text not in {"lz4", "zstd", "gzip"}:
-                raise FieldError(name, wanted="lz4, zstd or gzip", got=text)
+            if text not in _COMPRESSIONS:
+                raise FieldError.choice(name, sorted(_COMPRESSIONS), text)
             arguments[name] = text
         else:
             known = sorted(_CLIENT_OPTIONS | {"replication_factor", "compression"})
-            raise FieldError(f"log option {name!r}", wanted=f"one of {known}", got="an unknown option")
+            raise FieldError.unknown(name, known, noun="log option")
     return servers, arguments
 
 
@@ -113,7 +114,7 @@ def _read_secret(name: str, path: str) -> str:
     try:
         return Path(path).read_text().strip()
     except OSError as error:
-        raise FieldError(name, wanted="a file that can be read", got=f"{path}: {error.strerror}") from error
+        raise FieldError(name, wanted="a file that can be read", got=Words(f"{path}: {error.strerror}")) from error
 
 
 def _flag(name: str, text: str) -> bool:

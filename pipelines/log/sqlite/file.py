@@ -136,7 +136,7 @@ class SqliteFile:
     def _one_writer(self) -> Iterator[None]:
         with self._turn:
             if self._closed:
-                raise LogError(f"{self.path}: wanted an open log, got a closed one")
+                raise LogError(f"{self.path}: the log is closed")
             fcntl.flock(self._lock_file, fcntl.LOCK_EX)
             try:
                 yield
@@ -190,10 +190,10 @@ class SqliteFile:
                     f" PRAGMA user_version = {self._version}; COMMIT"
                 )
             elif kind != self._application_id:
-                raise LogCorrupt(f"{self.path}: wanted an event log, got another SQLite file")
+                raise LogCorrupt(f"{self.path}: must be an event log, is another SQLite file")
             elif version > self._version:
                 raise LogCorrupt(
-                    f"{self.path}: wanted schema {self._version} or older, got {version}: newer code wrote it"
+                    f"{self.path}: must have schema {self._version} or older, has {version}: newer code wrote it"
                 )
         except sqlite3.Error as error:
             self._give_up_writer()
@@ -202,5 +202,5 @@ class SqliteFile:
     def _translate(self, error: sqlite3.Error) -> LogError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _CORRUPT:
-            return LogCorrupt(f"{self.path}: wanted an intact event log, got: {error}")
+            return LogCorrupt(f"{self.path}: the event log is damaged: {error}")
         return LogUnavailable(f"{self.path}: {error}")

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from pipelines.log.protocol import (
     FORWARDER_HEADERS,
     MAX_HEADERS,
@@ -179,7 +179,7 @@ class LocalLog:
         prepared: list[list[table.Row]] = []
         for key, messages, _ in groups:
             if not messages:
-                raise FieldError("messages", wanted="at least one", got="none")
+                raise FieldError("messages", wanted="at least one", got=Words("none"))
             rows: list[table.Row] = []
             for topic, value, headers in messages:
                 number, partitions = self._topic(topic)
@@ -365,7 +365,7 @@ class LocalLog:
             with self._file.reader() as db:
                 known = db.execute("SELECT id, partitions FROM topics WHERE name = ?", (topic,)).fetchone()
             if known is None:
-                raise UnknownTopic(f"topic: wanted one that was created, got {topic!r}")
+                raise UnknownTopic(f"topic: there is no topic {topic!r}")
             self._topics[topic] = known
         return known
 

@@ -308,4 +308,4 @@ def _judgement(said: dict[str, str], payload_hash: str) -> Judgement:
 
 
 def _in_words(error: FieldError) -> str:
-    return f"{error.field.replace('_', ' ').capitalize()}: wanted {error.wanted}, got {error.got}."
+    return f"{error.field.replace('_', ' ').capitalize()} must be {error.wanted}, is {error.got}."

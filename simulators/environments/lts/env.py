@@ -212,7 +212,12 @@ class LtsEnv(VectorEnv):
         if actions.min() < 0 or actions.max() >= DOCUMENTS:
             raise FieldError("actions", wanted=f"documents in [0, {DOCUMENTS})", got=actions)
         if self.time >= self.horizon:
-            raise FieldError("actions", wanted="an episode that is not over: call reset", got=f"step {self.time}")
+            raise FieldError(
+                "actions",
+                wanted="of an episode that is not over",
+                got=None,
+                says=f"the episode is over at step {self.time}: call reset",
+            )
         clickbait, satisfaction = self._clickbait, self._satisfaction
         np.multiply(actions, np.float32(1.0 / DOCUMENTS), out=clickbait, casting="unsafe")
         np.multiply(self._minus_sensitivity, self.npe, out=satisfaction)

@@ -45,7 +45,7 @@ def task(name: str, *, kale_shift: float = 0.0) -> LtsTask:
         FieldError: `name` is not 1, 2 or 3, or the shift is not in [0, 4).
     """
     if name not in ALPHAS:
-        raise FieldError("task", wanted=f"one of {', '.join(ALPHAS)}", got=name)
+        raise FieldError.choice("task", list(ALPHAS), name)
     if not 0.0 <= kale_shift < 4.0:
         raise FieldError("kale_shift", wanted="a number in [0, 4)", got=kale_shift)
     chocs = np.array([choc for choc in GROUPS if abs(choc - TARGET) > ALPHAS[name]], np.float64)

@@ -350,7 +350,7 @@ def test_a_second_aggregation_at_the_same_time_is_refused(shop: GuardedLoop, mon
     thread.start()
     assert inside.wait(20)
     try:
-        with pytest.raises(FieldError, match="no other aggregation"):
+        with pytest.raises(FieldError, match="aggregated by one process at a time"):
             guard(shop.settings, shop.loop, shop.world.lake, shop.registry, shop.now)
     finally:
         go_on.set()

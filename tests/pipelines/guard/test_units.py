@@ -201,9 +201,9 @@ def test_episodes_that_are_not_whole_are_left_out_and_counted(shop: GuardedLoop)
 @pytest.mark.parametrize(
     ("make", "field"),
     [
-        (lambda: GuardSettings(segment="country"), "guard.segments"),
-        (lambda: GuardSettings(segments=["de"]), "guard.segments"),
-        (lambda: GuardSettings(segment="country", segments=["de", "de"]), "guard.segments"),
+        (lambda: GuardSettings(segment="country"), "segments"),
+        (lambda: GuardSettings(segments=["de"]), "segments"),
+        (lambda: GuardSettings(segment="country", segments=["de", "de"]), "segments"),
         (
             lambda: LoopSettings(name="a", guard=GuardSettings(unit="episode"), reward=RewardSettings(minimum=-1.0)),
             "guard.unit",

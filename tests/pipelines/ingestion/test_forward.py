@@ -248,7 +248,7 @@ def test_a_spool_has_one_forwarder_at_a_time(source: LocalLog, target: LocalLog)
 
 def test_a_target_with_other_partitions_is_refused(source: LocalLog, target: LocalLog) -> None:
     target.create("decisions", 3)
-    with pytest.raises(FieldError, match="partitions: wanted 3"):
+    with pytest.raises(FieldError, match="partitions: must be 3"):
         forward(source, target)
 
 

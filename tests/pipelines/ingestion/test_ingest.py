@@ -84,7 +84,7 @@ def test_what_fits_no_schema_is_a_dead_letter_with_its_bytes_position_and_reason
 def test_a_record_of_a_loop_that_does_not_exist_is_a_dead_letter(world: World) -> None:
     world.append(decision("e1"), decision("e2", loop="nowhere"))
     assert ingest(world.log, world.lake, loops={"shop"}) == Ingested(decisions=1, dead_letters=1)
-    assert world.lake.dead_letters()["reason"].to_pylist() == ["loop: wanted one of ['shop'], got 'nowhere'"]
+    assert world.lake.dead_letters()["reason"].to_pylist() == ["loop: must be 'shop', is 'nowhere'"]
 
 
 def test_a_repeated_decision_is_counted_and_left_out(world: World) -> None:
@@ -151,7 +151,7 @@ def test_a_lake_that_was_filled_from_another_log_is_refused(world: World, tmp_pa
     (tmp_path / "other").mkdir()
     other = World(tmp_path / "other")
     other.append(decision("e2"))
-    with pytest.raises(IngestError, match="log: wanted the one that"):
+    with pytest.raises(IngestError, match="log: must be the one that"):
         ingest(other.log, world.lake)
 
 

@@ -156,7 +156,7 @@ def test_only_the_loops_that_exist_are_accepted_when_they_are_given() -> None:
     good = encode(decision("e1"))
     assert not parse(good, loops={"shop"}).dead
     (dead,) = parse(good, loops={"news"}).dead
-    assert (dead.field, dead.reason) == ("loop", "loop: wanted one of ['news'], got 'shop'")
+    assert (dead.field, dead.reason) == ("loop", "loop: must be 'news', is 'shop'")
 
 
 def test_messages_that_an_erasure_emptied_leave_nothing() -> None:

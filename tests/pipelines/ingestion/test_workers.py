@@ -44,8 +44,8 @@ def test_an_error_of_a_worker_says_what_it_was(tmp_path: Path) -> None:
     other = World(tmp_path / "other")
     with (
         IngestWorkers(f"local:{other.path}", world.lake, 2) as workers,
-        pytest.raises(IngestError, match="IngestError: log: wanted the one that"),
+        pytest.raises(IngestError, match="IngestError: log: must be the one that"),
     ):
         workers.run()
-    with pytest.raises(FieldError, match="workers: wanted 1 to 64, got 0"):
+    with pytest.raises(FieldError, match="workers: must be 1 to 64, is 0"):
         IngestWorkers(f"local:{world.path}", world.lake, 0)

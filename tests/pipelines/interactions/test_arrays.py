@@ -91,5 +91,5 @@ def test_what_cannot_be_read_names_event_and_field(rows: pa.Table, column: str, 
 
 
 def test_a_missing_column_is_named(rows: pa.Table) -> None:
-    with pytest.raises(FieldError, match="reward: wanted a column"):
+    with pytest.raises(FieldError, match="reward: must be a column"):
         to_interactions(rows.drop_columns(["reward"]))

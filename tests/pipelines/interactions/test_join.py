@@ -344,7 +344,7 @@ def test_joining_bit_by_bit_is_joining_at_once(tmp_path: Path) -> None:
 
 
 def test_times_without_an_offset_are_refused(world: World) -> None:
-    with pytest.raises(FieldError, match="now: wanted a time with its UTC offset"):
+    with pytest.raises(FieldError, match="now: must be a time with its UTC offset"):
         join(world.lake, LOOP, datetime(2026, 1, 1))  # noqa: DTZ001
     with pytest.raises(FieldError, match="since"):
         world.lake.decisions("shop", since=datetime(2026, 1, 1))  # noqa: DTZ001

@@ -124,7 +124,7 @@ def test_ties_at_the_cut_of_the_latest_are_broken_as_in_the_whole(world: World) 
 def test_a_version_that_is_not_there_is_named(world: World) -> None:
     assert len(world.lake.decisions("shop", version=0)) == 0
     for name in ("decisions", "interactions"):
-        with pytest.raises(FieldError, match=r"version: wanted a kept version of the table '.*', got 999"):
+        with pytest.raises(FieldError, match=r"version: must be a kept version of the table '.*', is 999"):
             world.lake.table(name, 999)
     with pytest.raises(FieldError, match="latest"):
         world.lake.interactions("shop", latest=0)

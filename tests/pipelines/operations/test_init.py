@@ -47,7 +47,7 @@ def test_every_setting_has_a_comment_above_it() -> None:
 def test_comments_name_choices_and_limits() -> None:
     text = loop_toml("news")
     assert '(one of "online", "apprentice", "logging_only")' in text
-    assert "(above 0, below 0.5)" in text
+    assert "(above 0 and below 0.5)" in text
 
 
 def test_given_values_replace_defaults_and_nothing_else() -> None:

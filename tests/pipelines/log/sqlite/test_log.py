@@ -263,7 +263,7 @@ def test_a_file_that_is_no_log_is_named_and_left_alone(tmp_path: Path, damage: s
     else:
         path.write_bytes(b"these are my notes\n" * 1000)
     content = path.read_bytes()
-    with pytest.raises(LogCorrupt, match=r"log\.db: wanted an intact event log"):
+    with pytest.raises(LogCorrupt, match=r"log\.db: the event log is damaged"):
         LocalLog(path)
     assert path.read_bytes() == content
 
@@ -277,7 +277,7 @@ def test_damage_inside_the_file_is_an_error_of_reading(tmp_path: Path) -> None:
     content[8192:] = b"\xa5" * (len(content) - 8192)
     log.path.write_bytes(content)
     damaged = LocalLog(log.path)
-    with pytest.raises(LogCorrupt, match="wanted an intact event log"):
+    with pytest.raises(LogCorrupt, match="the event log is damaged"):
         read_all(damaged, "t", 0)
     damaged.close()
 
