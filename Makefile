@@ -8,7 +8,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 BENCHES = $(notdir $(basename $(shell grep -ls '"ratios"' $(filter-out %/__init__.py tests/bench/test_%,$(wildcard tests/bench/*.py)))))
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup setup-dev demo test check format bench kafka docs clean hooks constraints
+.PHONY: help setup setup-dev demo test check format bench kafka docs picture clean hooks constraints
 help: ## What each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -52,6 +52,9 @@ kafka: setup ## A real Apache Kafka broker on this machine, for development
 
 docs: setup ## Where the documentation is
 	@ls infra/docs/*.md infra/docs/adr/*.md
+
+picture: setup-dev ## Draw infra/docs/architecture.svg anew, from the contracts and the imports
+	$(BIN)/python -m infra.docs.architecture
 
 hooks: setup-dev ## Install the local pre-commit hooks
 	$(BIN)/pre-commit install
