@@ -39,7 +39,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         slot: id of the slot in a multi-slot decision, "" otherwise.
         ts: when the decision was made, UTC.
         subject_id: whom it was made for; key of the online features.
-        episode_id: session the decision belongs to.
+        episode_id: episode the decision belongs to.
         step: 0-based position in its episode.
         context: JSON object of context features, as offered.
         actions: JSON list of the eligible actions' feature objects, in the order offered.

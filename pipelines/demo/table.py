@@ -41,20 +41,20 @@ def _books(result: DemoResult) -> Table:
     table.add_row("failed requests", str(proof.failed_requests))
     table.add_row("answers of mixed versions", str(proof.mixed_versions))
     numbers = proof.propensities.numbers
-    verdict = "[green]hold[/]" if proof.propensities.ok else "[red]fail[/]"
+    checked = "[green]hold[/]" if proof.propensities.ok else "[red]fail[/]"
     redrawn = f"{numbers['redrawn']:.0f} of {numbers['decisions']:.0f} redrawn, p = {numbers['p_value']:.2f}"
-    table.add_row("propensities", f"{verdict} ({redrawn})")
+    table.add_row("propensities", f"{checked} ({redrawn})")
     return table
 
 
 def _open_bandit(result: DemoResult) -> Table:
     table = _table("Open Bandit", "log", "propensities", "policy", "SNIPS", "DR", "really earned")
     for entry in result.open_bandit:
-        verdict = "[green]plausible[/]" if entry.propensities.ok else "[red]fail[/]"
+        checked = "[green]plausible[/]" if entry.propensities.ok else "[red]fail[/]"
         estimates = entry.replay.estimates
         table.add_row(
             f"{entry.logging}/{entry.campaign}",
-            verdict,
+            checked,
             entry.replay.policy,
             _short(estimates["snips"]),
             _short(estimates["dr"]),

@@ -69,7 +69,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
         switched: the same by Switch-DR, narrower and leaning on the reward model.
         lift_estimate: the lift with its two-sided 95% interval.
         values: of the version, of what it is compared with, and of the baseline.
-        health: shadow metrics of the version.
+        health: what it would look like to serve the version.
         trajectories: for a policy with memory, what it is worth over users' first decisions.
     """
 

@@ -1,4 +1,4 @@
-"""Shadow metrics of a generation: what it would look like to serve it, before anyone asks whether it is better.
+"""Health of a generation: what it would look like to serve it, before anyone asks whether it is better.
 
 None of these numbers decides; they explain a verdict and show a loop that is drifting into trouble (rewards that
 vanish, actions nobody tries any more, a model whose predictions mean nothing).
@@ -56,7 +56,7 @@ class Support(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """Shadow metrics of a policy over logged decisions.
+    """Health of a policy over logged decisions.
 
     Attributes:
         rows: decisions looked at.
@@ -114,7 +114,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def health(interactions: Interactions, pmf: Floats, scores: Floats | None, *, nothing: float = 0.0) -> Health:
-    """Return the shadow metrics of a policy.
+    """Return the health of a policy.
 
     Args:
         interactions: n >= 1 logged decisions that the policy did not learn from.

@@ -308,7 +308,10 @@ def judge(state: GuardState) -> tuple[Judged, str]:
         for name, (mean, error) in zip(("candidate", "baseline"), mean_weights(evidence), strict=True):
             if abs(mean - 1.0) > AUDIT_Z * error + _TINY:
                 found = f"the mean weight of the {name} is {mean:.4f} +- {error:.4f} and not 1"
-                return "frozen", f"{found}: wrong propensities, or more decisions left out of one arm than of the other"
+                return (
+                    "frozen",
+                    f"{found}: wrong propensities, or more decisions of one policy left out than of the other",
+                )
     parts = list(state.parts.values())
     if all(part.killed or _is_futile(part, rules) for part in parts):
         return "killed", "it is worse than the policy in charge"

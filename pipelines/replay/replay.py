@@ -110,7 +110,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
         logged: mean logged reward: the value of whatever drew the log.
         estimates: by name; None where the log has no support or was refused.
         tuned: the parameter that SLOPE chose, by estimator.
-        candidates: estimates by estimator and parameter.
+        by_parameter: estimates by estimator and value of its parameter.
         bootstrap: percentile intervals by estimator.
         recommended: name of the estimate to read first; None when all were refused.
         lift: how much more than the logged reward the policy earns, paired row by row: doubly robust, by weights alone
@@ -138,7 +138,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     logged: Estimate
     estimates: dict[str, Estimate | None]
     tuned: dict[str, float]
-    candidates: dict[str, dict[str, Estimate]]
+    by_parameter: dict[str, dict[str, Estimate]]
     bootstrap: dict[str, tuple[float, float]]
     recommended: str | None
     lift: Estimate | None
@@ -323,7 +323,7 @@ def _replay(
         logged=found.logged,
         estimates=estimates,
         tuned=found.tuned,
-        candidates={name: {f"{tau:g}": e for tau, e in of.items()} for name, of in found.candidates.items()},
+        by_parameter={name: {f"{tau:g}": e for tau, e in of.items()} for name, of in found.by_parameter.items()},
         bootstrap=found.bootstrap,
         recommended=None if refused else _recommended(estimates),
         lift=found.lift,

@@ -1,4 +1,4 @@
-"""The page of a replay: verdict, estimates, figures, diagnostics; one file that fetches nothing."""
+"""The page of a replay: the answer, estimates, figures, diagnostics; one file that fetches nothing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def replay_report(result: Replay) -> str:
         points = [{"until": p.until, "low": p.lift_low, "high": p.lift_high} for p in result.trend]
         drawn["trend"] = replay_figures.trend(points)
     first = named.get(result.recommended or "")
-    if result.candidates and first is not None and _finite(first):
+    if result.by_parameter and first is not None and _finite(first):
         drawn["agreement"] = replay_figures.agreement(_tuning(result), low=first.low, high=first.high)
     segments = [
         {"name": name or "(none)", "value": e.value, "low": e.low, "high": e.high, "rows": e.n}
@@ -74,8 +74,8 @@ def _row(name: str, estimate: Estimate, result: Replay) -> dict[str, Any]:
 def _tuning(result: Replay) -> list[dict[str, Any]]:
     return [
         {"name": name, "tau": float(tau), "value": estimate.value, "chosen": float(tau) == result.tuned[name]}
-        for name, candidates in result.candidates.items()
-        for tau, estimate in candidates.items()
+        for name, values in result.by_parameter.items()
+        for tau, estimate in values.items()
     ]
 
 

@@ -43,7 +43,7 @@ class Lookahead:
         held: steps that a document is held to value it.
         every: steps between values.
         penalty: of the ensemble's disagreement, per unit of reward deviation; 0 takes none off.
-        candidates: documents valued; others are never shown.
+        offered: documents valued; others are never shown.
         temperature: of the softmax of values, reward units per step.
         kept: rounds learned from.
         batches: gradient steps a round.
@@ -51,7 +51,7 @@ class Lookahead:
         rate: learning rate at the start; falls to 3%.
     """
 
-    candidates: tuple[int, ...]
+    offered: tuple[int, ...]
     iterations: int = 20
     users: int = 40
     steps: int = 40
@@ -66,8 +66,8 @@ class Lookahead:
     rate: float = 4e-3
 
     def __post_init__(self) -> None:
-        if not self.candidates or min(self.candidates) < 0 or max(self.candidates) >= DOCUMENTS:
-            raise FieldError("candidates", wanted=f"documents in [0, {DOCUMENTS})", got=self.candidates)
+        if not self.offered or min(self.offered) < 0 or max(self.offered) >= DOCUMENTS:
+            raise FieldError("offered", wanted=f"documents in [0, {DOCUMENTS})", got=self.offered)
         if (
             self.latest + self.steps > HORIZON
             or min(self.iterations, self.users, self.steps, self.held, self.every) < 1
@@ -78,9 +78,9 @@ class Lookahead:
 def teach(
     ensemble: Ensemble, log: Trajectories, view: GroupView, plan: Lookahead, seed: int
 ) -> tuple[ContextPolicy, int]:
-    """Return a student of one logit per candidate, and the user-steps simulated."""
+    """Return a student of one logit per document offered, and the user-steps simulated."""
     rng = np.random.default_rng(seed)
-    policy = ContextPolicy(view.width, len(plan.candidates), hidden=48, seed=seed)
+    policy = ContextPolicy(view.width, len(plan.offered), hidden=48, seed=seed)
     optimizer = torch.optim.Adam(policy.parameters(), lr=plan.rate)
     rounds: deque[tuple[Singles, Singles, Singles]] = deque(maxlen=plan.kept)
     user_steps = 0
@@ -91,7 +91,7 @@ def teach(
         rounds.append(found)
         n = len(found[0])
         marks = len(range(0, plan.steps, plan.every))
-        user_steps += n * (plan.steps + marks * plan.held * len(plan.candidates))
+        user_steps += n * (plan.steps + marks * plan.held * len(plan.offered))
         for _ in range(plan.batches):
             inputs, values, weight = rounds[int(rng.integers(len(rounds)))]
             rows = rng.integers(0, len(inputs), plan.batch)
@@ -127,7 +127,7 @@ def rollouts(
     own = log.take(rng.integers(0, len(log), n))
     length = before + plan.steps
     inputs = np.zeros((n, length, view.width), np.float32)
-    values = np.zeros((n, length, len(plan.candidates)), np.float32)
+    values = np.zeros((n, length, len(plan.offered)), np.float32)
     marked = np.zeros((n, length), np.float32)
     memories = [member.start(n) for member in ensemble.members]
     documents, response = np.zeros(n, np.int64), np.zeros(n, np.float32)
@@ -143,7 +143,7 @@ def rollouts(
             if (time - before) % plan.every == 0:
                 values[:, time] = held_values(ensemble, memories, group, plan)
                 marked[:, time] = 1.0
-            documents = drawn(logits.numpy(), plan.candidates, rng)
+            documents = drawn(logits.numpy(), plan.offered, rng)
             response = _answers(ensemble, memories, documents, group, rng)
         clickbait = (documents / DOCUMENTS).astype(np.float32)
         memories = [
@@ -154,16 +154,16 @@ def rollouts(
 
 
 def held_values(ensemble: Ensemble, memories: Sequence[Singles], group: Counts, plan: Lookahead) -> Singles:
-    """Return [n, A] the mean reward per step of holding each candidate, in each user's own simulator."""
-    n, candidates = len(group), len(plan.candidates)
-    clickbait = np.tile((np.array(plan.candidates) / DOCUMENTS).astype(np.float32), n)
-    own = np.repeat(group, candidates)
+    """Return [n, A] the mean reward per step of holding each document offered, in each user's own simulator."""
+    n, offered = len(group), len(plan.offered)
+    clickbait = np.tile((np.array(plan.offered) / DOCUMENTS).astype(np.float32), n)
+    own = np.repeat(group, offered)
     # Without a penalty nobody asks what the other members think.
-    judged = [np.repeat(memory, candidates, axis=0) for memory in memories]
-    total = np.zeros(n * candidates, np.float32)
+    judged = [np.repeat(memory, offered, axis=0) for memory in memories]
+    total = np.zeros(n * offered, np.float32)
     rows_of = [np.flatnonzero(own == number) for number in range(len(ensemble.members))]
     for _ in range(plan.held):
-        response = np.empty(n * candidates, np.float32)
+        response = np.empty(n * offered, np.float32)
         if plan.penalty > 0.0:
             means = np.stack(
                 [member.predict(memory, clickbait)[0] for member, memory in zip(ensemble.members, judged, strict=True)]
@@ -179,19 +179,19 @@ def held_values(ensemble: Ensemble, memories: Sequence[Singles], group: Counts, 
             response[rows] = member.predict(judged[number][rows], clickbait[rows])[0]
             judged[number][rows] = member.advance(judged[number][rows], clickbait[rows], response[rows])
         total += np.exp(response)
-    return (total / np.float32(plan.held)).reshape(n, candidates).astype(np.float32)
+    return (total / np.float32(plan.held)).reshape(n, offered).astype(np.float32)
 
 
-def drawn(logits: Singles, candidates: tuple[int, ...], rng: np.random.Generator) -> Counts:
+def drawn(logits: Singles, offered: tuple[int, ...], rng: np.random.Generator) -> Counts:
     """Return a document [n] drawn from the softmax of `logits` [n, A]."""
     noisy = logits + rng.gumbel(size=logits.shape)
-    return np.array(candidates)[noisy.argmax(axis=1)]
+    return np.array(offered)[noisy.argmax(axis=1)]
 
 
 def return_in_model(
     policy: ContextPolicy,
     view: GroupView,
-    candidates: tuple[int, ...],
+    offered: tuple[int, ...],
     model: Response,
     log: Trajectories,
     seed: int,
@@ -209,7 +209,7 @@ def return_in_model(
     documents, response, group = np.zeros(n, np.int64), np.zeros(n, np.float32), np.zeros(n, np.int64)
     logs = log.logs
     for time in range(before + steps):
-        chosen, state = _best(policy, view, candidates, response, documents, group, state, time)
+        chosen, state = _best(policy, view, offered, response, documents, group, state, time)
         documents = log.documents[:, time] if time < before else chosen
         clickbait = (documents / DOCUMENTS).astype(np.float32)
         if time < before:
@@ -223,7 +223,7 @@ def return_in_model(
 
 
 def returns_in_truth(
-    policy: ContextPolicy, view: GroupView, candidates: tuple[int, ...], users: LtsUsers, seed: int
+    policy: ContextPolicy, view: GroupView, offered: tuple[int, ...], users: LtsUsers, seed: int
 ) -> Floats:
     """Return [n] what the policy's best document earns each user of the true world."""
     env = LtsEnv(users)
@@ -232,7 +232,7 @@ def returns_in_truth(
     documents, response = np.zeros(n, np.int64), np.zeros(n, np.float32)
     state, total = policy.start(n), np.zeros(n)
     for time in range(env.horizon):
-        documents, state = _best(policy, view, candidates, response, documents, users.group, state, time)
+        documents, state = _best(policy, view, offered, response, documents, users.group, state, time)
         _, reward, *_ = env.step(documents)
         response = np.log(np.maximum(reward, 0.05)).astype(np.float32)
         total += reward
@@ -242,7 +242,7 @@ def returns_in_truth(
 def _best(
     policy: ContextPolicy,
     view: GroupView,
-    candidates: tuple[int, ...],
+    offered: tuple[int, ...],
     response: Singles,
     documents: Counts,
     group: Counts,
@@ -252,7 +252,7 @@ def _best(
     inputs = view.inputs(response, documents, group, first=time == 0)
     with torch.no_grad():
         logits, state = policy.step(torch.from_numpy(inputs), state)
-    return np.array(candidates)[logits.numpy().argmax(axis=1)], state
+    return np.array(offered)[logits.numpy().argmax(axis=1)], state
 
 
 def _answers(

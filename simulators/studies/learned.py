@@ -131,16 +131,16 @@ def _trained(
     trained_in = ensemble.keep(passed) if filtered else ensemble
     view = GroupView(None if method == "maple_like" else _group_code(trained_in, log, seed))
     penalty = {"sim2rec": PENALTY, "without_filters": PENALTY, "maple_like": RELAXED}.get(method, 0.0)
-    candidates = tuple(range(low, high + 1, 2)) if filtered else EVERYTHING
-    how = Lookahead(candidates, iterations=size.iterations, penalty=penalty)
+    offered = tuple(range(low, high + 1, 2)) if filtered else EVERYTHING
+    how = Lookahead(offered, iterations=size.iterations, penalty=penalty)
     policy, user_steps = teach(trained_in, log, view, how, seed)
-    believed = [return_in_model(policy, view, candidates, member, log, seed) for member in trained_in.members]
+    believed = [return_in_model(policy, view, offered, member, log, seed) for member in trained_in.members]
     out = {
         "user_steps": user_steps,
         "believed": float(np.mean(believed)),
-        "held_out": return_in_model(policy, view, candidates, ensemble.held_out, log, seed),
+        "held_out": return_in_model(policy, view, offered, ensemble.held_out, log, seed),
     }
-    return out, returns_in_truth(policy, view, candidates, users, seed)
+    return out, returns_in_truth(policy, view, offered, users, seed)
 
 
 def _group_code(ensemble: Ensemble, log: Trajectories, seed: int) -> Sadae:

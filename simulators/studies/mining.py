@@ -19,7 +19,7 @@ from decision.fairness.panel import threshold
 from simulators.environments.auditors import People, Stage, acceptable_gaps, predict
 
 RANKS = {"hit_1": 1, "any_5": 5, "any_20": 20}
-JUDGEMENTS = 1_000  # single verdicts, so 200 pairs
+JUDGEMENTS = 1_000  # single judgements, so 200 pairs
 PANEL, PEOPLE = 5, 40
 # Of each window one pair is mined and one is drawn at random: pairs of many windows teach more than many pairs of few.
 _MINED, _AT_RANDOM, _REFIT = 1, 1, 10

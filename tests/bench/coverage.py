@@ -102,7 +102,7 @@ def simulated(name: str, logs: int, n: int, seed: int) -> dict[str, dict[str, fl
             if estimate is not None:
                 tally.add(key, estimate.low, estimate.high, truth, estimate.value)
         for tau in (10.0, 20.0):
-            estimate = found.candidates["switch_dr"][tau]
+            estimate = found.by_parameter["switch_dr"][tau]
             tally.add(f"switch_dr, tau {tau:g}", estimate.low, estimate.high, truth, estimate.value)
         for key in ("ips", "snips", "dr"):
             tally.add(f"{key}, bootstrap", *found.bootstrap[key], truth)
@@ -197,7 +197,7 @@ def _payments_tally(tally: Tally, found: Results, truth: float, lift: float) -> 
         if estimate is not None:
             tally.add(key, estimate.low, estimate.high, truth, estimate.value)
     for tau in (10.0, 20.0, 50.0):
-        estimate = found.candidates["switch_dr"][tau]
+        estimate = found.by_parameter["switch_dr"][tau]
         tally.add(f"switch_dr, tau {tau:g}", estimate.low, estimate.high, truth, estimate.value)
     for key in ("dr", "switch_dr"):
         tally.add(f"{key}, bootstrap", *found.bootstrap[key], truth)

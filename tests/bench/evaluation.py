@@ -62,7 +62,7 @@ def ours(log: dict[str, Any]) -> dict[str, float]:
     group = np.random.default_rng(0).integers(plan.bootstrap, size=n)
     found = results(evaluation_sums(Shard(rows=rows, group=group), plan), plan, count=REPLICATES)
     out = {name: estimate.value for name, estimate in found.estimates.items() if estimate is not None}
-    out |= {f"{name}@10": found.candidates[name][10.0].value for name in ("clipped", "switch_dr", "dros")}
+    out |= {f"{name}@10": found.by_parameter[name][10.0].value for name in ("clipped", "switch_dr", "dros")}
     return out
 
 

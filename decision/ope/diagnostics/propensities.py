@@ -22,7 +22,7 @@ MAX_FAIR_SHARES = 10.0
 
 @dataclass(frozen=True, slots=True)
 class PropensityReport:
-    """Verdict on a log's propensities.
+    """What a check of a log's propensities found.
 
     Attributes:
         ok: nothing speaks against them.
@@ -97,7 +97,7 @@ def check_draws(
         error: probability with which the chi-square test rejects a correct log.
 
     Returns:
-        The verdict; its numbers name the share of offered actions that could not have been drawn, which is no error of
+        The report; its numbers name the share of offered actions that could not have been drawn, which is no error of
         the log, but leaves every policy that would draw them without an answer.
     """
     reasons: list[str] = []

@@ -1,6 +1,6 @@
-"""The whole family of estimators over one shard of a log: the terms of every one, for every candidate of its parameter.
+"""The whole family of estimators over one shard of a log: the terms of each, at every value of its parameter.
 
-A name with ``@`` is a candidate, ``switch_dr@10``; SLOPE chooses among them when all shards are added up.
+A name with ``@`` gives the value, ``switch_dr@10``; SLOPE chooses among the values when all shards are added up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from decision.ope.estimators.switch_dr import switch_terms
 from decision.ope.intervals.doubly_robust_sequence import LIMIT
 from decision.ope.rows import Rows
 
-CANDIDATES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
+PARAMETERS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
 TUNED = ("clipped", "switch_dr", "dros", "cab")
 
 
@@ -80,22 +80,22 @@ class Shard:
 
 
 def terms_of(shard: Shard, plan: Plan) -> dict[str, Floats]:
-    """Return [n] terms by estimator, those with a parameter once per candidate.
+    """Return [n] terms by estimator, those with a parameter once per value of it.
 
     Raises:
         FieldError: the plan counts on something that the shard lacks.
     """
     rows = shard.rows
     terms = {"logged": rows.reward, "ips": rows.weight * rows.reward}
-    terms |= {f"clipped@{tau:g}": clipped_terms(rows, tau) for tau in CANDIDATES}
+    terms |= {f"clipped@{tau:g}": clipped_terms(rows, tau) for tau in PARAMETERS}
     if plan.model:
         rows.model()
         terms |= {"dm": rows.direct, "dr": rows.direct + rows.weight * rows.residual}
-        terms |= {f"switch_dr@{tau:g}": switch_terms(rows, tau) for tau in CANDIDATES}
+        terms |= {f"switch_dr@{tau:g}": switch_terms(rows, tau) for tau in PARAMETERS}
         # lam = tau^2 shrinks a weight of tau to its half.
-        terms |= {f"dros@{tau:g}": shrinkage_terms(rows, tau**2) for tau in CANDIDATES}
+        terms |= {f"dros@{tau:g}": shrinkage_terms(rows, tau**2) for tau in PARAMETERS}
         if plan.logging:
-            terms |= {f"cab@{tau:g}": cab_terms(rows, tau) for tau in CANDIDATES}
+            terms |= {f"cab@{tau:g}": cab_terms(rows, tau) for tau in PARAMETERS}
     # Paired with what was logged: the spread that both share cancels.
     terms["lift"] = terms["dr" if plan.model else "ips"] - rows.reward
     if plan.robust:

@@ -16,7 +16,7 @@ from decision.ope.estimators.direct_method import direct
 from decision.ope.estimators.replay_method import matching
 from decision.ope.estimators.sndr import sndr
 from decision.ope.estimators.snips import snips
-from decision.ope.evaluation.family import CANDIDATES, TUNED, Plan
+from decision.ope.evaluation.family import PARAMETERS, TUNED, Plan
 from decision.ope.evaluation.sums import EvaluationSums, sequence_of
 from decision.ope.intervals.bootstrap import percentiles, replicates
 from decision.ope.intervals.simultaneous import simultaneous
@@ -67,7 +67,7 @@ class Results:
         logged: mean logged reward.
         estimates: by name in a fixed order; None where the log has no support.
         tuned: the parameter that SLOPE chose, by estimator.
-        candidates: estimates of every parameter, by estimator.
+        by_parameter: estimates at every value of the parameter, by estimator.
         bootstrap: percentile intervals by estimator.
         moments: the confidence sequences as they grew.
         segments: the policy's value by segment, with intervals that hold together; None where the segment's rows
@@ -81,7 +81,7 @@ class Results:
     logged: Estimate
     estimates: dict[str, Estimate | None]
     tuned: dict[str, float] = field(default_factory=dict)
-    candidates: dict[str, dict[float, Estimate]] = field(default_factory=dict)
+    by_parameter: dict[str, dict[float, Estimate]] = field(default_factory=dict)
     bootstrap: dict[str, tuple[float, float]] = field(default_factory=dict)
     moments: list[Moment] = field(default_factory=list)
     segments: dict[str, Estimate | None] = field(default_factory=dict)
@@ -115,22 +115,22 @@ def results(sums: EvaluationSums, plan: Plan, *, level: float = 0.95, count: int
     Raises:
         SupportError: there are no rows.
     """
-    candidates = {
-        name: {tau: sums.mean(f"{name}@{tau:g}").estimate(level) for tau in CANDIDATES}
+    by_parameter = {
+        name: {tau: sums.mean(f"{name}@{tau:g}").estimate(level) for tau in PARAMETERS}
         for name in TUNED
-        if f"{name}@{CANDIDATES[0]:g}" in sums.means
+        if f"{name}@{PARAMETERS[0]:g}" in sums.means
     }
     # What is chosen should not move with the level that is asked for.
     tuned = {
         name: slope({tau: sums.mean(f"{name}@{tau:g}").estimate(_TUNING_LEVEL) for tau in found})
-        for name, found in candidates.items()
+        for name, found in by_parameter.items()
     }
     found: dict[str, Estimate | None] = {
         "replay": matching(sums.matching, level=level),
         "ips": sums.mean("ips").estimate(level),
         "snips": snips(sums.snips, level=level),
         "cressie_read": cressie_read(sums.cressie_read, level=level),
-        **{name: _with_bias(candidates[name][tau]) for name, tau in tuned.items()},
+        **{name: _with_bias(by_parameter[name][tau]) for name, tau in tuned.items()},
     }
     if plan.model:
         found |= {"dm": direct(sums.mean("dm"), level=level), "dr": sums.mean("dr").estimate(level)}
@@ -144,7 +144,7 @@ def results(sums: EvaluationSums, plan: Plan, *, level: float = 0.95, count: int
         logged=sums.mean("logged").estimate(level),
         estimates={name: found[name] for name in ORDER if name in found},
         tuned=tuned,
-        candidates=candidates,
+        by_parameter=by_parameter,
         bootstrap=_bootstrap(sums, tuned, level, count, seed),
         moments=_moments(sums, plan, level),
         segments=_segments(sums, level),
@@ -167,7 +167,7 @@ def refuse(found: Results, *reasons: str) -> Results:
         found,
         estimates=dict.fromkeys(found.estimates),
         tuned={},
-        candidates={},
+        by_parameter={},
         bootstrap={},
         moments=[],
         segments={},

@@ -166,9 +166,9 @@ def test_weights_whose_mean_is_not_one_freeze_the_rollout(shop: GuardedLoop) -> 
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("one_arm", [True, False])
-def test_decisions_lost_from_one_arm_freeze_the_rollout_and_those_lost_from_both_do_not(
-    shop: GuardedLoop, one_arm: bool
+@pytest.mark.parametrize("of_one", [True, False])
+def test_decisions_lost_by_one_policy_freeze_the_rollout_and_those_lost_by_both_do_not(
+    shop: GuardedLoop, of_one: bool
 ) -> None:
     """Seeded. Half of one action's decisions never count: the candidate's mean weight is .81, eleven errors from 1.
 
@@ -178,15 +178,15 @@ def test_decisions_lost_from_one_arm_freeze_the_rollout_and_those_lost_from_both
     decisions, outcomes = shop.records(shop.step(), 2400, 0.3, 0.2)
     lost = np.random.default_rng(8).random(len(decisions)) < 0.5
     kept = [
-        msgspec.structs.replace(entry, deferred=bool(gone and (entry.action_index == 1 or not one_arm)))
+        msgspec.structs.replace(entry, deferred=bool(gone and (entry.action_index == 1 or not of_one)))
         for entry, gone in zip(decisions, lost, strict=True)
     ]
     shop.world.append(*kept, *outcomes)
     shop.settle()
     state = shop.step()
     assert state.skipped == {"dropped": sum(entry.deferred for entry in kept)}
-    assert state.status == ("frozen" if one_arm else "climbing")
-    assert ("left out of one arm" in state.reason) == one_arm
+    assert state.status == ("frozen" if of_one else "climbing")
+    assert ("of one policy left out" in state.reason) == of_one
 
 
 @pytest.mark.statistical

@@ -143,7 +143,7 @@ def test_values_of_holding_a_document_are_the_true_ones_in_the_true_world() -> N
     plan = replace(SMALL, penalty=0.0, held=10)
     memory = ensemble.members[0].start(80)
     values = held_values(ensemble, [memory.copy()], np.zeros(80, np.int64), plan)
-    for column, document in enumerate(plan.candidates):
+    for column, document in enumerate(plan.offered):
         env = LtsEnv(USERS, noise=0.0)
         env.reset(seed=0)
         total = sum(env.step(np.full(80, document))[1] for _ in range(10)) / 10
@@ -197,8 +197,8 @@ def test_fitted_parameters_find_the_group() -> None:
 
 
 def test_impossible_plans_are_refused() -> None:
-    with pytest.raises(FieldError, match="candidates"):
-        replace(SMALL, candidates=(DOCUMENTS,))
+    with pytest.raises(FieldError, match="offered"):
+        replace(SMALL, offered=(DOCUMENTS,))
     with pytest.raises(FieldError, match="lookahead"):
         replace(SMALL, steps=200)
 

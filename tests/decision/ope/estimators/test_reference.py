@@ -45,7 +45,7 @@ def test_the_family_has_the_values_of_obp(name: str) -> None:
         value = mips_sums(rows, np.tile(KNOWN["embedding"], N)).estimate(0.95)
     elif "@" in name:
         estimator, parameter = name.split("@")
-        value = found.candidates[estimator][float(parameter)]
+        value = found.by_parameter[estimator][float(parameter)]
     else:
         value = found.estimates[name]
     assert value is not None

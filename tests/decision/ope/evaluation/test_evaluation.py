@@ -80,8 +80,8 @@ def test_the_family_agrees_with_each_estimator_alone(whole: EvaluationSums, worl
     assert found.estimates["ips"] == ips(ips_sums(rows.weight, rows.reward))
     assert found.estimates["dr"] == dr(dr_sums(world.log, world.pmf, world.expected))
     assert found.estimates["sndr"] == sndr(SndrSums.of(rows))
-    assert found.candidates["switch_dr"][2.0] == switch_sums(rows, 2.0).estimate(0.95)
-    chosen = found.candidates["switch_dr"][found.tuned["switch_dr"]]
+    assert found.by_parameter["switch_dr"][2.0] == switch_sums(rows, 2.0).estimate(0.95)
+    chosen = found.by_parameter["switch_dr"][found.tuned["switch_dr"]]
     assert found.estimates["switch_dr"] == dataclasses.replace(chosen, reasons=(*chosen.reasons, BIASED))
     wanted, got = diagnostics(world.log, rows.weight), whole.tally.diagnostics(whole.support)
     for name in ("rows", "unused", "largest_weight", "smallest_propensity", "histogram"):

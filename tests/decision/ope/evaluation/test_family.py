@@ -215,7 +215,7 @@ def test_what_an_estimator_needs_and_does_not_get_is_named() -> None:
         (lambda: Rows.of(LOG, PMF, EXPECTED[:-1]), "expected"),
         (lambda: Rows.of(LOG, PMF, counts=np.zeros(3)), "counts"),
         (lambda: balanced(LOG, [], []), "pmfs"),
-        (lambda: slope({}), "candidates"),
+        (lambda: slope({}), "estimates"),
     ):
         with pytest.raises(FieldError) as caught:
             call()

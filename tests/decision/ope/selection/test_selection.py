@@ -59,9 +59,9 @@ def test_the_contest_prefers_what_is_closer_to_the_truth() -> None:
     assert found.scores["snips"] < 0.1 * found.scores["mean"]
 
 
-def test_a_contest_needs_rows_and_candidates() -> None:
+def test_a_contest_needs_rows_and_estimators() -> None:
     rng = np.random.default_rng(0)
-    with pytest.raises(FieldError, match="candidates"):
+    with pytest.raises(FieldError, match="estimators"):
         pas_if(np.ones(100), np.ones(100), {}, rng)
     with pytest.raises(FieldError, match="share"):
         pas_if(np.ones(100), np.ones(100), {"a": lambda *_: 0.0}, rng, share=1.0)
