@@ -20,6 +20,7 @@ import grimp
 ROOT = Path(__file__).parents[2]
 PICTURE = Path(__file__).with_suffix(".svg")
 PACKAGES = ("serving", "pipelines", "simulators", "decision")  # as the first contract has them
+DRAWN = (*PACKAGES, "decision.ope")  # whose layers are drawn; any other room is one box
 
 # What a room holds, on one or two lines. Every folder has a caption, every caption a folder.
 CAPTIONS = {
@@ -61,8 +62,16 @@ MODULES = {  # of the modules that stand in a package itself, those whose names 
     "serving.loops": "follows the champion",
     "serving.sessions": "memories of subjects",
     "serving.episodes": "one version per episode",
-    "serving.decide": "from question to draw",
-    "serving.spool": "on disk before the answer",
+    "serving.start": "opens and closes all parts",
+    "serving.routes": "one table: dispatch, OpenAPI",
+    "serving.refresher": "a thread that keeps fresh",
+    "serving.decide": "from question|to draw",
+    "serving.spool": "on disk before|the answer",
+    "serving.counters": "what decisions|became",
+    "serving.explain": "draws again",
+    "serving.event_ids": "UUIDv7",
+    "serving.snapshot": "what an answer|depends on",
+    "serving.errors": "the core's own",
     "serving.metrics": "Prometheus",
     "serving.problems": "errors over HTTP",
     "serving.wire": "requests and answers",
