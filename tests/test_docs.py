@@ -122,6 +122,12 @@ def test_every_path_named_in_a_page_exists(page: Path) -> None:
 
 
 @each_page
+def test_every_file_named_without_its_folder_exists(page: Path) -> None:
+    names = {name for words in code(text(page)) for name in re.findall(r"(?<![\w./*-])\w+\.py\b", words)}
+    assert names - {file.name for file in CODE} == set()
+
+
+@each_page
 def test_every_module_named_in_a_page_exists(page: Path) -> None:
     names = {name for words in code(text(page)) for name in dotted(words)}
     names |= {".".join(found) for found in re.findall(r"^from ([\w.]+) import (\w+)", text(page), re.MULTILINE)}
