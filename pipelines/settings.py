@@ -82,7 +82,7 @@ class BaselineSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields
     kind: Literal["uniform", "first"] = "uniform"
 
 
-class Candidate(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Variant(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """What another configuration of a training does differently; what is not given is as in the loop's settings.
 
     Attributes:
@@ -122,7 +122,7 @@ class TrainingSettings(DataRules, frozen=True, kw_only=True, forbid_unknown_fiel
         passes: times the ``vw`` oracle goes through the data.
         holdout: share of the interactions kept out of training for evaluation and the gate.
         minimum: interactions below which no generation is trained.
-        candidates: further configurations, as ``[{decay = 1.0}, {oracle = "vw"}]``: each learns from all but the
+        variants: further configurations, as ``[{decay = 1.0}, {oracle = "vw"}]``: each learns from all but the
             newest generation, and the one that predicts that best is trained on everything and goes to the gate.
     """
 
@@ -130,7 +130,7 @@ class TrainingSettings(DataRules, frozen=True, kw_only=True, forbid_unknown_fiel
     passes: Passes = PASSES
     holdout: Annotated[float, msgspec.Meta(gt=0, lt=0.9)] = 0.2
     minimum: Count = 200
-    candidates: Annotated[tuple[Candidate, ...], msgspec.Meta(max_length=16)] = ()
+    variants: Annotated[tuple[Variant, ...], msgspec.Meta(max_length=16)] = ()
 
 
 class GateSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):

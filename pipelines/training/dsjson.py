@@ -24,9 +24,9 @@ from decision.records import MAX_RECORD_BYTES
 from pipelines.formats.store import check_file
 from pipelines.logs import step
 from pipelines.registry.registry import Registry
-from pipelines.settings import Candidate, LoopSettings
-from pipelines.training.candidates import configuration
+from pipelines.settings import LoopSettings, Variant
 from pipelines.training.train import POLICY, code_version, exploration_of, libraries
+from pipelines.training.variants import configuration
 
 CHUNK = 10_000
 STREAMING = ("vw", "linear")
@@ -137,7 +137,7 @@ def train_from_dsjson(
     """
     if loop.policy.oracle not in STREAMING or loop.policy.bag > 1:
         raise FieldError("policy.oracle", wanted=f"one of {list(STREAMING)}, not bagged", got=loop.policy.oracle)
-    made = configuration(loop, Candidate(passes=1), seed)
+    made = configuration(loop, Variant(passes=1), seed)
     oracle = new_oracle(made.oracle)
     rows = skipped = 0
     for interactions, left_out in chunks(path):

@@ -30,8 +30,8 @@ from pipelines.interactions.arrays import to_interactions
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
 from pipelines.registry.registry import Registry
-from pipelines.settings import Candidate, LoopSettings
-from pipelines.training.candidates import Compared, compare, configuration, learned
+from pipelines.settings import LoopSettings, Variant
+from pipelines.training.variants import Compared, compare, configuration, learned
 from pipelines.training.window import Data, window
 
 POLICY = "policy"
@@ -96,7 +96,7 @@ def train(
     earlier = _earlier(registry, loop, [v.version for v in versions if v.tags.get(_ENDS) in rows.data.trainings])
     compared = compare(interactions, age, loop, seed, earlier)
     chosen = next(entry for entry in compared if entry.chosen)
-    made = configuration(loop, msgspec.convert(chosen.candidate, Candidate), seed)
+    made = configuration(loop, msgspec.convert(chosen.variant, Variant), seed)
     kind, oracle, weight = learned(interactions, age, made, earlier)
     policy = OraclePolicy(oracle, exploration_of(loop, effective_rows(weight)))
     fair: FairFit | None = None
@@ -120,7 +120,7 @@ def train(
             **msgspec.to_builtins(loop.policy),
             **msgspec.to_builtins(made.rules),
             "oracle": made.oracle.kind,
-            "candidates": msgspec.to_builtins(compared) if len(compared) > 1 else [],
+            "variants": msgspec.to_builtins(compared) if len(compared) > 1 else [],
             **({} if fair is None else {"fairness_pairs": int(fair.gaps.size), "fairness_cost": fair.cost}),
         },
         data=msgspec.to_builtins(rows.data),
@@ -139,7 +139,7 @@ def train(
         "train.holdout_rows": float(rows.data.holdout),
         **{f"train.{name}": v for name, v in msgspec.to_builtins(balance(interactions, weight, middle=middle)).items()},
         **({} if fair is None else fair.metrics()),
-        **{f"train.candidate_{i}_loss": c.loss for i, c in enumerate(compared) if c.loss is not None},
+        **{f"train.variant_{i}_loss": c.loss for i, c in enumerate(compared) if c.loss is not None},
     }
     version = registry.register(
         loop.name,
@@ -174,7 +174,7 @@ def _digest(source: str) -> bytes:
 
 def _earlier(registry: Registry, loop: LoopSettings, versions: list[str]) -> list[tuple[str, dict[str, bytes]]]:
     """Return kind and files of as many earlier models as the loop's settings ask for, newest last."""
-    wanted = [loop.training, *loop.training.candidates]
+    wanted = [loop.training, *loop.training.variants]
     count = max(1 if entry.warm_start else (entry.average or 1) - 1 for entry in wanted)
     found: list[tuple[str, dict[str, bytes]]] = []
     for version in versions[len(versions) - min(count + 1, len(versions)) :] if count else []:

@@ -22,10 +22,10 @@ from decision.oracles.ensemble import EnsembleOracle
 from decision.oracles.factory import load_oracle, new_oracle
 from decision.oracles.kind import OracleSettings
 from decision.protocols import Oracle
-from pipelines.settings import Candidate, LoopSettings
+from pipelines.settings import LoopSettings, Variant
 
 SHARE = 0.25
-"""Of the only generation there is, the newest share that candidates are judged on."""
+"""Of the only generation there is, the newest share that variants are judged on."""
 _CLIP = 10.0
 _SURE = 1e-6
 
@@ -46,21 +46,21 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     """A configuration and how it predicted.
 
     Attributes:
-        candidate: what it does differently from the loop's settings.
+        variant: what it does differently from the loop's settings.
         loss: log-loss on the newest generation, weighted towards uniform draws; None when it could not be trained.
         error: why not, "" when it could.
         chosen: it is the one that was trained on everything.
     """
 
-    candidate: dict[str, Any]
+    variant: dict[str, Any]
     loss: float | None
     error: str = ""
     chosen: bool = False
 
 
-def configuration(loop: LoopSettings, candidate: Candidate, seed: int) -> Configuration:
-    """Return the loop's configuration with what `candidate` does differently."""
-    given = {name: value for name in candidate.__struct_fields__ if (value := getattr(candidate, name)) is not None}
+def configuration(loop: LoopSettings, variant: Variant, seed: int) -> Configuration:
+    """Return the loop's configuration with what `variant` does differently."""
+    given = {name: value for name in variant.__struct_fields__ if (value := getattr(variant, name)) is not None}
     policy, training = loop.policy, loop.training
     oracle = OracleSettings(
         kind=given.get("oracle", policy.oracle),
@@ -134,19 +134,19 @@ def compare(
 ) -> list[Compared]:
     """Return every configuration of the loop with its loss, one of them chosen; the loop's own comes first.
 
-    Without candidates nothing is fitted, and without a row of the past the loop's own is chosen.
+    Without variants nothing is fitted, and without a row of the past the loop's own is chosen.
     """
-    candidates = [Candidate(), *loop.training.candidates]
+    variants = [Variant(), *loop.training.variants]
     past, newest = _cut(age)
-    if len(candidates) == 1 or not past.size or not newest.size:
-        return [Compared(candidate=msgspec.to_builtins(c), loss=None, chosen=not i) for i, c in enumerate(candidates)]
+    if len(variants) == 1 or not past.size or not newest.size:
+        return [Compared(variant=msgspec.to_builtins(c), loss=None, chosen=not i) for i, c in enumerate(variants)]
     before, after = interactions.take(past), interactions.take(newest)
     ages = age[past] - age[past].min()
     losses: list[float | None] = []
     errors: list[str] = []
-    for candidate in candidates:
+    for variant in variants:
         try:
-            _, oracle, _ = learned(before, ages, configuration(loop, candidate, seed), earlier[:-1])
+            _, oracle, _ = learned(before, ages, configuration(loop, variant, seed), earlier[:-1])
             losses.append(weighted_log_loss(oracle.predict(after.batch)[after.chosen], after, loop))
             errors.append("")
         except (FieldError, SupportError, ArithmeticError, ImportError) as error:
@@ -154,8 +154,8 @@ def compare(
             errors.append(str(error))
     best = min((i for i, loss in enumerate(losses) if loss is not None), key=lambda i: losses[i] or 0.0, default=0)
     return [
-        Compared(candidate=msgspec.to_builtins(c), loss=losses[i], error=errors[i], chosen=i == best)
-        for i, c in enumerate(candidates)
+        Compared(variant=msgspec.to_builtins(c), loss=losses[i], error=errors[i], chosen=i == best)
+        for i, c in enumerate(variants)
     ]
 
 
