@@ -49,9 +49,9 @@ CAPTIONS = {
     "simulators.sim2rec": "one policy, many simulators",
     "simulators.environments": "worlds and their users",
     "decision.conservative": "never below the baseline",
-    "decision.exploration": "scores to probabilities",
+    "decision.exploration": "scores to|probabilities",
     "decision.fairness": "panels, mining, penalties",
-    "decision.guard": "evidence, drift, the weight",
+    "decision.guard": "evidence, drift,|the weight",
     "decision.oracles": "reward models",
     "decision.ope": "off-policy evaluation",
 }
@@ -78,6 +78,23 @@ MODULES = {  # of the modules that stand in a package itself, those whose names 
     "pipelines.cli": "names to commands",
     "pipelines.nightly": "the steps in order,|resumable",
     "pipelines.settings": "loop.toml, environment",
+    "pipelines.files": "replaced whole, locked",
+    "decision.artifact": "files and manifest",
+    "decision.gate": "is it no worse?",
+    "decision.policy": "oracle under rule",
+    "decision.generations": "weights by age",
+    "decision.join": "decision and|outcomes",
+    "decision.features": "JSON to flat|features",
+    "decision.protocols": "the contracts",
+    "decision.ragged": "sets of any size",
+    "decision.reward": "outcomes to|one number",
+    "decision.split": "holdout|by hash",
+    "decision.batch": "decisions as arrays",
+    "decision.options": "the choices",
+    "decision.records": "what is logged",
+    "decision.validation": "errors name fields",
+    "decision.decay": "sums that fade",
+    "decision.draw": "seed to action",
 }
 
 WIDTH, MARGIN = 960, 14
@@ -258,7 +275,7 @@ def text(x: float, y: float, words: str, style: str, anchor: str = "middle") -> 
 def draw_box(box: Box, colour: str, height: float = HEIGHT) -> list[str]:
     """A room: its name, the folders in it, and its caption."""
     name = box.room.rsplit(".", 1)[1]
-    inside = folders(box.room)
+    inside = [] if box.room in DRAWN else folders(box.room)
     title = f"{name}/" if (ROOT / box.room.replace(".", "/")).is_dir() else name
     words = {**CAPTIONS, **MODULES}.get(box.room, "") if height >= HEIGHT else ""
     fits = len(words) * LETTER < box.width - 10
@@ -338,10 +355,10 @@ def imported_from(graph: grimp.ImportGraph, package: str, other: str) -> list[st
 def draw_between(graph: grimp.ImportGraph, package: str, other: str, y: float) -> list[str]:
     """The arrow from one package to the next, with what is imported."""
     _, colour = COLOURS[package]
-    words = wrapped(imported_from(graph, package, other), WIDTH - 200)
+    words = wrapped(["imports", *imported_from(graph, package, other)], WIDTH - 60)
     out = [f'<path d="M{WIDTH / 2 - 400:g},{y:g} v30" class="thick" stroke="{colour}" marker-end="url(#head)"/>']
     return out + [
-        text(WIDTH / 2 - 384, y + 20 + 14 * n, ("imports " if n == 0 else "") + line, "caption", "start")
+        text(WIDTH / 2 - 384, y + 20 + 14 * n, line.replace("imports,", "imports"), "caption", "start")
         for n, line in enumerate(words)
     ]
 
@@ -371,19 +388,19 @@ def draw() -> str:
     body += draw_between(graph, "pipelines", "simulators", end + 14)
 
     top = end + 50
-    half = 250.0
+    half = 260.0
     inside, end = draw_stack(stack(graph, "simulators", layers), top + 40, left, half, 190)
-    core, bottom = draw_decision(graph, layers, half + 60, top, right)
+    core, bottom = draw_inside(stack(graph, "decision.ope", layers), half + 62, top + 36, right)
     height = max(end, bottom) - top + 14
     body += frame("simulators", "", MARGIN, top, half, height) + inside
-    body += frame(
-        "decision", "arrays and records in, arrays and records out", half + 48, top, right - half - 34, height
-    )
-    body += core
-    _, colour = COLOURS["simulators"]
-    body.append(
-        f'<path d="M{half + MARGIN:g},{top + 20:g} h29" class="thick" stroke="{colour}" marker-end="url(#head)"/>'
-    )
+    body += frame("decision", "ope/ from inside", half + 48, top, right - half - 34, height) + core
+    body += draw_between(graph, "simulators", "decision", top + height)
+
+    top += height + 36
+    inside, end = draw_stack(stack(graph, "decision", layers), top + 36, left, right, 150)
+    height = end - top + 14
+    words = "arrays and records in, arrays and records out"
+    body += frame("decision", words, MARGIN, top, WIDTH - 2 * MARGIN, height) + inside
 
     total = top + height + MARGIN
     head = (
@@ -407,41 +424,15 @@ def draw() -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw_decision(
-    graph: grimp.ImportGraph, layers: Mapping[str, list[list[str]]], left: float, top: float, right: float
-) -> tuple[list[str], float]:
-    """The core's rooms around its flat modules, and off-policy evaluation with its own layers; also where they end."""
-    colour = COLOURS["decision"][1]
+def draw_inside(tower: Stack, left: float, top: float, right: float) -> tuple[list[str], float]:
+    """The layers of a room as plain rows; also where they end."""
     out: list[str] = []
-    edge = left + 330
-    rooms = [Box(room, 158) for room in folders("decision") if room != "decision.ope"]
-    for n, box in enumerate(rooms):
-        box.x, box.y = left + 79 + 168 * (n % 2), top + 40 + 54 * (n // 2)
-        out += draw_box(box, colour)
-    y = top + 40 + 54 * ((len(rooms) + 1) // 2)
-    names = [name.rsplit(".", 1)[1] for name in modules("decision")]
-    flat = wrapped(names, 320)
-    out.append(
-        f'<g data-room="decision"><rect x="{left:g}" y="{y:g}" width="326" height="{30 + 14 * len(flat):g}" rx="5" '
-        f'fill="#fff" stroke="{colour}"/>'
-        + text(left + 163, y + 18, "modules that all of them share", "room")
-        + "".join(text(left + 163, y + 34 + 14 * n, line, "caption") for n, line in enumerate(flat))
-        + "</g>"
-    )
-    end = y + 30 + 14 * len(flat)
-    rows = stack(graph, "decision.ope", layers).layers
-    out.append(
-        f'<g data-room="decision.ope"><rect x="{edge + 12:g}" y="{top + 40:g}" width="{right - edge - 12:g}" '
-        f'height="{34 + 36 * len(rows):g}" rx="5" fill="none" stroke="{colour}"/>'
-        + text((edge + 12 + right) / 2, top + 57, "ope/  off-policy evaluation", "room")
-        + "</g>"
-    )
-    for level, row in enumerate(rows):
-        width = (right - edge - 20) / len(row) - 8
+    for level, row in enumerate(tower.layers):
+        width = (right - left) / len(row) - 8
         for n, room in enumerate(row):
-            box = Box(room, width, x=edge + 20 + (width + 8) * n + width / 2, y=top + 68 + 36 * level)
-            out += draw_box(box, colour, 28)
-    return out, max(end, top + 74 + 36 * len(rows))
+            box = Box(room, width, x=left + (width + 8) * n + width / 2, y=top + 36 * level)
+            out += draw_box(box, COLOURS["decision"][1], 28)
+    return out, top + 36 * len(tower.layers) - 8
 
 
 if __name__ == "__main__":
