@@ -17,7 +17,7 @@ MAX_BYTES = 512 << 20
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a policy comes from; enough to make it again.
+    """Where a policy comes from: enough to rebuild it.
 
     Attributes:
         schema_version: of this manifest.

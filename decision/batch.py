@@ -64,7 +64,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Interactions:
-    """n decisions with what came of them: the trainers' and estimators' input.
+    """n decisions with their rewards: the input of trainers and estimators.
 
     Attributes:
         batch: the decisions.

@@ -45,7 +45,7 @@ def merge(a: Decayed, b: Decayed, *, half_life_s: float) -> Decayed:
 
 
 def faded(state: Decayed, at: float, *, half_life_s: float) -> Decayed:
-    """Return the sums as they stand at the time `at`, in seconds; a time before the state's own changes nothing."""
+    """Return the sums decayed to the time `at`, in seconds; a time before the state's own changes nothing."""
     share = _share(max(0.0, at - state.at), half_life_s)
     return Decayed(state.decisions * share, state.outcomes * share, state.rewards * share, max(at, state.at))
 

@@ -1,4 +1,4 @@
-"""The draw: event id -> seed -> uniform -> action, the same in every process and for ever.
+"""The draw: event id -> seed -> uniform -> action, the same in every process, forever.
 
 The seed is derived from the event id, so anyone who holds the log can repeat each draw and compare. Seeds have
 53 bits: they survive JSON readers that hold numbers as doubles, and every seed maps to its own double in [0, 1).

@@ -1,4 +1,4 @@
-"""The records of the loop as they stand on the log: decisions and outcomes.
+"""The records of the log: decisions and outcomes.
 
 Both are JSON objects with a ``schema_version``. Readers exist for every version that was ever written; a
 record that is newer than this code, or that does not fit its schema, raises `FieldError` naming the field.

@@ -20,7 +20,7 @@ _DOWN = 2.0**-64
 
 
 def aggregate(values: Floats, order_ts: Ints, kind: Aggregation) -> float | None:
-    """Return the one number that `values` make, None when there are none.
+    """Return the aggregate of `values`, None when there are none.
 
     Args:
         values: [m] finite.

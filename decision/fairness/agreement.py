@@ -1,4 +1,4 @@
-"""Krippendorff's alpha for nominal judgements: agreement beyond chance, with judgements missing where they are.
+"""Krippendorff's alpha for nominal judgements: agreement beyond chance, with missing judgements.
 
 ``alpha = 1 - D_o / D_e`` from the matrix of coincidences (Krippendorff 2011, "Computing Krippendorff's
 alpha-reliability", section C). 1 is agreement, 0 what chance gives, below 0 systematic disagreement.
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Agreement(NamedTuple):
-    """How far judges agree.
+    """How far the auditors agree.
 
     Attributes:
         alpha: Krippendorff's alpha; None where everyone always said the same, or no unit was judged twice.
@@ -29,7 +29,7 @@ class Agreement(NamedTuple):
 
 
 def agreement(units: Iterable[Sequence[Hashable]]) -> Agreement:
-    """Return the agreement over `units`, each the judgements it got; units with fewer than two say nothing."""
+    """Return the agreement over `units` of judgements; units with fewer than two are ignored."""
     kept = [list(unit) for unit in units if len(unit) >= 2]
     names: dict[Hashable, int] = {}
     for unit in kept:

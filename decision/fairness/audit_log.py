@@ -1,4 +1,4 @@
-"""An append-only log whose every entry holds the hash of the one before it.
+"""An append-only log in which every entry holds the hash of the one before.
 
 An edited, deleted or moved entry breaks the chain at its place. A chain cut off at its end is whole in itself, so heads
 are anchored elsewhere: an anchor says how many entries there were and what the last one's hash was (Haber and Stornetta
@@ -46,14 +46,14 @@ class Entry(NamedTuple):
 
 
 class Anchor(NamedTuple):
-    """A head that was noted outside the log: how many entries there were, and the last one's hash."""
+    """A head noted outside the log: the number of entries and the hash of the last one."""
 
     entries: int
     head: str
 
 
 class Fault(NamedTuple):
-    """What is wrong, and at which entry; 0 for the log as a whole."""
+    """What is wrong and at which entry, with 0 for the log as a whole."""
 
     seq: int
     what: str
@@ -74,7 +74,7 @@ class Checked(NamedTuple):
 
 
 def canonical(value: Mapping[str, Any]) -> str:
-    """Return the one JSON text of `value`: keys sorted, no white space, no NaN.
+    """Return the canonical JSON of `value`: keys sorted, no white space, no NaN.
 
     Raises:
         FieldError: it holds what JSON cannot, or is longer than a million characters.

@@ -1,4 +1,4 @@
-"""What an auditor may see of a person: allowed features, and nothing that tells who it is or what came of it.
+"""What an auditor may see of a person: allowed features, but no identity and no outcome.
 
 Features are shown by their path in the request's context. A hidden name takes every feature with that name anywhere in
 its path, and a text that holds an identifier is hidden wherever it stands.

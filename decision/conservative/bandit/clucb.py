@@ -18,7 +18,7 @@ from decision.conservative.bandit.ridge import Ridge
 
 
 class CLUCBState(NamedTuple):
-    """What the rounds so far said.
+    """What has been learned and saved so far.
 
     Attributes:
         ridge: regression of the explored rounds.

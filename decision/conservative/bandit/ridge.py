@@ -26,7 +26,7 @@ class Ridge(NamedTuple):
 
     @staticmethod
     def prior(dim: int, ridge: float = 1.0) -> Ridge:
-        """Return the state of no data."""
+        """Return the state before any data."""
         return Ridge(np.eye(dim) / ridge, np.zeros(dim), 0.0, ridge)
 
     def after(self, x: Floats, reward: float) -> Ridge:

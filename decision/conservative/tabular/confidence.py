@@ -1,4 +1,4 @@
-"""What visits say about values: upper and lower bounds by backward recursion with Bernstein bonuses.
+"""Bounds on values from visit counts: upper and lower bounds by backward recursion with Bernstein bonuses.
 
 The recursions are those of BPI-UCBVI (Menard et al. 2021) with scaled constants: the theory's are unusable on small
 problems, so the bonus is ``c1 * sqrt(Var * b / n) + c2 * (H - h) * b / n`` with b the log factor, once for the next
@@ -48,7 +48,7 @@ class Counts(NamedTuple):
 
     @staticmethod
     def zeros(n: int, horizon: int, states: int, actions: int) -> Counts:
-        """Return statistics of no data."""
+        """Return empty statistics."""
         shape = (n, horizon, states, actions)
         return Counts(np.zeros(shape), np.zeros(shape), np.zeros((*shape, states)))
 
