@@ -22,6 +22,10 @@ PAGES = sorted(
     for page in ROOT.glob(pattern)
 )
 CODE = sorted(file for folder in FOLDERS[:5] for file in (ROOT / folder).rglob("*.py") if file != Path(__file__))
+TOY = {
+    "decision/exploration/toy.py",
+    "tests/decision/exploration/test_toy.py",
+}  # made by tests/contracts/test_extension.py
 OURS = "|".join(re.escape(folder) for folder in FOLDERS)
 
 
@@ -54,7 +58,7 @@ def dotted(words: str) -> list[str]:
 
 
 def exists(path: str) -> bool:
-    return any(True for _ in ROOT.glob(path))
+    return path in TOY or any(True for _ in ROOT.glob(path))
 
 
 def resolves(name: str) -> bool:
