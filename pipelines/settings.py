@@ -40,6 +40,8 @@ from decision.records import Mode
 from decision.validation import Checked, convert
 
 LOOP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_FORMER = {("training", "candidates"): "variants"}
+"""Keys of a loop's file that have other names now."""
 MAX_FILE_BYTES = 1 << 20
 
 
@@ -451,6 +453,7 @@ def parse_loop(text: str, name: str, environ: Mapping[str, str]) -> LoopSettings
     values.setdefault("name", name)
     if values["name"] != name:
         raise FieldError("name", wanted=f"{name!r}, the name of its folder", got=values["name"])
+    _renamed(values)
     _check_keys(values, LoopSettings, "")
     variables = _override(values, name, environ)
     try:
@@ -485,6 +488,14 @@ def unknown_setting(key: str) -> FieldError:
     else:
         nearest = next((path for path in paths if path.rpartition(".")[2] == leaf), None) or nearest_of(key, paths)
     return FieldError.unknown(key, known, nearest=nearest, noun="setting")
+
+
+def _renamed(values: dict[str, Any]) -> None:
+    """Give a section's former keys their present names, so that a file of an earlier release still reads."""
+    for (section, former), present in _FORMER.items():
+        found = values.get(section)
+        if isinstance(found, dict) and former in found and present not in found:
+            found[present] = found.pop(former)
 
 
 def _no_loop(name: str, known: list[str]) -> FieldError:

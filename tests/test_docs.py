@@ -83,16 +83,18 @@ def resolves(name: str) -> bool:
 
 
 def commands() -> dict[str, set[str]]:
-    """Every command of the command line with its options; a group with those of nobody."""
+    """Every command of the command line with its options and those of every command, which may stand after it too."""
     found: dict[str, set[str]] = {}
+    line = typer.main.get_command(cli.app)
+    general = {option for parameter in line.params for option in parameter.opts}
 
     def walk(group: Any, before: str) -> None:
         for name, command in group.commands.items():
-            found[before + name] = {option for parameter in command.params for option in parameter.opts}
+            found[before + name] = general | {option for parameter in command.params for option in parameter.opts}
             if hasattr(command, "commands"):
                 walk(command, f"{before}{name} ")
 
-    walk(typer.main.get_command(cli.app), "")
+    walk(line, "")
     return found
 
 

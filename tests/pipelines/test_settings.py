@@ -78,3 +78,9 @@ def test_unknown_loop_names_the_known_ones(tmp_path) -> None:
     assert load_loop(settings, "news", {}).name == "news"
     with pytest.raises(FieldError, match="news"):
         load_loop(settings, "sport", {})
+
+
+def test_a_key_of_an_earlier_release_still_reads() -> None:
+    former = parse_loop("[training]\ncandidates = [{decay = 1.0}]\n", "news", {})
+    assert former == parse_loop("[training]\nvariants = [{decay = 1.0}]\n", "news", {})
+    assert len(former.training.variants) == 1
