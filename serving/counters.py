@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -38,7 +39,7 @@ class LakeCounters:
         self._kept: dict[str, tuple[float, dict[str, Any] | None]] = {}
 
     def of(self, loop: LoopSettings) -> dict[str, Any] | None:
-        """Return a loop's counters, None while there is no lake; blocking."""
+        """Return a loop's counters, None while there is no lake, or no moment to count at; blocking."""
         now = time.monotonic()
         kept = self._kept.get(loop.name)
         if kept is not None and now - kept[0] < _LAKE_TTL_S:
@@ -47,8 +48,10 @@ class LakeCounters:
         if self._settings.lake_path.exists():
             from pipelines.interactions.counters import counters  # imports the lake: only readers of counters need it
             from pipelines.lake.lake import Lake
+            from pipelines.lake.moment import NoMomentError
 
             at = datetime.fromtimestamp(self._clock(), UTC)
-            found = msgspec.to_builtins(counters(Lake(self._settings.lake_path), loop, at))
+            with suppress(NoMomentError):
+                found = msgspec.to_builtins(counters(Lake(self._settings.lake_path), loop, at))
         self._kept[loop.name] = (now, found)
         return found

@@ -202,7 +202,7 @@ class LoopDescription(msgspec.Struct):
         guard: the guard's state.
         error: why the loop does not run as its settings and registry say, if so.
         process: what the answering process did.
-        counters: the lake's counters; null while there is no lake.
+        counters: the lake's counters; null while there is no lake, or no moment at which its tables stood still.
     """
 
     loop: str

@@ -56,6 +56,7 @@ CAPTIONS = {
     "decision.ope": "off-policy evaluation",
 }
 MODULES = {  # of the modules that stand in a package itself, those whose names leave a question
+    "pipelines.logs": "one line a step",
     "serving.service": "BentoML's workers",
     "serving.client": "the service in process",
     "serving.core": "one answer per event id",

@@ -197,8 +197,8 @@ class _TopicIngest:
                     if self._topic == DECISIONS:
                         self._drop_repeats(batch)
                     pending, under_way = writer.submit(self._commit, batch), batch.messages
-                except ConflictError:
-                    # another ingester was faster: see how far it came
+                except (ConflictError, FileNotFoundError):
+                    # another ingester was faster, or an erasure took files away: see how far the table came
                     self._loaded = False
                     attempts += 1
                     if attempts == _ATTEMPTS:

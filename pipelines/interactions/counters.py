@@ -2,28 +2,32 @@
 
 Each is counted by itself, in tables that are read at one moment: *decided* from the decisions, *joined*, *expired* and
 *dropped* from the interactions, *pending* as the decisions without an interaction. So the identity is a check and not
-a definition.
+a definition. While an erasure is under way, or where one was stopped, an interaction may outlive its decision: it is
+counted by itself and nowhere else, so the identity needs no wait.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import duckdb
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from pipelines.interactions.join import instant_us, open_decisions, partitions_of, place_of, rule_of
-from pipelines.lake.lake import ERASURES, Lake, mark_of
+from pipelines.lake.lake import Lake, mark_of
+from pipelines.lake.moment import at_one_moment
+from pipelines.lake.schemas import Table
 from pipelines.settings import LoopSettings
 
-_ATTEMPTS = 100
-_PAUSE_S = 0.05
+_TABLES: tuple[Table, ...] = ("interactions", "outcomes", "decisions", "dead_letters")
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +43,8 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
         outcomes: outcomes in the lake.
         late_outcomes: outcomes of settled decisions that came too late to count.
         orphan_outcomes: outcomes whose decision is not in the lake.
+        orphan_interactions: settled decisions that are in the lake no more. An erasure is under way, or it was stopped
+            and has to be run again.
         duplicates_seen: repeated decisions that were left out.
         dead_letters: messages that fit no schema, of all loops: most do not say which they belong to.
     """
@@ -52,6 +58,7 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: int
     late_outcomes: int
     orphan_outcomes: int
+    orphan_interactions: int
     duplicates_seen: int
     dead_letters: int
 
@@ -62,7 +69,7 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def counters(lake: Lake, loop: LoopSettings, now: datetime) -> Counters:
-    """Return the counters of `loop` at `now`.
+    """Return the counters of `loop` at `now`; all of them are of one moment of the lake.
 
     Args:
         lake: the tables.
@@ -71,57 +78,49 @@ def counters(lake: Lake, loop: LoopSettings, now: datetime) -> Counters:
 
     Raises:
         FieldError: `now` has no UTC offset.
+        NoMomentError: others kept committing; ask again.
     """
-    now_us, window_us = instant_us(now), rule_of(loop).window_us
-    interactions, decisions = _at_one_moment(lake)
-    outcomes = lake.table("outcomes")
-    here = pc.field("loop") == loop.name
-    partitions = partitions_of(decisions, loop.name)
-    still_open = [open_decisions(interactions, decisions, loop.name, p)[1] for p in partitions]
-    states = _states(interactions, loop.name)
-    late, orphans = _strays(interactions, decisions, outcomes, loop.name)
+    now_us = instant_us(now)
+    return at_one_moment(lake, _TABLES, lambda tables: _counted(tables, loop, now_us))
+
+
+def _counted(tables: Mapping[Table, DeltaTable], loop: LoopSettings, now_us: int) -> Counters:
+    interactions, decisions = tables["interactions"], tables["decisions"]
+    rows: dict[Table, ds.Dataset] = {name: table.to_pyarrow_dataset() for name, table in tables.items()}
+    window_us, here = rule_of(loop).window_us, pc.field("loop") == loop.name
+    still_open = [open_decisions(interactions, decisions, loop.name, p)[1] for p in partitions_of(decisions, loop.name)]
+    states, gone = _states(rows, loop.name, partitions_of(interactions, loop.name))
+    late, orphans = _strays(rows, loop.name, partitions_of(tables["outcomes"], loop.name))
     return Counters(
-        decided=decisions.to_pyarrow_dataset().count_rows(filter=here),
+        decided=rows["decisions"].count_rows(filter=here),
         joined=states["joined"],
         pending=sum(map(len, still_open)),
         mature=sum(int(np.count_nonzero(ts + window_us <= now_us)) for ts in still_open),
         expired=states["expired"],
         dropped={key.removeprefix("dropped/"): n for key, n in sorted(states.items()) if key.startswith("dropped/")},
-        outcomes=outcomes.to_pyarrow_dataset().count_rows(filter=here),
+        outcomes=rows["outcomes"].count_rows(filter=here),
         late_outcomes=late,
         orphan_outcomes=orphans,
+        orphan_interactions=gone,
         duplicates_seen=_duplicates(decisions, loop.name),
-        dead_letters=lake.table("dead_letters").to_pyarrow_dataset().count_rows(),
+        dead_letters=rows["dead_letters"].count_rows(),
     )
 
 
-def _at_one_moment(lake: Lake) -> tuple[DeltaTable, DeltaTable]:
-    """Return interactions and decisions such that every interaction's decision is there.
-
-    Interactions are read first: what is decided or joined meanwhile makes no difference then. Only an erasure takes
-    decisions away; while one is under way this waits for it, but not for ever, because it may have been killed.
-    """
-    before = mark_of(lake.table("decisions"), ERASURES) or 0
-    for _ in range(_ATTEMPTS):
-        interactions, decisions = lake.table("interactions"), lake.table("decisions")
-        erasures = mark_of(decisions, ERASURES) or 0
-        if erasures == before and erasures % 2 == 0:
-            break
-        before = erasures
-        time.sleep(_PAUSE_S)
-    return interactions, decisions  # pyright: ignore[reportPossiblyUnboundVariable]
-
-
-def _states(interactions: DeltaTable, loop: str) -> Counter[str]:
-    here = pc.field("loop") == loop
-    rows = interactions.to_pyarrow_dataset().to_table(["state", "reason"], filter=here)
-    counts = rows.group_by(["state", "reason"]).aggregate([([], "count_all")]).to_pylist()
-    return Counter(
-        {
-            row["state"] if row["reason"] is None else f"{row['state']}/{row['reason']}": row["count_all"]
-            for row in counts
-        }
-    )
+def _states(rows: Mapping[Table, ds.Dataset], loop: str, partitions: list[int]) -> tuple[Counter[str], int]:
+    """Return how many decisions are in each state, and how many interactions have no decision any more."""
+    states, gone = Counter[str](), 0
+    for partition in partitions:
+        place = place_of(loop, partition)
+        settled = rows["interactions"].to_table(["offset", "state", "reason"], filter=place)
+        decided = rows["decisions"].to_table(["offset"], filter=place)["offset"].to_numpy()
+        there = np.isin(settled["offset"].to_numpy(), decided)
+        gone += int(np.count_nonzero(~there))
+        counts = settled.filter(pa.array(there)).group_by(["state", "reason"]).aggregate([([], "count_all")])
+        for row in counts.to_pylist():
+            key = row["state"] if row["reason"] is None else f"{row['state']}/{row['reason']}"
+            states[key] += row["count_all"]
+    return states, gone
 
 
 def _duplicates(decisions: DeltaTable, loop: str) -> int:
@@ -129,25 +128,25 @@ def _duplicates(decisions: DeltaTable, loop: str) -> int:
     return sum(mark_of(decisions, f"duplicates/{loop}/{p}") or 0 for p in range(max(partitions, default=-1) + 1))
 
 
-def _strays(interactions: DeltaTable, decisions: DeltaTable, outcomes: DeltaTable, loop: str) -> tuple[int, int]:
+def _strays(rows: Mapping[Table, ds.Dataset], loop: str, partitions: list[int]) -> tuple[int, int]:
     """Return how many outcomes came too late for their decision, and how many have none."""
     late = orphans = 0
     connection = duckdb.connect()
     try:
-        for partition in partitions_of(outcomes, loop):
+        for partition in partitions:
             place = place_of(loop, partition)
             tables: dict[str, Any] = {
-                "arrived": outcomes.to_pyarrow_dataset().scanner(filter=place, columns=_OUTCOME_COLUMNS).to_reader(),
-                "decided": decisions.to_pyarrow_dataset().scanner(filter=place, columns=_KEY).to_reader(),
-                "settled": interactions.to_pyarrow_dataset()
-                .scanner(filter=place, columns=_SETTLED_COLUMNS)
-                .to_reader(),
+                "arrived": rows["outcomes"].scanner(filter=place, columns=_OUTCOME_COLUMNS).to_reader(),
+                "decided": rows["decisions"].scanner(filter=place, columns=_KEY).to_reader(),
+                "settled": rows["interactions"].scanner(filter=place, columns=_SETTLED_COLUMNS).to_reader(),
             }
             for name, table in tables.items():
                 connection.register(name, table)
             # all of it: a result that is not read to its end keeps the connection busy
             found = connection.execute(_STRAYS).fetchall()[0]
             late, orphans = late + int(found[0]), orphans + int(found[1])
+    except duckdb.Error as error:  # a file that could not be read is told as an error of the query
+        raise OSError(f"outcomes of the loop {loop!r} cannot be read: {error}") from error
     finally:
         connection.close()
     return late, orphans
@@ -165,7 +164,7 @@ WITH outcome AS (
              coalesce('k' || idempotency_key, 's' || spool || ':' || spool_offset, 'o' || "offset")
 )
 SELECT count(*) FILTER (
-           s.event_id IS NOT NULL
+           d.event_id IS NOT NULL AND s.event_id IS NOT NULL
            AND (o.position >= s.outcomes_until OR epoch_us(o.ts) > epoch_us(s.ts) + s.window_us)
        ) AS late,
        count(*) FILTER (d.event_id IS NULL) AS orphans

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
+from deltalake.transaction import AddAction
 
 from decision.batch import Ints
 from decision.errors import FieldError
@@ -74,8 +75,8 @@ def join(lake: Lake, loop: LoopSettings, now: datetime, *, rows_per_commit: int 
             try:
                 done = _settle_some(lake, loop, partition, rule, now_us, rows_per_commit, tally)
                 attempts = 0
-            except ConflictError:
-                attempts += 1  # another join was faster: look again
+            except (ConflictError, FileNotFoundError):
+                attempts += 1  # another join was faster, or an erasure took files away: look again
                 if attempts == _ATTEMPTS:
                     raise
     return _joined(tally, lake.version("interactions"))
@@ -102,29 +103,33 @@ def restate(
     """
     now_us, rule = instant_us(now), rule_of(loop, late=late)
     for attempt in range(_ATTEMPTS):
-        interactions = lake.table("interactions")  # before the decisions: its marks are the fence
-        decisions, outcomes = lake.table("decisions"), lake.table("outcomes")
-        tally, files, marks = Counter[str](), [], dict[str, int]()
-        for partition in partitions_of(decisions, loop.name):
-            place = place_of(loop.name, partition)
-            offsets, ts = _offsets_and_times(decisions, place)
-            mature = ts + rule.window_us <= now_us
-            until = mark_of(outcomes, f"outcomes/{partition}") or 0
-            for chunk in _chunks(offsets[mature], rows_per_commit):
-                known = np.full(len(chunk), until) if late else _known_before(interactions, place, chunk, until)
-                rows = settled_rows(decisions, outcomes, place, chunk, known, rule, loop.reward.version, now_us)
-                tally += _count(rows)
-                files += lake.write("interactions", rows)
-            tally["pending"] += int(np.count_nonzero(~mature))
-            marks[join_mark(loop.name, partition)] = _position_after(offsets, offsets[~mature])
-        if not marks:
-            return _joined(tally, interactions.version())
         try:
-            return _joined(tally, lake.commit("interactions", interactions, files, marks, replace_loop=loop.name))
-        except ConflictError:
+            return _restated(lake, loop, rule, now_us, rows_per_commit)
+        except (ConflictError, FileNotFoundError):
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+def _restated(lake: Lake, loop: LoopSettings, rule: RewardRule, now_us: int, rows_per_commit: int) -> Joined:
+    interactions = lake.table("interactions")  # before the decisions: its marks are the fence
+    decisions, outcomes = lake.table("decisions"), lake.table("outcomes")
+    tally, files, marks = Counter[str](), list[AddAction](), dict[str, int]()
+    for partition in partitions_of(decisions, loop.name):
+        place = place_of(loop.name, partition)
+        offsets, ts = _offsets_and_times(decisions, place)
+        mature = ts + rule.window_us <= now_us
+        until = mark_of(outcomes, f"outcomes/{partition}") or 0
+        for chunk in _chunks(offsets[mature], rows_per_commit):
+            known = np.full(len(chunk), until) if rule.late else _known_before(interactions, place, chunk, until)
+            rows = settled_rows(decisions, outcomes, place, chunk, known, rule, loop.reward.version, now_us)
+            tally += _count(rows)
+            files += lake.write("interactions", rows)
+        tally["pending"] += int(np.count_nonzero(~mature))
+        marks[join_mark(loop.name, partition)] = _position_after(offsets, offsets[~mature])
+    if not marks:
+        return _joined(tally, interactions.version())
+    return _joined(tally, lake.commit("interactions", interactions, files, marks, replace_loop=loop.name))
 
 
 def rule_of(loop: LoopSettings, *, late: bool = False) -> RewardRule:

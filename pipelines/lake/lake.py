@@ -29,12 +29,10 @@ _CONFIGURATION = {
     "delta.checkpointInterval": "50",
     "delta.dataSkippingStatsColumns": ",".join(STATISTICS),  # what files are skipped by
 }
-ERASURES = "erasures"
-"""Mark of the decisions: odd while an erasure is under way."""
-
 _REWRITES = "rewrites"  # mark that every replacement of files moves: two of them never mix
 _PLAIN_BY_STATE = ("joined", "expired")
-_ATTEMPTS = 10
+_ATTEMPTS = 100
+_WRITTEN_H = 1  # hours after which no writer is still at work on a file
 
 
 class ConflictError(Exception):
@@ -277,14 +275,36 @@ class Lake:
             return _Rewritten(len(added), len(removed), rows)
         raise AssertionError("unreachable")
 
+    def forget(self, name: Table) -> int:
+        """Delete the files of earlier versions, and return how many; others may write meanwhile.
+
+        Earlier versions can be read no more. Files that no version names are what a writer left that was killed, or
+        belong to one at work: they go once they are older than any write takes.
+        """
+        return self._vacuum(name, 0, full=False) + self._vacuum(name, _WRITTEN_H, full=True)
+
     def vacuum(self, name: Table, *, retention_hours: int = 168) -> int:
         """Delete files that no version within `retention_hours` needs, and return how many.
 
         Earlier versions can be read no more. Files of writers that are still at work are younger than any sensible
         retention; with 0 hours nobody else may write.
         """
-        removed = self.table(name).vacuum(retention_hours, dry_run=False, enforce_retention_duration=False, full=True)
-        return len(removed)
+        return self._vacuum(name, retention_hours, full=True)
+
+    def _vacuum(self, name: Table, hours: int, *, full: bool) -> int:
+        def work(*, dry_run: bool) -> list[str]:
+            return self.table(name).vacuum(hours, dry_run=dry_run, enforce_retention_duration=False, full=full)
+
+        found = set[str]()
+        for attempt in range(_ATTEMPTS):
+            found.update(work(dry_run=True))
+            try:
+                found.update(work(dry_run=False))
+                return len(found)
+            except CommitFailedError as error:  # it writes down that it began and ended, between the commits of others
+                if attempt == _ATTEMPTS - 1:
+                    raise ConflictError(str(error)) from error
+        raise AssertionError("unreachable")
 
     def _rows(
         self,
@@ -303,20 +323,33 @@ class Lake:
             keep &= pc.field("ts") >= _instant("since", since)
         if until is not None:
             keep &= pc.field("ts") < _instant("until", until)
-        data = self.table(name, version).to_pyarrow_dataset()
-        if latest is not None:
-            if latest < 1:
-                raise FieldError("latest", wanted="at least 1", got=latest)
-            times = data.to_table(columns=["ts"], filter=keep)["ts"].cast(pa.int64()).to_numpy()
-            if len(times) > latest:
-                cut = int(np.partition(times, len(times) - latest)[len(times) - latest])
-                keep &= pc.field("ts") >= pa.scalar(cut, pa.int64()).cast(pa.timestamp("us", "UTC"))
-        # Sorted by what does not depend on files or partitions: the same rows always come in the same order.
-        rows = data.to_table(filter=keep).sort_by([(column, "ascending") for column in ("ts", "event_id", "slot")])
-        return rows if latest is None else rows.slice(max(0, len(rows) - latest))
+        if latest is not None and latest < 1:
+            raise FieldError("latest", wanted="at least 1", got=latest)
+        while True:
+            table = self.table(name, version)
+            try:
+                return _latest(table.to_pyarrow_dataset(), keep, latest)
+            except FileNotFoundError as error:  # an erasure took earlier versions away
+                if version is not None:
+                    wanted = f"a version of the table {name!r} whose files are kept"
+                    raise FieldError("version", wanted=wanted, got=version) from error
+                if self.version(name) == table.version():
+                    raise
 
     def _writer(self, name: Table) -> FileWriter:
         return FileWriter(f"{self._root}/{name}", PARTITIONED_BY[name], None if self._local else self._options)
+
+
+def _latest(data: ds.Dataset, keep: ds.Expression, latest: int | None) -> pa.Table:
+    """Return the `latest` rows for which `keep` is true, None for all, by time."""
+    if latest is not None:
+        times = data.to_table(columns=["ts"], filter=keep)["ts"].cast(pa.int64()).to_numpy()
+        if len(times) > latest:
+            cut = int(np.partition(times, len(times) - latest)[len(times) - latest])
+            keep &= pc.field("ts") >= pa.scalar(cut, pa.int64()).cast(pa.timestamp("us", "UTC"))
+    # Sorted by what does not depend on files or partitions: the same rows always come in the same order.
+    rows = data.to_table(filter=keep).sort_by([(column, "ascending") for column in ("ts", "event_id", "slot")])
+    return rows if latest is None else rows.slice(max(0, len(rows) - latest))
 
 
 def mark_of(table: DeltaTable, name: str) -> int | None:

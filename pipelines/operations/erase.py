@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 from decision.errors import FieldError
 from decision.records import MAX_RECORD_BYTES
 from pipelines.interactions.join import instant_us, join_mark
-from pipelines.lake.lake import ERASURES, ConflictError, Lake, mark_of
+from pipelines.lake.lake import ConflictError, Lake, mark_of
 from pipelines.lake.schemas import Table
 from pipelines.logs import step
 
-_ATTEMPTS = 10
+_ATTEMPTS = 100
 _TABLES: tuple[Table, ...] = ("decisions", "outcomes", "interactions", "dead_letters")
 
 
@@ -73,7 +73,8 @@ def erase(
         lake: the tables.
         subject_id: whom to erase.
         forget: empties the messages with the given keys of a topic of the log and returns how many; `LocalLog.redact`.
-        vacuum: remove the files of earlier versions as well. Nobody else may write to the lake meanwhile.
+        vacuum: remove the files of earlier versions as well. Others may go on writing meanwhile; what a writer left
+            that was killed goes with the first erasure an hour later.
         now: the time, for the proof.
 
     Raises:
@@ -85,14 +86,12 @@ def erase(
     if now is not None:
         instant_us(now)
     before = {name: lake.version(name) for name in _TABLES}
-    _mark_erasure(lake, under_way=True)
     events = _events_of(lake, subject_id)
     rows = dict.fromkeys(_TABLES, 0)
     theirs = pc.field("subject_id") == subject_id
     rows["interactions"] += _delete_interactions(lake, subject_id)
     rows["decisions"] += lake.delete("decisions", theirs)
     rows["interactions"] += _delete_interactions(lake, subject_id)
-    _mark_erasure(lake, under_way=False)
     for loop in sorted({loop for loop, _ in events}):
         ids = [event for name, event in events if name == loop]
         rows["outcomes"] += lake.delete("outcomes", (pc.field("loop") == loop) & pc.field("event_id").isin(ids))
@@ -100,7 +99,7 @@ def erase(
     rows["dead_letters"] += dead
     keys = sorted({event.encode() for _, event in events} | dead_keys)
     messages = None if forget is None else sum(forget(topic, keys) for topic in ("decisions", "outcomes"))
-    files = sum(lake.vacuum(name, retention_hours=0) for name in _TABLES) if vacuum else None
+    files = sum(lake.forget(name) for name in _TABLES) if vacuum else None
     proof = Erased(
         subject_sha256=hashlib.sha256(subject_id.encode()).hexdigest(),
         events=len(events),
@@ -118,19 +117,6 @@ def erase(
 def digest_of(proof: Erased) -> str:
     """Return the digest that an untouched proof carries."""
     return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(proof, digest=""))).hexdigest()
-
-
-def _mark_erasure(lake: Lake, *, under_way: bool) -> None:
-    # In between, interactions may miss their decision: counters wait for the even number.
-    for attempt in range(_ATTEMPTS):
-        table = lake.table("decisions")
-        number = mark_of(table, ERASURES) or 0
-        try:
-            lake.commit("decisions", table, [], {ERASURES: number + 1 + (number % 2 == under_way)})
-            return
-        except ConflictError:
-            if attempt == _ATTEMPTS - 1:
-                raise
 
 
 def _events_of(lake: Lake, subject_id: str) -> list[tuple[str, str]]:

@@ -13,9 +13,12 @@ from rich.text import Text
 
 from pipelines.interactions.counters import Counters, counters
 from pipelines.lake.lake import mark_of
+from pipelines.lake.moment import NoMomentError
 from pipelines.log.protocol import LogError
 from pipelines.operations.installation import Installation
 from pipelines.settings import LoopSettings, load_loops
+
+_NUMBERS = ("decided", "joined", "pending", "expired", "dropped", "late")
 
 
 class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,8 +30,8 @@ class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
         champion: version in charge; None for the baseline.
         versions: number of versions.
         last_verdict: the latest verdict, in words; "" without one.
-        counters: its counters; None when its settings cannot be read.
-        error: why they cannot be, "" when they can.
+        counters: its counters; None when its settings cannot be read, or the lake had no moment at which to count.
+        error: why its settings cannot be read, "" when they can.
     """
 
     loop: str
@@ -73,27 +76,37 @@ def status_table(seen: Look) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, title=f"{seen.at}", title_justify="left")
     for name in ("loop", "in charge", "mode"):
         table.add_column(name)
-    for name in ("decided", "joined", "pending", "expired", "dropped", "late"):
+    for name in _NUMBERS:
         table.add_column(name, justify="right")
     table.add_column("last verdict")
     for entry in seen.loops:
-        counted = entry.counters
-        if counted is None:
+        if entry.error:
             table.add_row(entry.loop, *["-"] * 8, Text(entry.error, style="red"))
             continue
-        numbers = (counted.decided, counted.joined, counted.pending, counted.expired)
         table.add_row(
             entry.loop,
             f"version {entry.champion}" if entry.champion else "baseline",
             entry.mode,
-            *(str(number) for number in numbers),
-            str(sum(counted.dropped.values())),
-            str(counted.late_outcomes),
+            *_numbers(entry.counters),
             entry.last_verdict,
         )
     behind = "the log is away" if seen.to_ingest is None else _words(seen.to_ingest)
     forward = "" if seen.to_forward is None else f"   to forward: {seen.to_forward}"
     return Group(table, f"to ingest: {behind}{forward}")
+
+
+def _numbers(counted: Counters | None) -> list[str]:
+    if counted is None:
+        return ["?"] * len(_NUMBERS)
+    numbers = (counted.decided, counted.joined, counted.pending, counted.expired)
+    return [str(number) for number in (*numbers, sum(counted.dropped.values()), counted.late_outcomes)]
+
+
+def _counters(parts: Installation, settings: LoopSettings, now: datetime) -> Counters | None:
+    try:
+        return counters(parts.lake, settings, now)
+    except NoMomentError:
+        return None
 
 
 def _loop(parts: Installation, name: str, settings: LoopSettings | None, error: str, now: datetime) -> LoopStatus:
@@ -106,7 +119,7 @@ def _loop(parts: Installation, name: str, settings: LoopSettings | None, error: 
         champion=registry.aliases(name).get("champion"),
         versions=len(registry.versions(name)),
         last_verdict="" if last is None else f"{last.verdict.replace('_', ' ')}, version {last.version}",
-        counters=None if settings is None else counters(parts.lake, settings, now),
+        counters=None if settings is None else _counters(parts, settings, now),
         error=error,
     )
 
