@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,7 @@ import msgspec
 from pipelines.demo.traffic import Habits, Status
 from pipelines.files import SOURCES
 from pipelines.operations.processes import ServiceError, tail
-
-_POLL_S = 0.05
+from pipelines.operations.waiting import wait_until
 
 
 class ApplicationProcess:
@@ -39,7 +37,7 @@ class ApplicationProcess:
         """Have it make `count` decisions as fast as they are answered, and wait for the last."""
         self._bursts += 1
         self._order(f"burst {count}")
-        self.wait(lambda status: status.bursts >= self._bursts, timeout_s=60.0 + count / 20.0, progress=progress)
+        self.wait(lambda status: status.bursts >= self._bursts, progress=progress)
 
     def trickle(self, per_second: float) -> None:
         """Have it make `per_second` decisions a second from now on."""
@@ -48,33 +46,39 @@ class ApplicationProcess:
     def stop(self) -> None:
         """Have it stop asking, and wait until it has reported everything."""
         self._order("stop")
-        self.wait(lambda status: status.stopped, timeout_s=120.0)
-        self._process.wait(10.0)
+        self.wait(lambda status: status.stopped)
+        self._process.wait()
 
     def wait(
         self,
         until: Callable[[Status], bool],
         *,
-        timeout_s: float,
+        moves: Callable[[Status], object] = lambda status: status,
         progress: Callable[[Status], None] | None = None,
     ) -> Status:
-        """Wait until its status is as wanted and return it.
+        """Wait while it gets on until its status is as wanted, and return it.
+
+        Args:
+            until: whether it is.
+            moves: what of the status shows that what is waited for gets on.
+            progress: told of the status now and then.
 
         Raises:
-            ServiceError: it ended, or the time is up.
+            ServiceError: it ended.
+            StandstillError: nothing moves any more.
         """
-        begun = time.monotonic()
-        while not until(self.status):
+
+        def reached() -> bool:
+            if progress is not None:
+                progress(self.status)
+            if until(self.status):
+                return True
             ended = self._process.poll() is not None and not self._thread.is_alive()
             if ended and not until(self.status):
                 raise ServiceError(f"the application ended:\n{tail(self._errors)}")
-            if time.monotonic() - begun > timeout_s:
-                raise ServiceError(f"the application did not get on in {timeout_s:.0f} s: {self.status}")
-            if progress is not None:
-                progress(self.status)
-            time.sleep(_POLL_S)
-        if progress is not None:
-            progress(self.status)
+            return False
+
+        wait_until(reached, "the application", progress=lambda: moves(self.status))
         return self.status
 
     def _order(self, line: str) -> None:

@@ -41,14 +41,12 @@ from pipelines.operations.processes import (
     serve_command,
     wait_until_ready,
 )
+from pipelines.operations.waiting import wait_until
 from pipelines.registry.tracking import RegistryError
 from pipelines.settings import Settings, load_settings
 from simulators.environments.classification import ClassificationWorld, classification_world
 
 LOOP = "digits"
-_READY_S = 90.0
-_SWITCH_S = 30.0
-_DRAIN_S = 60.0
 _MATURE_MARGIN_S = 0.3
 
 
@@ -139,7 +137,7 @@ def _start(processes: ExitStack, plan: Plan, settings: Settings, journal: Path, 
     habits = Habits(delay_s=0.5 * plan.window_s, late_s=1.5 * plan.window_s)
     # Started beside the service: both take seconds to import what they need.
     application = processes.enter_context(running(url, world=LOOP, seed=plan.seed, journal=journal, habits=habits))
-    seconds = wait_until_ready(service, settings, output, timeout_s=_READY_S)
+    seconds = wait_until_ready(service, settings, output)
     console.print(f"  ready after {seconds:.1f} s at http://{settings.host}:{settings.port}", highlight=False)
     return application
 
@@ -172,7 +170,7 @@ def _generations(
         switch_s = None
         if run.verdict == "promoted":
             version = (run.result("train") or {})["version"]
-            application.wait(lambda status, v=version: status.version == v, timeout_s=_SWITCH_S)
+            application.wait(lambda status, v=version: status.version == v, moves=lambda status: status.version)
             switch_s = time.monotonic() - promoted_at
         generation = _measured(run, parts, world, switch_s)
         found.append(generation)
@@ -252,15 +250,16 @@ def _drain(settings: Settings, *, all_of_it: bool = True) -> None:
 
     source = LocalLog(settings.spool_path)
     try:
-        begun = time.monotonic()
-        while True:
+        most = 0 if all_of_it else 100
+
+        def left() -> int | None:
             found = lags(source)
-            left = sum(sum(lag.values()) for lag in found.values())
-            if found and left <= (0 if all_of_it else 100):
-                return
-            if time.monotonic() - begun > _DRAIN_S:
-                raise ServiceError(f"the forwarder left {left} messages in the spool")
-            time.sleep(0.05)
+            return sum(sum(lag.values()) for lag in found.values()) if found else None
+
+        def forwarded() -> list[dict[tuple[str, int], int]]:
+            return [source.positions(reader) for reader in source.readers()]
+
+        wait_until(lambda: (lag := left()) is not None and lag <= most, "the forwarder", progress=forwarded)
     finally:
         source.close()
 

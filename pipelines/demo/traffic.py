@@ -92,6 +92,7 @@ class Status(msgspec.Struct, kw_only=True):
         decided: decisions acknowledged.
         reported: outcomes acknowledged, repeated ones included.
         failed: requests that were not answered with success.
+        reconnected: requests asked again at once, because the server had closed the idle connection.
         repeated: requests that were sent again under the same event id.
         changed: those of them that were answered otherwise than the first time.
         open: outcomes that wait to be reported.
@@ -103,6 +104,7 @@ class Status(msgspec.Struct, kw_only=True):
     decided: int = 0
     reported: int = 0
     failed: int = 0
+    reconnected: int = 0
     repeated: int = 0
     changed: int = 0
     open: int = 0
@@ -301,6 +303,9 @@ class Application:
                     detail = f"{path} {response.status} {data[:300].decode(errors='replace')}"
             except (aiohttp.ClientError, TimeoutError) as error:
                 detail = f"{path} {type(error).__name__}: {error}"
+                if not attempt and _closed_while_idle(error):
+                    self.status.reconnected += 1
+                    continue
             self.status.failed += 1
             self._write(Acknowledged(kind="failed", event_id=event_id, at=self._now(), detail=detail))
             await asyncio.sleep(0.1 * 2**attempt)
@@ -324,6 +329,13 @@ class Application:
 
     def _write(self, entry: Acknowledged) -> None:
         self._journal.write(_encode(entry) + b"\n")
+
+
+def _closed_while_idle(error: Exception) -> bool:
+    """Return whether the server closed a kept connection, as servers may; the ids make it safe to ask again."""
+    if isinstance(error, aiohttp.ClientConnectorError):  # nobody took the connection
+        return False
+    return isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
 
 
 def read_journal(path: Path) -> list[Acknowledged]:

@@ -26,7 +26,8 @@ from pipelines.settings import Settings
 
 SERVICE = "serving.service:DecisionService"
 _POLL_S = 0.1
-_STOP_S = 20.0
+_START_S = 300.0  # it imports for seconds where the machine is idle
+_STOP_S = 60.0
 _FIRST_PORT, _PORTS, _PORT_TRIES = 20_000, 12_000, 100
 
 
@@ -82,15 +83,15 @@ def process(name: str, command: list[str], settings: Settings, output: Path) -> 
         _stop(started)
 
 
-def wait_until_ready(running: subprocess.Popen[bytes], settings: Settings, output: Path, *, timeout_s: float) -> float:
+def wait_until_ready(running: subprocess.Popen[bytes], settings: Settings, output: Path) -> float:
     """Wait until the service says it is ready and return how long it took, in seconds.
 
     Raises:
-        ServiceError: it ended or was not ready in time; the end of its output is in the message.
+        ServiceError: it ended or was not ready in five minutes; the end of its output is in the message.
     """
     begun = time.monotonic()
     url = f"http://{settings.host}:{settings.port}/readyz"
-    while time.monotonic() - begun < timeout_s:
+    while time.monotonic() - begun < _START_S:
         if running.poll() is not None:
             raise ServiceError(f"the service ended with status {running.returncode}:\n{tail(output)}")
         try:
@@ -99,7 +100,7 @@ def wait_until_ready(running: subprocess.Popen[bytes], settings: Settings, outpu
                     return time.monotonic() - begun
         except (urllib.error.URLError, OSError):
             time.sleep(_POLL_S)
-    raise ServiceError(f"the service was not ready after {timeout_s:.0f} s:\n{tail(output)}")
+    raise ServiceError(f"the service was not ready after {_START_S:.0f} s:\n{tail(output)}")
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -125,7 +125,7 @@ def main() -> None:
         ]
         for name, command, settings in (("ours", serve_command(ours), ours), ("noop", reference, noop)):
             running = stack.enter_context(process(name, command, settings, home / f"{name}.log"))
-            wait_until_ready(running, settings, home / f"{name}.log", timeout_s=120)
+            wait_until_ready(running, settings, home / f"{name}.log")
             paths = {"ours": (ours.port, "/v1/loops/bench/decide"), "noop": (noop.port, "/")}
         results: dict[str, list[dict[str, float]]] = {"ours": [], "noop": []}
         for number in range(ROUNDS + 1):

@@ -69,7 +69,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     path.write_text(f"{TEXT}\n[reward]\nwindow_s = {WINDOW_S}\n")
     settings = load_settings({}, home=str(tmp_path), port=free_port(), reload_s=0.5)
     with process("service", serve_command(settings), settings, tmp_path / "service.log") as running:
-        wait_until_ready(running, settings, tmp_path / "service.log", timeout_s=120.0)
+        wait_until_ready(running, settings, tmp_path / "service.log")
         yield Site(settings)
 
 

@@ -39,7 +39,7 @@ from tests.worlds.synthetic import KINDS, new_loop, new_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "[reward]\nwindow_s = 1.0\n[guard]\nenabled = true\nttl_s = 60\nbatch = 300\n"
-DEADLINE_S = 240.0
+MOST_DECISIONS = 60_000
 AGGREGATOR = """
 import sys, time
 from datetime import UTC, datetime
@@ -125,16 +125,18 @@ def moves(settings: Settings) -> list[str]:
 
 async def until(shoppers: Shoppers, settings: Settings, kind: str) -> None:
     """Shop until the guard made a move of this kind."""
-    begun = time.monotonic()
+    decided = len(shoppers.decided)
     while kind not in moves(settings):
-        assert time.monotonic() - begun < DEADLINE_S, moves(settings)
+        # Some 3,000 decisions are enough, however long a slow machine takes for them.
+        assert len(shoppers.decided) - decided < MOST_DECISIONS, moves(settings)
+        assert shoppers.failed < 100
         await shoppers.shop(0.5)
 
 
 @pytest.mark.connected
 @pytest.mark.statistical
 def test_a_good_candidate_becomes_champion_and_a_bad_one_is_killed_over_http(tmp_path: Path) -> None:
-    """Seeded but for the clock: lifts of +65% and -60%, some 3,000 decisions; four minutes each are allowed."""
+    """Seeded but for the clock: lifts of +65% and -60%, some 3,000 decisions; twenty times as many are allowed."""
     new_settings(tmp_path)
     new_loop(load_settings({}, home=str(tmp_path)), "shop", TEXT)
     settings = load_settings({}, home=str(tmp_path), port=free_port(), reload_s=0.2)
@@ -162,7 +164,7 @@ def test_a_good_candidate_becomes_champion_and_a_bad_one_is_killed_over_http(tmp
             for i, one in enumerate((settings, cut_off))
         ]
         for i, (running, one) in enumerate(zip(services, (settings, cut_off), strict=True)):
-            wait_until_ready(running, one, tmp_path / f"service-{i}.log", timeout_s=120)
+            wait_until_ready(running, one, tmp_path / f"service-{i}.log")
         shoppers = Shoppers([settings.port, cut_off.port])
         point("candidate", good)
         with aggregator(settings, output) as running:
@@ -177,9 +179,9 @@ def test_a_good_candidate_becomes_champion_and_a_bad_one_is_killed_over_http(tmp
             assert good in shoppers.versions
             point("candidate", bad)
             asyncio.run(until(shoppers, settings, "killed"))
-            begun = time.monotonic()
+            decided = len(shoppers.decided)
             while registry.aliases("shop") != {"champion": good}:  # decided first, carried out next
-                assert time.monotonic() - begun < DEADLINE_S
+                assert len(shoppers.decided) - decided < MOST_DECISIONS
                 asyncio.run(shoppers.shop(0.2))
         asyncio.run(shoppers.shop(1.0))
     assert shoppers.failed == 0

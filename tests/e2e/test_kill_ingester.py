@@ -20,6 +20,7 @@ from pipelines.interactions.join import join
 from pipelines.lake.lake import Lake
 from pipelines.log.protocol import DECISIONS, OUTCOMES, TOPICS
 from pipelines.log.sqlite.log import LocalLog
+from pipelines.operations.waiting import wait_until
 from tests.worlds.lake import LATER, LOOP, START, WINDOW, World, decision, outcome
 
 pytestmark = pytest.mark.connected
@@ -96,10 +97,7 @@ def test_ingester_killed_at_random_moments_keeps_each_message_once(tmp_path: Pat
         for n in range(KILLS // at_once):
             started = [tmp_path / f"started-{n}-{i}" for i in range(at_once)]
             processes = [start(world, path) for path in started]
-            deadline = time.monotonic() + 60
-            while not all(path.exists() for path in started):
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
+            wait_until(lambda paths=started: all(path.exists() for path in paths), "the ingesters to start")
             for process in processes:
                 time.sleep(rng.uniform(0.0, 0.4))
                 kill(process)

@@ -42,7 +42,7 @@ class Load(threading.Thread):
             self.number += 1
             event_id = f"{self.name}-{self.number}"
             try:
-                connection = connection or http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+                connection = connection or http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
                 if self._post(connection, "decide", BODY | {"event_id": event_id}) == 200:
                     self.decided.append(event_id)
                 if self._post(connection, "outcomes", {"event_id": event_id, "value": 1}) == 202:
@@ -86,13 +86,13 @@ def test_service_killed_at_twenty_random_moments_loses_and_repeats_nothing_it_ac
     output = tmp_path / "service.log"
     for _ in range(KILLS):
         with process("service", serve_command(settings), settings, output) as running:
-            wait_until_ready(running, settings, output, timeout_s=120)
+            wait_until_ready(running, settings, output)
             time.sleep(rng.uniform(0.05, 0.6))
             kill_all(tmp_path)
-            running.wait(timeout=10)
+            running.wait()
     for load in loads:
         load.stop.set()
-        load.join(timeout=30)
+        load.join()
     log = LocalLog(settings.spool_path)
     counts: dict[str, Counter[str]] = {}
     for topic in ("decisions", "outcomes"):

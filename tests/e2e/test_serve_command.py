@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -18,16 +17,28 @@ import pytest
 
 from pipelines.operations.init import init_loop
 from pipelines.operations.processes import free_port, wait_until_ready
+from pipelines.operations.waiting import wait_until
 from pipelines.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_S = 120.0
 
 
 def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as response:
         return json.load(response)
+
+
+def knows(url: str) -> bool:
+    """Return whether the service knows the loop at `url`."""
+    try:
+        with urllib.request.urlopen(url, timeout=30):
+            return True
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code != 404:
+            raise
+        return False
 
 
 @pytest.mark.connected
@@ -39,28 +50,20 @@ def test_serve_answers_picks_up_a_new_loop_and_ends_in_good_order(tmp_path: Path
     with output.open("wb") as file:
         service = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True)
     try:
-        wait_until_ready(service, settings, output, timeout_s=READY_S)
+        wait_until_ready(service, settings, output)
         init = [sys.executable, "-m", "pipelines.cli", "init", "news", "--home", settings.home]
         subprocess.run(init, cwd=ROOT, check=True, capture_output=True)
         body = {"event_id": "e1", "context": {"hour": 8}, "actions": [{"id": "a"}, {"id": "b"}]}
         url = f"http://127.0.0.1:{settings.port}/v1/loops/news"
-        deadline = time.monotonic() + 30.0
-        while True:
-            try:
-                answer = ask(f"{url}/decide", body)
-                break
-            except urllib.error.HTTPError as error:
-                error.close()
-                if error.code != 404 or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)  # not picked up yet
+        wait_until(lambda: knows(url), "the new loop to be picked up")
+        answer = ask(f"{url}/decide", body)
         assert answer["policy_version"] == "baseline:uniform"
         assert answer["propensity"] == 0.5
         ask(f"{url}/outcomes", {"event_id": "e1", "value": 1.0})
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(service.pid, signal.SIGTERM)
-        service.wait(30)
+        service.wait(120)
     ingest = [sys.executable, "-m", "pipelines.cli", "ingest", "--home", settings.home, "--json"]
     done = subprocess.run(ingest, cwd=ROOT, check=True, capture_output=True, text=True)
     assert {"decisions": 1, "outcomes": 1}.items() <= json.loads(done.stdout).items()
