@@ -71,8 +71,13 @@ for _panel, _commands in _PANELS.items():
         app.command(_name, rich_help_panel=_panel)(_function)
 for _name in FORMATS:
     imports.command(_name)(data.importer(_name))
-app.add_typer(imports, name="import", rich_help_panel="Logs", help="Bring in logs of other systems.")
-app.add_typer(audit.audit, name="audit", rich_help_panel="Panels of auditors", help="Pairs, judgements, verdicts, log.")
+app.add_typer(imports, name="import", rich_help_panel="Logs", help="Import logs of other systems.")
+app.add_typer(
+    audit.audit,
+    name="audit",
+    rich_help_panel="Panels of auditors",
+    help="Mine pairs, assign panels, decide disputes, verify the audit log.",
+)
 
 
 def main(arguments: list[str] | None = None) -> None:

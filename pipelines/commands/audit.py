@@ -17,7 +17,7 @@ from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Loop, 
 from pipelines.operations.installation import Installation
 
 audit = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
-audit.add_typer(audit_people.people, name="people", help="Who sits on the panels, and the keys they show.")
+audit.add_typer(audit_people.people, name="people", help="Manage the people on the panels and their keys.")
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True):
@@ -114,7 +114,7 @@ def assign(loop: Loop, home: Home = None, seed: Seed = 1, json: Json = False) ->
 
 @command
 def status(loop: Loop, home: Home = None, json: Json = False) -> Outcome:
-    """Show how a loop's panels stand: tasks, backlog, agreement, violation rate with its interval, worst pairs.
+    """Show the state of a loop's panels: tasks, backlog, agreement, violation rate with its interval, worst pairs.
 
     Example: `decision audit status credit --json`
     """
@@ -243,7 +243,7 @@ def appeal(
     home: Home = None,
     json: Json = False,
 ) -> Outcome:
-    """Take an appeal: a decision is paired at the next mining, a verdict becomes a dispute again.
+    """Record an appeal: a decision is paired at the next mining; a verdict becomes a dispute again.
 
     Example: `decision audit appeal credit --event e1 --reason "my neighbour got it"`
     """
@@ -265,7 +265,7 @@ def replay(
     sensitivity: Annotated[float, typer.Option(help="What a gap must exceed the acceptable one by.")] = 0.0,
     json: Json = False,
 ) -> Outcome:
-    """Fold the stored judgements again under another quorum or sensitivity; nobody is asked, nothing is changed.
+    """Recompute the verdicts under another quorum or sensitivity; nobody is asked and nothing changes.
 
     Example: `decision audit replay credit --quorum 0.8`
     """
@@ -295,7 +295,7 @@ def gate(
     ] = None,
     json: Json = False,
 ) -> Outcome:
-    """Ask the panels' part of the gate about a version, without promoting it. Exit status 3 when it would refuse.
+    """Run the panels' part of the gate on a version without promoting it. The exit status is 3 if it would refuse.
 
     Example: `decision audit gate credit --version 4`
     """

@@ -67,7 +67,7 @@ def listed(home: Home = None, json: Json = False) -> Outcome:
 def revoke(
     person: Annotated[str, typer.Argument(help="Their id.", show_default=False)], home: Home = None, json: Json = False
 ) -> Outcome:
-    """Take someone's key away; what they judged stands.
+    """Revoke someone's key; their judgements stand.
 
     Example: `decision audit people revoke p0123456789ab`
     """

@@ -86,7 +86,7 @@ def erase(
     home: Home = None,
     json: Json = False,
 ) -> Outcome:
-    """Erase everything about a subject: tables, the local log, features, imports, panels. Keep a proof of how much.
+    """Erase everything about a subject from tables, local log, features, imports and panels, and keep a proof.
 
     Stop ingestion and joins meanwhile. Messages on a Kafka broker go with the broker's own retention; what is ingested
     of them again is erased by running this again.

@@ -23,9 +23,9 @@ def features(
     home: Home = None,
     json: Json = False,
 ) -> Outcome:
-    """Upload features of subjects, bring the streaming ones up to date, and look at what a decision would see.
+    """Upload features of subjects, update the streaming ones, and show what a decision would see.
 
-    Needs `[features] enabled = true` in loop.toml.
+    Requires `[features] enabled = true` in loop.toml.
 
     Example: `decision features news --upload customers.parquet --subject c-17`
     """

@@ -19,10 +19,11 @@ def guard(
     loop: Loop,
     home: Home = None,
     cap: Annotated[
-        float | None, typer.Option("--cap", min=0.0, max=1.0, help="Serve no larger weight from now on; 1 lifts it.")
+        float | None,
+        typer.Option("--cap", min=0.0, max=1.0, help="Cap the candidate's weight from now on; 1 removes the cap."),
     ] = None,
-    stop: Annotated[bool, typer.Option("--stop", help="Emergency stop: the candidate gets nothing, at once.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after a stop or a freeze.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop serving the candidate at once.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume after a stop or a freeze.")] = False,
     replay: Annotated[
         bool, typer.Option("--replay", help="Compute the evidence again from the lake and compare bit for bit.")
     ] = False,
@@ -31,10 +32,10 @@ def guard(
     ] = None,
     json: Json = False,
 ) -> Outcome:
-    """Fold in what was settled, move the candidate's weight as far as the evidence allows, and show the guard.
+    """Aggregate new evidence, move the candidate's weight as far as it allows, and show the guard.
 
-    Run it after `decision join`, as often as the weight shall move; a night does it too. --cap, --stop and --resume
-    take effect at once, without an aggregation.
+    Run it after `decision join` as often as the weight should move; `decision nightly` does it too. --cap, --stop and
+    --resume take effect at once, without an aggregation.
 
     Example: `decision guard news --plot rollout.svg`
     """

@@ -32,9 +32,9 @@ def replay(
         str, typer.Option(help="champion, uniform, first, a version of the loop, or module:callable.")
     ] = "uniform",
     since: Annotated[
-        str | None, typer.Option("--from", help="First time of decision, ISO 8601 (UTC if not said).")
+        str | None, typer.Option("--from", help="Start of the decisions, ISO 8601 (UTC unless stated).")
     ] = None,
-    until: Annotated[str | None, typer.Option("--to", help="First time of decision that is left out.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="End of the decisions, exclusive.")] = None,
     where: Annotated[str | None, typer.Option(help="NAME=VALUE: only decisions of this segment.")] = None,
     segment: Annotated[
         str | None, typer.Option(help="Estimate by the values of this field of the context, or of policy_version.")
@@ -55,12 +55,14 @@ def replay(
     all_rows: Annotated[
         bool, typer.Option("--all-rows", help="Use decisions that the version learned from too (optimistic).")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Show the numbers of a log that cannot support them.")] = False,
-    engine: Annotated[Literal["local", "ray"], typer.Option(help="Who does the work.")] = "local",
+    force: Annotated[
+        bool, typer.Option("--force", help="Show the numbers even of a log that cannot support them.")
+    ] = False,
+    engine: Annotated[Literal["local", "ray"], typer.Option(help="Where the work is done.")] = "local",
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster (default: start one here).")] = None,
-    workers: Annotated[int | None, typer.Option(help="Units that Ray works on at once (default: its cores).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Units that Ray processes at once (default: its cores).")] = None,
     check_propensities: Annotated[
-        bool, typer.Option("--check-propensities", help="Only test the log; exit status 1 when it fails.")
+        bool, typer.Option("--check-propensities", help="Only test the log; the exit status is 1 if it fails.")
     ] = False,
     report: Annotated[
         bool,

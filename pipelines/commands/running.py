@@ -28,7 +28,7 @@ def serve(
     ] = None,
     json: Json = False,
 ) -> Outcome:
-    """Start the service and stay in the foreground; with a kafka:// log the forwarder runs beside it.
+    """Run the service in the foreground. With a kafka:// log, the forwarder runs beside it.
 
     Example: `decision serve --port 8080`, then
     `curl localhost:8080/v1/loops/news/decide -d '{"context": {}, "actions": [{"id": "a"}, {"id": "b"}]}'`
@@ -53,10 +53,10 @@ def serve(
 @command
 def forward(
     home: Home = None,
-    once: Annotated[bool, typer.Option("--once", help="Copy what is there and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Copy what is there and exit.")] = False,
     json: Json = False,
 ) -> Outcome:
-    """Copy the spool to the event log, in order and without loss; rides out a broker that is away.
+    """Copy the spool to the event log, in order and without loss, through broker outages.
 
     `decision serve` starts one where it is needed.
 
@@ -82,11 +82,11 @@ def forward(
 @command
 def top(
     home: Home = None,
-    once: Annotated[bool, typer.Option("--once", help="Show the present state and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Show the present state and exit.")] = False,
     every: Annotated[float, typer.Option(help="Seconds between looks.", min=0.2)] = 2.0,
     json: Json = False,
 ) -> Outcome:
-    """Watch the loops: who is in charge, what was decided, joined, lost on the way, and how far ingestion is behind.
+    """Watch the loops: who is in charge, what was decided, joined and dropped, and how far ingestion lags.
 
     Example: `decision top --once --json`
     """

@@ -20,7 +20,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the settings of an existing loop.")] = False,
     json: Json = False,
 ) -> Outcome:
-    """Write the settings file of a new loop, every key explained. A running service picks the loop up by itself.
+    """Write a new loop's settings file with every key explained. A running service picks the loop up by itself.
 
     Example: `decision init news && $EDITOR .decision/loops/news/loop.toml`
     """

@@ -23,10 +23,10 @@ Seed = Annotated[int, typer.Option(help="Seed of every random choice in training
 def ingest(
     home: Home = None,
     max_messages: Annotated[int | None, typer.Option(min=0, help="Stop after this many messages.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until interrupted.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Keep going until interrupted.")] = False,
     json: Json = False,
 ) -> Outcome:
-    """Bring what is new on the event log into the lake, each message exactly once, and its outcomes into the features.
+    """Move new messages from the event log into the lake, each exactly once, and their outcomes into the features.
 
     Example: `decision ingest --json`
     """
@@ -57,10 +57,10 @@ def join(
     late: Annotated[bool, typer.Option("--late", help="With --restate: count outcomes that came late too.")] = False,
     json: Json = False,
 ) -> Outcome:
-    """Join decisions whose reward window is over with their outcomes.
+    """Join decisions with their outcomes once the reward window is over.
 
-    Change the reward in loop.toml, give it a new `version`, and `--restate` rewrites history; the old rows stay
-    reachable by the table's version.
+    To redefine the reward, edit loop.toml and give the reward a new `version`; `--restate` then joins all history
+    again. The old rows stay reachable by the table's version.
 
     Example: `decision join news --restate --late`
     """
@@ -86,7 +86,7 @@ def train(
     ] = None,
     json: Json = False,
 ) -> Outcome:
-    """Learn a new version from the loop's interactions and register it. It decides nothing before it is promoted.
+    """Train a new version on the loop's interactions and register it. It answers nothing until it is promoted.
 
     Example: `decision train news --seed 7`
     """
@@ -137,7 +137,7 @@ def evaluate(
     ] = None,
     json: Json = False,
 ) -> Outcome:
-    """Estimate what a version is worth, on decisions that no version learned from.
+    """Estimate the value of a version on decisions that no version was trained on.
 
     Example: `decision evaluate news --version 4 --against baseline`
     """
@@ -166,7 +166,7 @@ def evaluate(
 
 @command
 def promote(loop: Loop, home: Home = None, version: Version = None, json: Json = False) -> Outcome:
-    """Ask the gate whether a version may take over, and let it if so. Exit status 3 when the gate refuses.
+    """Submit a version to the gate, and promote it if it passes. The exit status is 3 if the gate refuses.
 
     Example: `decision promote news && echo promoted`
     """
@@ -197,12 +197,12 @@ def watch(
     home: Home = None,
     length: Annotated[int, typer.Option(min=10, help="Rewarded decisions of each user that are looked at.")] = 20,
     seed: Seed = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell, and move nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report, and change nothing.")] = False,
     json: Json = False,
 ) -> Outcome:
-    """Ask whether users still respond as some simulator expects; if not, the version before decides again.
+    """Check that users still respond as some simulator expects; if not, go back to the previous version.
 
-    For policies made in simulators; needs the extra sim2rec. Exit status 3 on an alarm.
+    For policies trained in simulators; requires the extra `sim2rec`. The exit status is 3 on an alarm.
 
     Example: `decision watch feed --dry-run`
     """
@@ -234,7 +234,7 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why, for the written verdict.")] = "",
     json: Json = False,
 ) -> Outcome:
-    """Give the champion's place back to the version before it, or to the baseline.
+    """Roll back to the previous champion, to a given version, or to the baseline.
 
     Example: `decision rollback news --reason "clicks fell after noon"`
     """
@@ -262,7 +262,7 @@ def nightly(
     seed: Seed = 1,
     json: Json = False,
 ) -> Outcome:
-    """Ingest, join, train, evaluate, promote, compact: the whole night, from where the last attempt stopped.
+    """Run the whole night: ingest, join, train, evaluate, promote, compact. Resume where the last attempt stopped.
 
     Made for a scheduler: safe to run again after any failure, with one manifest per run under runs/ in the home
     folder. Exit status 3 when the gate refused; a loop with too little data yet is no failure.
