@@ -148,7 +148,7 @@ def test_what_is_wrong_with_a_judgement_is_said_at_its_field_and_nothing_typed_i
     page.get_by_label("Largest difference you would accept").select_option("1.0")
     page.get_by_label("Why?").fill("Too alike.")
     page.get_by_role("button", name="Save judgement").click()
-    page.get_by_role("alert").filter(has_text="Acceptable: wanted a number below the gap").wait_for()
+    page.get_by_role("alert").filter(has_text="Acceptable must be a number below the gap").wait_for()
     assert page.get_by_label("Largest difference you would accept").get_attribute("aria-invalid") == "true"
     assert page.get_by_label("Unfair").is_checked()
     assert page.get_by_label("Why?").input_value() == "Too alike."
