@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake import DeltaTable
 
 from decision.errors import FieldError
 from pipelines.ingestion.dedup import Seen
@@ -216,10 +217,15 @@ class _TopicIngest:
             self._lake.commit(self._topic, self._table, [], {"log": self._log_mark})
         elif known != self._log_mark:
             raise IngestError(f"log: must be the one that {self._lake!r} was filled from, is {self._log!r}")
+        # A table that was brought up to date after a commit of ours may hold a later one of another ingester's too: the
+        # fence is that the marks still are those we know, and not the table's version alone.
+        positions = [self._position(p) for p in self._partitions]
+        self._known = {mark: mark_of(self._table, mark) for mark in positions}
+        self._dead_known = {mark: mark_of(self._dead_table, mark) for mark in positions}
         self._next: dict[int, int] = {}
         self._dead_before: dict[int, set[int]] = {}
         for p in self._partitions:
-            at = mark_of(self._table, self._position(p))
+            at = self._known[self._position(p)]
             self._next[p] = self._log.watermarks(self._topic, p)[0] if at is None else at
             self._dead_before[p] = self._written_dead_letters(p)
         self._seen = Seen(self._horizon_ms)
@@ -315,23 +321,33 @@ class _TopicIngest:
             self._seen.add(hashes, _newest_ms(rows))
 
     def _commit(self, batch: _Batch) -> Ingested:
-        marks = {self._position(p): offset for p, offset in batch.next.items()}
+        positions = {self._position(p): offset for p, offset in batch.next.items()}
+        marks = dict(positions)
         if batch.dead:
             files = self._lake.write("dead_letters", _dead_rows(batch.dead))
-            fences = {mark: max(value, mark_of(self._dead_table, mark) or 0) for mark, value in marks.items()}
+            fences = {mark: max(value, self._dead_known[mark] or 0) for mark, value in marks.items()}
+            _check_unmoved(self._dead_table, self._dead_known)
             self._lake.commit("dead_letters", self._dead_table, files, fences)
+            self._dead_known |= fences
         for (loop, p), count in batch.duplicates.items():
             mark = f"duplicates/{loop}/{p}"
             marks[mark] = (mark_of(self._table, mark) or 0) + count
         rows = pa.Table.from_batches(batch.rows, SCHEMAS[self._topic])
         files = self._lake.write(self._topic, rows) if len(rows) else []
+        _check_unmoved(self._table, self._known)
         self._lake.commit(self._topic, self._table, files, marks)
+        self._known |= positions
         return Ingested(
             **{self._topic: len(rows)},
             dead_letters=len(batch.dead),
             duplicates=batch.duplicates.total(),
             redacted=batch.redacted,
         )
+
+
+def _check_unmoved(table: DeltaTable, known: Mapping[str, int | None]) -> None:
+    if any(mark_of(table, mark) != value for mark, value in known.items()):
+        raise ConflictError("another ingester was faster")
 
 
 @contextmanager

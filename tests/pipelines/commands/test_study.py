@@ -54,7 +54,7 @@ def test_bad_arguments_end_with_2_and_name_the_field(run: Any, arguments: list[s
     status, out, err = run(*arguments, "--json")
     assert status == 2
     assert json.loads(out)["field"] == field
-    assert f"{field}: wanted" in err
+    assert f"{field}: must be" in err
 
 
 def test_an_out_that_is_a_file_is_refused_before_anything_runs(run: Any, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -246,6 +247,30 @@ def test_ingesters_that_overlap_keep_each_message_once(world: World) -> None:
         thread.join()
     assert positions(world.lake) == logged(world)
     assert sum(one.decisions + one.outcomes for one in total) == 90
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_commit_of_another_ingester_that_is_seen_with_ones_own_is_not_taken_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Another ingester commits between a commit and the look that brings the table up to date."""
+    world.append(*(decision(f"e{n}") for n in range(40)), *(outcome(f"e{n}") for n in range(40)))
+    for topic in (DECISIONS, OUTCOMES):
+        for n in range(20):
+            world.append_raw(topic, [(b"rubbish%d" % n, b"no record")])
+    looks = [0]
+    update = DeltaTable.update_incremental
+
+    def look(table: DeltaTable) -> None:
+        looks[0] += 1
+        if looks[0] == at + 2:  # the first is that of the log's own mark
+            Ingester(world.log, world.lake, rows_per_commit=7).run()
+        update(table)
+
+    monkeypatch.setattr(DeltaTable, "update_incremental", look)
+    Ingester(world.log, world.lake, rows_per_commit=5).run()
+    assert looks[0] > at + 2
+    assert positions(world.lake) == logged(world)
 
 
 def test_an_ingester_that_lost_the_race_reads_on_from_where_the_winner_came(world: World) -> None:
