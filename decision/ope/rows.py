@@ -28,6 +28,8 @@ class Rows:
         direct: [n] the reward model's value of the evaluation policy; 0 without a model.
         fitted: [n] the reward model at the drawn action; 0 without a model.
         counts: [n] how many decisions each row stands for; None where every decision was kept.
+        robust: [m] a second reward model, fitted for MRDR; None without one.
+        code: [m] int64 group of every offered action; None where actions come in no groups.
     """
 
     offsets: Ints
@@ -41,13 +43,21 @@ class Rows:
     direct: Floats
     fitted: Floats
     counts: Floats | None = None
+    robust: Floats | None = None
+    code: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.reward)
 
     @staticmethod
     def of(
-        interactions: Interactions, pmf: Floats, expected: Floats | None = None, counts: Floats | None = None
+        interactions: Interactions,
+        pmf: Floats,
+        expected: Floats | None = None,
+        counts: Floats | None = None,
+        *,
+        robust: Floats | None = None,
+        code: Ints | None = None,
     ) -> Rows:
         """Return the rows of a log.
 
@@ -56,14 +66,17 @@ class Rows:
             pmf: [m] evaluation policy, flat.
             expected: [m] reward model, flat, fitted on other rows than these.
             counts: [n] decisions each row stands for, above 0.
+            robust: [m] a second reward model, fitted for MRDR.
+            code: [m] int64 group of every offered action.
 
         Raises:
             FieldError: shapes differ, a propensity is not in (0, 1], or a count is not above 0.
         """
         weight = weights_of(interactions, pmf)
         offsets, n = interactions.batch.offsets, len(interactions)
-        if expected is not None and expected.shape != pmf.shape:
-            raise FieldError("expected", wanted=f"[{len(pmf)}] numbers", got=expected.shape)
+        for name, column in (("expected", expected), ("robust", robust), ("code", code)):
+            if column is not None and column.shape != pmf.shape:
+                raise FieldError(name, wanted=f"[{len(pmf)}] numbers", got=column.shape)
         if counts is not None and (counts.shape != (n,) or (n and not float(counts.min()) > 0)):
             raise FieldError("counts", wanted=f"[{n}] numbers above 0", got=counts)
         direct = fitted = np.zeros(n)
@@ -82,6 +95,8 @@ class Rows:
             direct,
             fitted,
             counts,
+            robust,
+            code,
         )
 
     @property
@@ -108,6 +123,26 @@ class Rows:
         if self.expected is None:
             raise FieldError("expected", wanted="a reward model", got=None)
         return self.expected
+
+    def robust_model(self) -> Floats:
+        """Return [m] the reward model that was fitted for MRDR.
+
+        Raises:
+            FieldError: there is none.
+        """
+        if self.robust is None:
+            raise FieldError("robust", wanted="a reward model for MRDR", got=None)
+        return self.robust
+
+    def groups(self) -> Ints:
+        """Return [m] the group of every offered action.
+
+        Raises:
+            FieldError: actions come in no groups.
+        """
+        if self.code is None:
+            raise FieldError("code", wanted="a group of every action", got=None)
+        return self.code
 
 
 def above_zero(value: float, field: str) -> float:

@@ -151,9 +151,14 @@ def _shard(job: Job, plan: Plan, loaded: Loaded, pmf: Floats, expected: Floats |
         bucket = np.where(loaded.ts < first, -1, bucket).clip(-1, plan.buckets - 1)
     models = job.models
     return Shard(
-        rows=Rows.of(loaded.interactions, pmf, expected, loaded.counts),
-        robust=None if models is None or not plan.robust else models.robust_expected(loaded),
-        code=None if job.grouping is None else action_groups(loaded.table, job.grouping)[0],
+        rows=Rows.of(
+            loaded.interactions,
+            pmf,
+            expected,
+            loaded.counts,
+            robust=None if models is None or not plan.robust else models.robust_expected(loaded),
+            code=None if job.grouping is None else action_groups(loaded.table, job.grouping)[0],
+        ),
         group=group_of_hash(loaded.hashed, plan.bootstrap) if plan.bootstrap else None,
         bucket=bucket,
         sequence=None if models is None else models.early_expected(loaded),

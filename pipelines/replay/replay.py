@@ -22,6 +22,7 @@ from decision.ope.diagnostics.propensities import PropensityReport
 from decision.ope.diagnostics.uniform_stratum import Agreement
 from decision.ope.diagnostics.weights import Diagnostics
 from decision.ope.estimate import Estimate
+from decision.ope.estimators.registry import estimator_of
 from decision.ope.evaluation.family import Plan
 from decision.ope.evaluation.results import Results, refuse, results
 from decision.ope.evaluation.sums import EvaluationSums
@@ -39,7 +40,6 @@ from pipelines.replay.survey import CHECKED_COLUMNS, Extent, Survey
 
 MAX_REPLICATES = 100_000
 _REWARDED = 10.0
-_NEVER_RIGHT = ("replay", "clipped", "dm")  # wrong by design on most logs, which says nothing of the log
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -310,7 +310,7 @@ def _replay(
         found = refuse(found, *damaged)
         estimates = dict.fromkeys(estimates)
     diagnostics = sums.tally.diagnostics(sums.support)
-    apart = [name for name, one in found.agreements.items() if not one.agrees and name not in _NEVER_RIGHT]
+    apart = [name for name, one in found.agreements.items() if not one.agrees and not estimator_of(name).biased]
     doubts = [*sums.support.doubts(), *_rare(sums, plan)]
     if apart:
         doubts.append(f"further from the uniformly drawn decisions than chance allows: {', '.join(apart)}")

@@ -11,13 +11,18 @@ import pytest
 from decision.batch import Batch, Floats, Interactions
 from decision.errors import FieldError, SupportError
 from decision.ope.estimate import Estimate
+from decision.ope.weights import weights_of
 
 
 class Estimator(NamedTuple):
-    """An estimator; `sums(interactions, pmf, expected)` adds with `+`, `estimate(sums, level=...)` may be None."""
+    """An estimator; `sums(interactions, pmf, expected)` adds with `+`, `estimate(sums, level=...)` may be None.
+
+    `constant` is what it makes of rewards that are all 1 where the model says so too; None for the mean weight.
+    """
 
     sums: Callable[[Interactions, Floats, Floats], Any]
     estimate: Callable[..., Estimate | None]
+    constant: float | None = 1.0
 
 
 class World(NamedTuple):
@@ -37,7 +42,8 @@ def world_of(rng: np.random.Generator, n: int, *, k: int = 3) -> World:
     pick = (rng.random(n)[:, None] > logging.cumsum(1)).sum(1).clip(0, k - 1)
     rows = np.arange(n)
     reward = (rng.random(n) < means[rows, pick]).astype(np.float64)
-    batch = Batch([{}] * n, [{}] * (n * k), ["a"] * (n * k), np.arange(n + 1) * k)
+    contexts = [{"row": float(row)} for row in rows]
+    batch = Batch(contexts, [{}] * (n * k), ["a"] * (n * k), np.arange(n + 1) * k)
     log = Interactions(batch, rows * k + pick, logging[rows, pick], reward, logging.ravel())
     expected = np.tile(means[0][::-1] * 0.5 + 0.1, n)
     return World(log, pmf.ravel(), expected, float((pmf * means).sum(1).mean()))
@@ -113,11 +119,15 @@ def check_estimate_scales_with_the_reward(estimator: Estimator) -> None:
     assert [scaled.value, scaled.low, scaled.high] == pytest.approx([50 * once.value, 50 * once.low, 50 * once.high])
 
 
-def check_a_constant_reward_is_the_value_where_the_model_knows_it(estimator: Estimator) -> None:
+def check_a_constant_reward_is_returned_as_it_is(estimator: Estimator) -> None:
     world = world_of(np.random.default_rng(12), 400)
-    log = Interactions(world.log.batch, world.log.chosen, world.log.propensity, np.full(400, 0.5), world.log.pmf)
-    estimate = of(estimator, log, world.pmf, np.full(1_200, 0.5))
-    assert estimate.low - 1e-9 <= 0.5 <= estimate.high + 1e-9
+    log = Interactions(world.log.batch, world.log.chosen, world.log.propensity, np.full(400, 0.7), world.log.pmf)
+    estimate = of(estimator, log, world.pmf, np.full(1_200, 0.7))
+    weights = weights_of(log, world.pmf)
+    wanted = 0.7 * (weights.mean() if estimator.constant is None else estimator.constant)
+    assert estimate.value == pytest.approx(wanted, rel=1e-12, abs=1e-12)
+    assert estimate.low - 1e-9 <= 0.7 * (1.0 if estimator.constant is None else estimator.constant)
+    assert estimate.high + 1e-9 >= 0.7 * (1.0 if estimator.constant is None else estimator.constant)
 
 
 def check_sound_log_raises_no_doubt_and_a_wrong_one_does(estimator: Estimator) -> None:
@@ -132,7 +142,8 @@ def check_sound_log_raises_no_doubt_and_a_wrong_one_does(estimator: Estimator) -
 def check_little_support_is_said(estimator: Estimator) -> None:
     rng = np.random.default_rng(9)
     n = 500
-    batch = Batch([{}] * n, [{}] * (2 * n), ["a"] * (2 * n), np.arange(n + 1) * 2)
+    contexts = [{"row": float(row)} for row in range(n)]
+    batch = Batch(contexts, [{}] * (2 * n), ["a"] * (2 * n), np.arange(n + 1) * 2)
     pick = (rng.random(n) < 0.01).astype(np.int64)
     pick[0] = 1
     propensity = np.where(pick == 1, 0.01, 0.99)
@@ -172,6 +183,7 @@ def check_what_does_not_fit_is_refused_by_name(estimator: Estimator) -> None:
 
 CHECKS = [value for name, value in sorted(globals().items()) if name.startswith("check_")]
 ADDITIVE = [
+    check_a_constant_reward_is_returned_as_it_is,
     check_shards_add_up_to_the_whole,
     check_order_of_rows_does_not_matter,
     check_interval_tightens_with_data_and_widens_with_level,

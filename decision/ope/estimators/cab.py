@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from decision.batch import Floats
+from decision.ope.estimators.registry import Tuned
 from decision.ope.rows import Rows, above_zero
-from decision.ope.sums.means import MeanSums
 from decision.ragged import group_sum
 
 
@@ -31,6 +31,4 @@ def cab_terms(rows: Rows, limit: float) -> Floats:
     return blended + np.minimum(rows.weight, limit) * rows.reward
 
 
-def cab_sums(rows: Rows, limit: float) -> MeanSums:
-    """Return the mergeable sums; arguments as `cab_terms`."""
-    return MeanSums.of(cab_terms(rows, limit), rows.weight, rows.counts)
+ESTIMATOR = Tuned(cab_terms, needs=("model", "logging"))

@@ -16,6 +16,7 @@ from scipy import stats
 
 from decision.errors import FieldError
 from decision.ope.estimate import Estimate
+from decision.ope.estimators.registry import OwnSums
 from decision.ope.rows import Rows
 from decision.ope.sums.exact import rounded
 from decision.ope.sums.moments import Moments
@@ -159,3 +160,6 @@ def _bound(totals: _Totals, fake: float, reward: float, *, sign: float, phi: flo
         z = phi + 0.5 * (1.0 - a) ** 2 / spread
     product = y * z
     return x - math.sqrt(2.0 * product) if product >= 0 and z <= 0 else None
+
+
+ESTIMATOR = OwnSums(lambda rows, low, high: CressieReadSums.of(rows, low=low, high=high), cressie_read)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decision.batch import Floats, Interactions
 from decision.ope.estimate import Estimate
+from decision.ope.estimators.registry import Mean
 from decision.ope.sums.means import MeanSums
 from decision.ope.weights import weights_of
 from decision.ragged import group_sum
@@ -33,3 +34,6 @@ def dr_sums(interactions: Interactions, pmf: Floats, expected: Floats) -> MeanSu
 def dr(sums: MeanSums, *, level: float = 0.95) -> Estimate:
     """Return the estimate of the sums."""
     return sums.estimate(level)
+
+
+ESTIMATOR = Mean(lambda rows, weights: rows.direct + weights * rows.residual, needs=("model",))

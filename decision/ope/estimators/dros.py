@@ -7,8 +7,8 @@ Su, Dimakopoulou, Krishnamurthy, Dudik 2020 (arXiv 1907.09623, section 4.3):
 from __future__ import annotations
 
 from decision.batch import Floats
+from decision.ope.estimators.registry import Tuned
 from decision.ope.rows import Rows, above_zero
-from decision.ope.sums.means import MeanSums
 
 
 def shrinkage_terms(rows: Rows, lam: float) -> Floats:
@@ -22,11 +22,5 @@ def shrinkage_terms(rows: Rows, lam: float) -> Floats:
     return rows.direct + rows.weight / (rows.weight * (rows.weight / lam) + 1.0) * rows.residual
 
 
-def shrinkage_sums(rows: Rows, lam: float) -> MeanSums:
-    """Return the mergeable sums.
-
-    Raises:
-        FieldError: there is no reward model, or `lam` is not above 0.
-    """
-    rows.model()
-    return MeanSums.of(shrinkage_terms(rows, lam), rows.weight, rows.counts)
+# lam = tau^2 shrinks a weight of tau to its half.
+ESTIMATOR = Tuned(lambda rows, tau: shrinkage_terms(rows, tau**2), needs=("model",))

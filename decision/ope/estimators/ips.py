@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decision.batch import Floats
 from decision.ope.estimate import Estimate
+from decision.ope.estimators.registry import Mean
 from decision.ope.sums.means import MeanSums
 
 
@@ -15,3 +16,6 @@ def ips_sums(weights: Floats, reward: Floats) -> MeanSums:
 def ips(sums: MeanSums, *, level: float = 0.95) -> Estimate:
     """Return the estimate of the sums; unbiased where the log has support."""
     return sums.estimate(level)
+
+
+ESTIMATOR = Mean(lambda rows, weights: weights * rows.reward)

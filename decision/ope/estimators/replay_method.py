@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from decision.batch import Floats
 from decision.ope.estimate import Estimate
+from decision.ope.estimators.registry import OwnSums
 from decision.ope.rows import Rows
 from decision.ope.sums.exact import Exact, added, exact_sum, rounded
 from decision.ope.sums.moments import Moments
@@ -50,3 +52,17 @@ def matching(sums: MatchingSums, *, level: float = 0.95) -> Estimate | None:
     if rounded(sums.uneven) > 1e-6 * sums.moments.support.n:
         found = replace(found, reasons=(*found.reasons, "the log was not drawn uniformly, as matching needs"))
     return found
+
+
+def _columns(rows: Rows) -> dict[str, Floats]:
+    matched = rows.target[rows.chosen]
+    return {"match": matched, "match_reward": matched * rows.reward}
+
+
+ESTIMATOR = OwnSums(
+    lambda rows, low, high: MatchingSums.of(rows),
+    matching,
+    columns=_columns,
+    replicate=lambda drawn: drawn["match_reward"] / drawn["match"],
+    biased=True,
+)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from decision.ope.estimate import Estimate
+from decision.ope.estimators.registry import OwnSums
 from decision.ope.rows import Rows
 from decision.ope.sums.moments import Moments
 
@@ -44,3 +45,12 @@ def sndr(sums: SndrSums, *, level: float = 0.95) -> Estimate | None:
     value = direct / n + error / weight
     gradient = np.array([-direct / n**2, -error / weight**2, 1.0 / n, 1.0 / weight])
     return sums.moments.estimate(float(value), gradient, level)
+
+
+ESTIMATOR = OwnSums(
+    lambda rows, low, high: SndrSums.of(rows),
+    sndr,
+    columns=lambda rows: {"error": rows.weight * rows.residual},
+    replicate=lambda drawn: drawn["dm"] / drawn["one"] + drawn["error"] / drawn["weight"],
+    needs=("model",),
+)

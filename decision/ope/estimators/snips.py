@@ -12,6 +12,7 @@ import numpy as np
 
 from decision.batch import Floats
 from decision.ope.estimate import Estimate
+from decision.ope.estimators.registry import OwnSums
 from decision.ope.sums.moments import Moments
 
 
@@ -44,3 +45,10 @@ def snips(sums: SnipsSums, *, level: float = 0.95) -> Estimate | None:
         return None
     value = weighted / weight
     return sums.moments.estimate(float(value), np.array([-value, 1.0]) / weight, level)
+
+
+ESTIMATOR = OwnSums(
+    lambda rows, low, high: SnipsSums.of(rows.weight, rows.reward, rows.counts),
+    snips,
+    replicate=lambda drawn: drawn["ips"] / drawn["weight"],
+)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from decision.batch import Floats
+from decision.ope.estimators.registry import Tuned
 from decision.ope.rows import Rows, above_zero
-from decision.ope.sums.means import MeanSums
 
 
 def switch_terms(rows: Rows, tau: float) -> Floats:
@@ -19,11 +19,4 @@ def switch_terms(rows: Rows, tau: float) -> Floats:
     return rows.direct + kept * rows.residual
 
 
-def switch_sums(rows: Rows, tau: float) -> MeanSums:
-    """Return the mergeable sums.
-
-    Raises:
-        FieldError: there is no reward model, or `tau` is not above 0.
-    """
-    rows.model()
-    return MeanSums.of(switch_terms(rows, tau), rows.weight, rows.counts)
+ESTIMATOR = Tuned(switch_terms, needs=("model",))

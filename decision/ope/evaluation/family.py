@@ -5,22 +5,18 @@ A name with ``@`` gives the value, ``switch_dr@10``; SLOPE chooses among the val
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
-from decision.ope.estimators.cab import cab_terms
-from decision.ope.estimators.clipped import clipped_terms
-from decision.ope.estimators.dros import shrinkage_terms
-from decision.ope.estimators.mips import group_weights
-from decision.ope.estimators.switch_dr import switch_terms
+from decision.ope.estimators.registry import ESTIMATORS, Estimator, Mean, OwnSums, Tuned, estimator_of
 from decision.ope.intervals.doubly_robust_sequence import LIMIT
 from decision.ope.rows import Rows
 
 PARAMETERS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
-TUNED = ("clipped", "switch_dr", "dros", "cab")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +57,7 @@ class Shard:
     """Some rows of a log with everything that estimators are told about them.
 
     Attributes:
-        rows: the rows, with the reward model that was fitted on other rows.
-        robust: [m] the reward model for MRDR.
-        code: [m] int64 group of every offered action.
+        rows: the rows, with reward models that were fitted on other rows.
         group: [n] int64 random group of each row, for the bootstrap.
         bucket: [n] int64 stretch of time, -1 for rows that the confidence sequence leaves out.
         sequence: [m] a reward model that learned from none of the rows with a bucket, nor later ones.
@@ -71,61 +65,60 @@ class Shard:
     """
 
     rows: Rows
-    robust: Floats | None = None
-    code: Ints | None = None
     group: Ints | None = None
     bucket: Ints | None = None
     sequence: Floats | None = None
     segment: list[str] | None = None
 
 
-def terms_of(shard: Shard, plan: Plan) -> dict[str, Floats]:
-    """Return [n] terms by estimator, those with a parameter once per value of it.
+def planned(plan: Plan) -> dict[str, Estimator]:
+    """Return the estimators that get what they need, in the order of reports."""
+    family = {name: estimator_of(name) for name in ESTIMATORS}
+    return {name: one for name, one in family.items() if all(getattr(plan, need) for need in one.needs)}
+
+
+def own_weights(rows: Rows, plan: Plan) -> dict[str, Floats]:
+    """Return [n] weights by estimator, of those that have weights of their own.
 
     Raises:
-        FieldError: the plan counts on something that the shard lacks.
+        FieldError: the plan counts on something that the rows lack.
     """
-    rows = shard.rows
-    terms = {"logged": rows.reward, "ips": rows.weight * rows.reward}
-    terms |= {f"clipped@{tau:g}": clipped_terms(rows, tau) for tau in PARAMETERS}
-    if plan.model:
-        rows.model()
-        terms |= {"dm": rows.direct, "dr": rows.direct + rows.weight * rows.residual}
-        terms |= {f"switch_dr@{tau:g}": switch_terms(rows, tau) for tau in PARAMETERS}
-        # lam = tau^2 shrinks a weight of tau to its half.
-        terms |= {f"dros@{tau:g}": shrinkage_terms(rows, tau**2) for tau in PARAMETERS}
-        if plan.logging:
-            terms |= {f"cab@{tau:g}": cab_terms(rows, tau) for tau in PARAMETERS}
+    family = planned(plan)
+    needed = {need for one in family.values() for need in one.needs}
+    for need, column in (("model", rows.model), ("robust", rows.robust_model), ("grouped", rows.groups)):
+        if need in needed:
+            column()
+    found: dict[Callable[[Rows], Floats], Floats] = {}
+    out: dict[str, Floats] = {}
+    for name, one in family.items():
+        if isinstance(one, Mean) and one.weights is not None:
+            if one.weights not in found:
+                found[one.weights] = one.weights(rows)
+            out[name] = found[one.weights]
+    return out
+
+
+def terms_of(rows: Rows, plan: Plan, own: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Return [n] terms by estimator, those with a parameter once per value of it; `own` are of `own_weights`.
+
+    Raises:
+        FieldError: the plan counts on something that the rows lack.
+    """
+    terms = {"logged": rows.reward}
+    for name, one in planned(plan).items():
+        if isinstance(one, Mean):
+            terms[name] = one.terms(rows, own.get(name, rows.weight))
+        elif isinstance(one, Tuned):
+            terms |= {f"{name}@{tau:g}": one.terms(rows, tau) for tau in PARAMETERS}
     # Paired with what was logged: the spread that both share cancels.
     terms["lift"] = terms["dr" if plan.model else "ips"] - rows.reward
-    if plan.robust:
-        if shard.robust is None:
-            raise FieldError("robust", wanted="a reward model for MRDR", got=None)
-        terms["mrdr"] = _dr(rows, shard.robust)
-    if plan.grouped and plan.logging:
-        if shard.code is None:
-            raise FieldError("code", wanted="a group of every action", got=None)
-        weights = group_weights(rows, shard.code)
-        terms |= {"group_weight": weights, "mips": weights * rows.reward}
-        if plan.model:
-            terms["offcem"] = rows.direct + weights * rows.residual
     return terms
 
 
 def ratio_columns(rows: Rows, plan: Plan) -> dict[str, Floats]:
-    """Return [n] columns whose sums the estimators that are ratios are made of."""
-    matched = rows.target[rows.chosen]
-    columns = {
-        "one": np.ones(len(rows)),
-        "weight": rows.weight,
-        "match": matched,
-        "match_reward": matched * rows.reward,
-    }
-    if plan.model:
-        columns["error"] = rows.weight * rows.residual
+    """Return [n] columns whose sums the estimators that are no means are bootstrapped from."""
+    columns = {"one": np.ones(len(rows)), "weight": rows.weight}
+    for one in planned(plan).values():
+        if isinstance(one, OwnSums) and one.columns is not None:
+            columns |= one.columns(rows)
     return columns
-
-
-def _dr(rows: Rows, expected: Floats) -> Floats:
-    direct = np.add.reduceat(rows.target * expected, rows.offsets[:-1]) if len(rows) else np.zeros(0)
-    return direct + rows.weight * (rows.reward - expected[rows.chosen])

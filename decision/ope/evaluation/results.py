@@ -11,33 +11,13 @@ from decision.batch import Floats
 from decision.ope.diagnostics.refusals import LEAST_ESS, refusals
 from decision.ope.diagnostics.uniform_stratum import Agreement, agreement
 from decision.ope.estimate import Estimate
-from decision.ope.estimators.cressie_read import cressie_read
-from decision.ope.estimators.direct_method import direct
-from decision.ope.estimators.replay_method import matching
-from decision.ope.estimators.sndr import sndr
-from decision.ope.estimators.snips import snips
-from decision.ope.evaluation.family import PARAMETERS, TUNED, Plan
+from decision.ope.estimators.registry import Mean, OwnSums, Tuned
+from decision.ope.evaluation.family import PARAMETERS, Plan, planned
 from decision.ope.evaluation.sums import EvaluationSums, sequence_of
 from decision.ope.intervals.bootstrap import percentiles, replicates
 from decision.ope.intervals.simultaneous import simultaneous
 from decision.ope.selection.slope import slope
 
-ORDER = (
-    "replay",
-    "ips",
-    "snips",
-    "clipped",
-    "cressie_read",
-    "dm",
-    "dr",
-    "sndr",
-    "switch_dr",
-    "dros",
-    "cab",
-    "mrdr",
-    "mips",
-    "offcem",
-)
 _TUNING_LEVEL = 0.95
 BIASED = "its interval leaves out what is lost where weights are cut"
 
@@ -115,37 +95,36 @@ def results(sums: EvaluationSums, plan: Plan, *, level: float = 0.95, count: int
     Raises:
         SupportError: there are no rows.
     """
+    family = planned(plan)
     by_parameter = {
         name: {tau: sums.mean(f"{name}@{tau:g}").estimate(level) for tau in PARAMETERS}
-        for name in TUNED
-        if f"{name}@{PARAMETERS[0]:g}" in sums.means
+        for name, one in family.items()
+        if isinstance(one, Tuned)
     }
     # What is chosen should not move with the level that is asked for.
     tuned = {
         name: slope({tau: sums.mean(f"{name}@{tau:g}").estimate(_TUNING_LEVEL) for tau in found})
         for name, found in by_parameter.items()
     }
-    found: dict[str, Estimate | None] = {
-        "replay": matching(sums.matching, level=level),
-        "ips": sums.mean("ips").estimate(level),
-        "snips": snips(sums.snips, level=level),
-        "cressie_read": cressie_read(sums.cressie_read, level=level),
-        **{name: _with_bias(by_parameter[name][tau]) for name, tau in tuned.items()},
-    }
-    if plan.model:
-        found |= {"dm": direct(sums.mean("dm"), level=level), "dr": sums.mean("dr").estimate(level)}
-        found["sndr"] = None if sums.sndr is None else sndr(sums.sndr, level=level)
-    found |= {name: sums.mean(name).estimate(level) for name in ("mrdr", "mips", "offcem") if name in sums.means}
+    found: dict[str, Estimate | None] = {}
+    for name, one in family.items():
+        if isinstance(one, OwnSums):
+            found[name] = one.estimate(sums.others[name], level=level)
+        elif isinstance(one, Tuned):
+            # SLOPE trades bias for spread; the interval knows of the spread alone.
+            found[name] = _doubted(by_parameter[name][tuned[name]], BIASED)
+        else:
+            found[name] = _doubted(sums.mean(name).estimate(level), one.doubt)
     unsupported = sums.tally.unsupported_share
     stratum = sums.stratum.estimate(level) if LEAST_ESS <= sums.stratum.n < sums.support.n else None
     there = {name: estimate for name, estimate in found.items() if estimate is not None}
     share = sums.stratum.n / max(sums.support.n, 1)
     return Results(
         logged=sums.mean("logged").estimate(level),
-        estimates={name: found[name] for name in ORDER if name in found},
+        estimates=found,
         tuned=tuned,
         by_parameter=by_parameter,
-        bootstrap=_bootstrap(sums, tuned, level, count, seed),
+        bootstrap=_bootstrap(sums, plan, tuned, level, count, seed),
         moments=_moments(sums, plan, level),
         segments=_segments(sums, level),
         refused=refusals(sums.support, unsupported),
@@ -156,9 +135,8 @@ def results(sums: EvaluationSums, plan: Plan, *, level: float = 0.95, count: int
     )
 
 
-def _with_bias(found: Estimate) -> Estimate:
-    # SLOPE trades bias for spread; the interval knows of the spread alone.
-    return replace(found, reasons=(*found.reasons, BIASED))
+def _doubted(found: Estimate, reason: str | None) -> Estimate:
+    return found if reason is None else replace(found, reasons=(*found.reasons, reason))
 
 
 def refuse(found: Results, *reasons: str) -> Results:
@@ -179,23 +157,23 @@ def refuse(found: Results, *reasons: str) -> Results:
 
 
 def _bootstrap(
-    sums: EvaluationSums, tuned: Mapping[str, float], level: float, count: int, seed: int
+    sums: EvaluationSums, plan: Plan, tuned: Mapping[str, float], level: float, count: int, seed: int
 ) -> dict[str, tuple[float, float]]:
     if sums.groups is None or count < 2:
         return {}
+    family = planned(plan)
     wanted = {name: f"{name}@{tau:g}" for name, tau in tuned.items()}
-    wanted |= {name: name for name in ("ips", "dr", "mrdr", "mips", "offcem", "dm", "logged") if name in sums.columns}
-    ratios = ("one", "weight", "match", "match_reward", "error")
-    needed = [name for name in sums.columns if name in ratios or name in wanted.values()]
+    wanted |= {name: name for name, one in family.items() if isinstance(one, Mean)} | {"logged": "logged"}
+    unwanted = {f"{name}@{tau:g}" for name in tuned for tau in PARAMETERS} - set(wanted.values()) | {"lift"}
+    needed = [name for name in sums.columns if name not in unwanted]
     at = [sums.columns.index(name) for name in needed]
     groups = replace(sums.groups, wholes=sums.groups.wholes[at])
     drawn = dict(zip(needed, replicates(groups.sums, np.random.default_rng(seed), count).T, strict=True))
     with np.errstate(divide="ignore", invalid="ignore"):
         values: dict[str, Floats] = {name: drawn[column] / drawn["one"] for name, column in wanted.items()}
-        values["snips"] = drawn["ips"] / drawn["weight"]
-        values["replay"] = drawn["match_reward"] / drawn["match"]
-        if "error" in drawn:
-            values["sndr"] = drawn["dm"] / drawn["one"] + drawn["error"] / drawn["weight"]
+        for name, one in family.items():
+            if isinstance(one, OwnSums) and one.replicate is not None:
+                values[name] = one.replicate(drawn)
     return {name: percentiles(column, level) for name, column in values.items()}
 
 

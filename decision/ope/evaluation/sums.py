@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +12,13 @@ from numpy.typing import NDArray
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
 from decision.ope.diagnostics.histogram import Tally
-from decision.ope.estimators.cressie_read import CressieReadSums
-from decision.ope.estimators.replay_method import MatchingSums
-from decision.ope.estimators.sndr import SndrSums
-from decision.ope.estimators.snips import SnipsSums
-from decision.ope.evaluation.family import Plan, Shard, ratio_columns, terms_of
+from decision.ope.estimators.registry import OwnSums
+from decision.ope.evaluation.family import Plan, Shard, own_weights, planned, ratio_columns, terms_of
 from decision.ope.intervals.bootstrap import GroupSums
 from decision.ope.intervals.doubly_robust_sequence import SequenceSums, difference_terms, value_terms
 from decision.ope.rows import Rows
 from decision.ope.sums.exact import Exact, added, exact_group_sums, exact_sums, expansion
 from decision.ope.sums.means import MeanSums, Support, mean_columns
-from decision.ope.sums.moments import Moments
 
 MAX_SEGMENTS = 200
 _UNIFORM = 1e-9
@@ -33,12 +30,9 @@ class EvaluationSums:
 
     Attributes:
         support: of the importance weights.
-        group_support: of the weights of groups of actions; None without groups.
+        supports: of the weights of estimators that have their own, by name.
         means: sums of c t, c^2 t and c^2 t^2 by name, see `decision.ope.evaluation.family.terms_of`.
-        snips: of IPS, self-normalised.
-        matching: of the rows on which the policy agrees.
-        cressie_read: of the empirical-likelihood estimator.
-        sndr: of DR, self-normalised; None without a reward model.
+        others: sums of the estimators that are no means, by name.
         columns: names of the rows of `groups`.
         groups: sums by random group of rows, for the bootstrap; None without.
         trend: [10, B] sums by stretch of time, see `sequence_of`; None without.
@@ -48,12 +42,9 @@ class EvaluationSums:
     """
 
     support: Support
-    group_support: Support | None
+    supports: dict[str, Support]
     means: dict[str, tuple[Exact, Exact, Exact]]
-    snips: SnipsSums
-    matching: MatchingSums
-    cressie_read: CressieReadSums
-    sndr: SndrSums | None
+    others: dict[str, Any]
     columns: tuple[str, ...]
     groups: GroupSums | None
     trend: NDArray[np.object_] | None
@@ -69,12 +60,9 @@ class EvaluationSums:
         }
         return EvaluationSums(
             support=self.support + other.support,
-            group_support=_both(self.group_support, other.group_support),
+            supports={name: one + other.supports[name] for name, one in self.supports.items()},
             means=means,
-            snips=self.snips + other.snips,
-            matching=self.matching + other.matching,
-            cressie_read=self.cressie_read + other.cressie_read,
-            sndr=None if self.sndr is None or other.sndr is None else self.sndr + other.sndr,
+            others={name: one + other.others[name] for name, one in self.others.items()},
             columns=self.columns,
             groups=None if self.groups is None or other.groups is None else self.groups + other.groups,
             trend=None if self.trend is None or other.trend is None else self.trend + other.trend,
@@ -85,12 +73,10 @@ class EvaluationSums:
 
     def mean(self, name: str) -> MeanSums:
         """Return the sums of one estimator of the family."""
-        support = self.support
-        if name in ("logged", "dm"):
+        support = self.supports.get(name, self.support)
+        if name == "logged":
             ones = replace(support, weight=support.mass, weight_cross=support.mass_square)
             support = replace(ones, weight_square=support.mass_square, largest=1.0)
-        elif name in ("mips", "offcem") and self.group_support is not None:
-            support = self.group_support
         return MeanSums(support, *self.means[name])
 
 
@@ -102,8 +88,8 @@ def evaluation_sums(shard: Shard, plan: Plan) -> EvaluationSums:
             are more than 200 segments.
     """
     rows = shard.rows
-    terms = terms_of(shard, plan)
-    group_weight = terms.pop("group_weight", None)
+    own = own_weights(rows, plan)
+    terms = terms_of(rows, plan, own)
     columns = ratio_columns(rows, plan)
     named = {**columns, **terms}
     groups = None
@@ -114,12 +100,11 @@ def evaluation_sums(shard: Shard, plan: Plan) -> EvaluationSums:
     segment_terms = terms["dr" if plan.model else "ips"]
     return EvaluationSums(
         support=Support.of(weights, counts),
-        group_support=None if group_weight is None else Support.of(group_weight, counts),
+        supports={name: Support.of(of_its_own, counts) for name, of_its_own in own.items()},
         means=_means(terms, counts, groups, tuple(named)),
-        snips=SnipsSums(Moments.of(np.stack([columns["weight"], terms["ips"]]), weights, counts)),
-        matching=MatchingSums.of(rows),
-        cressie_read=CressieReadSums.of(rows, low=plan.low, high=plan.high),
-        sndr=SndrSums.of(rows) if plan.model else None,
+        others={
+            name: one.sums(rows, plan.low, plan.high) for name, one in planned(plan).items() if isinstance(one, OwnSums)
+        },
         columns=tuple(named),
         groups=groups,
         trend=_trend(shard, plan),
@@ -222,7 +207,3 @@ def _merged(a: dict[str, MeanSums], b: dict[str, MeanSums]) -> dict[str, MeanSum
         name: a[name] + b[name] if name in a and name in b else a.get(name, b.get(name, MeanSums()))
         for name in sorted({*a, *b})
     }
-
-
-def _both(a: Support | None, b: Support | None) -> Support | None:
-    return None if a is None or b is None else a + b

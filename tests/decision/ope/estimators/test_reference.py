@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 
 from decision.batch import Batch, Interactions
-from decision.ope.estimators.mips import mips_sums
 from decision.ope.estimators.replay_method import MatchingSums, matching
 from decision.ope.estimators.snips import SnipsSums, snips
 from decision.ope.evaluation.family import Plan, Shard
@@ -42,7 +42,9 @@ def test_the_family_has_the_values_of_obp(name: str) -> None:
         best = (pmf.reshape(N, K) == pmf.reshape(N, K).max(1, keepdims=True)).astype(float).ravel()
         value = matching(MatchingSums.of(Rows.of(log, best)))
     elif name == "mips":
-        value = mips_sums(rows, np.tile(KNOWN["embedding"], N)).estimate(0.95)
+        grouped = Shard(rows=replace(rows, code=np.tile(KNOWN["embedding"], N)))
+        plan = replace(plan, grouped=True)
+        value = results(evaluation_sums(grouped, plan), plan).estimates["mips"]
     elif "@" in name:
         estimator, parameter = name.split("@")
         value = found.by_parameter[estimator][float(parameter)]

@@ -10,21 +10,25 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from decision.batch import Interactions
+from decision.batch import Floats, Interactions
 from decision.errors import FieldError
 from decision.ope.estimate import Estimate
 from decision.ope.estimators.balanced import balanced
 from decision.ope.estimators.cab import cab_terms
 from decision.ope.estimators.clipped import clipped_terms
 from decision.ope.estimators.cressie_read import CressieReadSums, cressie_read
-from decision.ope.estimators.direct_method import NOT_CORRECTED, direct, direct_sums
+from decision.ope.estimators.direct_method import NOT_CORRECTED
 from decision.ope.estimators.dr import dr_terms
 from decision.ope.estimators.dros import shrinkage_terms
-from decision.ope.estimators.mips import group_weights, mips_terms, offcem_terms
+from decision.ope.estimators.mips import group_weights
 from decision.ope.estimators.mrdr import mrdr_row_weights
+from decision.ope.estimators.registry import Mean, estimator_of
 from decision.ope.estimators.replay_method import MatchingSums, matching
 from decision.ope.estimators.sndr import SndrSums, sndr
 from decision.ope.estimators.switch_dr import switch_terms
+from decision.ope.evaluation.family import Plan, Shard
+from decision.ope.evaluation.results import results
+from decision.ope.evaluation.sums import evaluation_sums
 from decision.ope.rows import Rows
 from decision.ope.selection.slope import slope
 from decision.ope.sums.means import MeanSums
@@ -37,6 +41,12 @@ DIRECT = np.array([0.5, 0.16, 0.36])
 
 def rows_of(world: World) -> Rows:
     return Rows.of(world.log, world.pmf, world.expected)
+
+
+def terms_of(name: str, rows: Rows) -> Floats:
+    one = estimator_of(name)
+    assert isinstance(one, Mean)
+    return one.terms(rows, rows.weight if one.weights is None else one.weights(rows))
 
 
 def test_rows_by_hand() -> None:
@@ -57,9 +67,10 @@ def test_terms_by_hand() -> None:
 
 def test_group_weights_by_hand() -> None:
     code = np.array([0, 1, 0, 0, 1, 5, 5])
-    assert group_weights(ROWS, code) == pytest.approx([2.0, 0.8 / 0.7, 1.0])
-    assert mips_terms(ROWS, code) == pytest.approx([2.0, 0.0, 0.5])
-    assert offcem_terms(ROWS, code) == pytest.approx(np.add(DIRECT, [0.4, -0.2 * 0.8 / 0.7, 0.1]))
+    rows = dataclasses.replace(ROWS, code=code)
+    assert group_weights(rows) == pytest.approx([2.0, 0.8 / 0.7, 1.0])
+    assert terms_of("mips", rows) == pytest.approx([2.0, 0.0, 0.5])
+    assert terms_of("offcem", rows) == pytest.approx(np.add(DIRECT, [0.4, -0.2 * 0.8 / 0.7, 0.1]))
 
 
 def test_sndr_by_hand() -> None:
@@ -106,15 +117,17 @@ def test_ends_of_the_parameters(n: int, seed: int) -> None:
         (cab_terms(rows, 1e9), plain),
         (cab_terms(rows, 1e-12), rows.direct),
         (clipped_terms(rows, 1e9), plain),
-        (mips_terms(rows, np.arange(3 * n)), plain),
-        (mips_terms(rows, np.zeros(3 * n, dtype=np.int64)), rows.reward),
-        (offcem_terms(rows, np.arange(3 * n)), robust),
+        (terms_of("mips", dataclasses.replace(rows, code=np.arange(3 * n))), plain),
+        (terms_of("mips", dataclasses.replace(rows, code=np.zeros(3 * n, dtype=np.int64))), rows.reward),
+        (terms_of("offcem", dataclasses.replace(rows, code=np.arange(3 * n))), robust),
     ):
         np.testing.assert_allclose(terms, wanted, atol=1e-9)
 
 
 def test_the_direct_method_always_says_that_its_interval_is_too_narrow() -> None:
-    found = direct(direct_sums(ROWS))
+    plan = Plan(low=0.0, high=1.0, bootstrap=0, buckets=0)
+    found = results(evaluation_sums(Shard(rows=ROWS), plan), plan).estimates["dm"]
+    assert found is not None
     assert found.value == pytest.approx(DIRECT.mean())
     assert NOT_CORRECTED in found.reasons
 
@@ -207,8 +220,13 @@ def test_what_an_estimator_needs_and_does_not_get_is_named() -> None:
     blind = Rows.of(unknown, PMF)
     for call, field in (
         (lambda: cab_terms(Rows.of(unknown, PMF, EXPECTED), 2.0), "pmf"),
-        (lambda: group_weights(blind, np.zeros(7, dtype=np.int64)), "pmf"),
-        (lambda: direct_sums(blind), "expected"),
+        (lambda: group_weights(dataclasses.replace(blind, code=np.zeros(7, dtype=np.int64))), "pmf"),
+        (lambda: group_weights(ROWS), "code"),
+        (lambda: terms_of("dm", blind), "expected"),
+        (lambda: terms_of("mrdr", ROWS), "robust"),
+        (lambda: Rows.of(LOG, PMF, code=np.zeros(6, dtype=np.int64)), "code"),
+        (lambda: Rows.of(LOG, PMF, robust=EXPECTED[:-1]), "robust"),
+        (lambda: estimator_of("dn"), "estimator"),
         (lambda: switch_terms(ROWS, 0.0), "tau"),
         (lambda: shrinkage_terms(ROWS, -1.0), "lam"),
         (lambda: cab_terms(ROWS, np.nan), "limit"),
