@@ -14,6 +14,7 @@ from rich.table import Table
 from decision.errors import FieldError
 from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Outcome, command, console
 from pipelines.operations.installation import Installation
+from pipelines.replay.engines import EngineName
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +59,7 @@ def replay(
     force: Annotated[
         bool, typer.Option("--force", help="Show the numbers even of a log that cannot support them.")
     ] = False,
-    engine: Annotated[Literal["local", "ray"], typer.Option(help="Where the work is done.")] = "local",
+    engine: Annotated[EngineName, typer.Option(help="Where the work is done.")] = "local",
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster (default: start one here).")] = None,
     workers: Annotated[int | None, typer.Option(help="Units that Ray processes at once (default: its cores).")] = None,
     check_propensities: Annotated[

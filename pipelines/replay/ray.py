@@ -59,3 +59,8 @@ class RayEngine:
                 total = part if total is None else merge(total, part)
             done, running = ray.wait(running, num_returns=1) if running else ([], [])
         return total
+
+
+def open_engine(*, address: str | None, workers: int | None) -> RayEngine:
+    """Return the cluster at `address`, or one that is started on this machine."""
+    return RayEngine(address=address, workers=workers)

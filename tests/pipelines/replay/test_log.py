@@ -169,7 +169,7 @@ def test_times_must_be_a_range() -> None:
 
 def test_engines_are_named() -> None:
     assert isinstance(engine_of("local"), LocalEngine)
-    with pytest.raises(FieldError, match="local or ray"):
+    with pytest.raises(FieldError, match="'local' or 'ray'"):
         engine_of("spark")
 
 
