@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from pipelines.settings import Settings
+from serving.errors import UnavailableError
 from serving.start import open_core
 from serving.wire import DecideRequest, DecideResponse, OutcomeRequest, activation
 
@@ -30,6 +31,8 @@ class Client:
     def __init__(self, settings: Settings) -> None:
         self.core = open_core(settings)
         self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()
+        self._open = True
         self._thread = threading.Thread(target=self._loop.run_forever, name="client", daemon=True)
         self._thread.start()
 
@@ -47,8 +50,11 @@ class Client:
 
     def close(self) -> None:
         """Write what waits and close everything; does nothing when it was closed before."""
+        with self._lock:
+            was_open, self._open = self._open, False
         self.core.close()
-        if not self._loop.is_closed():
+        if was_open:
+            asyncio.run_coroutine_threadsafe(_answered(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
@@ -62,4 +68,16 @@ class Client:
         self.close()
 
     def _wait(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        with self._lock:  # what is taken before the end is answered before it
+            if not self._open:
+                coroutine.close()
+                raise UnavailableError("the client is closed")
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return future.result()
+
+
+async def _answered() -> None:
+    """Wait for everything that was asked before."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others)

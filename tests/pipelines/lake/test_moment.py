@@ -92,5 +92,5 @@ def test_a_version_whose_files_an_erasure_took_is_refused_by_name(tmp_path: Path
     before = world.lake.version("decisions")
     world.lake.delete("decisions", pc.field("event_id") == "e1")
     world.lake.forget("decisions")
-    with pytest.raises(Exception, match="version: wanted a version of the table 'decisions' whose files are kept"):
+    with pytest.raises(Exception, match="version: must be a version of the table 'decisions' whose files are kept"):
         world.lake.decisions("shop", version=before)

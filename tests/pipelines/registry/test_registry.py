@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -12,16 +11,11 @@ import pytest
 
 from decision.errors import FieldError
 from pipelines.registry.cache import ModelCache, verify
-from pipelines.registry.registry import AliasMovedError, Registry, WrittenVerdict, moves
+from pipelines.registry.registry import Registry, WrittenVerdict, moves
 from pipelines.registry.tracking import RegistryError
 from pipelines.settings import Settings, load_settings
+from tests.contracts.registry import packed
 from tests.worlds.synthetic import new_settings
-
-
-def packed(**files: bytes) -> dict[str, bytes]:
-    named = {name.replace("_", "."): data for name, data in files.items()}
-    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in named.items()}
-    return {**named, "manifest.json": msgspec.json.encode({"files": hashes})}
 
 
 @pytest.fixture(scope="module")
@@ -44,29 +38,6 @@ def test_a_home_without_a_registry_has_no_versions_and_is_left_alone(tmp_path: P
     assert registry.versions("news") == []
     assert registry.verdicts("news") == []
     assert not (tmp_path / "home").exists()
-
-
-def test_registered_files_come_back_byte_for_byte_on_another_machine(settings: Settings, registry: Registry) -> None:
-    files = packed(model_vw=b"\x00\x01weights", scale_json=b"{}")
-    version = registry.register("bytes", files, metrics={"value": 0.5, "bad": float("nan")}, params={"seed": 3})
-    forget(settings)
-    assert Registry(settings).files("bytes", version) == files
-    assert registry.metrics("bytes", version) == {"value": 0.5}
-
-
-def test_versions_are_counted_per_loop_and_carry_their_tags(registry: Registry) -> None:
-    for _ in range(11):
-        last = registry.register("counted", packed(a=b"1"), tags={"kind": "policy"})
-    found = registry.versions("counted")
-    assert [entry.version for entry in found] == [str(number) for number in range(1, 12)]
-    assert last == "11"
-    assert found[-1].tags["kind"] == "policy"
-
-
-def test_registering_under_a_key_again_returns_the_same_version(registry: Registry) -> None:
-    first = registry.register("keyed", packed(a=b"1"), key="nightly:1")
-    assert registry.register("keyed", packed(a=b"2"), key="nightly:1") == first
-    assert registry.register("keyed", packed(a=b"2"), key="nightly:2") != first
 
 
 def test_a_file_altered_in_the_registry_is_refused_by_name(settings: Settings, registry: Registry) -> None:
@@ -178,50 +149,6 @@ def test_an_alias_moves_with_its_verdict(settings: Settings, registry: Registry)
     assert b'"from":"1","to":"2"' in next(path for path in files if path.name == "000002.json").read_bytes()
 
 
-def test_an_alias_that_stands_elsewhere_than_expected_stays_there(registry: Registry) -> None:
-    first, second = (registry.register("raced", packed(a=data)) for data in (b"1", b"2"))
-    registry.set_alias("raced", "champion", first, {})
-    with pytest.raises(AliasMovedError, match="expected version None, found 1"):
-        registry.set_alias("raced", "champion", second, {}, expected=None)
-    assert registry.aliases("raced") == {"champion": first}
-    assert len(registry.verdicts("raced")) == 1
-
-
-def test_of_movers_that_race_exactly_one_wins(settings: Settings, registry: Registry) -> None:
-    versions = [registry.register("race", packed(a=b"%d" % number)) for number in range(4)]
-
-    def move(version: str) -> bool:
-        try:
-            Registry(settings).set_alias("race", "champion", version, {}, expected=None)
-        except AliasMovedError:
-            return False
-        return True
-
-    with ThreadPoolExecutor(4) as pool:
-        assert sorted(pool.map(move, versions)) == [False, False, False, True]
-    assert len(registry.verdicts("race")) == 1
-
-
-def test_an_alias_taken_away_is_gone(registry: Registry) -> None:
-    version = registry.register("taken", packed(a=b"1"))
-    registry.set_alias("taken", "champion", version, {})
-    registry.set_alias("taken", "champion", None, {"verdict": "rolled_back"})
-    assert registry.aliases("taken") == {}
-    with pytest.raises(RegistryError, match="nowhere"):
-        registry.set_alias("taken", "champion", None, {})
-
-
-def test_moves_to_nothing_and_unknown_aliases_are_refused(registry: Registry) -> None:
-    registry.register("refusing", packed(a=b"1"))
-    with pytest.raises(FieldError, match="alias"):
-        registry.set_alias("refusing", "king", "1", {})  # pyright: ignore[reportArgumentType]
-    with pytest.raises(RegistryError, match="not found"):
-        registry.set_alias("refusing", "champion", "9", {})
-    with pytest.raises(RegistryError, match="not found"):
-        registry.files("refusing", "9")
-    assert registry.verdicts("refusing") == []
-
-
 def test_a_verdict_whose_move_was_prevented_is_no_move() -> None:
     def verdict(number: int, old: str | None, new: str | None) -> WrittenVerdict:
         return WrittenVerdict(number=number, version=new or "", alias="champion", from_version=old, to_version=new)
@@ -269,7 +196,7 @@ def test_importing_the_registry_does_not_import_mlflow() -> None:
 def test_two_processes_may_open_a_new_registry_at_once_and_neither_talks(tmp_path: Path) -> None:
     code = (
         "import sys; from pipelines.registry.registry import Registry; from pipelines.settings import load_settings\n"
-        "from tests.pipelines.registry.test_registry import packed\n"
+        "from tests.contracts.registry import packed\n"
         "registry = Registry(load_settings({}, home=sys.argv[1]))\n"
         "print(registry.register('shared', packed(a=sys.argv[2].encode())))\n"
         "from mlflow.telemetry.utils import is_telemetry_disabled; assert is_telemetry_disabled()\n"

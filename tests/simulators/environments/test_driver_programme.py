@@ -1,4 +1,4 @@
-"""The driver programme: the contract, the arithmetic of a day, budgets, and a trend that any learned copy must keep."""
+"""The driver programme: the arithmetic of a day, budgets, and a trend that any learned copy must keep."""
 
 from __future__ import annotations
 
@@ -7,18 +7,8 @@ import pytest
 
 from decision.errors import FieldError
 from simulators.environments.driver_programme import LARGEST_BONUS, DriverProgrammeEnv, Drivers, draw_drivers
-from tests.contracts.environment import CHECKS
 
 DRIVERS = draw_drivers(np.random.default_rng(0), 200)
-
-
-def make() -> DriverProgrammeEnv:
-    return DriverProgrammeEnv(draw_drivers(np.random.default_rng(0), 15))
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_environment_contract(check) -> None:
-    check(make)
 
 
 def test_reward_of_a_day_is_the_stated_sum() -> None:

@@ -1,4 +1,4 @@
-"""Long-term satisfaction: known values, RecSim's own user model step by step, and the environment contract."""
+"""Long-term satisfaction: known values, and RecSim's own user model step by step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from decision.errors import FieldError
 from simulators.environments.lts.env import DOCUMENTS, LtsEnv, LtsUsers, document_of, draw_users, users_on_grid
 from simulators.environments.lts.planner import documents, plan, returns_of_constants, returns_of_plan
 from simulators.environments.lts.tasks import ALPHAS, TARGET, task
-from tests.contracts.environment import CHECKS
 from tests.parts import require
 
 GRID = users_on_grid(32, TARGET)
@@ -19,11 +18,6 @@ GRID = users_on_grid(32, TARGET)
 
 def make() -> LtsEnv:
     return LtsEnv(draw_users(np.random.default_rng(0), np.array([6.0, 21.0]), 20), horizon=30)
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_environment_contract(check) -> None:
-    check(make)
 
 
 def returns_in(env: LtsEnv, choose) -> float:
