@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from decision.errors import FieldError
 from decision.ope.estimate import Estimate
+from decision.options import ErrorRate, NotNegative
+from decision.validation import check_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,8 @@ def judge(
     Raises:
         FieldError: a setting is outside its range.
     """
-    if not 0 < alpha < 0.5:
-        raise FieldError("alpha", wanted="a number in (0, 0.5)", got=alpha)
-    if not margin >= 0:
-        raise FieldError("margin", wanted="0 or more", got=margin)
+    check_value("alpha", alpha, ErrorRate)
+    check_value("margin", margin, NotNegative)
     level = 1.0 - 2.0 * alpha
     estimate = lift(level=level)
     numbers = {"lift": estimate.value, "lower_bound": estimate.low, "ess": estimate.ess, "rows": float(estimate.n)}

@@ -58,6 +58,12 @@ Generations = Annotated[int, msgspec.Meta(ge=0, le=1_000)]
 Samples = Annotated[int, msgspec.Meta(ge=2, le=1_000)]
 Average = Annotated[int, msgspec.Meta(ge=1, le=16)]
 
+Fraction = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+Spacing = Annotated[float, msgspec.Meta(ge=0.01, le=0.5)]
+DriftBatch = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Auditors = Annotated[int, msgspec.Meta(ge=1, le=99)]
+Quorum = Annotated[float, msgspec.Meta(gt=0, le=1)]
+
 PASSES = 3
 
 

@@ -19,13 +19,17 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from decision.errors import FieldError, Words, nearest_of
+from decision.fairness.resolve import Rule
+from decision.guard.rules import GuardRules
 from decision.options import (
     PASSES,
+    Auditors,
     Average,
     Bag,
     Count,
     DataRules,
     Decay,
+    DriftBatch,
     ErrorRate,
     Generations,
     Importance,
@@ -34,7 +38,9 @@ from decision.options import (
     Passes,
     PolicySettings,
     Positive,
+    Quorum,
     Share,
+    Spacing,
 )
 from decision.records import Mode
 from decision.validation import Checked, convert
@@ -43,6 +49,7 @@ LOOP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _FORMER = {("training", "candidates"): "variants"}
 """Keys of a loop's file that have other names now."""
 MAX_FILE_BYTES = 1 << 20
+_GUARD, _PANEL = GuardRules(), Rule()
 
 
 class RewardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -192,13 +199,13 @@ class GuardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     enabled: bool = False
-    alpha: ErrorRate = 0.05
-    delta: ErrorRate = 0.05
+    alpha: ErrorRate = _GUARD.alpha
+    delta: ErrorRate = _GUARD.delta
     holdout: ErrorRate = 0.05
-    spacing: Annotated[float, msgspec.Meta(ge=0.01, le=0.5)] = 0.05
+    spacing: Spacing = _GUARD.spacing
     cap: Share = 1.0
     ttl_s: Positive = 90_000.0
-    batch: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 2000
+    batch: DriftBatch = _GUARD.batch
     segment: Annotated[str, msgspec.Meta(max_length=200)] = ""
     segments: Annotated[
         tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=200)], ...], msgspec.Meta(max_length=16)
@@ -244,17 +251,21 @@ class FairnessSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields
     treatment: str = "being given the treatment under review"
     action: str = ""
     unit: Literal["action", "exposure"] = "action"
-    auditors: Annotated[int, msgspec.Meta(ge=1, le=99)] = 5
-    quorum: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.6
-    sensitivity: Share = 0.0
-    minimum: Annotated[int, msgspec.Meta(ge=1, le=99)] = 3
-    deadline_s: Positive = 259_200.0
+    auditors: Auditors = _PANEL.auditors
+    quorum: Quorum = _PANEL.quorum
+    sensitivity: Share = _PANEL.sensitivity
+    minimum: Auditors = _PANEL.minimum
+    deadline_s: Positive = _PANEL.deadline_s
     cost: Positive = 8.0
     standing: Share = 0.02
     rate: Share = 0.05
     evidence: Annotated[int, msgspec.Meta(ge=0)] = 300
     agreement: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.2
     clamp: bool = False
+
+    def _relations(self) -> None:
+        if self.minimum > self.auditors:
+            raise FieldError("minimum", wanted=f"at most auditors = {self.auditors}", got=self.minimum)
 
 
 class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):

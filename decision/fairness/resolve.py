@@ -7,17 +7,17 @@ quorum and two or more stand on each, the panel is divided, and an adjudicator d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from decision.errors import FieldError
 from decision.fairness.panel import votes_needed
+from decision.options import Auditors, Positive, Quorum, Share
+from decision.validation import Checked
 
 Status = Literal["open", "upheld", "dismissed", "disputed", "no_quorum"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a panel decides.
 
     Attributes:
@@ -31,22 +31,15 @@ class Rule:
         FieldError: a number is outside its range.
     """
 
-    auditors: int = 5
-    quorum: float = 0.6
-    sensitivity: float = 0.0
-    minimum: int = 3
-    deadline_s: float = 259_200.0
+    auditors: Auditors = 5
+    quorum: Quorum = 0.6
+    sensitivity: Share = 0.0
+    minimum: Auditors = 3
+    deadline_s: Positive = 259_200.0
 
-    def __post_init__(self) -> None:
-        if not 1 <= self.auditors <= 99:
-            raise FieldError("auditors", wanted="1 to 99", got=self.auditors)
-        if not 1 <= self.minimum <= self.auditors:
-            raise FieldError("minimum", wanted=f"1 to {self.auditors}, the panel's size", got=self.minimum)
-        votes_needed(self.auditors, self.quorum)
-        if not 0.0 <= self.sensitivity <= 1.0:
-            raise FieldError("sensitivity", wanted="a number in [0, 1]", got=self.sensitivity)
-        if not self.deadline_s > 0:
-            raise FieldError("deadline_s", wanted="a number of seconds above 0", got=self.deadline_s)
+    def _relations(self) -> None:
+        if self.minimum > self.auditors:
+            raise FieldError("minimum", wanted=f"at most auditors = {self.auditors}", got=self.minimum)
 
 
 class Tally(NamedTuple):

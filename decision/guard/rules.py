@@ -7,9 +7,13 @@ giving up a share alpha of the traffic gives up at most a share alpha of the val
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from typing import Annotated
+
+import msgspec
 
 from decision.errors import FieldError
+from decision.options import DriftBatch, ErrorRate, Fraction, Positive, Spacing
+from decision.validation import Checked
 
 
 def _bets() -> tuple[float, ...]:
@@ -18,13 +22,12 @@ def _bets() -> tuple[float, ...]:
     return tuple(low * ratio**j for j in range(count))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GuardRules:
+class GuardRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits of one rollout.
 
     Attributes:
-        alpha: share of the baseline's expected reward that may be given up, in (0, 1).
-        delta: probability with which a rung that breaks that promise may ever be served, in (0, 1).
+        alpha: share of the baseline's expected reward that may be given up.
+        delta: probability with which a rung that breaks that promise may ever be served.
         delta_futility: probability of killing a candidate that is no worse than the baseline.
         delta_promotion: probability of promoting a candidate that is no better than the baseline.
         reward_max: largest reward; rewards lie in [0, reward_max] after the shift by the loop's minimum.
@@ -36,37 +39,21 @@ class GuardRules:
         batch: matured decisions per step of the detector.
     """
 
-    alpha: float = 0.05
-    delta: float = 0.05
-    delta_futility: float = 0.05
-    delta_promotion: float = 0.05
-    reward_max: float = 1.0
-    top: float = 0.95
-    spacing: float = 0.05
-    bets: tuple[float, ...] = field(default_factory=_bets)
-    drift_bets: tuple[float, ...] = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
-    drift_threshold: float = 1000.0
-    batch: int = 2000
+    alpha: ErrorRate = 0.05
+    delta: ErrorRate = 0.05
+    delta_futility: ErrorRate = 0.05
+    delta_promotion: ErrorRate = 0.05
+    reward_max: Positive = 1.0
+    top: Fraction = 0.95
+    spacing: Spacing = 0.05
+    bets: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)] = msgspec.field(default_factory=_bets)
+    drift_bets: Annotated[tuple[Fraction, ...], msgspec.Meta(min_length=1)] = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
+    drift_threshold: Annotated[float, msgspec.Meta(gt=1)] = 1000.0
+    batch: DriftBatch = 2000
 
-    def __post_init__(self) -> None:
-        for name in ("alpha", "delta", "delta_futility", "delta_promotion"):
-            number = getattr(self, name)
-            if not 0 < number < 1:
-                raise FieldError(name, wanted="a number in (0, 1)", got=number)
-        if not self.alpha < self.top < 1:
-            raise FieldError("top", wanted=f"a number in (alpha = {self.alpha}, 1)", got=self.top)
-        if not 0 < self.spacing < 1:
-            raise FieldError("spacing", wanted="a number in (0, 1)", got=self.spacing)
-        if not self.reward_max > 0:
-            raise FieldError("reward_max", wanted="a number above 0", got=self.reward_max)
-        if not self.bets or min(self.bets) <= 0:
-            raise FieldError("bets", wanted="one number above 0 or more", got=self.bets)
-        if not self.drift_bets or not 0 < min(self.drift_bets) <= max(self.drift_bets) < 1:
-            raise FieldError("drift_bets", wanted="numbers in (0, 1)", got=self.drift_bets)
-        if self.drift_threshold <= 1:
-            raise FieldError("drift_threshold", wanted="a number above 1", got=self.drift_threshold)
-        if self.batch < 1:
-            raise FieldError("batch", wanted="1 or more", got=self.batch)
+    def _relations(self) -> None:
+        if not self.alpha < self.top:
+            raise FieldError("top", wanted=f"above alpha = {self.alpha}", got=self.top)
 
     @property
     def rungs(self) -> tuple[float, ...]:

@@ -30,7 +30,7 @@ def read_parquet(path: Path, *, rows_per_batch: int = 20_000) -> Iterable[pa.Tab
     with file:
         unknown = [name for name in file.schema_arrow.names if name not in INTERACTIONS.names]
         if unknown:
-            raise FieldError(unknown[0], wanted=f"one of the columns {INTERACTIONS.names}", got="an unknown column")
+            raise FieldError.unknown(unknown[0], INTERACTIONS.names, noun="column")
         for batch in file.iter_batches(batch_size=rows_per_batch):
             names = batch.schema.names
             yield complete({name: pa.chunked_array([batch[name]]) for name in names}, len(batch))

@@ -7,7 +7,6 @@ in each log partition up to which decisions were folded in.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -199,7 +198,7 @@ def rules_of(terms: Terms, attempt: int) -> GuardRules:
     count = 1 + len(terms.segments)
     rules = GuardRules(alpha=terms.alpha, top=1.0 - terms.holdout, spacing=terms.spacing, batch=terms.batch)
     delta = terms.delta * 6.0 / (math.pi * attempt) ** 2
-    return replace(
+    return msgspec.structs.replace(
         rules,
         delta=delta / count,
         delta_futility=delta / count,
