@@ -20,8 +20,8 @@ class Exploration(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Attributes:
         kind: the rule; ``thompson`` and ``regcb`` need an oracle with members (``logistic``, ``linear``, or a bag).
-        gamma: of ``squarecb`` and ``fastcb``; for ``falcon`` the largest that its schedule may reach. In 1 / reward
-            units.
+        gamma: of ``squarecb``, in 1 / reward units; for ``falcon`` the largest that its schedule may reach, in the same
+            unit; of ``fastcb``, which scales rewards to [0, 1], without unit.
         epsilon: epsilon-greedy's share of uniform draws.
         inverse_temperature: lambda of ``softmax``, in 1 / reward units.
         falcon_scale: c of ``falcon``.

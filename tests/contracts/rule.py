@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+from msgspec.structs import replace
 
 from decision.batch import Floats, Ints
 from decision.exploration import mix
@@ -28,6 +29,11 @@ def cases() -> list[tuple[Floats, Ints]]:
         (np.array([-5.0, 5.0, 5.0, 4.999999999]), np.array([0, 4])),
         (np.array([1e308, -1e308, 0.0, 5e-324]), np.array([0, 2, 4])),
     ]
+
+
+def predicted(rule: Rule, scores: Floats) -> Floats:
+    """Return what a rule is given: scores, or those of three members that are clearly of other minds."""
+    return np.stack([scores, 0.5 * scores, np.round(scores)]) if rule.asks_members else scores
 
 
 def pmf_of(rule: Rule, scores: Floats, offsets: Ints, given: Exploration = GIVEN) -> Floats:
@@ -76,6 +82,27 @@ def check_a_decision_does_not_depend_on_the_others(rule: Rule) -> None:
         for low, high in pairwise(offsets):
             alone = pmf_of(rule, scores[low:high], np.array([0, high - low]))
             assert np.allclose(alone, whole[low:high], rtol=0, atol=1e-12)
+
+
+def check_it_does_not_matter_where_zero_lies(rule: Rule) -> None:
+    moved = replace(GIVEN, low=GIVEN.low + 2.0, high=GIVEN.high + 2.0)
+    for scores, offsets in cases()[:-1]:  # the last one's scores are too large to be moved
+        given = predicted(rule, scores)
+        assert np.allclose(rule.pmf(given + 2.0, offsets, moved), rule.pmf(given, offsets, GIVEN), rtol=0, atol=1e-9)
+
+
+def check_the_unit_of_rewards_does_not_matter(rule: Rule) -> None:
+    """Rewards in cents: with numbers of 1 / reward a hundredth, or numbers that have no unit, every chance stays."""
+    moved = replace(GIVEN, low=100 * GIVEN.low, high=100 * GIVEN.high)
+    cents = replace(moved, gamma=GIVEN.gamma / 100, inverse_temperature=GIVEN.inverse_temperature / 100)
+    found = [(predicted(rule, scores), offsets) for scores, offsets in cases()[:-1]]
+    assert any(
+        all(
+            np.allclose(rule.pmf(100 * given, offsets, numbers), rule.pmf(given, offsets, GIVEN), rtol=0, atol=1e-9)
+            for given, offsets in found
+        )
+        for numbers in (cents, moved)
+    )
 
 
 def check_it_changes_nothing_that_it_is_given(rule: Rule) -> None:

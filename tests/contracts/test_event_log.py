@@ -1,4 +1,4 @@
-"""Both adapters keep the contract of an event log, Kafka's against a real broker."""
+"""Every adapter keeps the contract of an event log, Kafka's against a real broker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.log.open import open_log
+from pipelines.log.open import SCHEMES, open_log
 from pipelines.log.protocol import EventLog
 from tests.contracts.event_log import CHECKS
 from tests.kafka_broker import shared_broker
@@ -17,9 +17,17 @@ from tests.kafka_broker import shared_broker
 _numbers = itertools.count()
 
 
-@pytest.fixture(params=["local", pytest.param("kafka", marks=pytest.mark.connected)])
+ADDRESSES: dict[str, Callable[[Path], str]] = {
+    "local": lambda folder: f"local:{folder / 'log.db'}",
+    "kafka": lambda folder: f"kafka://{shared_broker()}",
+}
+
+
+@pytest.fixture(
+    params=[name if name == "local" else pytest.param(name, marks=pytest.mark.connected) for name in SCHEMES]
+)
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], EventLog]]:
-    url = f"local:{tmp_path / 'log.db'}" if request.param == "local" else f"kafka://{shared_broker()}"
+    url = ADDRESSES[request.param](tmp_path)
     logging.getLogger("pipelines.log").setLevel(logging.ERROR)
     opened: list[EventLog] = []
 

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's recipe, followed: a new exploration rule is the files that it lists, and no others."""
+"""CONTRIBUTING's recipes, followed: a new rule or estimator is the files that they list, and no others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,50 +68,130 @@ print("toy served")
 """
 
 
+COPIED = ("decision", "simulators", "pipelines", "serving", "tests", "infra", "pyproject.toml")
+
+ESTIMATOR = '''"""An estimator for this test alone: DR whose weights count up to 5."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from decision.batch import Floats
+from decision.ope.estimators.registry import Mean
+from decision.ope.rows import Rows
+
+
+def toy_terms(rows: Rows, weights: Floats) -> Floats:
+    """Return [n] terms ``sum_a pi(a) q(a) + min(w, 5) (r - q)``."""
+    return rows.direct + np.minimum(weights, 5.0) * rows.residual
+
+
+ESTIMATOR = Mean(toy_terms, needs=("model",))
+'''
+ESTIMATOR_TEST = """from decision.ope.estimators.toy import toy_terms
+from tests.decision.ope.evaluation.test_family import ROWS
+
+
+def test_toy_by_hand() -> None:
+    assert toy_terms(ROWS, ROWS.weight).tolist() == (ROWS.direct + ROWS.weight * ROWS.residual).tolist()
+"""
+EVALUATE = """
+import numpy as np
+from decision.ope.evaluate import evaluate
+
+rng = np.random.default_rng(0)
+policy = np.tile([0.2, 0.8], (400, 1))
+action = rng.integers(2, size=400)
+found = evaluate(action=action, propensity=np.full(400, 0.5), reward=rng.random(400), policy=policy)
+assert found.estimates["toy"] == found.estimates["dr"] and found.bootstrap["toy"] == found.bootstrap["dr"]
+print("toy estimated")
+"""
+
+
 def tracked(root: Path) -> dict[str, bytes]:
     """Return the contents of the sources below `root`."""
-    files = [
-        file for name in ("decision", "infra/docs", "tests") for file in (root / name).rglob("*") if file.is_file()
-    ]
+    files = [file for name in COPIED for file in (root / name).rglob("*") if file.is_file()]
     return {str(file.relative_to(root)): file.read_bytes() for file in files if "__pycache__" not in file.parts}
 
 
-def follow(root: Path) -> None:
-    """Do what CONTRIBUTING says."""
-    (root / "decision" / "exploration" / "toy.py").write_text(RULE)
-    options = root / "decision" / "options.py"
-    line = '    "uniform": "decision.exploration.uniform",\n'
-    assert line in options.read_text()
-    options.write_text(options.read_text().replace(line, line + '    "toy": "decision.exploration.toy",\n'))
-    (root / "tests" / "decision" / "exploration" / "test_toy.py").write_text(TEST)
-    policies = root / "infra" / "docs" / "policies.md"
-    row = next(line for line in policies.read_text().splitlines(keepends=True) if line.startswith("| `regcb`"))
-    policies.write_text(policies.read_text().replace(row, row + "| `toy` | half greedy, half uniform | none |\n"))
-
-
-def test_a_new_rule_is_the_files_that_contributing_lists_and_works(tmp_path: Path) -> None:
-    for name in ("decision", "simulators", "pipelines", "serving", "tests", "infra", "pyproject.toml"):
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """A copy of the sources."""
+    for name in COPIED:
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, tmp_path / name)
-    before = tracked(tmp_path)
-    follow(tmp_path)
-    after = tracked(tmp_path)
-    changed = sorted(name for name in after if after[name] != before.get(name))
+    return tmp_path
+
+
+def add_line(file: Path, after: str, line: str) -> None:
+    """Write `line` below the one that begins with `after`."""
+    text = file.read_text()
+    there = next(old for old in text.splitlines(keepends=True) if old.startswith(after))
+    file.write_text(text.replace(there, there + line))
+
+
+def add_rule(root: Path) -> None:
+    """Do what CONTRIBUTING says of an exploration rule."""
+    (root / "decision/exploration/toy.py").write_text(RULE)
+    add_line(root / "decision/options.py", '    "uniform": ', '    "toy": "decision.exploration.toy",\n')
+    (root / "tests/decision/exploration/test_toy.py").write_text(TEST)
+    add_line(root / "infra/docs/policies.md", "| `regcb`", "| `toy` | half greedy, half uniform | none |\n")
+
+
+def add_estimator(root: Path) -> None:
+    """Do what CONTRIBUTING says of an estimator."""
+    (root / "decision/ope/estimators/toy.py").write_text(ESTIMATOR)
+    registry = root / "decision/ope/estimators/registry.py"
+    add_line(registry, '    "offcem": ', '    "toy": "decision.ope.estimators.toy",\n')
+    (root / "tests/decision/ope/estimators/test_toy.py").write_text(ESTIMATOR_TEST)
+    add_line(root / "infra/docs/evaluation.md", "| `dm` |", "| `toy` | DR, weights cut at 5 | never |\n")
+
+
+def changed_by(follow: Callable[[Path], None], root: Path) -> list[str]:
+    """Return which files change where a recipe is followed."""
+    before = tracked(root)
+    follow(root)
+    return sorted(name for name, text in tracked(root).items() if text != before.get(name))
+
+
+def python(root: Path, *arguments: str) -> str:
+    """Return what Python says in the copy."""
+    done = subprocess.run([sys.executable, *arguments], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_new_rule_is_the_files_that_contributing_lists_and_works(house: Path) -> None:
+    changed = changed_by(add_rule, house)
     recipe = (ROOT / "CONTRIBUTING.md").read_text().partition("## A new exploration rule")[2].partition("\n## ")[0]
     listed = re.findall(r"^\d+\. `([^`]+)`", recipe, flags=re.MULTILINE)
     assert sorted(listed) == changed
 
     wanted = ["tests/decision/exploration/test_toy.py", "tests/contracts", "-k", "toy and not extension"]
-    tried = subprocess.run(
-        [sys.executable, "-m", "pytest", "-v", *wanted], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert tried.returncode == 0, tried.stdout
-    assert int(re.findall(r"(\d+) passed", tried.stdout)[0]) > 8
-    used = subprocess.run([sys.executable, "-c", USE], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert used.stdout == "toy served\n", used.stderr
+    tried = python(house, "-m", "pytest", "-v", *wanted)
+    assert int(re.findall(r"(\d+) passed", tried)[0]) > 8
+    assert python(house, "-c", USE) == "toy served\n"
+
+
+def test_a_new_estimator_is_its_file_its_line_its_test_and_its_row(house: Path) -> None:
+    changed = changed_by(add_estimator, house)
+    assert changed == [
+        "decision/ope/estimators/registry.py",
+        "decision/ope/estimators/toy.py",
+        "infra/docs/evaluation.md",
+        "tests/decision/ope/estimators/test_toy.py",
+    ]
+    row = next(line for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if line.startswith("| estimator"))
+    for named in ("decision/ope/estimators/", "decision/ope/estimators/registry.py"):
+        assert f"`{named}`" in row
+
+    wanted = ["tests/decision/ope/estimators/test_toy.py", "tests/contracts/test_estimators.py"]
+    tried = python(house, "-m", "pytest", "-v", *wanted, "-k", "toy or without")
+    assert int(re.findall(r"(\d+) passed", tried)[0]) > 13
+    assert python(house, "-c", EVALUATE) == "toy estimated\n"
 
 
 @pytest.mark.parametrize("name", [*RULES, *ORACLES])
