@@ -25,6 +25,8 @@ CODE = sorted(file for folder in FOLDERS[:5] for file in (ROOT / folder).rglob("
 TOY = {
     "decision/exploration/toy.py",
     "tests/decision/exploration/test_toy.py",
+    "decision/ope/estimators/toy.py",
+    "tests/decision/ope/estimators/test_toy.py",
 }  # made by tests/contracts/test_extension.py
 OURS = "|".join(re.escape(folder) for folder in FOLDERS)
 
