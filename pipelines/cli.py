@@ -38,7 +38,7 @@ _PANELS = {
 app = typer.Typer(
     name="decision",
     help="Which action for this context? A service that decides, logs the exact propensity, and learns.\n\n"
-    "Begin with `decision demo`. Every command takes `--json` for one line of result on stdout; the exit status is "
+    "Start with `decision demo`. Every command takes `--json` for one line of result on stdout; the exit status is "
     "0 done, 1 failed, 2 bad arguments or input, 3 a gate refused.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -53,12 +53,16 @@ def options(
     verbose: Annotated[
         int,
         typer.Option(
-            "--verbose", "-v", count=True, show_default=False, help="Log each step and show tracebacks; -vv logs more."
+            "--verbose",
+            "-v",
+            count=True,
+            show_default=False,
+            help="Log each step and show tracebacks; -vv adds debug messages.",
         ),
     ] = 0,
     log_format: Annotated[
         Literal["text", "json"] | None,
-        typer.Option("--log-format", help="Form of log lines (default: $DECISION_LOG_FORMAT or text)."),
+        typer.Option("--log-format", help="Format of log lines (default: $DECISION_LOG_FORMAT or text)."),
     ] = None,
 ) -> None:
     """Take the options of every command; they may stand after it too."""
@@ -76,7 +80,7 @@ app.add_typer(
     audit.audit,
     name="audit",
     rich_help_panel="Panels of auditors",
-    help="Mine pairs, assign panels, decide disputes, verify the audit log.",
+    help="Mine pairs, assign panels, adjudicate disputes, verify the audit log.",
 )
 
 

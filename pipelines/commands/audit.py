@@ -32,7 +32,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
 
 
 Task = Annotated[str, typer.Argument(metavar="TASK", help="Id of the task.", show_default=False)]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of what is drawn.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random draws.")]
 
 
 @command
@@ -40,12 +40,12 @@ def mine(
     loop: Loop,
     home: Home = None,
     version: Annotated[
-        str | None, typer.Option("--version", help="Whose probabilities are compared (default: the champion's).")
+        str | None, typer.Option("--version", help="Version whose probabilities are compared (default: the champion).")
     ] = None,
-    decisions: Annotated[int, typer.Option(help="Latest decisions looked at.")] = 2_000,
-    mined: Annotated[int, typer.Option(help="Pairs with a large gap over a small distance to open.")] = 20,
-    probe: Annotated[int, typer.Option(help="Random pairs to open, for the violation rate.")] = 10,
-    gold: Annotated[int, typer.Option(help="Pairs to ask again whose answer is known.")] = 0,
+    decisions: Annotated[int, typer.Option(help="Number of latest decisions to search.")] = 2_000,
+    mined: Annotated[int, typer.Option(help="Mined pairs to open: a large gap over a small distance.")] = 20,
+    probe: Annotated[int, typer.Option(help="Random pairs to open; they estimate the violation rate.")] = 10,
+    gold: Annotated[int, typer.Option(help="Pairs with a known answer to ask again.")] = 0,
     seed: Seed = 1,
     json: Json = False,
 ) -> Outcome:
@@ -85,9 +85,9 @@ def mine(
 
 @command
 def assign(loop: Loop, home: Home = None, seed: Seed = 1, json: Json = False) -> Outcome:
-    """Draw a panel for each open pair that has none, and close the pairs whose deadline is over.
+    """Draw a panel for each open pair that has none, and close the pairs whose deadline has passed.
 
-    Where the loop clamps, the pairs upheld so far are published to the service.
+    If the loop clamps, the pairs upheld so far are published to the service.
 
     Example: `decision audit assign credit`
     """
@@ -147,13 +147,13 @@ def verify(
     home: Home = None,
     file: Annotated[Path | None, typer.Option("--file", help="Check an exported log instead of the store.")] = None,
     head: Annotated[
-        str | None, typer.Option("--head", help="COUNT:HASH noted elsewhere, that the log must agree with.")
+        str | None, typer.Option("--head", help="COUNT:HASH noted elsewhere that the log must match.")
     ] = None,
     json: Json = False,
 ) -> Outcome:
-    """Check the audit log: every hash, its order, its anchors, and that judgements and verdicts are those it tells of.
+    """Check the audit log: every hash, its order and anchors, and that the judgements and verdicts match it.
 
-    Exit status 1 when anything was edited, deleted, reordered or cut off.
+    The exit status is 1 if anything was edited, deleted, reordered or cut off.
 
     Example: `decision audit verify --json`
     """
@@ -214,7 +214,7 @@ def export(
 def adjudicate(
     task: Task,
     verdict: Annotated[str, typer.Option("--verdict", help="upheld or dismissed.")],
-    note: Annotated[str, typer.Option("--note", help="Why; it is kept.")],
+    note: Annotated[str, typer.Option("--note", help="Why; kept with the verdict.")],
     home: Home = None,
     json: Json = False,
 ) -> Outcome:
@@ -238,12 +238,12 @@ def adjudicate(
 def appeal(
     loop: Loop,
     reason: Annotated[str, typer.Option("--reason", help="Why, in words.")],
-    event: Annotated[str, typer.Option("--event", help="Decision that its subject appeals.")] = "",
-    task: Annotated[str, typer.Option("--task", help="Or the pair whose verdict is appealed.")] = "",
+    event: Annotated[str, typer.Option("--event", help="Event id of the decision that is appealed.")] = "",
+    task: Annotated[str, typer.Option("--task", help="Or the task whose verdict is appealed.")] = "",
     home: Home = None,
     json: Json = False,
 ) -> Outcome:
-    """Record an appeal: a decision is paired at the next mining; a verdict becomes a dispute again.
+    """Record an appeal: the decision is paired at the next mining, or the verdict becomes a dispute again.
 
     Example: `decision audit appeal credit --event e1 --reason "my neighbour got it"`
     """
@@ -262,7 +262,7 @@ def replay(
     loop: Loop,
     home: Home = None,
     quorum: Annotated[float, typer.Option(help="Share of the panel that must see a violation.")] = 0.6,
-    sensitivity: Annotated[float, typer.Option(help="What a gap must exceed the acceptable one by.")] = 0.0,
+    sensitivity: Annotated[float, typer.Option(help="Margin by which a gap must exceed the acceptable one.")] = 0.0,
     json: Json = False,
 ) -> Outcome:
     """Recompute the verdicts under another quorum or sensitivity; nobody is asked and nothing changes.
@@ -290,9 +290,7 @@ def replay(
 def gate(
     loop: Loop,
     home: Home = None,
-    version: Annotated[
-        str | None, typer.Option("--version", help="The version (default: the latest trained one).")
-    ] = None,
+    version: Annotated[str | None, typer.Option("--version", help="Version (default: the latest one trained).")] = None,
     json: Json = False,
 ) -> Outcome:
     """Run the panels' part of the gate on a version without promoting it. The exit status is 3 if it would refuse.

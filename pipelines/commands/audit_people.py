@@ -18,15 +18,19 @@ people = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
 @command
 def add(
-    name: Annotated[str, typer.Argument(help="Name, for administrators only.", show_default=False)],
-    role: Annotated[
-        list[str], typer.Option("--role", help="auditor, adjudicator, administrator or owner; again for more.")
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name, which only administrators see.", show_default=False)
     ],
-    owns: Annotated[list[str] | None, typer.Option("--owns", help="Loop whose model is theirs (owners).")] = None,
+    role: Annotated[
+        list[str], typer.Option("--role", help="auditor, adjudicator, administrator or owner; repeatable.")
+    ],
+    owns: Annotated[
+        list[str] | None, typer.Option("--owns", help="For owners: a loop whose model is theirs; repeatable.")
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> Outcome:
-    """Add someone and print their key, which is shown this once.
+    """Add someone and print their key, which is shown only once.
 
     Example: `decision audit people add "Ada L." --role auditor`
     """
@@ -43,7 +47,7 @@ def add(
 
 @command
 def listed(home: Home = None, json: Json = False) -> Outcome:
-    """Show everyone, their roles and whether their key still opens.
+    """Show everyone, their roles, and whether their key is still valid.
 
     Example: `decision audit people list`
     """
@@ -65,7 +69,9 @@ def listed(home: Home = None, json: Json = False) -> Outcome:
 
 @command
 def revoke(
-    person: Annotated[str, typer.Argument(help="Their id.", show_default=False)], home: Home = None, json: Json = False
+    person: Annotated[str, typer.Argument(metavar="PERSON", help="Id of the person.", show_default=False)],
+    home: Home = None,
+    json: Json = False,
 ) -> Outcome:
     """Revoke someone's key; their judgements stand.
 

@@ -18,7 +18,7 @@ from pipelines.commands.replay import Log, logged
 from pipelines.formats.registry import FORMATS, format_of
 from pipelines.operations.installation import Installation
 
-Name = Annotated[str, typer.Option("--name", help="Name of the import, used like a loop's by `decision replay`.")]
+Name = Annotated[str, typer.Option("--name", help="Name of the import, for `decision replay` and `decision export`.")]
 WRITABLE = tuple(name for name, entry in FORMATS.items() if entry.suffixes)
 """Formats that `decision export` writes."""
 
@@ -26,10 +26,8 @@ WRITABLE = tuple(name for name, entry in FORMATS.items() if entry.suffixes)
 def importer(name: str) -> Callable[..., None]:
     """Return the command that imports logs of the format `name`."""
     entry = FORMATS[name]
-    told = (
-        "Folder of the data set (default: the sample that is shipped)." if entry.shipped else "File or folder to read."
-    )
-    needed = typer.Argument(help=told, show_default=False)
+    told = "Folder of the data set (default: the shipped sample)." if entry.shipped else "File or folder to read."
+    needed = typer.Argument(metavar="PATH", help=told, show_default=False)
     given = Annotated[Path | None, needed] if entry.shipped else Annotated[Path, needed]
 
     def work(path: Any, home: Home = None, name: Name = name, json: Json = False) -> Outcome:
@@ -54,7 +52,7 @@ def importer(name: str) -> Callable[..., None]:
 @command
 def export(
     log: Log,
-    path: Annotated[Path, typer.Argument(help="File to write.", show_default=False)],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="File to write.", show_default=False)],
     format: Annotated[str | None, typer.Option(help=f"{', '.join(WRITABLE)} (default: by the file's suffix).")] = None,
     home: Home = None,
     json: Json = False,
@@ -82,14 +80,14 @@ def export(
 @command
 def erase(
     subject: Annotated[str, typer.Option("--subject", help="The subject_id to erase.", show_default=False)],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     home: Home = None,
     json: Json = False,
 ) -> Outcome:
     """Erase everything about a subject from tables, local log, features, imports and panels, and keep a proof.
 
-    Stop ingestion and joins meanwhile. Messages on a Kafka broker go with the broker's own retention; what is ingested
-    of them again is erased by running this again.
+    Stop ingestion and joins first. Messages on a Kafka broker stay there until the broker's own retention removes
+    them; if they are ingested again, run this again.
 
     Example: `decision erase --subject user-17 --yes`
     """

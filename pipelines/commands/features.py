@@ -16,10 +16,10 @@ from pipelines.operations.installation import Installation
 def features(
     loop: Loop,
     upload: Annotated[
-        Path | None, typer.Option(help="Parquet or CSV with subject_id, optionally ts, and features; puts them online.")
+        Path | None, typer.Option(help="Upload a Parquet or CSV file with subject_id, features and optionally ts.")
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="With --upload: forget all earlier uploads.")] = False,
-    subject: Annotated[str | None, typer.Option(help="Show what is looked up for this subject now.")] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="With --upload: discard all earlier uploads.")] = False,
+    subject: Annotated[str | None, typer.Option(help="Show what a decision about this subject would see now.")] = None,
     home: Home = None,
     json: Json = False,
 ) -> Outcome:

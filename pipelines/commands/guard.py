@@ -25,24 +25,22 @@ def guard(
     stop: Annotated[bool, typer.Option("--stop", help="Stop serving the candidate at once.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Resume after a stop or a freeze.")] = False,
     replay: Annotated[
-        bool, typer.Option("--replay", help="Compute the evidence again from the lake and compare bit for bit.")
+        bool, typer.Option("--replay", help="Recompute the evidence from the lake and compare it bit for bit.")
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw the weight over time into FILE.svg, .html or .png.")
+        Path | None, typer.Option("--plot", help="Plot the weight over time to FILE.svg, .html or .png.")
     ] = None,
     json: Json = False,
 ) -> Outcome:
-    """Aggregate new evidence, move the candidate's weight as far as it allows, and show the guard.
+    """Aggregate new evidence, move the candidate's weight as far as the evidence allows, and show the guard.
 
     Run it after `decision join` as often as the weight should move; `decision nightly` does it too. --cap, --stop and
     --resume take effect at once, without an aggregation.
 
     Example: `decision guard news --plot rollout.svg`
     """
-    from pipelines.guard import operate
     from pipelines.guard.report import guard_table, report
     from pipelines.guard.report import plot as draw
-    from pipelines.guard.step import guard as run
     from pipelines.guard.store import GuardStore
 
     if stop and resume:
@@ -52,7 +50,9 @@ def guard(
     with Installation.at(home) as parts:
         settings, now = parts.loop(loop), datetime.now(UTC)
         if replay:
-            done = operate.replay(parts.settings, settings, parts.lake)
+            from pipelines.guard.replay import replay as again
+
+            done = again(parts.settings, settings, parts.lake)
             status = DONE if done.same else FAILED
 
             def tell(out: Console) -> None:
@@ -61,9 +61,13 @@ def guard(
 
             return Outcome(msgspec.to_builtins(done), tell, status)
         if stop or resume or cap is not None:
+            from pipelines.guard.operate import operate  # without the step's libraries: an operator's word is at once
+
             asked = True if stop else False if resume else None
-            state = operate.operate(parts.settings, settings, now=now, by=who(), cap=cap, stop=asked)
+            state = operate(parts.settings, settings, now=now, by=who(), cap=cap, stop=asked)
         else:
+            from pipelines.guard.step import guard as run
+
             state = run(parts.settings, settings, parts.lake, parts.registry, now)
         history = [] if state.status == "off" else GuardStore(parts.settings, loop).moves()
     seen = report(state, history)

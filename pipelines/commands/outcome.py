@@ -31,7 +31,7 @@ P = ParamSpec("P")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON on stdout.")]
 Home = Annotated[
-    Path | None, typer.Option("--home", help="Folder of everything durable (default: $DECISION_HOME or ./.decision).")
+    Path | None, typer.Option("--home", help="Folder for all durable data (default: $DECISION_HOME or ./.decision).")
 ]
 Loop = Annotated[str, typer.Argument(metavar="LOOP", help="Name of the loop.", show_default=False)]
 

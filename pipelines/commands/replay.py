@@ -33,35 +33,44 @@ def replay(
         str, typer.Option(help="champion, uniform, first, a version of the loop, or module:callable.")
     ] = "uniform",
     since: Annotated[
-        str | None, typer.Option("--from", help="Start of the decisions, ISO 8601 (UTC unless stated).")
+        str | None, typer.Option("--from", help="Time of the first decision, ISO 8601 (UTC unless stated).")
     ] = None,
-    until: Annotated[str | None, typer.Option("--to", help="End of the decisions, exclusive.")] = None,
-    where: Annotated[str | None, typer.Option(help="NAME=VALUE: only decisions of this segment.")] = None,
+    until: Annotated[
+        str | None, typer.Option("--to", help="Time to stop before, ISO 8601 (UTC unless stated).")
+    ] = None,
+    where: Annotated[str | None, typer.Option(help="NAME=VALUE: only the decisions of this segment.")] = None,
     segment: Annotated[
-        str | None, typer.Option(help="Estimate by the values of this field of the context, or of policy_version.")
+        str | None,
+        typer.Option(help="Also estimate each value of this context field, or of policy_version, separately."),
     ] = None,
     group_by: Annotated[
         str | None, typer.Option(help="Feature that groups actions, for the estimators MIPS and OffCEM.")
     ] = None,
-    table_version: Annotated[int | None, typer.Option(help="Version of the interactions table (default: now).")] = None,
+    table_version: Annotated[
+        int | None, typer.Option(help="Version of the interactions table (default: the latest).")
+    ] = None,
     reward_model: Annotated[
         Literal["vw", "logistic", "means", "none"],
         typer.Option(help="Reward model of the doubly robust estimators; `means` reads no features and is fast."),
     ] = "vw",
     level: Annotated[float, typer.Option(help="Coverage of the intervals.")] = 0.95,
-    replicates: Annotated[int, typer.Option(help="Replicates of the bootstrap, 2 or more; 0 for none.")] = 1_000,
+    replicates: Annotated[int, typer.Option(help="Bootstrap replicates, 2 or more; 0 for none.")] = 1_000,
     balanced: Annotated[
-        bool, typer.Option("--balanced", help="Also weigh by the mixture of all generations that drew the log.")
+        bool, typer.Option("--balanced", help="Also weight by the mixture of all generations in the log.")
     ] = False,
     all_rows: Annotated[
-        bool, typer.Option("--all-rows", help="Use decisions that the version learned from too (optimistic).")
+        bool, typer.Option("--all-rows", help="Include the decisions that the version was trained on (optimistic).")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Show the numbers even of a log that cannot support them.")
+        bool, typer.Option("--force", help="Show the numbers even if the log cannot support them.")
     ] = False,
     engine: Annotated[EngineName, typer.Option(help="Where the work is done.")] = "local",
-    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster (default: start one here).")] = None,
-    workers: Annotated[int | None, typer.Option(help="Units that Ray processes at once (default: its cores).")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Address of a running Ray cluster (default: start one here).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Units of work that Ray runs at once (default: its cores).")
+    ] = None,
     check_propensities: Annotated[
         bool, typer.Option("--check-propensities", help="Only test the log; the exit status is 1 if it fails.")
     ] = False,
@@ -79,10 +88,10 @@ def replay(
 ) -> Outcome:
     """Estimate what a policy would have earned on decisions that were logged under another.
 
-    Every estimator of the family is computed at once, with intervals; a confidence sequence holds at every moment.
-    Where the log cannot answer, the reason is printed instead, and the exit status is 3.
+    All estimators are computed in one pass, with intervals; the confidence sequence is valid at every moment.
+    If the log cannot answer, the reason is printed instead and the exit status is 3.
 
-    A version of the loop is replayed on its holdout: the decisions no version learned from. `module:callable` names a
+    A version of the loop is replayed on its holdout: the decisions no version was trained on. `module:callable` names a
     Python function that takes a batch and returns probabilities, or an object with such a `pmf`.
     `--check-propensities` repeats every draw from its seed and tests the choices against the logged probabilities.
 

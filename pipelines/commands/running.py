@@ -22,7 +22,7 @@ def serve(
     home: Home = None,
     host: Annotated[str | None, typer.Option(help="Address to bind to (default: $DECISION_HOST or 127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port (default: $DECISION_PORT or 8080).")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes (default: $DECISION_WORKERS or 1).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes (default: $DECISION_WORKERS or 1).")] = None,
     log: Annotated[
         str | None, typer.Option(help="Event log, local: or kafka://host:port (default: $DECISION_LOG or local:).")
     ] = None,
@@ -58,7 +58,7 @@ def forward(
 ) -> Outcome:
     """Copy the spool to the event log, in order and without loss, through broker outages.
 
-    `decision serve` starts one where it is needed.
+    `decision serve` starts a forwarder by itself where one is needed.
 
     Example: `DECISION_LOG=kafka://broker:9092 decision forward`
     """
@@ -82,8 +82,8 @@ def forward(
 @command
 def top(
     home: Home = None,
-    once: Annotated[bool, typer.Option("--once", help="Show the present state and exit.")] = False,
-    every: Annotated[float, typer.Option(help="Seconds between looks.", min=0.2)] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Show the current state and exit.")] = False,
+    every: Annotated[float, typer.Option(help="Seconds between updates.", min=0.2)] = 2.0,
     json: Json = False,
 ) -> Outcome:
     """Watch the loops: who is in charge, what was decided, joined and dropped, and how far ingestion lags.

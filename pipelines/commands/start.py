@@ -20,7 +20,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite the settings of an existing loop.")] = False,
     json: Json = False,
 ) -> Outcome:
-    """Write a new loop's settings file with every key explained. A running service picks the loop up by itself.
+    """Write a new loop's settings file with every key explained. A running service picks it up by itself.
 
     Example: `decision init news && $EDITOR .decision/loops/news/loop.toml`
     """
@@ -37,18 +37,18 @@ def init(
 
 @command
 def demo(
-    log: Annotated[Literal["local", "kafka"], typer.Option(help="Event log: a file, or a real broker.")] = "local",
-    seed: Annotated[int, typer.Option(help="Seed of the world, the traffic and the training.")] = 1,
+    log: Annotated[
+        Literal["local", "kafka"], typer.Option(help="Event log: a local file or a Kafka broker.")
+    ] = "local",
+    seed: Annotated[int, typer.Option(help="Seed of the world, the traffic and training.")] = 1,
     decisions: Annotated[int, typer.Option(min=100, help="Decisions per generation.")] = 1500,
-    generations: Annotated[int, typer.Option(min=1, max=20, help="Generations.")] = 4,
+    generations: Annotated[int, typer.Option(min=1, max=20, help="Number of generations.")] = 4,
     quick: Annotated[bool, typer.Option("--quick", help="Two small generations, in about a minute.")] = False,
     open_bandit: Annotated[
         bool, typer.Option("--open-bandit/--no-open-bandit", help="Evaluate the shipped Open Bandit logs too.")
     ] = True,
-    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("out"),
-    home: Annotated[
-        Path | None, typer.Option(help="Keep the installation here (default: a folder that is removed).")
-    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("out"),
+    home: Annotated[Path | None, typer.Option(help="Keep the installation here (default: a temporary folder).")] = None,
     json: Json = False,
 ) -> Outcome:
     """Run the whole loop: real traffic over HTTP, outcomes, nightly training, gates, promotions, and a report.

@@ -15,8 +15,8 @@ from rich.table import Table
 from pipelines.commands.outcome import DONE, REFUSED, Home, Json, Loop, Outcome, command, console, state, who
 from pipelines.operations.installation import Installation
 
-Version = Annotated[str | None, typer.Option("--version", help="The version (default: the latest trained one).")]
-Seed = Annotated[int, typer.Option(help="Seed of every random choice in training.")]
+Version = Annotated[str | None, typer.Option("--version", help="Version (default: the latest one trained).")]
+Seed = Annotated[int, typer.Option(help="Seed of all randomness in training.")]
 
 
 @command
@@ -52,15 +52,15 @@ def join(
     loop: Loop,
     home: Home = None,
     restate: Annotated[
-        bool, typer.Option("--restate", help="Join the whole history again, under the present reward definition.")
+        bool, typer.Option("--restate", help="Join the whole history again under the current reward definition.")
     ] = False,
-    late: Annotated[bool, typer.Option("--late", help="With --restate: count outcomes that came late too.")] = False,
+    late: Annotated[bool, typer.Option("--late", help="With --restate: include outcomes that arrived late.")] = False,
     json: Json = False,
 ) -> Outcome:
     """Join decisions with their outcomes once the reward window is over.
 
     To redefine the reward, edit loop.toml and give the reward a new `version`; `--restate` then joins all history
-    again. The old rows stay reachable by the table's version.
+    again. The old rows remain readable at the table's earlier version.
 
     Example: `decision join news --restate --late`
     """
@@ -82,11 +82,11 @@ def train(
     home: Home = None,
     seed: Seed = 1,
     dsjson: Annotated[
-        Path | None, typer.Option(help="Learn from this dsjson file instead, in constant memory (vw or linear).")
+        Path | None, typer.Option(help="Train on this dsjson file instead, in constant memory (vw or linear).")
     ] = None,
     json: Json = False,
 ) -> Outcome:
-    """Train a new version on the loop's interactions and register it. It answers nothing until it is promoted.
+    """Train a new version on the loop's interactions and register it. It serves no traffic until it is promoted.
 
     Example: `decision train news --seed 7`
     """
@@ -133,7 +133,7 @@ def evaluate(
     home: Home = None,
     version: Version = None,
     against: Annotated[
-        str | None, typer.Option(help="champion, baseline or a version (default: the champion, if there is one).")
+        str | None, typer.Option(help="Compare with champion, baseline or a version (default: the champion, if any).")
     ] = None,
     json: Json = False,
 ) -> Outcome:
@@ -195,12 +195,12 @@ def promote(loop: Loop, home: Home = None, version: Version = None, json: Json =
 def watch(
     loop: Loop,
     home: Home = None,
-    length: Annotated[int, typer.Option(min=10, help="Rewarded decisions of each user that are looked at.")] = 20,
+    length: Annotated[int, typer.Option(min=10, help="Rewarded decisions to examine per user.")] = 20,
     seed: Seed = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only; change nothing.")] = False,
     json: Json = False,
 ) -> Outcome:
-    """Check that users still respond as some simulator expects; if not, go back to the previous version.
+    """Check that users still respond as a simulator expects; if they do not, go back to the previous version.
 
     For policies trained in simulators; requires the extra `sim2rec`. The exit status is 3 on an alarm.
 
@@ -230,15 +230,17 @@ def watch(
 def rollback(
     loop: Loop,
     home: Home = None,
-    to: Annotated[str | None, typer.Option("--to", help="Version to go back to (default: the one before).")] = None,
-    reason: Annotated[str, typer.Option(help="Why, for the written verdict.")] = "",
+    to: Annotated[
+        str | None, typer.Option("--to", help="Version to go back to (default: the previous champion).")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept with the verdict.")] = "",
     json: Json = False,
 ) -> Outcome:
     """Roll back to the previous champion, to a given version, or to the baseline.
 
     Example: `decision rollback news --reason "clicks fell after noon"`
     """
-    from pipelines.promotion.promote import rollback as run
+    from pipelines.promotion.rollback import rollback as run
 
     with Installation.at(home) as parts:
         parts.loop(loop)
@@ -257,7 +259,7 @@ def nightly(
     loop: Loop,
     home: Home = None,
     run_id: Annotated[
-        str | None, typer.Option(help="Run to continue or start (default: the last one if it is unfinished).")
+        str | None, typer.Option(help="Run to resume or start (default: the last one if it is unfinished).")
     ] = None,
     seed: Seed = 1,
     json: Json = False,
@@ -265,7 +267,7 @@ def nightly(
     """Run the whole night: ingest, join, train, evaluate, promote, compact. Resume where the last attempt stopped.
 
     Made for a scheduler: safe to run again after any failure, with one manifest per run under runs/ in the home
-    folder. Exit status 3 when the gate refused; a loop with too little data yet is no failure.
+    folder. The exit status is 3 if the gate refuses; a loop that has too little data yet is not a failure.
 
     Example: `decision nightly news --json`
     """

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from decision.errors import FieldError
 from pipelines.commands.outcome import Json, Outcome, command, console
@@ -32,8 +31,10 @@ MOST_SEEDS, LARGEST_SEED, LARGEST_SIZE = 100, 2**32 - 1, 10_000_000
 @command
 def study(
     name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of: {', '.join(STUDIES)}.", show_default=False)],
-    quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes: two or three minutes at most.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Write result, tables and plots to this folder.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes: three minutes at most.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the result, tables and plots to this folder.")
+    ] = None,
     seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds, for example 7,8,9.", show_default=False)] = None,
     size: Annotated[
         int | None,
@@ -101,6 +102,8 @@ def _progress() -> Iterator[Callable[[str, float], None]]:
 
         yield line
         return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (
         BarColumn(),
         TextColumn("{task.percentage:3.0f}%"),

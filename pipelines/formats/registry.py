@@ -37,7 +37,7 @@ FORMATS = {
     "open-bandit": Entry(
         "pipelines.formats.open_bandit",
         "Import Open Bandit logs: every policy and campaign below PATH as NAME-POLICY-CAMPAIGN.\n\n"
-        "The data set publishes the propensity of the item shown, not the whole distribution. The import does the same."
+        "The data set records the propensity of the item shown, not the whole distribution, and so does the import."
         "\n\n"
         "Example: `decision import open-bandit && decision replay open-bandit-bts-women`",
         shipped=True,

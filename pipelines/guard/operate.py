@@ -1,26 +1,22 @@
-"""What people do with a guard: cap it, stop it, resume it, and have its evidence computed again from the lake.
+"""What operators do with a guard: cap it, stop it, resume it.
 
-An operator's word takes effect at once: it needs neither the lake nor the registry, and an aggregation that runs
-meanwhile is refused its commit and begins again from it.
+Their word takes effect at once: it needs neither the lake nor the registry, and nothing that reads them is imported.
+An aggregation that runs meanwhile is refused its commit and starts over from the operator's state.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 
-import msgspec
 from msgspec.structs import replace
 
 from decision.errors import FieldError, Words
-from pipelines.guard.state import GuardState, evidence_in, weighed
-from pipelines.guard.step import begun, fold_until, move, next_version
-from pipelines.guard.store import FencedError, GuardStore
-from pipelines.lake.lake import Lake
+from pipelines.guard.state import GuardState, begun, next_version, weighed
+from pipelines.guard.store import FencedError, GuardStore, move
 from pipelines.logs import step
 from pipelines.settings import LoopSettings, Settings
 
 _ATTEMPTS = 50
-_REPLAYED = ("parts", "positions", "skipped", "inexact")
 
 
 @step("guard operated")
@@ -85,50 +81,3 @@ def _operated(
         told = replace(state, reason=f"{kind} by {by}")
         moves.append(move(kind, earlier, told, version, now, {"cap": state.cap}))
     return store.commit(state, moves=moves, begun=attempts)
-
-
-class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a replay.
-
-    Attributes:
-        same: the state is the one in force, bit for bit.
-        differs: what is not the same.
-        decisions: decisions folded in.
-        folds: steps they were folded in by.
-        attempt: number of the attempt replayed.
-    """
-
-    same: bool
-    differs: list[str]
-    decisions: int
-    folds: int
-    attempt: int
-
-
-def replay(settings: Settings, loop: LoopSettings, lake: Lake) -> Replayed:
-    """Fold the present attempt again from its beginning and compare; nothing is written.
-
-    Erasing a subject or restating rewards takes decisions or rewards away that were counted: then the states differ.
-
-    Raises:
-        FieldError: there is no attempt.
-    """
-    store = GuardStore(settings, loop.name)
-    kept = store.load()
-    if kept.attempt_number == 0:
-        raise FieldError("attempt", wanted="a rollout to replay", got=None, says="there was no rollout yet")
-    state, folds = store.attempt(kept.attempt_number)
-    for until in folds:
-        state = fold_until(lake, state, until)
-    # Weights are what an operator may cap and stop; evidence is what is replayed.
-    state, compared = (_unweighed(one) for one in (state, kept))
-    differs = [name for name in _REPLAYED if getattr(state, name) != getattr(compared, name)]
-    decisions = evidence_in(state).decisions
-    return Replayed(
-        same=not differs, differs=differs, decisions=decisions, folds=len(folds), attempt=kept.attempt_number
-    )
-
-
-def _unweighed(state: GuardState) -> GuardState:
-    parts = {name: replace(part, weight=0.0, killed=False) for name, part in state.parts.items()}
-    return replace(state, parts=parts)

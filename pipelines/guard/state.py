@@ -7,6 +7,7 @@ in each log partition up to which decisions were folded in.
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -243,6 +244,27 @@ def without_evidence(state: GuardState) -> GuardState:
     listed = [] if state.terms is None else state.terms.segments
     parts = {name: Part(drift=drift) for name in ("", *listed)}
     return msgspec.structs.replace(state, parts=parts, skipped={}, inexact=0)
+
+
+def next_version(before: GuardState, now: datetime) -> int:
+    """Return the version after `before`; the first is the time in seconds, so that a lost file repeats none."""
+    return before.guard_version + 1 if before.guard_version else int(now.timestamp())
+
+
+def begun(state: GuardState, *, attempt: int, version: int, reason: str) -> GuardState:
+    """Return the state at the beginning of the candidate's `attempt`-th attempt, published as `version`."""
+    return without_evidence(
+        msgspec.structs.replace(
+            state,
+            status="climbing",
+            reason=reason,
+            pending="",
+            attempt=attempt,
+            attempt_number=state.attempt_number + 1,
+            since_version=version,
+            guard_version=version,
+        )
+    )
 
 
 def folded(state: GuardState, rows: Rows) -> GuardState:

@@ -22,16 +22,17 @@ from pipelines.guard.rows import ROWS_PER_FOLD, episodes_until, marks, next_posi
 from pipelines.guard.state import (
     REST_NAME,
     GuardState,
+    begun,
     evidence_in,
     folded,
     judge,
     mean_weights,
+    next_version,
     rules_in,
     terms_of,
     weighed,
-    without_evidence,
 )
-from pipelines.guard.store import FencedError, GuardStore, Move
+from pipelines.guard.store import FencedError, GuardStore, Move, move
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
 from pipelines.registry.registry import AliasMovedError, Registry
@@ -202,27 +203,6 @@ class _Step:
         self.moves.append(move(kind, self.before, state, self.next_version(), self.now, numbers))
 
 
-def next_version(before: GuardState, now: datetime) -> int:
-    """Return the version after `before`; the first is the time in seconds, so that a lost file repeats none."""
-    return before.guard_version + 1 if before.guard_version else int(now.timestamp())
-
-
-def begun(state: GuardState, *, attempt: int, version: int, reason: str) -> GuardState:
-    """Return the state at the beginning of the candidate's `attempt`-th attempt, published as `version`."""
-    return without_evidence(
-        replace(
-            state,
-            status="climbing",
-            reason=reason,
-            pending="",
-            attempt=attempt,
-            attempt_number=state.attempt_number + 1,
-            since_version=version,
-            guard_version=version,
-        )
-    )
-
-
 def fold_until(lake: Lake, state: GuardState, until: dict[int, int]) -> GuardState:
     """Return the state with every settled decision below `until` folded in."""
     rows, skipped, inexact = read(lake, state, until)
@@ -250,28 +230,6 @@ def numbers_of(state: GuardState) -> dict[str, float]:
     if len(state.parts) > 1:
         found |= {f"weight[{name or REST_NAME}]": part.weight for name, part in state.parts.items()}
     return {name: round(number, 6) for name, number in found.items()}
-
-
-def move(
-    kind: str,
-    before: GuardState,
-    after: GuardState,
-    version: int,
-    now: datetime,
-    numbers: dict[str, float] | None = None,
-) -> Move:
-    """Return the event of a move from `before` to `after`, published as `version`."""
-    return Move(
-        at=now.astimezone(UTC).isoformat(),
-        kind=kind,
-        baseline_version=after.baseline_version,
-        candidate_version=after.candidate_version,
-        guard_version=version,
-        from_weight=before.weight,
-        to_weight=after.weight,
-        reason=after.reason,
-        numbers=numbers or {},
-    )
 
 
 def _published(state: GuardState) -> tuple[object, ...]:

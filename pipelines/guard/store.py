@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,28 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     to_weight: float
     reason: str = ""
     numbers: Mapping[str, float] = {}
+
+
+def move(
+    kind: str,
+    before: GuardState,
+    after: GuardState,
+    version: int,
+    now: datetime,
+    numbers: dict[str, float] | None = None,
+) -> Move:
+    """Return the event of a move from `before` to `after`, published as `version`."""
+    return Move(
+        at=now.astimezone(UTC).isoformat(),
+        kind=kind,
+        baseline_version=after.baseline_version,
+        candidate_version=after.candidate_version,
+        guard_version=version,
+        from_weight=before.weight,
+        to_weight=after.weight,
+        reason=after.reason,
+        numbers=numbers or {},
+    )
 
 
 class GuardStore:

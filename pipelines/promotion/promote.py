@@ -1,7 +1,8 @@
-"""Who decides: the gate's verdict moves the champion, or writes down why it stays; rollback goes back one step.
+"""Who decides: the gate's verdict moves the champion, or writes down why it stays.
 
 Where the loop has a guard, the gate makes a version the candidate, and the guard makes it the champion or stops it.
-Each is one alias move that only happens if the champion still is the one the verdict was passed against.
+Each is one alias move that only happens if the champion still is the one the verdict was passed against. The way back
+is `pipelines.promotion.rollback`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pipelines.evaluation.evaluate import Evaluated, evaluate
 from pipelines.evaluation.trajectories import Trajectories
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
-from pipelines.registry.registry import Registry, WrittenVerdict, moves
+from pipelines.registry.registry import Registry, WrittenVerdict
 from pipelines.settings import LoopSettings
 from pipelines.training.train import POLICY
 
@@ -156,38 +157,6 @@ def _over_trajectories(found: Trajectories, loop: LoopSettings) -> list[str]:
     return []
 
 
-@step("rolled back")
-def rollback(
-    registry: Registry, loop: str, *, now: datetime, by: str, reason: str = "", to: str | None = None
-) -> WrittenVerdict:
-    """Give the champion's place back to the version that held it before; without one, to the baseline.
-
-    Args:
-        registry: the versions.
-        loop: name of the loop.
-        now: time of the verdict, UTC.
-        by: who asks, for the record.
-        reason: why, in words.
-        to: another version to go back to.
-
-    Raises:
-        FieldError: there is no champion, or it is `to` already.
-        AliasMovedError: the champion changed meanwhile; run it again.
-        RegistryError: there is no version `to`.
-    """
-    champion = registry.aliases(loop).get("champion")
-    if champion is None:
-        raise FieldError(
-            "champion", wanted="a champion to roll back from", got=None, says="there is none to roll back from"
-        )
-    target = to if to is not None else _before(registry, loop, champion)
-    if target == champion:
-        raise FieldError("to", wanted="another version than the champion's", got=to)
-    reasons = [reason or "rolled back by hand", f"back to {f'version {target}' if target else 'the baseline'}"]
-    fields = {"verdict": "rolled_back", "reasons": reasons, "at": now.astimezone(UTC).isoformat(), "by": by}
-    return registry.set_alias(loop, "champion", target, fields, expected=champion)
-
-
 def latest(registry: Registry, loop: str) -> str:
     """Return the loop's newest trained version.
 
@@ -200,18 +169,6 @@ def latest(registry: Registry, loop: str) -> str:
             "version", wanted="a trained version", got=None, says="there is none yet; run `decision train`"
         )
     return trained[-1]
-
-
-def _before(registry: Registry, loop: str, champion: str) -> str | None:
-    held: list[str] = []  # the champions that a rollback can go back through, as a stack
-    for move in moves(registry.verdicts(loop), "champion", champion):
-        if move.to_version is None:
-            held = []
-        elif move.verdict == "rolled_back" and move.to_version in held:
-            held = held[: held.index(move.to_version) + 1]
-        else:
-            held.append(move.to_version)
-    return held[-2] if len(held) > 1 else None
 
 
 def _taken_back(registry: Registry, loop: str, version: str) -> WrittenVerdict | None:

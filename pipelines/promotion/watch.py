@@ -24,7 +24,7 @@ from decision.oracles.session import SessionOracle
 from decision.policy import OraclePolicy
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
-from pipelines.promotion.promote import rollback
+from pipelines.promotion.rollback import rollback
 from pipelines.registry.registry import Registry
 
 if TYPE_CHECKING:

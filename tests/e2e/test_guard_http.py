@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 from decision.records import Decision, decode_decision
-from pipelines.guard.operate import replay
+from pipelines.guard.replay import replay
 from pipelines.guard.store import GuardStore
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.join import join

@@ -13,7 +13,8 @@ import pytest
 
 from decision.policy import OraclePolicy
 from decision.records import Decision, decode_decision
-from pipelines.guard.operate import operate, replay
+from pipelines.guard.operate import operate
+from pipelines.guard.replay import replay
 from pipelines.guard.state import GuardState
 from pipelines.guard.step import guard
 from pipelines.guard.store import GuardStore

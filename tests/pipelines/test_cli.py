@@ -122,6 +122,24 @@ def test_nothing_heavy_is_imported_before_a_command_needs_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "status"), [("guard news --stop", 0), ("guard news --cap 0.1", 0), ("rollback news", 2)]
+)
+def test_an_operators_word_waits_for_no_library_that_reads_tables(tmp_path: Path, arguments: str, status: int) -> None:
+    folder = tmp_path / "loops" / "news"
+    folder.mkdir(parents=True)
+    (folder / "loop.toml").write_text("[guard]\nenabled = true\n\n[reward]\nminimum = 0.0\nmaximum = 1.0\n")
+    heavy = ("pyarrow", "deltalake", "pandas", "duckdb", "scipy", "altair", "mlflow", "vowpalwabbit")
+    code = (
+        "import atexit, sys, pipelines.cli;"
+        f"atexit.register(lambda: print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr));"
+        f"pipelines.cli.main({[*arguments.split(), '--home', str(tmp_path)]!r})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["jion"], "Did you mean 'join'"),

@@ -12,7 +12,8 @@ import pytest
 import pipelines.guard.step as step_module
 from decision.errors import FieldError
 from decision.guard.evidence import evidence_of
-from pipelines.guard.operate import operate, replay
+from pipelines.guard.operate import operate
+from pipelines.guard.replay import replay
 from pipelines.guard.state import evidence_in, rules_in
 from pipelines.guard.step import guard
 from pipelines.guard.store import FencedError, GuardStore

@@ -11,7 +11,8 @@ import pytest
 
 import pipelines.guard.step as step_module
 from decision.errors import FieldError
-from pipelines.guard.operate import operate, replay
+from pipelines.guard.operate import operate
+from pipelines.guard.replay import replay
 from pipelines.guard.report import plot, report
 from pipelines.guard.state import evidence_in, rules_in
 from pipelines.guard.store import GuardStore

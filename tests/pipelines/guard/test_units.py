@@ -15,7 +15,7 @@ from decision.errors import FieldError
 from decision.guard.coin import candidate_has, trajectory_weights
 from decision.guard.evidence import evidence_of
 from decision.records import Decision, Outcome
-from pipelines.guard.operate import replay
+from pipelines.guard.replay import replay
 from pipelines.guard.report import guard_table, report
 from pipelines.guard.state import GuardState, evidence_in, evidence_of_part, rules_in
 from pipelines.guard.store import GuardStore

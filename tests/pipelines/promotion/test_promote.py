@@ -11,7 +11,8 @@ from decision.errors import FieldError
 from pipelines.evaluation.evaluate import evaluate
 from pipelines.lake.lake import Lake
 from pipelines.log.sqlite.log import LocalLog
-from pipelines.promotion.promote import latest, promote, rollback
+from pipelines.promotion.promote import latest, promote
+from pipelines.promotion.rollback import rollback
 from pipelines.registry.registry import AliasMovedError, Registry
 from pipelines.settings import LoopSettings, Settings
 from pipelines.training.train import train
