@@ -62,7 +62,7 @@ def check_value(field: str, value: object, annotation: Any) -> None:
         FieldError: naming `field`.
     """
     if isinstance(value, float) and not math.isfinite(value):
-        raise FieldError(field, wanted=f"finite: {in_words(annotation)}", got=value)
+        raise FieldError(field, wanted=_finite(in_words(annotation)), got=value)
     try:
         msgspec.convert(value, annotation)
     except msgspec.ValidationError as error:
@@ -112,6 +112,8 @@ def field_error(error: Exception, kind: Any = None, value: Any = ABSENT, *, whol
     if allowed and got is not ABSENT:
         return FieldError.choice(where or whole, allowed, got)
     wanted = in_words(expected) if expected is not None else text.removeprefix("Expected ").partition(", got")[0]
+    if isinstance(got, float) and not math.isfinite(got):
+        wanted = _finite(wanted)
     return FieldError(where or whole, wanted=wanted.replace("`", ""), got=_shown(got, text))
 
 
@@ -208,6 +210,10 @@ def _shown(got: Any, text: str) -> object:
         return got
     came = text.partition(", got ")[2].strip("`")
     return Words(f"of type {came}") if came else Words("another value")
+
+
+def _finite(wanted: str) -> str:
+    return wanted.replace("a number", "a finite number")
 
 
 def _joined(where: str, name: str) -> str:

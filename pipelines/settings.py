@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from decision.errors import FieldError, Words, nearest_of
-from decision.fairness.resolve import Rule
+from decision.fairness.rule import Rule
 from decision.guard.rules import GuardRules
 from decision.options import (
     PASSES,
@@ -519,7 +519,7 @@ def _no_loop(name: str, known: list[str]) -> FieldError:
 def _read(path: Path) -> str:
     try:
         if not path.is_file():
-            raise FieldError("file", wanted="a file", got=Words("a folder" if path.is_dir() else "none"))
+            raise FieldError("file", wanted="a file", got=Words("a folder" if path.is_dir() else "a pipe or device"))
         if path.stat().st_size > MAX_FILE_BYTES:
             raise FieldError("file", wanted=f"at most {MAX_FILE_BYTES:,} bytes", got=path.stat().st_size)
         data = path.read_bytes()

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from decision.errors import FieldError
 from decision.fairness.agreement import accuracy, agreement
 from decision.fairness.probe import Probe, Rate, violation_rate
-from decision.fairness.resolve import Rule, tally
+from decision.fairness.resolve import tally
+from decision.fairness.rule import Rule
 from pipelines.fairness import tables as t
 from pipelines.fairness.standing import Standing, limits
 from pipelines.fairness.store import Governance, stamp

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from decision.errors import FieldError
 from decision.fairness.audit_log import canonical, digest
-from decision.fairness.resolve import Rule
+from decision.fairness.rule import Rule
 from pipelines.fairness import tables as t
 from pipelines.fairness.errors import ForbiddenError, NoTaskError
 from pipelines.fairness.people import Person, list_people

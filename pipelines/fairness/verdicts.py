@@ -9,7 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from decision.errors import FieldError
-from decision.fairness.resolve import Rule, Tally, tally
+from decision.fairness.resolve import Tally, tally
+from decision.fairness.rule import Rule
 from pipelines.fairness import tables as t
 from pipelines.fairness.errors import ForbiddenError, NoTaskError
 from pipelines.fairness.people import Person

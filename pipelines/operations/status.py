@@ -16,7 +16,7 @@ from pipelines.lake.lake import mark_of
 from pipelines.lake.moment import NoMomentError
 from pipelines.log.protocol import LogError
 from pipelines.operations.installation import Installation
-from pipelines.settings import LoopSettings, load_loops
+from pipelines.settings import LOOP_NAME, LoopSettings, load_loops
 
 _NUMBERS = ("decided", "joined", "pending", "expired", "dropped", "late")
 
@@ -111,6 +111,8 @@ def _counters(parts: Installation, settings: LoopSettings, now: datetime) -> Cou
 
 def _loop(parts: Installation, name: str, settings: LoopSettings | None, error: str, now: datetime) -> LoopStatus:
     registry = parts.registry
+    if not LOOP_NAME.fullmatch(name):  # a folder that no loop can have, so no version belongs to it either
+        return LoopStatus(loop=name, mode="", champion=None, versions=0, last_verdict="", counters=None, error=error)
     verdicts = registry.verdicts(name)
     last = verdicts[-1] if verdicts else None
     return LoopStatus(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace as changed
 from datetime import UTC, datetime
 from operator import add
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -27,7 +28,9 @@ from decision.ope.evaluation.family import Plan
 from decision.ope.evaluation.results import Results, refuse, results
 from decision.ope.evaluation.sums import EvaluationSums
 from decision.ope.sums.exact import rounded
+from decision.options import Fraction, Seed
 from decision.protocols import Policy
+from decision.validation import Checked
 from pipelines.logs import step
 from pipelines.replay.engine import Engine, LocalEngine
 from pipelines.replay.fields import require_action_feature, require_label
@@ -42,7 +45,7 @@ MAX_REPLICATES = 100_000
 _REWARDED = 10.0
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class Options(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a replay is done.
 
     Attributes:
@@ -61,22 +64,20 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     reward_model: RewardModel = "vw"
-    level: float = 0.95
+    level: Fraction = 0.95
     check: bool = True
     where: tuple[str, str] | None = None
     segment: str | None = None
     grouping: str | None = None
-    replicates: int = 1_000
-    seed: int = 0
+    replicates: Annotated[int, msgspec.Meta(ge=0, le=MAX_REPLICATES)] = 1_000
+    seed: Seed = 0
     low: float | None = None
     high: float | None = None
     force: bool = False
 
-    def __post_init__(self) -> None:
-        if not 0 < self.level < 1:
-            raise FieldError("level", wanted="a number between 0 and 1", got=self.level)
-        if self.replicates != 0 and not 2 <= self.replicates <= MAX_REPLICATES:
-            raise FieldError("replicates", wanted=f"0, or 2 to {MAX_REPLICATES}", got=self.replicates)
+    def _relations(self) -> None:
+        if self.replicates == 1:
+            raise FieldError("replicates", wanted=f"0, or 2 to {MAX_REPLICATES}", got=1)
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):

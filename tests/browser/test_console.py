@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from decision.fairness.blinding import payload
-from decision.fairness.resolve import Rule
+from decision.fairness.rule import Rule
 from pipelines.fairness import tables as t
 from tests.browser.console_server import chromium, serving, sign_in
 from tests.worlds.panel_service import House

@@ -176,6 +176,32 @@ def test_a_wrong_key_in_a_loop_names_itself_and_the_nearest(run: Any, tmp_path: 
     assert "did you mean 'reward.window_s'?" in ran.result["error"]
 
 
+def test_a_loop_whose_file_is_wrong_stops_no_command_of_another(run: Any, settled: Path) -> None:
+    path = settled / "loops" / "bad" / "loop.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text("[policy]\nexploration = 'falkon'")
+    said = "is 'falkon'; did you mean 'falcon'?"
+    assert said in run("ingest", "--json").err
+    bad, news = run("top", "--once", "--json").result["loops"]
+    assert said in bad["error"]
+    assert (news["loop"], news["counters"]["decided"], news["error"]) == ("news", 400, "")
+    assert said in run("top", "--once").out
+    for arguments in (
+        ["join", "news"],
+        ["join", "news", "--restate"],
+        ["guard", "news"],
+        ["replay", "news", "--policy", "uniform", "--reward-model", "none"],
+        ["audit", "status", "news"],
+        ["audit", "verify"],
+        ["export", "news", str(settled / "news.parquet")],
+        ["erase", "--subject", "someone", "--yes"],
+    ):
+        ran = run(*arguments, "--json")
+        assert ran.status == 0, (arguments, ran.err)
+    ran = run("join", "bad", "--json")
+    assert (ran.status, ran.result["field"]) == (2, "policy.exploration")
+
+
 def test_init_writes_a_loop_once(run: Any, tmp_path: Path) -> None:
     ran = run("init", "news", "--json")
     assert ran.status == 0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from decision.fairness.blinding import payload
-from decision.fairness.resolve import Rule
+from decision.fairness.rule import Rule
 from pipelines.fairness.people import Person, add_person
 from pipelines.fairness.store import Governance
 from pipelines.fairness.tasks import Judgement, Pair, assign, judge, open_tasks, queue

@@ -13,7 +13,8 @@ from decision.errors import FieldError
 from decision.fairness.agreement import accuracy, agreement
 from decision.fairness.blinding import ALWAYS_HIDDEN, payload, visible
 from decision.fairness.panel import votes_needed
-from decision.fairness.resolve import Rule, tally
+from decision.fairness.resolve import tally
+from decision.fairness.rule import Rule
 
 SECRET = "s3cr3t"
 PROTECTED = ("gender", "user.age", "Afam")

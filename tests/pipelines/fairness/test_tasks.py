@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from decision.errors import FieldError
-from decision.fairness.resolve import Rule
+from decision.fairness.rule import Rule
 from pipelines.fairness import tables as t
 from pipelines.fairness.errors import ForbiddenError, NoTaskError
 from pipelines.fairness.people import add_person

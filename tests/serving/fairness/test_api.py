@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from decision.fairness.audit_log import Entry, check
-from decision.fairness.resolve import Rule
+from decision.fairness.rule import Rule
 from pipelines.fairness import tables as t
 from tests.worlds.panel_service import House
 from tests.worlds.panels import LOOP, NOW, pair

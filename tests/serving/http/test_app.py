@@ -311,3 +311,29 @@ def test_first_action_baseline_is_what_apprentice_and_logging_only_return(tmp_pa
         assert decode_decision(caller.logged("m")[0].value).mode == mode
     finally:
         core.close()
+
+
+def test_a_loop_whose_file_is_wrong_says_so_and_the_others_are_served(tmp_path: Path) -> None:
+    path = tmp_path / "loops" / "bad" / "loop.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text("[policy]\nexploration = 'falkon'")
+    core = open_at(tmp_path)
+    try:
+        call = Caller(core)
+        assert call("POST", "/v1/loops/news/decide", QUESTION).status_code == 200
+        for refused in (call("POST", "/v1/loops/bad/decide", QUESTION), call("GET", "/v1/loops/bad")):
+            assert refused.status_code == 503
+            assert str(path) in refused.json()["detail"]
+            assert "did you mean 'falcon'?" in refused.json()["detail"]
+        assert call("POST", "/v1/loops/none/decide", QUESTION).status_code == 404
+        assert call("GET", "/readyz").status_code == 200
+        assert call("GET", "/v1/loops").json() == {"loops": ["news"]}
+        path.write_text("")
+        core.loops.refresh()
+        assert call("POST", "/v1/loops/bad/decide", QUESTION).status_code == 200
+        path.write_text("mode = 3")
+        core.loops.refresh()
+        assert call("POST", "/v1/loops/bad/decide", QUESTION).status_code == 200  # under the last good settings
+        assert "mode: must be" in call("GET", "/v1/loops/bad").json()["error"]
+    finally:
+        core.close()
