@@ -63,14 +63,14 @@ def export(
     """
     kind = format or next((name for name, entry in FORMATS.items() if path.suffix in entry.suffixes), None)
     if kind not in WRITABLE:
-        raise FieldError("format", wanted=f"--format {', '.join(WRITABLE)}", got=kind or path.suffix)
+        raise FieldError.choice("format", list(WRITABLE), kind or path.suffix)
     if not path.absolute().parent.is_dir():
         raise FieldError("path", wanted="a file in a folder that exists", got=str(path))
     with Installation.at(home) as parts:
         rows = logged(parts, log)
     write = format_of(kind).write
     if write is None:
-        raise FieldError("format", wanted=f"--format {', '.join(WRITABLE)}", got=kind)
+        raise FieldError.choice("format", list(WRITABLE), kind)
     written, left_out = write(rows, path)
     data = {"log": log, "format": kind, "path": str(path), "rows": written, "left_out": left_out}
     note = f", {left_out} left out (several slots, other actions, or no distribution known)" if left_out else ""

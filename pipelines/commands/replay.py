@@ -186,7 +186,7 @@ def _source(
 
     if not _is_loop(parts, log):
         if table_version is not None:
-            raise FieldError("table_version", wanted="no version: an import has none", got=table_version)
+            raise FieldError("table_version", wanted="absent for an import, which has one version", got=table_version)
         return import_source(imports_path(parts.settings) / log / "interactions.parquet", cut), "", None, None
     reward = parts.loop(log).reward
     cut = replace(cut, versions=(reward.version, IMPORTED))

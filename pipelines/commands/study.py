@@ -87,7 +87,7 @@ def parse_seeds(text: str) -> list[int]:
         if not (part.isascii() and part.isdigit() and len(part) <= 10 and int(part) <= LARGEST_SEED):
             raise FieldError("seeds", wanted=f"whole numbers from 0 to {LARGEST_SEED}, as in 7,8,9", got=part)
         if int(part) in seeds:
-            raise FieldError("seeds", wanted="each seed once", got=part)
+            raise FieldError("seeds", wanted="a seed that was not named before", got=part)
         seeds.append(int(part))
     return seeds
 

@@ -63,7 +63,7 @@ def add_person(
     if not roles:
         raise FieldError("role", wanted=f"one or more of {', '.join(ROLES)}", got=Words("none"))
     if ("owner" in roles) != bool(owns):
-        raise FieldError("owns", wanted="the loops of an owner, and of an owner only", got=list(owns))
+        raise FieldError("owns", wanted="given for an owner, and for an owner only", got=list(owns))
     for loop in owns:
         check_loop_name(loop)
     key = f"dsk_{secrets.token_urlsafe(32)}"

@@ -81,7 +81,10 @@ class Governance:
         except ArgumentError as error:
             raise FieldError("governance", wanted="an SQLAlchemy address", got=Words("another text")) from error
         except ModuleNotFoundError as error:
-            raise FieldError("governance", wanted="an installed driver", got=error.name) from error
+            says = f"needs the driver {error.name!r}, which is not installed"
+            raise FieldError(
+                "governance", wanted="an address whose driver is installed", got=error, says=says
+            ) from error
         if sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)

@@ -263,7 +263,7 @@ def _check(said: Judgement, task: dict[str, Any]) -> float | None:
         raise FieldError("payload_hash", wanted="the hash that came with the task", got=said.payload_hash)
     if said.verdict == "cannot_tell":
         if said.acceptable is not None:
-            raise FieldError("acceptable", wanted="nothing, with cannot_tell", got=said.acceptable)
+            raise FieldError("acceptable", wanted="absent where the verdict is cannot_tell", got=said.acceptable)
         return None
     limit = said.acceptable if said.acceptable is not None else 0.0 if said.verdict == "unfair" else 1.0
     if not 0.0 <= limit <= 1.0:

@@ -178,7 +178,7 @@ class Features:
         names = self._known(names)
         for column in (SUBJECT, "ts"):
             if column not in asked.column_names:
-                raise FieldError(column, wanted="a column", got=asked.column_names)
+                raise FieldError(column, wanted="a column", got=None)
         rows = self._served_at(asked, names)
         kinds = self._views.uploaded()
         columns = {SUBJECT: asked[SUBJECT], "ts": asked["ts"]}
@@ -199,7 +199,7 @@ class Features:
         """
         names = self._known(names)
         if "feature_snapshot" not in interactions.column_names:
-            raise FieldError("feature_snapshot", wanted="a column", got=interactions.column_names)
+            raise FieldError("feature_snapshot", wanted="a column", got=None)
         snapshots: list[str] = interactions["feature_snapshot"].to_pylist()
         for row, features in enumerate(self._served_at(interactions, names)):
             logged = msgspec.json.decode(snapshots[row], type=dict[str, Value])

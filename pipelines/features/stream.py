@@ -101,7 +101,7 @@ class Stream:
         """
         for name in COLUMNS[topic]:
             if name not in rows.column_names:
-                raise FieldError(name, wanted=f"a column of the {topic}", got=rows.column_names)
+                raise FieldError(name, wanted=f"a column of the {topic}", got=None)
         with self._transaction():
             new = self._beyond(topic, rows.select(COLUMNS[topic]).sort_by(_IN_ORDER), since)
             if len(new):

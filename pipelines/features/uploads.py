@@ -44,7 +44,7 @@ def read_upload(path: Path, *, now: datetime) -> pa.Table:
     """
     table = _read(path)
     if SUBJECT not in table.column_names:
-        raise FieldError(SUBJECT, wanted="a column of that name", got=table.column_names)
+        raise FieldError(SUBJECT, wanted="a column", got=None)
     names = [name for name in table.column_names if name not in (SUBJECT, GIVEN_TIME)]
     if not 1 <= len(names) <= MAX_FEATURES:
         raise FieldError("columns", wanted=f"1 to {MAX_FEATURES} features beside {SUBJECT}", got=names)

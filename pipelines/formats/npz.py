@@ -34,7 +34,7 @@ def read_npz(path: Path, needed: tuple[str, ...], optional: tuple[str, ...] = ()
         with np.load(path, allow_pickle=False) as file:
             for name in needed:
                 if name not in file.files:
-                    raise FieldError(name, wanted=f"an array of {path.name}", got=sorted(file.files))
+                    raise FieldError(name, wanted=f"an array of {path.name}", got=None)
             return {name: _array(file, name) for name in (*needed, *optional) if name in file.files}
     except FieldError:
         raise

@@ -74,7 +74,7 @@ def read_open_bandit(folder: Path, *, name: str, rows_per_batch: int = 20_000) -
     """
     path = _data_file(folder, folder.name)
     if path is None:
-        raise FieldError("path", wanted=f"{folder.name}.csv or {folder.name}.parquet in it", got=folder.name)
+        raise FieldError("path", wanted=f"a folder with {folder.name}.csv or {folder.name}.parquet", got=folder.name)
     data = _read(path)
     items = _items(folder)
     propensity = next((column for column in _PROPENSITY if column in data.schema.names), None)
@@ -146,7 +146,7 @@ def _actions(data: pa.Table, items: dict[int, dict[str, Any]]) -> pa.DictionaryA
 def _items(folder: Path) -> dict[int, dict[str, Any]]:
     path = _data_file(folder, "item_context")
     if path is None:
-        raise FieldError("path", wanted="item_context.csv or item_context.parquet in it", got=folder.name)
+        raise FieldError("path", wanted="a folder with item_context.csv or item_context.parquet", got=folder.name)
     rows = _read(path).to_pylist()
     return {int(row["item_id"]): _features(row) for row in sorted(rows, key=lambda entry: entry["item_id"])}
 

@@ -44,7 +44,7 @@ def to_interactions(table: pa.Table) -> Interactions:
     """
     for name in _COLUMNS:
         if name not in table.column_names:
-            raise FieldError(name, wanted="a column of the interactions", got=table.column_names)
+            raise FieldError(name, wanted="a column of the interactions", got=None)
     contexts: list[Features] = []
     actions: list[Features] = []
     texts = (table[name].to_pylist() for name in ("event_id", "context", "feature_snapshot", "actions"))

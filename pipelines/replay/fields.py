@@ -62,4 +62,8 @@ def require_action_feature(source: Source, name: str, *, setting: str) -> None:
                 return
     if rows:
         shown = sorted(known)[:_SHOWN]
-        raise FieldError(setting, wanted=f"a feature of the actions, such as {shown}" if known else "none", got=name)
+        raise FieldError(
+            setting,
+            wanted=f"a feature of the actions, such as {shown}" if known else "absent: no action has features",
+            got=name,
+        )
