@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from decision.batch import Floats, Ints
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.guard.rules import GuardRules
 
 SCALE = 2.0**40
@@ -85,9 +85,8 @@ def evidence_of(
         raise FieldError("reward", wanted="rewards of 0 or more; shift them by the loop's minimum", got=reward.min())
     identity = rho * weight_candidate + (1.0 - rho) * weight_baseline
     if reward.size and float(np.abs(identity - 1.0).max()) > 1e-6:
-        raise FieldError(
-            "weights", wanted="such that rho * w_c + (1 - rho) * w_b = 1", got=float(np.abs(identity - 1.0).max())
-        )
+        wanted = "such that rho * w_c + (1 - rho) * w_b = 1"
+        raise FieldError("weights", wanted=wanted, got=Words(f"off by {np.abs(identity - 1.0).max():g}"))
     clipped = int((reward > rules.reward_max).sum())
     columns = np.stack([weight_candidate, weight_baseline, weight_candidate**2, weight_baseline**2])
     weights = np.rint(columns * 2.0**20).astype(np.int64).sum(1)
