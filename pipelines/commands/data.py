@@ -111,7 +111,7 @@ def erase(
             if spool is not None:
                 spool.close()
         imported = forget_subject(parts.settings, subject)
-        features = sum(_forget_features(parts, name, subject) for name in parts.loops)
+        features = _forget_features(parts, subject)
         kept = parts.settings.root / "erasures" / f"{proof.digest}.json"
         kept.parent.mkdir(exist_ok=True)
         kept.write_bytes(msgspec.json.format(msgspec.json.encode(proof)))
@@ -128,16 +128,25 @@ def erase(
     return Outcome(data, show, DONE if proof.remaining == 0 else FAILED)
 
 
-def _forget_features(parts: Installation, loop: str, subject: str) -> int:
-    if not parts.loop(loop).features.enabled:
-        return 0
-    from pipelines.features.store import Features
+def _forget_features(parts: Installation, subject: str) -> int:
+    """Remove the subject from the features of every loop, one whose file went wrong included; return how many rows."""
+    from pipelines.settings import LOOP_NAME, FeatureSettings, LoopSettings
 
-    features = Features(parts.settings, parts.loop(loop))
-    try:
-        return features.erase(subject)
-    finally:
-        features.close()
+    readable = parts.readable()
+    loops = [loop for loop in readable.values() if loop.features.enabled]
+    unread = [name for name in parts.loops if name not in readable and LOOP_NAME.fullmatch(name)]
+    kept = [name for name in unread if (parts.settings.root / "features" / name).is_dir()]
+    loops += [LoopSettings(name=name, features=FeatureSettings(enabled=True)) for name in kept]
+    removed = 0
+    for loop in loops:
+        from pipelines.features.store import Features  # imports Feast: only loops that use it pay the seconds
+
+        features = Features(parts.settings, loop)
+        try:
+            removed += features.erase(subject)
+        finally:
+            features.close()
+    return removed
 
 
 def _imported(notes: list[Any]) -> Outcome:

@@ -58,9 +58,7 @@ class Installation:
     def push_features(self) -> int:
         """Bring the streaming features of every loop that has some up to the lake; return the subjects that changed."""
         changed = 0
-        loops, errors = load_loops(self.settings)
-        self._tell(errors)
-        for name, loop in loops.items():
+        for name, loop in self.readable().items():
             if loop.features.enabled and loop.features.stream:
                 from pipelines.features.push import push_new  # imports Feast: only loops that use it pay the seconds
                 from pipelines.features.store import Features
@@ -70,12 +68,14 @@ class Installation:
                 changed += push_new(self.lake, loop, self._features[name]).subjects
         return changed
 
-    def _tell(self, errors: dict[str, str]) -> None:
-        """Log what is wrong with the files of loops, each error once."""
+    def readable(self) -> dict[str, LoopSettings]:
+        """Return the loops whose settings can be read; what is wrong with the others is logged, each error once."""
+        loops, errors = load_loops(self.settings)
         for name, error in errors.items():
             if self._errors.get(name) != error:
                 _log.warning("%s; the other loops go on", error)
         self._errors = errors
+        return loops
 
     def loop(self, name: str) -> LoopSettings:
         """Return a loop's settings; see `load_loop` for errors."""

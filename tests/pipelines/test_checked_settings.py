@@ -98,7 +98,7 @@ def test_a_value_outside_its_annotation_is_refused_by_name(kind: type[Any], fiel
 def test_every_settings_struct_is_among_them() -> None:
     named = {kind.__name__ for kind in STRUCTS if kind.__name__.endswith(("Settings", "Rules", "Options"))}
     assert named <= {kind.__name__ for kind in CHECKED}
-    assert {"Exploration", "LoopSettings", "TrainingSettings", "Candidate", "VwSettings", "GuardRules"} <= {
+    assert {"Exploration", "LoopSettings", "TrainingSettings", "Variant", "VwSettings", "GuardRules"} <= {
         kind.__name__ for kind in CHECKED
     }
 

@@ -202,6 +202,22 @@ def test_a_loop_whose_file_is_wrong_stops_no_command_of_another(run: Any, settle
     assert (ran.status, ran.result["field"]) == (2, "policy.exploration")
 
 
+def test_a_subject_is_erased_from_the_features_of_a_loop_whose_file_went_wrong(run: Any, tmp_path: Path) -> None:
+    assert run("init", "news", "--json").status == 0
+    path = tmp_path / "home" / "loops" / "news" / "loop.toml"
+    path.write_text("[features]\nenabled = true")
+    table = tmp_path / "subjects.csv"
+    table.write_text("subject_id,age\nana,31\nbo,40\n")
+    assert run("features", "news", "--upload", str(table), "--json").status == 0
+    path.write_text("[features]\nenabled = maybe")
+    erased = run("erase", "--subject", "ana", "--yes", "--json")
+    assert erased.status == 0, erased.err
+    assert erased.result["feature_rows"] >= 1
+    path.write_text("[features]\nenabled = true")
+    assert run("features", "news", "--subject", "ana", "--json").result["subject"] == {}
+    assert run("features", "news", "--subject", "bo", "--json").result["subject"] == {"age": 40}
+
+
 def test_init_writes_a_loop_once(run: Any, tmp_path: Path) -> None:
     ran = run("init", "news", "--json")
     assert ran.status == 0
