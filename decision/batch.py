@@ -2,7 +2,8 @@
 
 A batch holds n decisions whose action sets differ in size. Everything per action is stored flat, in the order
 offered, and ``offsets`` says where each decision's actions begin; so every computation is one pass over flat
-arrays. Features are flattened mappings from name to number, see `decision.features`.
+arrays. Features are flattened mappings from name to number, see `decision.features`: columns where there are many rows,
+dictionaries where there are few.
 """
 
 from __future__ import annotations
@@ -11,14 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from decision.columns import FeatureRows, Features, Texts
 from decision.errors import FieldError
+from decision.ragged import Floats, Ints, ragged_offsets, ragged_rows
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Features = dict[str, float]
-"""Flattened features: name -> finite number. Categories are ``name=value`` -> 1."""
+__all__ = ["Batch", "Features", "Floats", "Interactions", "Ints", "one", "take_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +25,9 @@ class Batch:
     """n decisions with ragged action sets.
 
     Attributes:
-        contexts: [n] context features, the snapshot of looked-up features included.
-        actions: [m] features of every offered action, decision after decision.
-        action_ids: [m] their ids.
+        contexts: [n] context features, as `FeatureRows` or dictionaries, the snapshot of looked-up features included.
+        actions: [m] features of every offered action, likewise, decision after decision.
+        action_ids: [m] their ids, as `Texts` or a list.
         offsets: [n + 1] int64; decision i offers rows ``offsets[i]:offsets[i + 1]``; every decision offers one or more.
     """
 
@@ -51,14 +50,21 @@ class Batch:
 
     def take(self, rows: Ints) -> Batch:
         """Return the decisions at `rows` ([r] int64), in that order."""
-        sizes = np.diff(self.offsets)[rows]
-        offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+        offsets = ragged_offsets(np.diff(self.offsets)[rows])
         flat = ragged_rows(self.offsets[rows], offsets)
         return Batch(
-            contexts=[self.contexts[int(i)] for i in rows],
-            actions=[self.actions[int(j)] for j in flat],
-            action_ids=[self.action_ids[int(j)] for j in flat],
+            contexts=take_rows(self.contexts, rows),
+            actions=take_rows(self.actions, flat),
+            action_ids=_take_texts(self.action_ids, flat),
             offsets=offsets,
+        )
+
+    def between(self, start: int, stop: int) -> Batch:
+        """Return the decisions from `start` to before `stop`, sharing what is held."""
+        offsets = self.offsets[start : stop + 1]
+        first, last = int(offsets[0]), int(offsets[-1])
+        return Batch(
+            self.contexts[start:stop], self.actions[first:last], self.action_ids[first:last], offsets - offsets[0]
         )
 
 
@@ -104,7 +110,13 @@ def one(context: Features, actions: Sequence[Features], action_ids: Sequence[str
     return Batch([context], actions, action_ids, np.array([0, len(actions)], dtype=np.int64))
 
 
-def ragged_rows(starts: Ints, offsets: Ints) -> Ints:
-    """Return the flat rows of groups that begin at `starts` ([n]) and have the sizes of `offsets` ([n + 1])."""
-    rows: Ints = np.repeat(starts - offsets[:-1], np.diff(offsets)) + np.arange(int(offsets[-1]), dtype=np.int64)
-    return rows
+def take_rows(rows: Sequence[Features], index: Ints) -> Sequence[Features]:
+    """Return the rows at `index` ([k] int64), in that order."""
+    return rows.take(index) if isinstance(rows, FeatureRows) else [rows[i] for i in index.tolist()]
+
+
+def _take_texts(texts: Sequence[str], index: Ints) -> Sequence[str]:
+    if isinstance(texts, Texts):
+        return texts.take(index)
+    chosen: list[str] = [texts[i] for i in index.tolist()]
+    return chosen

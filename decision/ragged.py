@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from decision.batch import Floats, Ints
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 def sizes(offsets: Ints) -> Ints:
@@ -15,6 +17,12 @@ def sizes(offsets: Ints) -> Ints:
 def ragged_offsets(sizes: Ints) -> Ints:
     """Return [n + 1] int64 offsets of groups of `sizes` ([n])."""
     return np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)))
+
+
+def ragged_rows(starts: Ints, offsets: Ints) -> Ints:
+    """Return the flat rows of groups that begin at `starts` ([n]) and have the sizes of `offsets` ([n + 1])."""
+    rows: Ints = np.repeat(starts - offsets[:-1], np.diff(offsets)) + np.arange(int(offsets[-1]), dtype=np.int64)
+    return rows
 
 
 def spread(per_group: Floats, offsets: Ints) -> Floats:

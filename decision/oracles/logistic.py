@@ -18,12 +18,12 @@ import msgspec
 import numpy as np
 from scipy import optimize, sparse
 
-from decision.batch import Batch, Features, Floats, Interactions, Ints, ragged_rows
+from decision.batch import Batch, Features, Floats, Interactions, Ints
 from decision.errors import FieldError, Words
 from decision.options import SHIPPED, Positive, Range, Samples, Seed
 from decision.oracles.kind import Kind, OracleSettings
 from decision.oracles.products import ColumnSet, Entries, entries_of
-from decision.ragged import ragged_offsets
+from decision.ragged import ragged_offsets, ragged_rows
 
 MODEL_FILE = "logistic.json"
 NUMBERS_FILE = "logistic.f64"
