@@ -118,5 +118,5 @@ def take_rows(rows: Sequence[Features], index: Ints) -> Sequence[Features]:
 def _take_texts(texts: Sequence[str], index: Ints) -> Sequence[str]:
     if isinstance(texts, Texts):
         return texts.take(index)
-    chosen: list[str] = [texts[i] for i in index.tolist()]
+    chosen = [str(texts[i]) for i in index.tolist()]
     return chosen
