@@ -6,16 +6,20 @@ the draw. `pmf` validates what it returns: nothing that is no distribution leave
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import Literal
 
 import numpy as np
 
-from decision.batch import Batch, Floats
+from decision.batch import Batch, Features, Floats, one
 from decision.errors import FieldError, Words
-from decision.exploration.mix import check_pmf, with_floor
+from decision.exploration.mix import check_pmf, with_floor, with_floor_few
 from decision.exploration.rule import Exploration, rule_of
 from decision.exploration.uniform import uniform
-from decision.protocols import ManyModels, Oracle, Policy
+from decision.protocols import ManyModels, Oracle, Policy, Prepares
+
+_FEW = 64
 
 
 class UniformPolicy:
@@ -60,6 +64,26 @@ class OraclePolicy:
         """
         return self.pmf_of(self.scores(batch), batch)
 
+    def prepare(self, actions: Sequence[Features], action_ids: Sequence[str]) -> Callable[[Features], list[float]]:
+        """Return what gives the [k] probabilities of `actions` ([k]) in one context, bit for bit those of `pmf`.
+
+        Applications offer the same actions again and again: what depends on them alone is computed here, once. The
+        caller validates the probabilities; what is returned raises as `pmf` where the scores are no numbers.
+        """
+        oracle, given = self.oracle, self.exploration
+        few = rule_of(given.kind).few
+        if few is None or len(actions) > _FEW or not isinstance(oracle, Prepares) or type(self) is not OraclePolicy:
+            return lambda context: self.pmf(one(context, actions, action_ids)).tolist()
+        score, floor = oracle.prepare(actions), given.floor
+
+        def pmf(context: Features) -> list[float]:
+            scores: list[float] = score(context).tolist()
+            if not isfinite(sum(scores)):
+                check_scores(np.array(scores))
+            return with_floor_few(few(scores, given), floor)
+
+        return pmf
+
     def pmf_of(self, scores: Floats, batch: Batch) -> Floats:
         """Return [m] probabilities of `scores` ([m]), validated.
 
@@ -67,8 +91,7 @@ class OraclePolicy:
             FieldError: the scores led to no distribution.
         """
         offsets = batch.offsets
-        if not np.isfinite(scores).all():
-            raise FieldError("scores", wanted="finite numbers", got=scores)
+        check_scores(scores)
         rule = rule_of(self.exploration.kind)
         predicted = self._members(batch) if rule.asks_members else scores
         out = with_floor(rule.pmf(predicted, offsets, self.exploration), offsets, self.exploration.floor)
@@ -82,6 +105,16 @@ class OraclePolicy:
                 "exploration", wanted=wanted, got=Words(f"{self.exploration.kind!r} on {type(self.oracle).__name__}")
             )
         return self.oracle.members(batch)
+
+
+def check_scores(scores: Floats) -> None:
+    """Refuse scores that are no finite numbers.
+
+    Raises:
+        FieldError: there is one.
+    """
+    if not np.isfinite(scores).all():
+        raise FieldError("scores", wanted="finite numbers", got=scores)
 
 
 def baseline_policy(kind: Literal["uniform", "first"]) -> Policy:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
-from decision.batch import Batch, Floats, Interactions
+from decision.batch import Batch, Features, Floats, Interactions
 
 
 class Oracle(Protocol):
@@ -20,6 +21,18 @@ class Oracle(Protocol):
 
     def save(self) -> dict[str, bytes]:
         """Return the native files of the model by name; never a pickle."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """An oracle that gets ready for actions that are offered again and again."""
+
+    def prepare(self, actions: Sequence[Features]) -> Callable[[Features], Floats]:
+        """Return what gives [k] expected rewards of `actions` ([k]) in one context, bit for bit as `predict`.
+
+        It holds for the model as it is now; a fit makes another one necessary.
+        """
         ...
 
 

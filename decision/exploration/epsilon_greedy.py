@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
-from decision.exploration.greedy import greedy
-from decision.exploration.mix import with_floor
+from decision.exploration.greedy import greedy, greedy_few
+from decision.exploration.mix import with_floor, with_floor_few
 from decision.exploration.rule import Exploration, Rule
 
 
@@ -29,4 +29,8 @@ def _pmf(scores: Floats, offsets: Ints, given: Exploration) -> Floats:
     return epsilon_greedy(scores, offsets, epsilon=given.epsilon)
 
 
-RULE = Rule(_pmf)
+def _few(scores: list[float], given: Exploration) -> list[float]:
+    return with_floor_few(greedy_few(scores), given.epsilon)
+
+
+RULE = Rule(_pmf, few=_few)

@@ -15,7 +15,7 @@ import numpy as np
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
 from decision.exploration.rule import Exploration, Rule
-from decision.exploration.squarecb import squarecb
+from decision.exploration.squarecb import squarecb, squarecb_few
 
 
 def falcon_gamma(offsets: Ints, *, rows: float, scale: float) -> Floats:
@@ -29,10 +29,14 @@ def falcon_gamma(offsets: Ints, *, rows: float, scale: float) -> Floats:
     Raises:
         FieldError: a number is negative or not finite.
     """
+    _check(rows, scale)
+    return scale * np.sqrt(np.diff(offsets) * rows)
+
+
+def _check(rows: float, scale: float) -> None:
     for field, value in (("rows", rows), ("falcon_scale", scale)):
         if not 0.0 <= value < math.inf:
             raise FieldError(field, wanted="a finite number of 0 or more", got=value)
-    return scale * np.sqrt(np.diff(offsets) * rows)
 
 
 def _falcon(scores: Floats, offsets: Ints, given: Exploration) -> Floats:
@@ -40,4 +44,10 @@ def _falcon(scores: Floats, offsets: Ints, given: Exploration) -> Floats:
     return squarecb(scores, offsets, gamma=np.minimum(gamma, given.gamma))
 
 
-RULE = Rule(_falcon)
+def _few(scores: list[float], given: Exploration) -> list[float]:
+    rows, scale = given.rows, given.falcon_scale / (given.high - given.low)
+    _check(rows, scale)
+    return squarecb_few(scores, gamma=min(scale * math.sqrt(len(scores) * rows), given.gamma))
+
+
+RULE = Rule(_falcon, few=_few)

@@ -15,7 +15,7 @@ import numpy as np
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
 from decision.exploration.rule import Exploration, Rule
-from decision.ragged import group_max, group_sum, spread
+from decision.ragged import group_max, group_sum, spread, sum_of
 
 
 def fastcb(scores: Floats, offsets: Ints, *, gamma: float, low: float = 0.0, high: float = 1.0) -> Floats:
@@ -51,4 +51,16 @@ def _pmf(scores: Floats, offsets: Ints, given: Exploration) -> Floats:
     return fastcb(scores, offsets, gamma=given.gamma, low=given.low, high=given.high)
 
 
-RULE = Rule(_pmf)
+def _few(scores: list[float], given: Exploration) -> list[float]:
+    if not 0.0 <= given.gamma < math.inf:
+        raise FieldError("gamma", wanted="a finite number of 0 or more", got=given.gamma)
+    low, span, gamma, k = given.low, given.high - given.low, given.gamma, float(len(scores))
+    reward = [min(max((score - low) / span, 0.0), 1.0) for score in scores]
+    top = max(reward)
+    loss = 1.0 - top
+    others = [loss / (k * loss + gamma * (top - each)) if each < top and loss > 0.0 else 0.0 for each in reward]
+    share = (1.0 - sum_of(others)) / reward.count(top)
+    return [other if each < top else share for other, each in zip(others, reward, strict=True)]
+
+
+RULE = Rule(_pmf, few=_few)

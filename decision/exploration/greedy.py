@@ -15,3 +15,10 @@ def greedy(scores: Floats, offsets: Ints) -> Floats:
     """
     best = scores >= spread(group_max(scores, offsets), offsets)
     return normalise(best.astype(np.float64), offsets)
+
+
+def greedy_few(scores: list[float]) -> list[float]:
+    """Return the probabilities of one decision between a few actions, bit for bit those of `greedy`."""
+    top = max(scores)
+    share = 1.0 / scores.count(top)
+    return [share if score >= top else 0.0 for score in scores]

@@ -48,10 +48,14 @@ class Rule(NamedTuple):
         pmf: (predicted, offsets, numbers) -> [m] probabilities; see `asks_members` for what is predicted.
         asks_members: predicted is [S, m], expected rewards under each of the oracle's members, and not [m], the
             oracle's own.
+        few: (scores, numbers) -> probabilities of one decision between a few actions, bit for bit those of `pmf`:
+            plain arithmetic, where arrays of ten numbers cost more than what is computed with them. None for a rule
+            without such a form.
     """
 
     pmf: Callable[[Floats, Ints, Exploration], Floats]
     asks_members: bool = False
+    few: Callable[[list[float], Exploration], list[float]] | None = None
 
 
 @cache

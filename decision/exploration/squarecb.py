@@ -9,12 +9,14 @@ gap beyond the largest double counts as infinite, which leaves the action withou
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
 from decision.exploration.rule import Exploration, Rule
-from decision.ragged import group_max, group_sum, spread
+from decision.ragged import group_max, group_sum, spread, sum_of
 
 
 def squarecb(scores: Floats, offsets: Ints, *, gamma: float | Floats) -> Floats:
@@ -42,8 +44,30 @@ def squarecb(scores: Floats, offsets: Ints, *, gamma: float | Floats) -> Floats:
     return np.where(best, spread(left / tied, offsets), others)
 
 
+def squarecb_few(scores: list[float], *, gamma: float) -> list[float]:
+    """Return the probabilities of one decision between a few actions, bit for bit those of `squarecb`.
+
+    Args:
+        scores: [k] expected rewards, finite.
+        gamma: as there.
+
+    Raises:
+        FieldError: `gamma` is negative or not finite.
+    """
+    if not 0.0 <= gamma < math.inf:
+        raise FieldError("gamma", wanted="finite numbers of 0 or more", got=gamma)
+    k, top = float(len(scores)), max(scores)
+    others = [1.0 / (k + gamma * (top - score)) if score < top else 0.0 for score in scores]
+    share = (1.0 - sum_of(others)) / scores.count(top)
+    return [other if score < top else share for other, score in zip(others, scores, strict=True)]
+
+
+def _few(scores: list[float], given: Exploration) -> list[float]:
+    return squarecb_few(scores, gamma=given.gamma)
+
+
 def _pmf(scores: Floats, offsets: Ints, given: Exploration) -> Floats:
     return squarecb(scores, offsets, gamma=given.gamma)
 
 
-RULE = Rule(_pmf)
+RULE = Rule(_pmf, few=_few)

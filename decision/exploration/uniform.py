@@ -18,4 +18,8 @@ def _pmf(scores: Floats, offsets: Ints, given: Exploration) -> Floats:
     return uniform(offsets)
 
 
-RULE = Rule(_pmf)
+def _few(scores: list[float], given: Exploration) -> list[float]:
+    return [1.0 / len(scores)] * len(scores)
+
+
+RULE = Rule(_pmf, few=_few)

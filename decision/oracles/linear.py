@@ -6,7 +6,7 @@ Kennard 1970). Columns are fixed by the first fit; features that appear later ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -87,7 +87,35 @@ class LinearOracle:
 
     def predict(self, batch: Batch) -> Floats:
         """Return [m] expected rewards, flat in the order offered; the middle of the range before any fit."""
+        if len(batch) == 1:
+            return self.prepare(batch.actions)(batch.contexts[0])
         return self._predicted(batch, self._weights)
+
+    def prepare(self, actions: Sequence[Features]) -> Callable[[Features], Floats]:
+        """Return what gives [k] expected rewards of `actions` ([k]) in one context, bit for bit as `predict`."""
+        k, middle, low, high = len(actions), self._middle, self.settings.low, self.settings.high
+        if not self._fitted:
+            return lambda context: np.full(k, middle)
+        c, a = len(self._context_positions), len(self._action_positions)
+        constant, shared, own, products = np.split(self._weights, (1, 1 + c, 1 + c + a))
+        row, column, value = entries(actions, self._action_positions)
+        crossed = products.reshape(c, a) if self.settings.interactions else None
+        alone = np.bincount(row, weights=own[column] * value, minlength=k)
+        position = self._context_positions.get
+
+        def score(context: Features) -> Floats:
+            dense = np.zeros((1, c))
+            known = [(at, number) for name, number in context.items() if (at := position(name)) is not None]
+            if known:
+                where, values = zip(*known, strict=True)
+                dense[0, where] = values
+            terms = alone
+            if crossed is not None:
+                per_action = own + (dense @ crossed)[0]
+                terms = np.bincount(row, weights=per_action[column] * value, minlength=k)
+            return (middle + (constant + dense @ shared + terms)).clip(low, high)
+
+        return score
 
     def members(self, batch: Batch) -> Floats:
         """Return [S, m] expected rewards under S fixed draws from the Gaussian posterior.

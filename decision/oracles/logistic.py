@@ -11,7 +11,7 @@ that appear later, a new action's among them, get weights of their own under the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -98,7 +98,45 @@ class LogisticOracle:
 
     def predict(self, batch: Batch) -> Floats:
         """Return [m] expected rewards, flat in the order offered; the middle of the range before any fit."""
+        if len(batch) == 1:
+            return self.prepare(batch.actions)(batch.contexts[0])
         return self._reward(_sigmoid(self._logits(batch, self._mean[None, :])[0]))
+
+    def prepare(self, actions: Sequence[Features]) -> Callable[[Features], Floats]:
+        """Return what gives [k] expected rewards of `actions` ([k]) in one context, bit for bit as `predict`."""
+        k, c, interactions = len(actions), len(self._context), self.settings.interactions
+        block = _Block.of(self._mean[None, :], c, len(self._action), interactions)
+        constant, shared, own, crossed = block.constant[0], block.shared[0], block.own[0], block.crossed[0]
+        y = entries_of(actions, self._action_positions, *self._action_scales)
+        row, column, value = y.row, y.column, y.value
+        pair_row, pair, pair_value = self._pair_entries(y)
+        pairs = np.bincount(pair_row, weights=block.pairs[0][pair] * pair_value, minlength=k) if pair.size else None
+        alone = None if interactions else np.bincount(row, weights=own[column] * value, minlength=k)
+        position = self._context_positions.get
+        shift, scale = (numbers.tolist() for numbers in self._scales)
+        low, span = self.settings.low, self.settings.high - self.settings.low
+
+        def score(context: Features) -> Floats:
+            dense = np.zeros((1, c))
+            where: list[int] = []
+            values: list[float] = []
+            for name, number in context.items():
+                at = position(name)
+                if at is not None:
+                    where.append(at)
+                    values.append((number - shift[at]) / scale[at])
+            dense[0, where] = values
+            logit = constant + dense @ shared
+            if alone is None:
+                per_action = own + (dense @ crossed)[0]
+                logit = logit + np.bincount(row, weights=per_action[column] * value, minlength=k)
+            else:
+                logit = logit + alone
+            if pairs is not None:
+                logit += pairs
+            return low + span * (1.0 / (1.0 + np.exp(-logit.clip(-500.0, 500.0))))
+
+        return score
 
     def members(self, batch: Batch) -> Floats:
         """Return [S, m] expected rewards under S fixed draws from the diagonal Laplace posterior.

@@ -7,11 +7,11 @@ does not happen here (see `decision.exploration`).
 
 from __future__ import annotations
 
-import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -110,34 +110,48 @@ class VwOracle:
         low, span = self.settings.low, self.settings.high - self.settings.low
         if self._workspace is None:
             return np.full(len(batch.actions), low + 0.5 * span)
-        weights = self._weights
-        if weights is None:
-            self._weights = weights = np.full(1 << self.settings.bits, np.nan)
-            self._copy_weights(weights, np.array([_CONSTANT & (weights.size - 1)]))
-        constant = float(weights[_CONSTANT & (weights.size - 1)])
         out = np.empty(len(batch.actions))
         offsets = batch.offsets.tolist()
         for i, context in enumerate(batch.contexts):
             start, stop = offsets[i], offsets[i + 1]
+            out[start:stop] = self.prepare(batch.actions[start:stop])(context)
+        return out
+
+    def prepare(self, actions: Sequence[Features]) -> Callable[[Features], Floats]:
+        """Return what gives [k] expected rewards of `actions` ([k]) in one context, bit for bit as `predict`."""
+        k, low, span = len(actions), self.settings.low, self.settings.high - self.settings.low
+        if self._workspace is None:
+            return lambda context: np.full(k, low + 0.5 * span)
+        weights, constant = self._table()
+        mask, interactions, logistic = weights.size - 1, self.settings.interactions, bool(self.settings.logistic)
+        a_index, a_value = self._indices("A", actions)
+        owners = np.repeat(np.arange(k), np.fromiter(map(len, actions), np.int64, k))
+
+        def score(context: Features) -> Floats:
             c_index, c_value = self._indices("C", [context])
-            rows = batch.actions[start:stop]
-            a_index, a_value = self._indices("A", rows)
             crossed = None
-            if self.settings.interactions and c_index.size:
+            if interactions and c_index.size:
                 crossed = (c_index[:, None] * _FNV_PRIME) ^ a_index
-                crossed &= weights.size - 1
+                crossed &= mask
             shared, terms = _terms(weights, c_index, c_value, a_index, a_value, crossed)
-            if math.isnan(shared + terms.sum()):
+            if isnan(shared + terms.sum()):
                 for index in (c_index, a_index, crossed):
                     if index is not None:
                         self._copy_weights(weights, index)
                 shared, terms = _terms(weights, c_index, c_value, a_index, a_value, crossed)
-            lengths = np.fromiter(map(len, rows), np.int64, stop - start)
-            owners = np.repeat(np.arange(stop - start), lengths)
-            out[start:stop] = constant + shared + np.bincount(owners, weights=terms, minlength=stop - start)
-        if self.settings.logistic:
-            out = 1.0 / (1.0 + np.exp(-np.clip(out, -50.0, 50.0)))
-        return low + span * np.clip(out, 0.0, 1.0)
+            out = constant + shared + np.bincount(owners, weights=terms, minlength=k)
+            if logistic:
+                out = 1.0 / (1.0 + np.exp(-out.clip(-50.0, 50.0)))
+            return low + span * out.clip(0.0, 1.0)
+
+        return score
+
+    def _table(self) -> tuple[Floats, float]:
+        """Return the weights, NaN where they were not copied from VW yet, and the constant's."""
+        if self._weights is None:
+            self._weights = np.full(1 << self.settings.bits, np.nan)
+            self._copy_weights(self._weights, np.array([_CONSTANT & (self._weights.size - 1)]))
+        return self._weights, float(self._weights[_CONSTANT & (self._weights.size - 1)])
 
     def _copy_weights(self, weights: Floats, index: Ints) -> None:
         # One call into VW per weight: all 2^18 would stall the first decision of a new model by a tenth of a second.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from decision.batch import one
 from decision.oracles.factory import load_oracle
+from decision.protocols import Prepares
 from tests.strategies import interactions_of
 
 
@@ -71,6 +73,19 @@ def check_predictions_do_not_depend_on_the_batch_they_come_in(make, kind: str) -
     rows = np.arange(len(data))
     parts = [oracle.predict(data.batch.take(rows[i : i + 1])) for i in rows]
     assert np.allclose(np.concatenate(parts), whole, rtol=0, atol=1e-12)
+
+
+def check_what_is_prepared_predicts_bit_for_bit(make, kind: str) -> None:
+    data = interactions_of(np.random.default_rng(0), 50)
+    for oracle in (make(), fitted(make, interactions_of(np.random.default_rng(1)))):
+        if not isinstance(oracle, Prepares):
+            return
+        for i in range(len(data)):
+            asked = data.batch.between(i, i + 1)
+            prepared = oracle.prepare(asked.actions)
+            for context in (asked.contexts[0], data.batch.contexts[0], {}, {"never seen": 2.0}):
+                alone = one(context, asked.actions, asked.action_ids)
+                assert prepared(context).tolist() == oracle.predict(alone).tolist()
 
 
 CHECKS = [value for name, value in sorted(globals().items()) if name.startswith("check_")]

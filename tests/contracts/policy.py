@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from decision.exploration import mix
+from decision.policy import OraclePolicy
 
 
 def check_pmf_is_a_distribution(policy, batch) -> None:
@@ -21,6 +22,14 @@ def check_pmf_of_a_decision_does_not_depend_on_the_others(policy, batch) -> None
     whole = policy.pmf(batch)
     parts = [policy.pmf(batch.take(np.array([i]))) for i in range(len(batch))]
     assert np.allclose(np.concatenate(parts), whole, rtol=0, atol=1e-12)
+
+
+def check_what_is_prepared_gives_the_same_bit_for_bit(policy, batch) -> None:
+    if not isinstance(policy, OraclePolicy):
+        return
+    for i in range(len(batch)):
+        asked = batch.between(i, i + 1)
+        assert policy.prepare(asked.actions, asked.action_ids)(asked.contexts[0]) == policy.pmf(asked).tolist()
 
 
 CHECKS = [value for name, value in sorted(globals().items()) if name.startswith("check_")]

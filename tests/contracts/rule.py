@@ -105,6 +105,18 @@ def check_the_unit_of_rewards_does_not_matter(rule: Rule) -> None:
     )
 
 
+def check_the_form_for_few_actions_is_the_same_bit_for_bit(rule: Rule) -> None:
+    if rule.few is None:
+        return
+    rng = np.random.default_rng(2)
+    drawn = [np.round(rng.normal(size=int(k)), int(digits)) for k, digits in rng.integers((1, 0), (65, 17), (300, 2))]
+    whole = [scores[low:high] for scores, offsets in cases() for low, high in pairwise(offsets)]
+    for given in (GIVEN, replace(GIVEN, rows=0.0), replace(GIVEN, gamma=1e6, rows=1e9, floor=0.0), Exploration()):
+        for scores in [*drawn, *whole]:
+            few = np.array(rule.few(scores.tolist(), given))
+            assert np.array_equal(few, rule.pmf(scores, np.array([0, scores.size]), given), equal_nan=True)
+
+
 def check_it_changes_nothing_that_it_is_given(rule: Rule) -> None:
     for scores, offsets in cases():
         kept = scores.copy(), offsets.copy()
