@@ -29,6 +29,11 @@ class UniformPolicy:
         """Return [m] probabilities 1 / K."""
         return uniform(batch.offsets)
 
+    def prepare(self, actions: Sequence[Features], action_ids: Sequence[str]) -> Callable[[Features], list[float]]:
+        """Return what gives the [k] probabilities of `actions` ([k]) in any context."""
+        pmf = [1.0 / len(actions)] * len(actions)
+        return lambda context: pmf
+
 
 class FirstPolicy:
     """The first action offered: the application's own choice."""
@@ -38,6 +43,11 @@ class FirstPolicy:
         out = np.zeros(len(batch.actions))
         out[batch.offsets[:-1]] = 1.0
         return out
+
+    def prepare(self, actions: Sequence[Features], action_ids: Sequence[str]) -> Callable[[Features], list[float]]:
+        """Return what gives the [k] probabilities of `actions` ([k]) in any context."""
+        pmf = [1.0] + [0.0] * (len(actions) - 1)
+        return lambda context: pmf
 
 
 class OraclePolicy:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,7 +17,7 @@ from decision.guard.snapshot import weight_at
 from decision.protocols import Policy
 from decision.records import SCHEMA_VERSION, Decision, Outcome, check_outcome, decode_decision, decode_outcome, encode
 from pipelines.log.protocol import LogError
-from pipelines.log.sqlite.log import Stored
+from pipelines.log.sqlite.log import Group, Stored
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
 from serving import metrics
@@ -28,6 +28,7 @@ from serving.errors import EventIdReusedError, UnavailableError, UnknownDecision
 from serving.event_ids import uuid7
 from serving.explain import ExplainedDecision, Explanation, explained
 from serving.loops import Loops
+from serving.question import Catalogues, Question, question_of
 from serving.refresher import Refresher
 from serving.snapshot import OnlineFeatures, Snapshot
 from serving.spool import Spool, SpoolClosed, SpoolFull
@@ -38,11 +39,20 @@ from serving.wire import (
     LoopDescription,
     OutcomeRequest,
     ProcessCounts,
-    check_decide,
     check_id,
 )
 
 DECISIONS, OUTCOMES = "decisions", "outcomes"
+_AT_ONCE = 50
+
+
+class _Decided(NamedTuple):
+    """What a question came to, before it is on disk."""
+
+    event_id: str
+    deferred: bool | None
+    records: list[Decision]
+    group: Group
 
 
 @dataclass(slots=True)
@@ -60,6 +70,7 @@ class Core:
         refreshers: the threads that keep policies and memories fresh.
         resources: closes what was opened, the latest first.
         counts: per loop.
+        catalogues: actions that were offered before.
         closed: it takes nothing any more.
     """
 
@@ -73,6 +84,7 @@ class Core:
     refreshers: tuple[Refresher, ...] = ()
     resources: ExitStack = field(default_factory=ExitStack)
     counts: dict[str, Counts] = field(default_factory=dict)
+    catalogues: Catalogues = field(default_factory=Catalogues)
     closed: bool = False
     _lake: LakeCounters = field(init=False)
 
@@ -120,36 +132,82 @@ class Core:
             UnavailableError: nothing was written.
         """
         self._check_open()
+        self.snapshot(loop)
+        return await self.answer(loop, question_of(request, self.catalogues))
+
+    async def answer(self, loop: str, question: Question) -> DecideResponse:
+        """Answer one question; it is on disk when this returns. Errors as `decide`."""
+        self._check_open()
+        prepared = self._decided(self.snapshot(loop), question)
+        return self._answered(loop, prepared, (await self._append_all((prepared.group,)))[0])
+
+    async def answer_many(
+        self, loop: str, questions: Sequence[Question | Exception]
+    ) -> list[DecideResponse | Exception]:
+        """Answer many questions by one append; each is answered or refused on its own.
+
+        What could not be read as a question comes as the error that says why, and is returned in its place.
+
+        Raises:
+            UnknownLoopError: there is no such loop.
+            UnavailableError: nothing was written.
+        """
+        self._check_open()
         snapshot = self.snapshot(loop)
-        check_decide(request)
-        event_id = request.event_id or uuid7(self.clock())
-        records = self.records(snapshot, request, event_id)
+        done: list[_Decided | Exception] = []
+        for number, question in enumerate(questions):
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)  # others are waiting for their one decision
+            if isinstance(question, Exception):
+                done.append(question)
+                continue
+            try:
+                done.append(self._decided(snapshot, question))
+            except Exception as error:
+                done.append(error)
+        groups = [each.group for each in done if isinstance(each, _Decided)]
+        stored = iter(await self._append_all(groups)) if groups else iter(())
+        answers: list[DecideResponse | Exception] = []
+        for each in done:
+            if isinstance(each, Exception):
+                answers.append(each)
+                continue
+            try:
+                answers.append(self._answered(loop, each, next(stored)))
+            except EventIdReusedError as error:
+                answers.append(error)
+        return answers
+
+    def _decided(self, snapshot: Snapshot, question: Question) -> _Decided:
+        event_id = question.event_id or uuid7(self.clock())
+        records = self.records(snapshot, question, event_id)
         messages = [(DECISIONS, encode(record), ()) for record in records]
-        stored = await self._append(event_id.encode(), messages, unique=True)
-        counts = self.count(loop)
-        if stored.existing:
-            counts.repeated += 1
-            metrics.count("repeated", loop)
-            earlier = [decode_decision(message.value) for message in stored.messages]
-            if not is_same_request(earlier, records, request.deferred):
-                raise EventIdReusedError(event_id)
-            records = earlier
-        else:
+        return _Decided(event_id, question.deferred, records, Group(event_id.encode(), messages, True))
+
+    def _answered(self, loop: str, decided: _Decided, stored: Stored) -> DecideResponse:
+        counts, records = self.count(loop), decided.records
+        if not stored.existing:
             counts.decided += len(records)
             metrics.count("decided", loop, len(records))
-        return answer(records)
+            return answer(records)
+        counts.repeated += 1
+        metrics.count("repeated", loop)
+        earlier = [decode_decision(message.value) for message in stored.messages]
+        if not is_same_request(earlier, records, decided.deferred):
+            raise EventIdReusedError(decided.event_id)
+        return answer(earlier)
 
-    def records(self, snapshot: Snapshot, request: DecideRequest, event_id: str) -> list[Decision]:
-        """Return the records of one request; the baseline's when the policy fails."""
+    def records(self, snapshot: Snapshot, question: Question, event_id: str) -> list[Decision]:
+        """Return the records of one question; the baseline's when the policy fails."""
         ts = datetime.fromtimestamp(self.clock(), UTC)
         if self.episodes is not None and snapshot.loop.guard.enabled and snapshot.loop.guard.unit == "episode":
-            snapshot = self.episodes.pinned(snapshot, request, ts.timestamp())
+            snapshot = self.episodes.pinned(snapshot, question, ts.timestamp())
         looked_up: dict[str, Any] = {}
-        if request.subject_id is not None and snapshot.loop.features.enabled:
+        if question.subject_id is not None and snapshot.loop.features.enabled:
             features = self.features(snapshot)
-            looked_up = features.online(request.subject_id, ts) if features is not None else {}
+            looked_up = features.online(question.subject_id, ts) if features is not None else {}
         try:
-            return decide(request, snapshot, event_id=event_id, ts=ts, looked_up=looked_up)
+            return decide(question, snapshot, event_id=event_id, ts=ts, looked_up=looked_up)
         except FieldError as error:
             if error.field not in ("pmf", "scores") or snapshot.policy is None:
                 raise
@@ -159,7 +217,7 @@ class Core:
         self.count(snapshot.loop.name).fallbacks += 1
         metrics.count("fallbacks", snapshot.loop.name)
         plain = Snapshot(snapshot.loop, None, snapshot.baseline_version, snapshot.baseline, snapshot.baseline_version)
-        return decide(request, plain, event_id=event_id, ts=ts, looked_up=looked_up)
+        return decide(question, plain, event_id=event_id, ts=ts, looked_up=looked_up)
 
     async def report(self, loop: str, requests: Sequence[OutcomeRequest]) -> int:
         """Write outcomes; they are on disk when this returns. Events may be unknown yet: the join sorts them out.
@@ -173,9 +231,7 @@ class Core:
         self.snapshot(loop)
         now = datetime.fromtimestamp(self.clock(), UTC)
         outcomes = [self._outcome(loop, request, now, i, len(requests)) for i, request in enumerate(requests)]
-        await asyncio.gather(
-            *(self._append(o.event_id.encode(), [(OUTCOMES, encode(o), ())], unique=False) for o in outcomes)
-        )
+        await self._append_all([Group(o.event_id.encode(), [(OUTCOMES, encode(o), ())]) for o in outcomes])
         self.count(loop).outcomes += len(outcomes)
         metrics.count("outcomes", loop, len(outcomes))
         return len(outcomes)
@@ -207,9 +263,9 @@ class Core:
             raise error.under(prefix) from error
         return outcome
 
-    async def _append(self, key: bytes, messages: Sequence[Any], *, unique: bool) -> Stored:
+    async def _append_all(self, groups: Sequence[Group]) -> Sequence[Stored]:
         try:
-            return await self.spool.append(key, messages, unique=unique)
+            return await self.spool.append_all(groups)
         except SpoolFull as error:
             raise UnavailableError("too many requests wait for the disk") from error
         except (SpoolClosed, LogError) as error:

@@ -11,27 +11,27 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
 
-from decision.batch import Batch, Features, Floats, one
+from decision.batch import Features
 from decision.draw import draw, seed_of
 from decision.errors import DecisionError, FieldError
-from decision.exploration.mix import check_pmf, mixture
+from decision.exploration.mix import check_one
 from decision.features import flatten
 from decision.features import looked_up as prefixed
 from decision.guard.coin import candidate_has
 from decision.guard.snapshot import segment_of, weight_at
 from decision.protocols import Policy
 from decision.records import SCHEMA_VERSION, Decision
+from serving.question import Catalogue, Question
 from serving.snapshot import Snapshot
-from serving.wire import Action, DecideRequest, DecideResponse, Ranked, SlotAnswer
+from serving.wire import DecideResponse, Ranked, SlotAnswer
 
 _encode = msgspec.json.encode
 _NO_FEATURES = msgspec.Raw(b"{}")
 
 
 def decide(
-    request: DecideRequest,
+    question: Question,
     snapshot: Snapshot,
     *,
     event_id: str,
@@ -41,7 +41,7 @@ def decide(
     """Return the records of one request: one, or one per slot.
 
     Args:
-        request: checked by `wire.check_decide`.
+        question: what is asked.
         snapshot: what answers.
         event_id: the decision's id.
         ts: now, UTC.
@@ -50,50 +50,39 @@ def decide(
     Raises:
         FieldError: a feature does not fit, or nothing is left to choose from.
     """
-    context = flatten(request.context, field="context")
-    raw_context = msgspec.Raw(_encode(request.context))
-    snapshot_json = msgspec.Raw(_encode(looked_up)) if looked_up else _NO_FEATURES
+    context = flatten(question.context, field="context")
+    snapshot_json = _NO_FEATURES
     if looked_up:
         context |= prefixed(looked_up)
-    offered = [(a, flatten(a.features, field=f"actions[{i}].features")) for i, a in enumerate(request.actions)]
-    excluded = set(request.excluded_actions)
-    if excluded:
-        offered = [pair for pair in offered if pair[0].id not in excluded]
-    if not offered:
-        raise FieldError(
-            "excluded_actions",
-            wanted="at least one action left to choose",
-            got=request.excluded_actions,
-            says="must leave at least one action to choose",
-        )
-    asked = _Asked(request, snapshot, _share(request, snapshot, event_id, ts), event_id, ts, snapshot_json)
-    if request.slots is None:
-        return [_record(asked, "", raw_context, context, offered)]
+        snapshot_json = msgspec.Raw(_encode(looked_up))
+    asked = _Asked(question, snapshot, _share(question, snapshot, event_id, ts), event_id, ts, snapshot_json)
+    if question.slots is None:
+        return [_record(asked, "", question.raw_context, context, question.actions)]
     records: list[Decision] = []
-    for position, slot in enumerate(request.slots):
-        banned = set(slot.excluded_actions)
-        eligible = [pair for pair in offered if pair[0].id not in banned]
-        if not eligible:
+    drawn: list[str] = []
+    for position, slot in enumerate(question.slots):
+        eligible = question.actions.without([*drawn, *slot.excluded_actions])
+        if eligible is None:
             raise FieldError(
                 f"slots[{position}]",
                 wanted="at least one action left to choose",
                 got=None,
                 says="must leave at least one action to choose",
             )
-        raw = msgspec.Raw(_encode({**request.context, "slot": slot.features})) if slot.features else raw_context
-        seen = context
+        raw, seen = question.raw_context, context
         if slot.features:
+            raw = msgspec.Raw(_encode({**question.context, "slot": slot.features}))
             seen = context | flatten({"slot": slot.features}, field=f"slots[{position}].features")
         record = _record(asked, slot.id, raw, seen, eligible)
         records.append(record)
-        offered = [pair for pair in offered if pair[0].id != record.action_ids[record.action_index]]
+        drawn.append(record.action_ids[record.action_index])
     return records
 
 
 class _Asked(NamedTuple):
     """What all slots of a request share."""
 
-    request: DecideRequest
+    question: Question
     snapshot: Snapshot
     share: _Share
     event_id: str
@@ -111,15 +100,15 @@ class _Share(NamedTuple):
 _ALONE = _Share(0.0, None)
 
 
-def _share(request: DecideRequest, snapshot: Snapshot, event_id: str, ts: datetime) -> _Share:
+def _share(question: Question, snapshot: Snapshot, event_id: str, ts: datetime) -> _Share:
     guard = snapshot.guard
     if snapshot.candidate is None or guard is None or snapshot.loop.mode != "online":
         return _ALONE
     unit_id: str | None = event_id
     if guard.unit == "episode":
-        weight, unit_id = snapshot.pinned or 0.0, request.episode_id
+        weight, unit_id = snapshot.pinned or 0.0, question.episode_id
     else:
-        weight = weight_at(guard, ts.timestamp(), segment_of(request.context, guard.segment, guard.weights))
+        weight = weight_at(guard, ts.timestamp(), segment_of(question.context, guard.segment, guard.weights))
     if weight <= 0.0 or unit_id is None:
         return _ALONE
     return _Share(weight, None if guard.unit == "decision" else candidate_has(snapshot.loop.name, unit_id, weight))
@@ -130,58 +119,59 @@ def _record(
     slot: str,
     raw_context: msgspec.Raw,
     context: Features,
-    offered: Sequence[tuple[Action, Features]],
+    offered: Catalogue,
 ) -> Decision:
-    request, snapshot, share, event_id, ts, looked_up = asked
-    ids = [action.id for action, _ in offered]
-    batch = one(context, [features for _, features in offered], ids)
+    question, snapshot, share, event_id, ts, looked_up = asked
     loop = snapshot.loop
-    pmf_baseline = snapshot.baseline.pmf(batch)
-    pmf_candidate: Floats | None = None
+    pmf_baseline = offered.pmf_of(snapshot.baseline)(context)
+    pmf_candidate: list[float] | None = None
     weight = 0.0
     version = snapshot.policy_version
     if loop.mode == "logging_only":
         pmf = pmf_baseline
     elif loop.mode == "apprentice":
         # What is returned is the baseline's; the policy's own distribution is logged beside it.
-        pmf, pmf_candidate = pmf_baseline, None if snapshot.policy is None else snapshot.policy.pmf(batch)
+        pmf = pmf_baseline
+        if snapshot.policy is not None:
+            pmf_candidate = offered.pmf_of(snapshot.policy)(context)
+            check_one(pmf_candidate)
     else:
-        pmf = pmf_baseline if snapshot.policy is None else snapshot.policy.pmf(batch)
+        pmf = pmf_baseline if snapshot.policy is None else offered.pmf_of(snapshot.policy)(context)
         if share.weight > 0.0 and snapshot.candidate is not None:
-            pmf_candidate = _candidate_pmf(snapshot.candidate, batch)
+            pmf_candidate = _candidate_pmf(snapshot.candidate, offered, context)
             if pmf_candidate is not None:
                 weight = share.weight
                 # The guard compares the candidate with the policy in charge: that is the mixture's reference.
+                check_one(pmf)
                 pmf_baseline = pmf
                 if share.side is None:
-                    pmf = mixture(pmf, pmf_candidate, weight)
+                    pmf = [(1.0 - weight) * p + weight * q for p, q in zip(pmf, pmf_candidate, strict=True)]
                 elif share.side:
                     pmf = pmf_candidate
-    check_pmf(pmf, batch.offsets)
+    check_one(pmf)
     seed = seed_of(loop.name, event_id, slot)
-    probabilities: list[float] = pmf.tolist()
-    index = draw(probabilities, seed)
+    index = draw(pmf, seed)
     return Decision(
         schema_version=SCHEMA_VERSION,
         loop=loop.name,
         event_id=event_id,
         slot=slot,
         ts=ts,
-        subject_id=request.subject_id,
-        episode_id=request.episode_id,
-        step=request.step,
+        subject_id=question.subject_id,
+        episode_id=question.episode_id,
+        step=question.step,
         context=raw_context,
-        actions=msgspec.Raw(_encode([action.features for action, _ in offered])),
-        action_ids=ids,
-        pmf=probabilities,
+        actions=offered.raw,
+        action_ids=offered.ids,
+        pmf=pmf,
         action_index=index,
-        propensity=probabilities[index],
-        pmf_baseline=pmf_baseline.tolist(),
-        pmf_candidate=None if pmf_candidate is None else pmf_candidate.tolist(),
+        propensity=pmf[index],
+        pmf_baseline=pmf_baseline,
+        pmf_candidate=pmf_candidate,
         guard_weight=weight,
         guard_version=snapshot.guard_version,
         mode=loop.mode,
-        deferred=loop.deferred if request.deferred is None else request.deferred,
+        deferred=loop.deferred if question.deferred is None else question.deferred,
         policy_version=version,
         baseline_version=snapshot.baseline_version,
         feature_snapshot=looked_up,
@@ -189,11 +179,11 @@ def _record(
     )
 
 
-def _candidate_pmf(candidate: Policy, batch: Batch) -> Floats | None:
+def _candidate_pmf(candidate: Policy, offered: Catalogue, context: Features) -> list[float] | None:
     """Return the candidate's distribution, None when it has none: then the policy in charge answers alone."""
     try:
-        pmf = candidate.pmf(batch)
-        check_pmf(pmf, batch.offsets)
+        pmf = offered.pmf_of(candidate)(context)
+        check_one(pmf)
     except (DecisionError, RuntimeError, ArithmeticError, LookupError):
         return None
     return pmf
@@ -218,9 +208,10 @@ def answer(records: Sequence[Decision]) -> DecideResponse:
 
 def ranking(record: Decision) -> list[Ranked]:
     """Return the drawn action first, the others by falling probability."""
-    order = np.argsort(-np.array(record.pmf), kind="stable").tolist()
-    order.remove(record.action_index)
-    return [Ranked(record.action_ids[i], record.pmf[i]) for i in (record.action_index, *order)]
+    ids, pmf, drawn = record.action_ids, record.pmf, record.action_index
+    order = sorted(range(len(pmf)), key=pmf.__getitem__, reverse=True)  # stable: those alike stay as they were offered
+    order.remove(drawn)
+    return [Ranked(ids[i], pmf[i]) for i in (drawn, *order)]
 
 
 def is_same_request(stored: Sequence[Decision], fresh: Sequence[Decision], given_deferred: bool | None) -> bool:

@@ -23,8 +23,8 @@ from decision.guard.snapshot import GuardSnapshot, segment_of, weight_at
 from decision.protocols import Policy
 from pipelines.files import open_sqlite
 from pipelines.registry.tracking import RegistryError
+from serving.question import Question
 from serving.snapshot import Snapshot
-from serving.wire import DecideRequest
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pins (
@@ -61,20 +61,20 @@ class Episodes:
         self._policies: OrderedDict[tuple[str, str], Policy] = OrderedDict()
         self._connection: sqlite3.Connection | None = None
 
-    def pinned(self, snapshot: Snapshot, request: DecideRequest, now: float) -> Snapshot:
-        """Return `snapshot` as it was when the request's episode began.
+    def pinned(self, snapshot: Snapshot, question: Question, now: float) -> Snapshot:
+        """Return `snapshot` as it was when the question's episode began.
 
         What is stopped, killed or too old takes nothing any more: then the policy in charge now answers alone.
 
         Args:
             snapshot: as it is now.
-            request: with an episode.
+            question: with an episode.
             now: seconds since 1970.
         """
-        if request.episode_id is None:
+        if question.episode_id is None:
             return snapshot
         loop = snapshot.loop
-        pin = self._pin(snapshot, request, request.episode_id, now)
+        pin = self._pin(snapshot, question, question.episode_id, now)
         alone = replace(snapshot, candidate=None)
         if now > pin.at + loop.guard.episode_s:
             return alone
@@ -95,11 +95,11 @@ class Episodes:
             self._connection.close()
             self._connection = None
 
-    def _pin(self, snapshot: Snapshot, request: DecideRequest, episode: str, now: float) -> Pin:
+    def _pin(self, snapshot: Snapshot, question: Question, episode: str, now: float) -> Pin:
         key = (snapshot.loop.name, episode)
         pin = self._pins.get(key)
         if pin is None:
-            pin = self._kept(key, _fresh(snapshot, request, now))
+            pin = self._kept(key, _fresh(snapshot, question, now))
             self._pins[key] = pin
             if len(self._pins) > _KEPT:
                 self._pins.popitem(last=False)
@@ -141,11 +141,11 @@ class Episodes:
         return self._policies[key]
 
 
-def _fresh(snapshot: Snapshot, request: DecideRequest, now: float) -> Pin:
+def _fresh(snapshot: Snapshot, question: Question, now: float) -> Pin:
     guard = snapshot.guard
     if snapshot.candidate is None or guard is None:
         return Pin(snapshot.policy_version, "", 0.0, snapshot.guard_version, now)
-    weight = weight_at(guard, now, segment_of(request.context, guard.segment, guard.weights))
+    weight = weight_at(guard, now, segment_of(question.context, guard.segment, guard.weights))
     return Pin(snapshot.policy_version, snapshot.candidate_version, weight, guard.guard_version, now)
 
 

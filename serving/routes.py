@@ -19,6 +19,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_BODY = 1 << 20
+MAX_BATCH_BODY = 16 << 20
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 Role = Literal["anyone", "application", "panel member", "visitor"]
@@ -101,6 +102,7 @@ class Route:
         content: media type of the answer.
         form: whether the body is a form and no JSON.
         reads_body: whether the body is read before `answer` is called.
+        limit: bytes that the body may have.
     """
 
     method: Literal["GET", "POST"]
@@ -121,6 +123,7 @@ class Route:
     content: str = JSON
     form: bool = False
     reads_body: bool = True
+    limit: int = MAX_BODY
 
 
 @dataclass(slots=True)

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from decision.errors import FieldError, Words
@@ -34,10 +36,24 @@ class SpoolClosed(Exception):
 
 
 class _Entry(NamedTuple):
-    group: Group
+    """Groups that were given together and are answered together."""
+
+    groups: Sequence[Group]
     size: int
-    future: Future[Stored] | asyncio.Future[Stored]
+    future: Future[Stored] | asyncio.Future[list[Stored]]
     loop: asyncio.AbstractEventLoop | None  # None: a thread waits
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What the coroutines of one event loop appended since it last handed over."""
+
+    entries: list[_Entry] = field(default_factory=list)
+    groups: int = 0
+    size: int = 0
+
+
+_Answer = tuple["asyncio.Future[list[Stored]]", "list[Stored] | None"]
 
 
 class Spool:
@@ -64,7 +80,9 @@ class Spool:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
+        self._turns: dict[asyncio.AbstractEventLoop, _Turn] = {}
         self._pending: list[_Entry] = []
+        self._pending_groups = 0
         self._pending_bytes = 0
         self._writing = 0
         self._writing_bytes = 0
@@ -76,7 +94,11 @@ class Spool:
     @property
     def depth(self) -> int:
         """Groups that were taken and are not on disk yet."""
-        return len(self._pending) + self._writing
+        return self._pending_groups + self._writing
+
+    @property
+    def _bytes_waiting(self) -> int:
+        return self._pending_bytes + self._writing_bytes
 
     def submit(
         self, key: bytes, messages: Sequence[tuple[str, bytes, Headers]], *, unique: bool = False
@@ -97,22 +119,45 @@ class Spool:
         """
         future: Future[Stored] = Future()
         future.set_running_or_notify_cancel()  # from here on it is written, whoever stops waiting
-        self._take(Group(key, messages, unique), future, None)
+        groups = (Group(key, messages, unique),)
+        entry = _Entry(groups, self._size(groups), future, None)
+        self._admit(entry, _Turn())
+        self._take((entry,), 1, entry.size)
         return future
 
     async def append(
         self, key: bytes, messages: Sequence[tuple[str, bytes, Headers]], *, unique: bool = False
     ) -> Stored:
-        """As `submit`, for a coroutine: return once the messages are on disk.
+        """As `submit`, for a coroutine: return once the messages are on disk. Errors as `append_all`."""
+        return (await self.append_all((Group(key, messages, unique),)))[0]
 
-        A coroutine that is cancelled while it waits leaves its messages to be written.
+    async def append_all(self, groups: Sequence[Group]) -> list[Stored]:
+        """Return once all `groups` are on disk, with what became of each; see `submit`.
+
+        What the coroutines of an event loop append in one of its turns is handed over together. A coroutine that is
+        cancelled while it waits leaves its messages to be written.
 
         Raises:
+            SpoolFull: too much is waiting.
+            SpoolClosed: the spool was closed.
+            FieldError: a message that does not fit.
+            UnknownTopic: a topic that was not created.
             LogUnavailable: the disk did not take them; a retry with the same key is safe where `unique` is set.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Stored] = loop.create_future()
-        self._take(Group(key, messages, unique), future, loop)
+        future: asyncio.Future[list[Stored]] = loop.create_future()
+        entry = _Entry(groups, self._size(groups), future, loop)
+        turn = self._turns.get(loop)
+        if turn is None:
+            turn = _Turn()
+            self._admit(entry, turn)
+            self._turns[loop] = turn
+            loop.call_soon(self._hand_over, loop)
+        else:
+            self._admit(entry, turn)
+        turn.entries.append(entry)
+        turn.groups += len(groups)
+        turn.size += entry.size
         return await future
 
     def find(self, topic: str, key: bytes) -> list[Message]:
@@ -126,32 +171,43 @@ class Spool:
         self._wake.set()
         self._thread.join()
 
-    def _take(
-        self, group: Group, future: Future[Stored] | asyncio.Future[Stored], loop: asyncio.AbstractEventLoop | None
-    ) -> None:
+    def _size(self, groups: Sequence[Group]) -> int:
         # checked here, so that one bad message cannot fail the commit of others
-        if not group.messages:
-            raise FieldError("messages", wanted="at least one", got=Words("none"))
         size = 0
-        for topic, value, headers in group.messages:
-            self._log.partitions(topic)
-            size += check_message(group.key, value, headers, max_headers=_MAX_HEADERS)
-        entry = _Entry(group, size, future, loop)
+        for group in groups:
+            if not group.messages:
+                raise FieldError("messages", wanted="at least one", got=Words("none"))
+            for topic, value, headers in group.messages:
+                self._log.partitions(topic)
+                size += check_message(group.key, value, headers, max_headers=_MAX_HEADERS)
+        return size
+
+    def _admit(self, entry: _Entry, turn: _Turn) -> None:
+        """Refuse what cannot wait beside all that waits already, the rest of its turn among it."""
+        if self._closed:
+            raise SpoolClosed("the spool is closed")
+        waiting = self.depth + turn.groups + len(entry.groups)
+        if waiting > self._max_events or self._bytes_waiting + turn.size + entry.size > self._max_bytes:
+            raise SpoolFull(f"spool: {self.depth} events and {self._bytes_waiting} bytes wait")
+
+    def _take(self, entries: Sequence[_Entry], groups: int, size: int) -> None:
         with self._lock:
             if self._closed:
                 raise SpoolClosed("the spool is closed")
-            if (
-                len(self._pending) + self._writing >= self._max_events
-                or self._pending_bytes + self._writing_bytes + size > self._max_bytes
-            ):
-                raise SpoolFull(
-                    f"spool: {self.depth} events and {self._pending_bytes + self._writing_bytes} bytes wait"
-                )
-            self._pending.append(entry)
+            first = not self._pending
+            self._pending += entries
+            self._pending_groups += groups
             self._pending_bytes += size
-            first = len(self._pending) == 1
         if first:
             self._wake.set()
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give the writer what the loop's coroutines appended in this turn."""
+        turn = self._turns.pop(loop)
+        try:
+            self._take(turn.entries, turn.groups, turn.size)
+        except SpoolClosed as error:
+            _resolve([(entry.future, None) for entry in turn.entries], error)  # pyright: ignore[reportArgumentType]
 
     def _run(self) -> None:
         while True:
@@ -167,16 +223,18 @@ class Spool:
 
     def _next(self) -> list[_Entry]:
         with self._lock:
-            size = count = 0
-            for entry in self._pending[:_GROUPS_PER_COMMIT]:
+            size = groups = count = 0
+            for entry in self._pending:
                 size += entry.size
+                groups += len(entry.groups)
                 count += 1
-                if size >= _BYTES_PER_COMMIT:
+                if size >= _BYTES_PER_COMMIT or groups >= _GROUPS_PER_COMMIT:
                     break
             batch = self._pending[:count]
             del self._pending[:count]
+            self._pending_groups -= groups
             self._pending_bytes -= size
-            self._writing, self._writing_bytes = count, size
+            self._writing, self._writing_bytes = groups, size
             return batch
 
     def _write(self, batch: list[_Entry]) -> None:
@@ -184,16 +242,19 @@ class Spool:
         results: list[Stored] | None = None
         error: Exception | None = None
         try:
-            results = self._log.append_groups([entry.group for entry in batch])
+            results = self._log.append_groups([group for entry in batch for group in entry.groups])
         except Exception as raised:  # whatever it was, the waiters must hear of it and the thread must go on
             error = raised
         self.last_fsync_seconds = time.perf_counter() - started
         self.healthy = error is None
         if results is not None:
-            for entry, stored in zip(batch, results, strict=True):
-                if not stored.existing:
-                    self.appended += 1
-                    self.bytes += entry.size
+            fresh = [not stored.existing for stored in results]
+            self.appended += sum(fresh)
+            if all(fresh):
+                self.bytes += sum(entry.size for entry in batch)
+            else:
+                groups = [group for entry in batch for group in entry.groups]
+                self.bytes += sum(self._size((group,)) for group, new in zip(groups, fresh, strict=True) if new)
         with self._lock:
             self._writing = self._writing_bytes = 0
         _answer(batch, results, error)
@@ -207,12 +268,13 @@ class Spool:
 
 
 def _answer(batch: list[_Entry], results: list[Stored] | None, error: Exception | None) -> None:
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Stored], Stored | None]]] = {}
-    for index, entry in enumerate(batch):
-        stored = None if results is None else results[index]
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
+    rest = None if results is None else iter(results)
+    for entry in batch:
+        stored = None if rest is None else list(islice(rest, len(entry.groups)))
         if isinstance(entry.future, Future):
             if stored is not None:
-                entry.future.set_result(stored)
+                entry.future.set_result(stored[0])
             else:
                 entry.future.set_exception(error)
         elif entry.loop is not None:
@@ -224,7 +286,7 @@ def _answer(batch: list[_Entry], results: list[Stored] | None, error: Exception 
             continue
 
 
-def _resolve(answers: list[tuple[asyncio.Future[Stored], Stored | None]], error: Exception | None) -> None:
+def _resolve(answers: Sequence[_Answer], error: Exception | None) -> None:
     for future, stored in answers:
         if future.done():  # cancelled
             continue

@@ -13,7 +13,7 @@ from decision.records import MAX_ACTIONS, MAX_ID_CHARS
 from decision.validation import ABSENT, field_error
 
 MAX_SLOTS = 50
-MAX_BATCH = 100
+MAX_BATCH = 1_000
 MAX_OUTCOMES = 1_000
 MAX_STEP = (1 << 31) - 1
 
@@ -292,28 +292,34 @@ def _not_finite(value: Any) -> str | None:
     return None
 
 
+def check_action_ids(ids: list[str]) -> None:
+    """Refuse ids of offered actions that are too many, too long or used twice.
+
+    Raises:
+        FieldError: naming the first that does not fit.
+    """
+    if not 1 <= len(ids) <= MAX_ACTIONS:
+        raise FieldError("actions", wanted=f"1 to {MAX_ACTIONS} actions", got=len(ids))
+    for position, action_id in enumerate(ids):
+        if not 1 <= len(action_id) <= MAX_ID_CHARS:
+            check_id(f"actions[{position}].id", action_id)
+    if len(set(ids)) != len(ids):
+        twice = next(i for i, action_id in enumerate(ids) if action_id in ids[:i])
+        raise FieldError(f"actions[{twice}].id", wanted="an id not used before in this request", got=ids[twice])
+
+
 def check_decide(request: DecideRequest) -> None:
-    """Refuse what the types cannot say.
+    """Refuse what the types cannot say, the actions apart.
 
     Raises:
         FieldError: naming the first field that does not fit.
     """
     if request.event_id is not None:
         check_id("event_id", request.event_id)
-    if not 1 <= len(request.actions) <= MAX_ACTIONS:
-        raise FieldError("actions", wanted=f"1 to {MAX_ACTIONS} actions", got=len(request.actions))
-    ids = [action.id for action in request.actions]
-    for position, action_id in enumerate(ids):
-        if not 1 <= len(action_id) <= MAX_ID_CHARS:
-            check_id(f"actions[{position}].id", action_id)
-    known = set(ids)
-    if len(known) != len(ids):
-        twice = next(i for i, action_id in enumerate(ids) if action_id in ids[:i])
-        raise FieldError(f"actions[{twice}].id", wanted="an id not used before in this request", got=ids[twice])
-    for name in ("subject_id", "episode_id"):
-        value = getattr(request, name)
-        if value is not None:
-            check_id(name, value)
+    if request.subject_id is not None:
+        check_id("subject_id", request.subject_id)
+    if request.episode_id is not None:
+        check_id("episode_id", request.episode_id)
     if request.step is not None and not 0 <= request.step <= MAX_STEP:
         raise FieldError("step", wanted="0 to 2^31 - 1", got=request.step)
     if len(request.excluded_actions) > MAX_ACTIONS:

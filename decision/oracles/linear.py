@@ -104,11 +104,12 @@ class LinearOracle:
         position = self._context_positions.get
 
         def score(context: Features) -> Floats:
-            dense = np.zeros((1, c))
-            known = [(at, number) for name, number in context.items() if (at := position(name)) is not None]
-            if known:
-                where, values = zip(*known, strict=True)
-                dense[0, where] = values
+            row_of = [0.0] * c
+            for name, number in context.items():
+                at = position(name)
+                if at is not None:
+                    row_of[at] = number
+            dense = np.array((row_of,))
             terms = alone
             if crossed is not None:
                 per_action = own + (dense @ crossed)[0]

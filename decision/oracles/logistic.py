@@ -117,15 +117,12 @@ class LogisticOracle:
         low, span = self.settings.low, self.settings.high - self.settings.low
 
         def score(context: Features) -> Floats:
-            dense = np.zeros((1, c))
-            where: list[int] = []
-            values: list[float] = []
+            row_of = [0.0] * c
             for name, number in context.items():
                 at = position(name)
                 if at is not None:
-                    where.append(at)
-                    values.append((number - shift[at]) / scale[at])
-            dense[0, where] = values
+                    row_of[at] = (number - shift[at]) / scale[at]
+            dense = np.array((row_of,))
             logit = constant + dense @ shared
             if alone is None:
                 per_action = own + (dense @ crossed)[0]
@@ -134,7 +131,8 @@ class LogisticOracle:
                 logit = logit + alone
             if pairs is not None:
                 logit += pairs
-            return low + span * (1.0 / (1.0 + np.exp(-logit.clip(-500.0, 500.0))))
+            # minimum and maximum rather than clip: a third of the time for ten numbers
+            return low + span * (1.0 / (1.0 + np.exp(-np.minimum(np.maximum(logit, -500.0), 500.0))))
 
         return score
 

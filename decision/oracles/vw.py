@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from decision.oracles.kind import Kind, OracleSettings
 MODEL_FILE = "model.vw"
 SETTINGS_FILE = "vw.json"
 MAX_HASHES = 200_000
+_MAX_CROSSED = 1 << 14
 _FNV_PRIME = 16_777_619  # VW's hash of a pair of features: (first * prime) ^ second
 _CONSTANT = 11_650_396  # VW's index of the constant
 _ESCAPE = str.maketrans({"%": "%25", " ": "%20", ":": "%3A", "|": "%7C", "\n": "%0A", "\r": "%0D", "\t": "%09"})
@@ -119,32 +120,31 @@ class VwOracle:
 
     def prepare(self, actions: Sequence[Features]) -> Callable[[Features], Floats]:
         """Return what gives [k] expected rewards of `actions` ([k]) in one context, bit for bit as `predict`."""
-        k, low, span = len(actions), self.settings.low, self.settings.high - self.settings.low
+        settings, k = self.settings, len(actions)
+        low, span, logistic = settings.low, settings.high - settings.low, bool(settings.logistic)
         if self._workspace is None:
             return lambda context: np.full(k, low + 0.5 * span)
-        weights, constant = self._table()
-        mask, interactions, logistic = weights.size - 1, self.settings.interactions, bool(self.settings.logistic)
-        a_index, a_value = self._indices("A", actions)
-        owners = np.repeat(np.arange(k), np.fromiter(map(len, actions), np.int64, k))
+        _, constant = self._table()
+        rows = _Rows(self, actions)
+        own, a_value, owners = rows.own, rows.value, rows.owners
 
         def score(context: Features) -> Floats:
-            c_index, c_value = self._indices("C", [context])
-            crossed = None
-            if interactions and c_index.size:
-                crossed = (c_index[:, None] * _FNV_PRIME) ^ a_index
-                crossed &= mask
-            shared, terms = _terms(weights, c_index, c_value, a_index, a_value, crossed)
-            if isnan(shared + terms.sum()):
-                for index in (c_index, a_index, crossed):
-                    if index is not None:
-                        self._copy_weights(weights, index)
-                shared, terms = _terms(weights, c_index, c_value, a_index, a_value, crossed)
-            out = constant + shared + np.bincount(owners, weights=terms, minlength=k)
+            alone, crossed = rows.of(context)
+            c_value = np.array([*context.values()], dtype=np.float64)
+            per_action = own if crossed is None else own + c_value @ crossed
+            out = constant + float(alone @ c_value) + np.bincount(owners, weights=per_action * a_value, minlength=k)
+            # minimum and maximum rather than clip: a third of the time for ten numbers
             if logistic:
-                out = 1.0 / (1.0 + np.exp(-out.clip(-50.0, 50.0)))
-            return low + span * out.clip(0.0, 1.0)
+                out = 1.0 / (1.0 + np.exp(-np.minimum(np.maximum(out, -50.0), 50.0)))
+            return low + span * np.minimum(np.maximum(out, 0.0), 1.0)
 
         return score
+
+    def weights_of(self, index: Ints) -> Floats:
+        """Return VW's weights at `index`, any shape."""
+        weights, _ = self._table()
+        self._copy_weights(weights, index)
+        return weights[index]
 
     def _table(self) -> tuple[Floats, float]:
         """Return the weights, NaN where they were not copied from VW yet, and the constant's."""
@@ -160,7 +160,7 @@ class VwOracle:
         wanted = wanted[np.isnan(weights[wanted])]
         weights[wanted] = [get(int(i)) for i in wanted]
 
-    def _indices(self, space: str, rows: Sequence[Features]) -> tuple[Ints, Floats]:
+    def indices(self, space: str, rows: Sequence[Features]) -> tuple[Ints, Floats]:
         """Return the weight index and value of every feature of `rows`, one row after another."""
         known = self._hashes.setdefault(space, {})
         if len(known) > MAX_HASHES:
@@ -235,14 +235,53 @@ class _scratch:
         self._folder.cleanup()
 
 
-def _terms(
-    weights: Floats, c_index: Ints, c_value: Floats, a_index: Ints, a_value: Floats, crossed: Ints | None
-) -> tuple[float, Floats]:
-    """Return the context's part and that of every action feature, crossed with the context ([c, a] indices)."""
-    per_action = weights[a_index]
-    if crossed is not None:
-        per_action = per_action + c_value @ weights[crossed]
-    return float(weights[c_index] @ c_value), per_action * a_value
+class _Rows:
+    """What context features weigh, alone and crossed with the features of certain actions; looked up once each.
+
+    Attributes:
+        own: [a] weights of the actions' features, one action after another.
+        value: [a] their values.
+        owners: [a] the action each belongs to.
+    """
+
+    def __init__(self, oracle: VwOracle, actions: Sequence[Features]) -> None:
+        self._oracle, self._interactions = oracle, oracle.settings.interactions
+        self._index, self.value = oracle.indices("A", actions)
+        self.own = oracle.weights_of(self._index)
+        self.owners = np.repeat(np.arange(len(actions)), np.fromiter(map(len, actions), np.int64, len(actions)))
+        self._lock = threading.Lock()
+        self._place: dict[str, int] = {}
+        self._most = _MAX_CROSSED // max(self._index.size, 1)
+        self._alone, self._crossed = self._looked_up(())
+
+    def of(self, context: Features) -> tuple[Floats, Floats | None]:
+        """Return the [c] weights of the context's features and the [c, a] crossed ones, None where none are learned."""
+        place = self._place
+        try:
+            rows = [place[name] for name in context]
+        except KeyError:
+            with self._lock:
+                new = [name for name in context if name not in place]
+                if len(place) + len(new) > self._most:
+                    alone, crossed = self._looked_up(context)
+                    return alone, crossed if self._interactions else None
+                alone, crossed = self._looked_up(new)
+                # Rows are there before a name leads to them: other threads read without the lock.
+                self._alone = np.concatenate((self._alone, alone))
+                self._crossed = np.concatenate((self._crossed, crossed))
+                for name in new:
+                    place[name] = len(place)
+            rows = [place[name] for name in context]
+        index = np.array(rows, dtype=np.int64)
+        return self._alone.take(index), self._crossed.take(index, 0) if self._interactions and rows else None
+
+    def _looked_up(self, names: Iterable[str]) -> tuple[Floats, Floats]:
+        index, _ = self._oracle.indices("C", [dict.fromkeys(names, 1.0)])
+        alone = self._oracle.weights_of(index)
+        if not self._interactions:
+            return alone, np.zeros((alone.size, 0))
+        crossed = (index[:, None] * _FNV_PRIME) ^ self._index
+        return alone, self._oracle.weights_of(crossed & ((1 << self._oracle.settings.bits) - 1))
 
 
 def _labels(scaled: Floats, logistic: bool) -> list[str]:

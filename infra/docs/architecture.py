@@ -66,6 +66,7 @@ MODULES = {  # of the modules that stand in a package itself, those whose names 
     "serving.start": "opens and closes all parts",
     "serving.routes": "one table: dispatch, OpenAPI",
     "serving.refresher": "a thread that keeps fresh",
+    "serving.question": "what is asked,|read once",
     "serving.decide": "from question|to draw",
     "serving.spool": "on disk before|the answer",
     "serving.counters": "what decisions|became",

@@ -109,7 +109,7 @@ class App:
         if route.role == "application":
             self._authorise(call)
         if route.request is not None and route.reads_body:
-            call.body = await read_body(call.scope, call.receive)
+            call.body = await read_body(call.scope, call.receive, route.limit)
         return await route.answer(call)
 
     def _authorise(self, call: Call) -> None:

@@ -8,12 +8,11 @@ from typing import Any
 import msgspec
 
 from decision.errors import FieldError
-from serving.core import Core
 from serving.explain import Explanation
 from serving.problems import problem_of
-from serving.routes import Call, Route
+from serving.question import read_question, read_questions
+from serving.routes import MAX_BATCH_BODY, Call, Route
 from serving.wire import (
-    MAX_BATCH,
     MAX_OUTCOMES,
     Accepted,
     ActivateRequest,
@@ -30,8 +29,6 @@ from serving.wire import (
 )
 
 _encode = msgspec.json.encode
-_decide_decoder = msgspec.json.Decoder(DecideRequest)
-_batch_decoder = msgspec.json.Decoder(BatchRequest)
 _outcome_decoder = msgspec.json.Decoder(OutcomeRequest | list[OutcomeRequest])
 _activate_decoder = msgspec.json.Decoder(ActivateRequest)
 
@@ -45,26 +42,23 @@ async def _describe(call: Call) -> bytes:
 
 
 async def _decide(call: Call) -> bytes:
-    return _encode(await call.core.decide(call.path["loop"], decode(_decide_decoder, call.body)))
+    core, loop = call.core, call.path["loop"]
+    core.snapshot(loop)
+    return _encode(await core.answer(loop, read_question(call.body, core.catalogues)))
 
 
 async def _batch(call: Call) -> bytes:
     core, loop = call.core, call.path["loop"]
     core.snapshot(loop)
-    questions = decode(_batch_decoder, call.body).decisions
-    if not 1 <= len(questions) <= MAX_BATCH:
-        raise FieldError("decisions", wanted=f"1 to {MAX_BATCH} decisions", got=len(questions))
-    return _encode(BatchResponse(await asyncio.gather(*(_one_of_many(core, loop, each) for each in questions))))
+    answers = await core.answer_many(loop, read_questions(call.body, core.catalogues))
+    return _encode(BatchResponse([_refused(each) if isinstance(each, Exception) else each for each in answers]))
 
 
-async def _one_of_many(core: Core, loop: str, question: DecideRequest) -> DecideResponse | Problem:
-    try:
-        return await core.decide(loop, question)
-    except Exception as error:
-        problem = problem_of(error)
-        if problem is None:
-            raise
-        return problem.problem
+def _refused(error: Exception) -> Problem:
+    problem = problem_of(error)
+    if problem is None:
+        raise error
+    return problem.problem
 
 
 async def _outcomes(call: Call) -> bytes:
@@ -193,6 +187,7 @@ ROUTES = (
         answer=_batch,
         role="application",
         request=BatchRequest,
+        limit=MAX_BATCH_BODY,
         response=BatchResponse,
         example={"decisions": [_QUESTION]},
         answers={"decisions": [_ANSWER]},

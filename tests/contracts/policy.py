@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from decision.exploration import mix
-from decision.policy import OraclePolicy
 
 
 def check_pmf_is_a_distribution(policy, batch) -> None:
@@ -25,8 +24,6 @@ def check_pmf_of_a_decision_does_not_depend_on_the_others(policy, batch) -> None
 
 
 def check_what_is_prepared_gives_the_same_bit_for_bit(policy, batch) -> None:
-    if not isinstance(policy, OraclePolicy):
-        return
     for i in range(len(batch)):
         asked = batch.between(i, i + 1)
         assert policy.prepare(asked.actions, asked.action_ids)(asked.contexts[0]) == policy.pmf(asked).tolist()

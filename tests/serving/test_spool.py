@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from decision.errors import FieldError
 from pipelines.log.protocol import LogUnavailable, UnknownTopic
-from pipelines.log.sqlite.log import LocalLog, Stored
+from pipelines.log.sqlite.log import Group, LocalLog, Stored
 from serving.spool import Spool, SpoolClosed, SpoolFull
 from tests.contracts.event_log import read_all
 
@@ -106,6 +107,31 @@ def test_many_waiters_share_commits_and_each_gets_its_own_answer(log: LocalLog, 
 
     asyncio.run(run())
     assert len(all_keys(log)) == 1000
+
+
+def test_what_is_appended_in_one_turn_of_a_loop_is_handed_over_together(
+    log: LocalLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits: list[int] = []
+    write = log.append_groups
+
+    def counted(groups: Sequence[Group]) -> list[Stored]:
+        commits.append(len(groups))
+        return write(groups)
+
+    monkeypatch.setattr(log, "append_groups", counted)
+    spool = Spool(log)
+
+    async def turn() -> None:
+        many = [Group(b"m%d" % n, [("decisions", b"v", ())], True) for n in range(30)]
+        ones = [spool.append(b"s%d" % n, [("decisions", b"v", ())], unique=True) for n in range(20)]
+        stored, *single = await asyncio.gather(spool.append_all(many), *ones)
+        assert [each.existing for each in stored] == [False] * 30
+        assert [each.existing for each in single] == [False] * 20
+
+    asyncio.run(turn())
+    spool.close()
+    assert commits == [50]
 
 
 def test_a_unique_key_is_written_once_however_many_threads_ask(log: LocalLog, spool: Spool) -> None:

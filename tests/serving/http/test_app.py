@@ -119,6 +119,31 @@ def test_batch_answers_or_refuses_each_on_its_own(call: Caller) -> None:
     assert (answers[1]["status"], answers[1]["field"]) == (422, "actions")
 
 
+def test_a_batch_decides_as_single_requests_do_and_repeats_as_they_do(call: Caller) -> None:
+    questions = [QUESTION | {"event_id": f"many-{i}", "context": {"hour": i}} for i in range(120)]
+    path = "/v1/loops/news/decide/batch"
+    answers = call("POST", path, {"decisions": questions}).json()["decisions"]
+    assert [answer["event_id"] for answer in answers] == [f"many-{i}" for i in range(120)]
+    for question, answer in zip(questions, answers, strict=True):
+        (message,) = call.logged(question["event_id"])
+        record = decode_decision(message.value)
+        assert json.loads(bytes(record.context)) == question["context"]
+        assert (answer["action_id"], answer["propensity"]) == (
+            record.action_ids[record.action_index],
+            record.propensity,
+        )
+    assert call("POST", "/v1/loops/news/decide", questions[7]).json() == answers[7]
+    other = QUESTION | {"event_id": "many-8", "context": {"hour": -1}}
+    again = call(
+        "POST", path, {"decisions": [questions[9], other, questions[9], {**questions[9], "event_id": "new"}] * 2}
+    )
+    first, conflict, repeated, *rest = again.json()["decisions"]
+    assert first == repeated == answers[9]
+    assert (conflict["status"], conflict["field"]) == (409, "event_id")
+    assert rest[0] == rest[4]
+    assert len(call.logged("new")) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [

@@ -123,7 +123,7 @@ def test_a_failure_of_ours_is_a_problem_document_that_tells_nothing(
     async def fail(*arguments: Any) -> None:
         raise ZeroDivisionError("a secret")
 
-    monkeypatch.setattr(type(call.core), "decide", fail)
+    monkeypatch.setattr(type(call.core), "answer", fail)
     response = call("POST", "/v1/loops/news/decide", QUESTION)
     assert response.status_code == 500
     assert b"secret" not in response.content
