@@ -166,11 +166,14 @@ class FeatureSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=
         enabled: look features up and log the snapshot.
         stream: push decayed statistics of each subject's outcomes back as features.
         half_life_s: half-life of those statistics, in seconds.
+        cache_s: how long what was looked up for a subject may be served again, in seconds, where nobody has written to
+            the store meanwhile; 0 for not at all.
     """
 
     enabled: bool = False
     stream: bool = True
     half_life_s: Positive = 3600.0
+    cache_s: NotNegative = 10.0
 
 
 class GuardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):

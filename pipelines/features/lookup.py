@@ -1,4 +1,4 @@
-"""Features on the request path: two reads of Feast's online store, and what is made of them.
+"""Features on the request path: one read of Feast's online store, and what is made of it.
 
 `served` is the one way from stored values to features. The lookup and the retrieval for training both go through it
 with the decision's time, so what a model learns from is what it is asked with.
@@ -6,16 +6,21 @@ with the decision's time, so what a model learns from is what it is asked with.
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from decision.decay import Decayed, faded, mean_reward
-from pipelines.features.views import STREAM_COLUMNS, Views, close_online_store, entity_key, import_feast, quiet
+from pipelines.features.views import STREAM_COLUMNS, Views, encoded_key, import_feast, quiet, table_of
+from pipelines.files import open_sqlite
 
 STREAM_FEATURES = ("stream_decisions", "stream_mean_reward", "stream_outcomes")
 """Decayed number of the subject's decisions, their mean reward, and the decayed number of their outcomes."""
 
 Value = float | str
+_BUSY_S = 1.0
+_MOST_KEPT = 10_000
 
 
 def served(stored: Mapping[str, Value | None], at: float) -> dict[str, Value]:
@@ -37,56 +42,77 @@ def served(stored: Mapping[str, Value | None], at: float) -> dict[str, Value]:
 
 
 class Lookup:
-    """Reads of one loop's online features.
+    """Reads of one loop's online features: one prepared statement over the tables of Feast's online store.
+
+    What a subject's columns were is kept until somebody commits to the store or `cache_s` is over, so that a subject
+    who asks again costs no read, and nobody is served what was replaced.
 
     Args:
         views: the loop's views.
         stream: read the stream's features too.
+        cache_s: how long a subject's columns are kept at most, in seconds; 0 for not at all.
+        clock: seconds, of any origin.
 
     Raises:
-        Exception: whatever Feast raises when its folder cannot be opened.
+        Exception: whatever Feast or SQLite raises when the store cannot be opened.
     """
 
-    def __init__(self, views: Views, *, stream: bool) -> None:
-        self._views, self._stream = views, stream
+    def __init__(
+        self, views: Views, *, stream: bool, cache_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._wanted = [table_of(view) for view in ([views.stream_view] if stream else []) + [views.subject_view]]
+        self._cache_s, self._clock = cache_s, clock
         with quiet():
             import_feast()
-            from feast.infra.provider import get_provider
-            from feast.repo_config import load_repo_config
+            from feast.protos.feast.types.Value_pb2 import Value as Stored
 
-            views.write_repository()
-            self._config = load_repo_config(views.root, views.root / "feature_store.yaml")
-            self._provider = get_provider(self._config)
-            self._tables = [views.stream()] if stream else []
-        self._has_uploads = False
-        entity_key("")  # imports what the first lookup would import
+            self._decode: Callable[[bytes], Any] = Stored.FromString
+            encoded_key("")  # imports what the first lookup would import
+        views.write_repository()
+        self._connection = open_sqlite(views.online_path, busy_s=_BUSY_S, synchronous="NORMAL")
+        self._turn = threading.Lock()
+        self._version = -1
+        self._statement = ""
+        self._kept: dict[str, tuple[float, dict[str, Value | None]]] = {}
 
-    def stored(self, subject_id: str) -> dict[str, Value | None]:
+    def stored(self, subject_id: str) -> Mapping[str, Value | None]:
         """Return the stored columns of a subject, {} when there are none.
 
         Raises:
-            Exception: whatever Feast raises when its store cannot be read.
+            Exception: whatever Feast or SQLite raises when the store cannot be read.
         """
-        if not self._has_uploads and self._views.subjects.is_file():
-            with quiet():
-                self._tables.append(self._views.uploads())
-            self._has_uploads = True
-        key, found = entity_key(subject_id), dict[str, Value | None]()
-        for table in self._tables:
-            try:
-                rows = self._provider.online_read(self._config, table, [key])
-            except sqlite3.OperationalError as error:
-                if "no such table" not in str(error):
-                    raise
-                continue  # nothing was ever put there
-            for name, value in (rows[0][1] or {}).items():
+        with self._turn:
+            version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+            if version != self._version:  # somebody committed
+                self._kept.clear()
+                self._statement = self._prepared()
+                self._version = version
+            now = self._clock()
+            at, columns = self._kept.get(subject_id, (now, None))
+            if columns is None or now - at > self._cache_s:
+                columns = self._read(subject_id)
+                if len(self._kept) >= _MOST_KEPT:
+                    self._kept.clear()
+                self._kept[subject_id] = (now, columns)
+            return columns
+
+    def close(self) -> None:
+        """Close the store; does nothing when it was closed before."""
+        self._connection.close()
+
+    def _prepared(self) -> str:
+        there = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        selects = [f'SELECT feature_name, value FROM "{name}" WHERE entity_key = ?1' for name in self._wanted]
+        return " UNION ALL ".join(select for select, name in zip(selects, self._wanted, strict=True) if name in there)
+
+    def _read(self, subject_id: str) -> dict[str, Value | None]:
+        found: dict[str, Value | None] = {}
+        if self._statement:  # else nothing was ever put there
+            for name, raw in self._connection.execute(self._statement, (encoded_key(subject_id),)):
+                value = self._decode(raw)
                 kind = value.WhichOneof("val")
                 found[name] = None if kind is None else getattr(value, kind)
         return found
-
-    def close(self) -> None:
-        """Close Feast's connection to its online store; does nothing when it was closed before."""
-        close_online_store(self._provider)
 
 
 def _number(value: Value | None) -> float:

@@ -57,7 +57,9 @@ class Features:
         """Get ready for lookups: seconds, which the first one takes otherwise. A failure is counted and tried again."""
         if self._lookup is None and not self._closed and time.monotonic() >= self._retry_at:
             try:
-                self._lookup = Lookup(self._views, stream=self._loop.features.stream)
+                self._lookup = Lookup(
+                    self._views, stream=self._loop.features.stream, cache_s=self._loop.features.cache_s
+                )
             except Exception as error:
                 self._failed(error)
 
@@ -275,4 +277,6 @@ class Features:
     def _failed(self, error: Exception) -> None:
         if time.monotonic() >= self._retry_at:
             _LOG.warning("features of the loop %s cannot be looked up: %s", self._loop.name, error)
-        self._lookup, self._retry_at = None, time.monotonic() + _RETRY_S
+        lookup, self._lookup, self._retry_at = self._lookup, None, time.monotonic() + _RETRY_S
+        if lookup is not None:
+            lookup.close()

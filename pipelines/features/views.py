@@ -154,16 +154,14 @@ class Views:
             return 0
         with quiet():
             import_feast()
-            from feast.infra.key_encoding_utils import serialize_entity_key
-
-            encoded = serialize_entity_key(entity_key(subject_id), entity_key_serialization_version=3)
+            encoded = encoded_key(subject_id)
         removed = 0
         connection = open_sqlite(self.online_path, busy_s=_BUSY_S, synchronous="FULL")
         try:
             with connection:
                 connection.execute("PRAGMA secure_delete=ON")
                 known = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-                for table in {f"decision_{view}" for view in views or (self.stream_view, self.subject_view)} & known:
+                for table in {table_of(view) for view in views or (self.stream_view, self.subject_view)} & known:
                     removed += connection.execute(f'DELETE FROM "{table}" WHERE entity_key = ?', (encoded,)).rowcount
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # or the rows would stay readable in the WAL
         finally:
@@ -224,12 +222,19 @@ def _subject() -> Any:
     return Entity(name="subject", join_keys=[SUBJECT], value_type=ValueType.STRING)
 
 
-def entity_key(subject_id: str) -> Any:
-    """Return Feast's key of a subject; Feast must have been imported."""
+def encoded_key(subject_id: str) -> bytes:
+    """Return a subject's key as Feast stores it; Feast must have been imported."""
+    from feast.infra.key_encoding_utils import serialize_entity_key
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
 
-    return EntityKey(join_keys=[SUBJECT], entity_values=[Value(string_val=subject_id)])
+    key = EntityKey(join_keys=[SUBJECT], entity_values=[Value(string_val=subject_id)])
+    return serialize_entity_key(key, entity_key_serialization_version=3)
+
+
+def table_of(view: str) -> str:
+    """Return the table of a view in the online store."""
+    return f"decision_{view}"
 
 
 def import_feast() -> Any:
