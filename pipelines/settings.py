@@ -49,6 +49,8 @@ LOOP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _FORMER = {("training", "candidates"): "variants"}
 """Keys of a loop's file that have other names now."""
 MAX_FILE_BYTES = 1 << 20
+BENTO_PORT_OFFSET = 10_000
+"""How far BentoML's own port is from the service's where no setting says."""
 _GUARD, _PANEL = GuardRules(), Rule()
 
 
@@ -316,6 +318,8 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
         partitions: partitions of each topic when it is created (``DECISION_PARTITIONS``).
         host: address the service binds to (``DECISION_HOST``).
         port: its port (``DECISION_PORT``).
+        bento_port: BentoML's own port, which answers the same; 0 for `port` and 10,000 more, or less where that is no
+            port (``DECISION_BENTO_PORT``).
         workers: processes of the service (``DECISION_WORKERS``).
         tracking_uri: MLflow's address; "" for SQLite in the home folder (``DECISION_TRACKING_URI``).
         log_format: form of log lines, ``text`` or ``json`` (``DECISION_LOG_FORMAT``).
@@ -331,6 +335,7 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     partitions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 2
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8080
+    bento_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     tracking_uri: str = ""
     log_format: Literal["text", "json"] = "text"
@@ -338,6 +343,16 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reload_s: Positive = 1.0
     api_keys: str = ""
     governance: str = ""
+
+    def _relations(self) -> None:
+        if self.bento_port == self.port:
+            raise FieldError("bento_port", wanted=f"another port than port, {self.port}", got=self.bento_port)
+
+    @property
+    def frame_port(self) -> int:
+        """The port that BentoML's own server listens on."""
+        beside = self.port + BENTO_PORT_OFFSET
+        return self.bento_port or (beside if beside <= 65535 else self.port - BENTO_PORT_OFFSET)
 
     @property
     def root(self) -> Path:

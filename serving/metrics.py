@@ -1,11 +1,12 @@
 """Prometheus metrics: what the workers did.
 
-BentoML serves ``/metrics`` itself and adds up its workers' metrics from a shared folder; those made here with
-prometheus_client are in that sum. They are made on first use, after BentoML has pointed the library to that folder.
+BentoML's supervisor points prometheus_client to a folder that its workers share, and whichever is asked adds up what
+all of them wrote there. Metrics are made on first use, after that. They count requests of both ports.
 """
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from typing import Any
 
@@ -23,6 +24,8 @@ _GAUGES = {
     "loops_with_errors": ("Loops that do not run as configured", "max"),
     "heartbeat_age_seconds": ("Age of the oldest heartbeat among the threads that keep something fresh", "max"),
 }
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 @cache
@@ -57,6 +60,30 @@ def _threads() -> Any:
     from prometheus_client import Counter
 
     return Counter("decision_thread_failures", "Failures of threads that keep something fresh", ["thread"])
+
+
+@cache
+def _requests(route: str, status: int) -> Any:
+    return _request_family().labels(route, str(status))
+
+
+@cache
+def _request_family() -> Any:
+    from prometheus_client import Histogram
+
+    text = "Seconds from a request's head to its answer"
+    return Histogram("decision_request_seconds", text, ["route", "status"], buckets=_SECONDS)
+
+
+def answered(route: str, status: int, seconds: float) -> None:
+    """Count a request and how long it took.
+
+    Args:
+        route: its operation's id in the OpenAPI document.
+        status: of its answer.
+        seconds: from its head to its answer.
+    """
+    _requests(route, status).observe(seconds)
 
 
 def count(name: str, loop: str, amount: int = 1) -> None:
@@ -102,7 +129,27 @@ def observe(
 
 
 def exposition() -> bytes:
-    """Return this process's metrics in Prometheus' text format, where BentoML does not serve them."""
-    from prometheus_client import generate_latest
+    """Return the metrics in Prometheus' text format: those of all workers, or of this process where it has none."""
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.multiprocess import MultiProcessCollector
 
-    return generate_latest()
+    if not _shared():
+        return generate_latest()
+    workers = CollectorRegistry()
+    MultiProcessCollector(workers)
+    return generate_latest(workers)
+
+
+def forget() -> None:
+    """Take this process's gauges out of the sum, since it ends; its counters stay."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    if _shared():
+        mark_process_dead(os.getpid())
+
+
+def _shared() -> bool:
+    """Return whether what is counted here is added up over processes; prometheus_client decides it when imported."""
+    from prometheus_client.values import MutexValue, ValueClass
+
+    return ValueClass is not MutexValue

@@ -20,7 +20,10 @@ TITLES = {
     422: "Invalid request",
     500: "Internal error",
     503: "Unavailable",
+    504: "Out of time",
 }
+PROBLEM = b"application/problem+json"
+"""Media type of a problem document."""
 
 
 class ProblemError(Exception):
@@ -85,6 +88,11 @@ def problem_of(error: Exception) -> ProblemError | None:
 def failed() -> ProblemError:
     """Return the 500 that says that the fault is ours; its cause is in the log alone."""
     return ProblemError(500, "the service failed; nothing about the request is wrong")
+
+
+def late(seconds: float) -> ProblemError:
+    """Return the 504 of a request that had no answer after so many seconds."""
+    return ProblemError(504, f"there was no answer within {seconds:g} seconds; the same request may be sent again")
 
 
 def unavailable(detail: str) -> ProblemError:

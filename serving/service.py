@@ -1,9 +1,11 @@
-"""The BentoML service: starts the core in each worker and mounts the HTTP application at the root.
+"""The BentoML service: each worker opens the core and answers on two ports, the service's and BentoML's own.
 
-    python -m bentoml serve serving.service:DecisionService --host 127.0.0.1 --port 8080
+    python -m bentoml serve serving.service:DecisionService --host 127.0.0.1 --port 18080
 
-Settings come from ``DECISION_*`` variables (see `pipelines.settings`). `decision serve` sets them and BentoML's own:
-tracing samples nothing and access logs are off, because both cost more than a decision.
+That is BentoML's port; the service's is ``DECISION_PORT``, like every setting (see `pipelines.settings`). `decision
+serve` sets both. Requests to the service's port go to the worker's door, `serving.door`. On its own port BentoML runs
+the same application, past its routing. Its tracing, metrics and access logs are off, since they cost more than a
+decision; our metrics count the requests of both ports.
 """
 
 from __future__ import annotations
@@ -11,35 +13,73 @@ from __future__ import annotations
 import bentoml
 
 from pipelines.logs import set_up
+from pipelines.operations.processes import check_port
 from pipelines.settings import load_settings
+from serving import metrics
+from serving.door import ANSWER_S, Door
 from serving.http.app import App
+from serving.routes import Application, Receive, Scope, Send
 from serving.start import open_core
 
 settings = load_settings()
 set_up(settings.log_format, settings.log_level)
 app = App(lambda: open_core(settings))
+_BENTOML_ANSWERS = frozenset({"/healthz", "/schema.json"})
+
+
+class Frame:
+    """Middleware of BentoML: what it does not answer itself goes to the application."""
+
+    def __init__(self, inner: Application) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the server's start and end."""
+        ours = scope["type"] == "http" and scope["path"] not in _BENTOML_ANSWERS
+        await (app if ours else self._inner)(scope, receive, send)
 
 
 @bentoml.service(
     name="decision",
     workers=settings.workers,
-    traffic={"timeout": 30},
-    metrics={"enabled": True},
+    traffic={"timeout": ANSWER_S},
+    metrics={"enabled": False},
     logging={"access": {"enabled": False}},
-    tracing={"sample_rate": 0.0},
+    tracing={"sample_rate": 0.0, "excluded_urls": ["."]},
 )
-@bentoml.asgi_app(app, path="/")
 class DecisionService:
-    """Holds the core of one worker."""
+    """Holds the core of one worker and its door."""
 
     def __init__(self) -> None:
         self.core = app.core
+        self.door = Door(app, host=settings.host, port=settings.port)
+        app.watched.append(self.door.broken)
 
     def __is_ready__(self) -> bool:
         """Return whether decisions can be taken now."""
-        return self.core.ready() is None
+        return app.ready() is None
+
+    @bentoml.on_deployment
+    @staticmethod
+    def check() -> None:
+        """Check, before any worker starts, that the service's port is free."""
+        check_port("port", settings.host, settings.port)
+
+    @bentoml.on_startup
+    async def open(self) -> None:
+        """Answer on the service's port from now on."""
+        try:
+            await self.door.open()
+        except BaseException:
+            app.close()
+            raise
 
     @bentoml.on_shutdown
-    def close(self) -> None:
-        """Write what waits and close everything before the process ends."""
+    async def close(self) -> None:
+        """Answer what is under way, write what waits and close everything before the process ends."""
+        await self.door.close()
         app.close()
+        metrics.forget()
+
+
+DecisionService.add_asgi_middleware(Frame)  # type: ignore[arg-type]

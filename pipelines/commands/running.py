@@ -22,6 +22,9 @@ def serve(
     home: Home = None,
     host: Annotated[str | None, typer.Option(help="Address to bind to (default: $DECISION_HOST or 127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port (default: $DECISION_PORT or 8080).")] = None,
+    bento_port: Annotated[
+        int | None, typer.Option(help="BentoML's own port (default: $DECISION_BENTO_PORT or --port and 10,000).")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes (default: $DECISION_WORKERS or 1).")] = None,
     log: Annotated[
         str | None, typer.Option(help="Event log, local: or kafka://host:port (default: $DECISION_LOG or local:).")
@@ -33,9 +36,13 @@ def serve(
     Example: `decision serve --port 8080`, then
     `curl localhost:8080/v1/loops/news/decide -d '{"context": {}, "actions": [{"id": "a"}, {"id": "b"}]}'`
     """
-    from pipelines.operations.processes import environment, forward_command, process, serve_command
+    from pipelines.operations.processes import check_port, environment, forward_command, process, serve_command
 
-    settings = load_settings(home=None if home is None else str(home), host=host, port=port, workers=workers, log=log)
+    settings = load_settings(
+        home=None if home is None else str(home), host=host, port=port, bento_port=bento_port, workers=workers, log=log
+    )
+    check_port("port", settings.host, settings.port)
+    check_port("bento_port", settings.host, settings.frame_port)
     settings.root.mkdir(parents=True, exist_ok=True)
     if not list((settings.root / "loops").glob("*/loop.toml")):
         console.print("[yellow]no loops yet:[/] `decision init LOOP` makes one; until then the service is not ready")

@@ -6,6 +6,7 @@ spool itself.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import signal
@@ -21,14 +22,15 @@ from pathlib import Path
 
 import msgspec
 
+from decision.errors import FieldError
 from pipelines.files import SOURCES
-from pipelines.settings import Settings
+from pipelines.settings import BENTO_PORT_OFFSET, Settings
 
 SERVICE = "serving.service:DecisionService"
 _POLL_S = 0.1
 _START_S = 300.0  # it imports for seconds where the machine is idle
 _STOP_S = 60.0
-_FIRST_PORT, _PORTS, _PORT_TRIES = 20_000, 12_000, 100
+_FIRST_PORT, _PORTS, _PORT_TRIES = 10_000, 10_000, 100
 
 
 class ServiceError(RuntimeError):
@@ -44,10 +46,10 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def serve_command(settings: Settings) -> list[str]:
-    """Return the command line that serves this installation."""
+    """Return the command line that serves this installation; its port is BentoML's own."""
     return [
         *(sys.executable, "-m", "bentoml", "serve", SERVICE),
-        *("--host", settings.host, "--port", str(settings.port), "--working-dir", str(SOURCES)),
+        *("--host", settings.host, "--port", str(settings.frame_port), "--working-dir", str(SOURCES)),
     ]
 
 
@@ -104,20 +106,47 @@ def wait_until_ready(running: subprocess.Popen[bytes], settings: Settings, outpu
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a port that nobody listens on.
+    """Return a port that nobody listens on, nor on the one that BentoML takes beside it.
 
-    It lies below those that systems hand out by themselves: a service takes seconds to bind its port, and one of these
-    might be given away meanwhile, to a connection or to another service's own sockets.
+    They lie below those that systems hand out by themselves: a service takes seconds to bind its ports, and one of
+    these might be given away meanwhile, to a connection or to another service's own sockets.
     """
     for _ in range(_PORT_TRIES):
         port = _FIRST_PORT + secrets.randbelow(_PORTS)
-        with socket.socket() as probe:
+        with socket.socket() as probe, socket.socket() as beside:
             try:
                 probe.bind((host, port))
+                beside.bind((host, port + BENTO_PORT_OFFSET))
             except OSError:
                 continue
             return port
     raise ServiceError(f"no free port between {_FIRST_PORT} and {_FIRST_PORT + _PORTS}")
+
+
+def check_port(setting: str, host: str, port: int) -> None:
+    """Check that nobody listens on `port`; also not another service, whose workers share their port among themselves.
+
+    Raises:
+        FieldError: somebody does, or this process may not; names the setting.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        try:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that ended lately do not count
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            raise cannot_listen(setting, host, port, error) from error
+
+
+def cannot_listen(setting: str, host: str, port: int, error: OSError) -> FieldError:
+    """Return the error of a port that cannot be listened on; it names the setting and its variable."""
+    variable = f"DECISION_{setting.upper()}"
+    if error.errno == errno.EADDRINUSE:
+        return FieldError(
+            setting, wanted="free", got=port, says=f"must be free, {port} is taken on {host} ({variable})"
+        )
+    says = f"must be a port to listen on, {port} on {host} is not: {error.strerror} ({variable})"
+    return FieldError(setting, wanted="a port to listen on", got=port, says=says)
 
 
 def tail(path: Path, characters: int = 2_000) -> str:

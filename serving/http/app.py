@@ -5,18 +5,20 @@ from __future__ import annotations
 import hmac
 import logging
 import threading
+import time
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from serving import metrics
 from serving.core import Core
 from serving.http import openapi, operations, personalizer, v1
-from serving.problems import ProblemError, failed, problem_of
+from serving.problems import PROBLEM, ProblemError, failed, problem_of
 from serving.routes import Application, Call, Receive, Route, Scope, Send, Table, read_body
 
 _log = logging.getLogger(__name__)
 _PANELS = ("/fairness", "/console")
-_PROBLEM = b"application/problem+json"
+_NO_ROUTE = "none"
+_NO_ANSWER = 504  # a request that is ended from outside, before it has one
 
 
 class App:
@@ -24,13 +26,17 @@ class App:
 
     Args:
         core: opened when the first request or the service's start needs it.
+
+    Attributes:
+        watched: further reasons, beside the core's, why no decision can be taken now; each returns one or None.
     """
 
     def __init__(self, core: Callable[[], Core]) -> None:
         self._open = core
         self._core: Core | None = None
         self._keys: list[bytes] = []
-        self._routes = [*v1.ROUTES, *personalizer.ROUTES, *operations.routes(self.document)]
+        self.watched: list[Callable[[], str | None]] = []
+        self._routes = [*v1.ROUTES, *personalizer.ROUTES, *operations.routes(self.document, self.ready)]
         self._table = Table(self._routes)
         self._close_panels: Callable[[], None] | None = None
         self._opening = threading.Lock()
@@ -51,6 +57,10 @@ class App:
         if self._core is not None:
             self._core.close()
 
+    def ready(self) -> str | None:
+        """Return why no decision can be taken now, or None."""
+        return self.core.ready() or next((reason for watch in self.watched if (reason := watch()) is not None), None)
+
     def document(self) -> bytes:
         """Return the OpenAPI document; blocking, seconds at the first call."""
         if not self._document:
@@ -66,29 +76,33 @@ class App:
             await self._http(scope, receive, send if scope["method"] != "HEAD" else _without_body(send))
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        status, headers = 200, ()
-        content = b"application/json"
+        begun, name, status = time.perf_counter(), _NO_ROUTE, _NO_ANSWER
         try:
-            route, path = self._find(scope)
-            body = await self._answer(route, Call(self.core, scope, receive, path))
-            if not isinstance(body, bytes):
-                await body(scope, receive, send)
-                return
-            status, content = route.status, route.content.encode()
-        except Exception as error:
-            problem = problem_of(error)
-            if problem is None:
-                _log.exception("%s %s failed", scope["method"], scope["path"][:200])
-                problem = failed()
-            status, content, body, headers = problem.status, _PROBLEM, problem.body(), problem.headers
-            metrics.refused(status)
-        sent = (
-            [*headers]
-            if status == 204
-            else [(b"content-type", content), (b"content-length", b"%d" % len(body)), *headers]
-        )
-        await send({"type": "http.response.start", "status": status, "headers": sent})
-        await send({"type": "http.response.body", "body": body})
+            content, headers = b"application/json", ()
+            try:
+                route, path = self._find(scope)
+                name = route.name
+                body = await self._answer(route, Call(self.core, scope, receive, path))
+                if not isinstance(body, bytes):
+                    status = await _sent_by(body, scope, receive, send)
+                    return
+                status, content = route.status, route.content.encode()
+            except Exception as error:
+                problem = problem_of(error)
+                if problem is None:
+                    _log.exception("%s %s failed", scope["method"], scope["path"][:200])
+                    problem = failed()
+                status, content, body, headers = problem.status, PROBLEM, problem.body(), problem.headers
+                metrics.refused(status)
+            sent = (
+                [*headers]
+                if status == 204
+                else [(b"content-type", content), (b"content-length", b"%d" % len(body)), *headers]
+            )
+            await send({"type": "http.response.start", "status": status, "headers": sent})
+            await send({"type": "http.response.body", "body": body})
+        finally:
+            metrics.answered(name, status, time.perf_counter() - begun)
 
     def _find(self, scope: Scope) -> tuple[Route, dict[str, str]]:
         if self._close_panels is None and scope["path"].startswith(_PANELS):
@@ -146,3 +160,17 @@ def _without_body(send: Send) -> Send:
         await send(message if message["type"] != "http.response.body" else {**message, "body": b""})
 
     return head
+
+
+async def _sent_by(body: Application, scope: Scope, receive: Receive, send: Send) -> int:
+    """Let `body` send the answer and return its status."""
+    status = _NO_ANSWER
+
+    async def watched(message: MutableMapping[str, Any]) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        await send(message)
+
+    await body(scope, receive, watched)
+    return status

@@ -17,24 +17,24 @@ async def _livez(call: Call) -> bytes:
     return msgspec.json.encode(Alive(alive=True))
 
 
-async def _readyz(call: Call) -> bytes:
-    reason = call.core.ready()
-    if reason is not None:
-        raise unavailable(reason)
-    return msgspec.json.encode(Ready(ready=True))
-
-
 async def _metrics(call: Call) -> bytes:
     call.core.observe()
     return metrics.exposition()
 
 
-def routes(document: Callable[[], bytes]) -> tuple[Route, ...]:
+def routes(document: Callable[[], bytes], ready: Callable[[], str | None]) -> tuple[Route, ...]:
     """Return the routes.
 
     Args:
         document: gives the OpenAPI document; blocking.
+        ready: gives the reason why no decision can be taken now, or None.
     """
+
+    async def readyz(call: Call) -> bytes:
+        reason = ready()
+        if reason is not None:
+            raise unavailable(reason)
+        return msgspec.json.encode(Ready(ready=True))
 
     async def openapi(call: Call) -> bytes:
         return await asyncio.to_thread(document)
@@ -51,6 +51,18 @@ def routes(document: Callable[[], bytes]) -> tuple[Route, ...]:
             response=dict,
             answers={"openapi": "3.1.0"},
         ),
+        Route(
+            method="GET",
+            path="/readyz",
+            name="isReady",
+            tag="operations",
+            summary="Tell whether decisions can be taken: loops are loaded and fresh, the spool takes writes",
+            answer=readyz,
+            role="anyone",
+            response=Ready,
+            errors=(503,),
+            answers={"ready": True},
+        ),
         *_ROUTES,
     )
 
@@ -66,18 +78,6 @@ _ROUTES: tuple[Route, ...] = (
         role="anyone",
         response=Alive,
         answers={"alive": True},
-    ),
-    Route(
-        method="GET",
-        path="/readyz",
-        name="isReady",
-        tag="operations",
-        summary="Tell whether decisions can be taken: loops are loaded and fresh, the spool takes writes",
-        answer=_readyz,
-        role="anyone",
-        response=Ready,
-        errors=(503,),
-        answers={"ready": True},
     ),
     Route(
         method="GET",

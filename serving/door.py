@@ -1,0 +1,162 @@
+"""The service's port: a uvicorn server of each worker, beside BentoML's own and on the same event loop.
+
+BentoML's frame costs a request many times what the decision does, so decisions come in here. The workers share the port
+(SO_REUSEPORT): the system spreads new connections over them. The application and its core are the worker's only ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from pipelines.operations.processes import cannot_listen
+from serving.problems import PROBLEM, late
+from serving.routes import Application, Receive, Scope, Send
+
+_log = logging.getLogger(__name__)
+_BACKLOG = 2048
+KEEP_ALIVE_S = 5
+ANSWER_S = 30.0
+_DRAIN_S = 20
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to BentoML's server: it ends the worker, and the worker closes the door."""
+        yield
+
+
+class Door:
+    """One worker's server on the service's port.
+
+    Args:
+        app: what answers.
+        host: address to listen on.
+        port: port to listen on, shared with the other workers.
+        answer_s: seconds after which a request that has no answer yet gets 504.
+    """
+
+    def __init__(self, app: Application, *, host: str, port: int, answer_s: float = ANSWER_S) -> None:
+        self._app = app
+        self._host, self._port = host, port
+        self._answer_s = answer_s
+        self._waiting: dict[asyncio.Task[Any], float] = {}  # requests without an answer, the oldest first
+        self._late: set[asyncio.Task[Any]] = set()
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def servers(self) -> list[asyncio.Server]:
+        """What accepts connections; empty before the door is open."""
+        return [] if self._server is None else self._server.servers
+
+    async def open(self) -> None:
+        """Listen, and answer from now on.
+
+        Raises:
+            FieldError: the port is taken; names the setting.
+        """
+        listener = listen(self._host, self._port)
+        config = uvicorn.Config(
+            self._answer,
+            interface="asgi3",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_DRAIN_S,
+            callback_notify=self.end_late,
+            timeout_notify=0,
+        )
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="door")
+        self._serving.add_done_callback(self._ended)
+        while not self._server.started and not self._serving.done():
+            await asyncio.sleep(0)
+        if self._serving.done():
+            await self._serving
+        _log.info("open host=%s port=%d", self._host, self._port)
+
+    async def close(self) -> None:
+        """Accept nothing more and return when every request under way has its answer; does nothing when closed."""
+        if self._server is not None and self._serving is not None:
+            self._server.should_exit = True
+            with contextlib.suppress(Exception):  # told of when it ended
+                await self._serving
+
+    def broken(self) -> str | None:
+        """Return why nobody is answered here although the door was opened, or None."""
+        if self._serving is None or self._server is None or self._server.should_exit:
+            return None
+        if self._serving.done() or not all(server.is_serving() for server in self.servers):
+            return f"nothing answers on port {self._port}"
+        return None
+
+    def _ended(self, serving: asyncio.Task[None]) -> None:
+        if self.broken() is not None:
+            error = None if serving.cancelled() else serving.exception()
+            _log.critical("the server on port %d ended", self._port, exc_info=error)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        task, waiting = asyncio.current_task(), self._waiting
+        if task is None:
+            raise RuntimeError("the server answers outside a task")
+        waiting[task] = asyncio.get_running_loop().time()
+
+        def begun(message: Any) -> Any:
+            waiting.pop(task, None)
+            return send(message)
+
+        try:
+            await self._app(scope, receive, begun)
+        except asyncio.CancelledError:
+            if task not in self._late:
+                raise
+            self._late.discard(task)
+            task.uncancel()
+            problem = late(self._answer_s)
+            body = problem.body()
+            headers = [(b"content-type", PROBLEM), (b"content-length", b"%d" % len(body))]
+            await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        finally:
+            waiting.pop(task, None)
+
+    async def end_late(self) -> None:
+        """Cancel requests that have waited too long; called once a second."""
+        before = asyncio.get_running_loop().time() - self._answer_s
+        for task, since in list(self._waiting.items()):
+            if since > before:
+                break
+            self._late.add(task)
+            del self._waiting[task]
+            task.cancel()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on a port which other workers of the service may listen on too.
+
+    Raises:
+        FieldError: the port is taken.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise cannot_listen("port", host, port, error) from error
+    return listener

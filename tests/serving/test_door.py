@@ -1,0 +1,216 @@
+"""The service's port: shared by workers, refused when somebody else has it, closed only when everybody is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from decision.errors import FieldError
+from pipelines.operations.processes import check_port, free_port
+from pipelines.settings import load_settings
+from serving import metrics
+from serving.door import Door
+from serving.http.app import App
+from serving.start import open_core
+
+HOST = "127.0.0.1"
+
+
+def answering(body: bytes, before: Callable[[], Awaitable[Any]] | None = None) -> Any:
+    """Return an application that answers with `body` once `before` is done."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if before is not None:
+            await before()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+def get(port: int, path: str = "/") -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(HOST, port, timeout=30)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+@asynccontextmanager
+async def opened(app: Any, port: int, **more: Any) -> AsyncIterator[Door]:
+    door = Door(app, host=HOST, port=port, **more)
+    await door.open()
+    try:
+        yield door
+    finally:
+        await door.close()
+
+
+def test_doors_of_workers_share_the_port_and_every_connection_reaches_one_of_them() -> None:
+    port, seen = free_port(), set[bytes]()
+
+    async def run() -> None:
+        async with opened(answering(b"first"), port), opened(answering(b"second"), port):
+            while len(seen) < 2:
+                seen.add((await asyncio.to_thread(get, port))[1])
+
+    asyncio.run(run())
+    assert seen == {b"first", b"second"}
+
+
+@pytest.mark.parametrize("shares", [False, True], ids=["alone", "among workers"])
+def test_a_port_that_somebody_listens_on_is_refused_by_the_name_of_its_setting(shares: bool) -> None:
+    port = free_port()
+    with socket.socket() as other:
+        if shares:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind((HOST, port))
+        other.listen()
+        with pytest.raises(
+            FieldError, match=f"port: must be free, {port} is taken on {HOST} .DECISION_PORT"
+        ) as refused:
+            check_port("port", HOST, port)
+        assert refused.value.field == "port"
+        if not shares:
+            with pytest.raises(FieldError, match="DECISION_PORT"):
+                asyncio.run(Door(answering(b""), host=HOST, port=port).open())
+
+
+def test_a_port_is_free_again_as_soon_as_its_service_has_ended() -> None:
+    port = free_port()
+
+    async def run() -> None:
+        async with opened(answering(b"x"), port):
+            await asyncio.to_thread(get, port)
+
+    for _ in range(2):
+        asyncio.run(run())
+        check_port("port", HOST, port)
+
+
+def test_a_door_that_closes_answers_who_came_before_and_takes_nobody_after() -> None:
+    port = free_port()
+
+    async def run() -> bytes:
+        asked, may = asyncio.Event(), asyncio.Event()
+
+        async def before() -> None:
+            asked.set()
+            await may.wait()
+
+        async with opened(answering(b"answered", before), port) as door:
+            under_way = asyncio.create_task(asyncio.to_thread(get, port))
+            await asked.wait()
+            closing = asyncio.create_task(door.close())
+            while any(server.is_serving() for server in door.servers):
+                await asyncio.sleep(0)
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.to_thread(get, port)
+            assert not under_way.done()
+            may.set()
+            await closing
+            return (await under_way)[1]
+
+    assert asyncio.run(run()) == b"answered"
+
+
+def test_a_request_without_an_answer_in_time_is_ended_with_504_and_others_go_on() -> None:
+    port = free_port()
+    ended = asyncio.Event()
+
+    async def forever() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def run() -> tuple[int, bytes]:
+        async with opened(answering(b"", forever), port, answer_s=0.01):
+            answer = await asyncio.to_thread(get, port)
+            await ended.wait()
+            return answer
+
+    status, body = asyncio.run(run())
+    assert status == 504
+    assert json.loads(body)["type"] == "urn:decision:problem:out-of-time"
+
+
+def test_an_answer_that_has_begun_may_take_its_time() -> None:
+    port = free_port()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
+        await door.end_late()
+        await door.end_late()
+        await send({"type": "http.response.body", "body": b"late"})
+
+    door = Door(slow, host=HOST, port=port, answer_s=0.0)
+
+    async def run() -> tuple[int, bytes]:
+        await door.open()
+        answer = await asyncio.to_thread(get, port)
+        await door.close()
+        return answer
+
+    assert asyncio.run(run()) == (200, b"late")
+
+
+def test_a_worker_whose_door_has_died_is_not_ready(tmp_path: Path) -> None:
+    settings, beside = load_settings({}, home=str(tmp_path), port=free_port()), free_port()
+    path = settings.loop_path("news")
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    app = App(lambda: open_core(settings))
+
+    async def run() -> None:
+        door = Door(app, host=HOST, port=settings.port)
+        app.watched.append(door.broken)
+        assert app.ready() is None
+        await door.open()
+        assert (await asyncio.to_thread(get, settings.port, "/readyz"))[0] == 200
+        for server in door.servers:
+            server.close()
+        assert app.ready() == f"nothing answers on port {settings.port}"
+        async with opened(app, beside):  # as BentoML's own port does
+            assert (await asyncio.to_thread(get, beside, "/readyz"))[0] == 503
+        await door.close()
+        assert app.ready() is None
+
+    try:
+        asyncio.run(run())
+    finally:
+        app.close()
+
+
+def test_every_request_is_counted_by_its_route_and_status(tmp_path: Path) -> None:
+    settings = load_settings({}, home=str(tmp_path), port=free_port())
+    app = App(lambda: open_core(settings))
+
+    def counted(route: str, status: int) -> float:
+        name = f'decision_request_seconds_count{{route="{route}",status="{status}"}} '
+        lines = [line for line in metrics.exposition().decode().splitlines() if line.startswith(name)]
+        return float(lines[0].rpartition(" ")[2]) if lines else 0.0
+
+    before = [counted("isAlive", 200), counted("isReady", 503), counted("none", 404)]
+
+    async def run() -> None:
+        async with opened(app, settings.port):
+            for path in ("/livez", "/livez", "/readyz", "/nothing"):
+                await asyncio.to_thread(get, settings.port, path)
+
+    try:
+        asyncio.run(run())
+    finally:
+        app.close()
+    after = [counted("isAlive", 200), counted("isReady", 503), counted("none", 404)]
+    assert [a - b for a, b in zip(after, before, strict=True)] == [2, 1, 1]
