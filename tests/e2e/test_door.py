@@ -1,0 +1,177 @@
+"""The service on its two ports, as processes: both answer the same, workers share one, and an ending loses nothing."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.files import SOURCES
+from pipelines.operations.init import init_loop
+from pipelines.operations.processes import environment, free_port, process, serve_command, wait_until_ready
+from pipelines.operations.waiting import wait_until
+from pipelines.settings import Settings, load_settings
+from tests.e2e.traffic import BODY, Load, booked
+
+pytestmark = pytest.mark.connected
+
+
+def ask(port: int, method: str, path: str, body: Any = None) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of one answer, on a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request(method, path, None if body is None else json.dumps(body))
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read()
+    finally:
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    home = tmp_path_factory.mktemp("two-workers")
+    settings = load_settings({}, home=str(home), port=free_port(), workers=2)
+    init_loop(settings, "news")
+    output = home / "service.log"
+    with process("service", serve_command(settings), settings, output) as running:
+        wait_until_ready(running, settings, output)
+        wait_until(lambda: output.read_text().count("open host=") >= 2, "both workers to open the door")
+        yield settings
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/loops/news/decide", BODY | {"event_id": "same"}),
+        ("POST", "/v1/loops/news/decide", BODY | {"nothing": 1}),
+        ("POST", "/v1/loops/other/decide", BODY),
+        ("POST", "/v1/loops/news/decide/batch", {"decisions": [BODY | {"event_id": "first"}]}),
+        ("POST", "/v1/loops/news/outcomes", {"event_id": "same", "value": 1}),
+        ("POST", "/v1/loops/news/outcomes", "x" * (2 << 20)),
+        ("GET", "/v1/decisions/same", None),
+        ("GET", "/v1/loops", None),
+        ("GET", "/livez", None),
+        ("GET", "/readyz", None),
+        ("HEAD", "/livez", None),
+        ("PUT", "/livez", None),
+        ("GET", "/nothing", None),
+        ("GET", "/openapi.json", None),
+    ],
+)
+def test_both_ports_answer_the_same(two_workers: Settings, method: str, path: str, body: Any) -> None:
+    ours, bentos = (ask(port, method, path, body) for port in (two_workers.port, two_workers.frame_port))
+    for answer in (ours, bentos):
+        answer[1].pop("date", None)
+    assert ours == bentos
+    assert ours[0] < 500
+
+
+def test_metrics_of_any_worker_count_the_requests_of_both_workers_on_both_ports(two_workers: Settings) -> None:
+    def decided() -> float:
+        text = ask(two_workers.port, "GET", "/metrics")[2].decode()
+        (found,) = re.findall(
+            r'^decision_request_seconds_count\{route="decide",status="200"\} (.*)$', text, re.MULTILINE
+        )
+        return float(found)
+
+    ask(two_workers.port, "POST", "/v1/loops/news/decide", BODY)
+    before = decided()
+    for port in (two_workers.port, two_workers.frame_port):
+        for _ in range(8):  # on connections of their own, which the system spreads over the workers
+            assert ask(port, "POST", "/v1/loops/news/decide", BODY)[0] == 200
+    assert decided() == before + 16
+
+
+def test_workers_share_the_service_port(two_workers: Settings) -> None:
+    def decided() -> int:
+        return json.loads(ask(two_workers.port, "GET", "/v1/loops/news")[2])["process"]["decided"]
+
+    ask(two_workers.port, "POST", "/v1/loops/news/decide", BODY)
+    wait_until(lambda: decided() != decided(), "two workers to tell what each has decided")
+
+
+def test_a_second_service_on_the_same_port_is_refused_with_the_name_of_the_setting(
+    two_workers: Settings, tmp_path: Path
+) -> None:
+    second = load_settings({}, home=str(tmp_path), port=two_workers.port, bento_port=free_port())
+    init_loop(second, "news")
+    for command in (
+        [sys.executable, "-m", "pipelines.cli", "serve", "--home", second.home],
+        serve_command(second),
+    ):
+        done = subprocess.run(
+            command, env=environment(second), cwd=SOURCES, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode
+        told = (done.stdout + done.stderr).strip().splitlines()[-1]
+        assert told.endswith(f"port: must be free, {second.port} is taken on 127.0.0.1 (DECISION_PORT)")
+
+
+def test_service_told_to_end_under_load_loses_and_repeats_nothing_it_acknowledged(tmp_path: Path) -> None:
+    settings = load_settings({}, home=str(tmp_path), port=free_port(), workers=2)
+    init_loop(settings, "news")
+    output = tmp_path / "service.log"
+    loads = [Load(port, f"l{port}-{i}") for port in (settings.port, settings.frame_port) for i in range(4)]
+    for load in loads:
+        load.start()
+    for _ in range(2):
+        with process("service", serve_command(settings), settings, output) as running:
+            wait_until_ready(running, settings, output)
+            before = [len(load.decided) for load in loads]
+            wait_until(
+                lambda before=before: all(len(load.decided) > n + 5 for load, n in zip(loads, before, strict=True)),
+                "every connection to be answered a few times",
+            )
+        assert output.read_text().count("Service instance cleanup finalized") % 2 == 0
+    for load in loads:
+        load.stop.set()
+        load.join()
+    counts = booked(settings.spool_path)
+    decided = [event_id for load in loads for event_id in load.decided]
+    reported = [event_id for load in loads for event_id in load.reported]
+    assert [e for e in decided if counts["decisions"][e] != 1] == []
+    assert [e for e in reported if counts["outcomes"][e] != 1] == []
+    assert max(counts["decisions"].values()) == 1
+
+
+def test_a_built_bento_opens_both_ports(tmp_path: Path) -> None:
+    settings = load_settings({}, home=str(tmp_path / "home"), port=free_port())
+    init_loop(settings, "news")
+    build = (
+        "import bentoml; print(bentoml.build('serving.service:DecisionService', build_ctx='.', "
+        "include=['decision/', 'simulators/', 'pipelines/', 'serving/'], python={'lock_packages': False}).tag)"
+    )
+    store = {"BENTOML_HOME": str(tmp_path / "bentos"), "BENTOML_DO_NOT_TRACK": "1"}
+    built = subprocess.run(
+        [sys.executable, "-c", build],
+        cwd=SOURCES,
+        env=os.environ | store,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    tag = built.stdout.strip().splitlines()[-1]
+    command = [sys.executable, "-m", "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(settings.frame_port)]
+    output = tmp_path / "service.log"
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name, value in store.items():
+            patch.setenv(name, value)
+        running = stack.enter_context(process("bento", command, settings, output))
+        wait_until_ready(running, settings, output)
+        answers = [
+            ask(port, "POST", "/v1/loops/news/decide", BODY | {"event_id": "e"})
+            for port in (settings.port, settings.frame_port)
+        ]
+    assert answers[0][0] == 200
+    assert answers[0][2] == answers[1][2]
