@@ -73,6 +73,7 @@ class Door:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nobody reads who asked
             backlog=_BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=_DRAIN_S,

@@ -10,6 +10,8 @@ decision; our metrics count the requests of both ports.
 
 from __future__ import annotations
 
+import gc
+
 import bentoml
 
 from pipelines.logs import set_up
@@ -68,6 +70,8 @@ class DecisionService:
     @bentoml.on_startup
     async def open(self) -> None:
         """Answer on the service's port from now on."""
+        gc.collect()
+        gc.freeze()  # what is there stays: collections need not look at it again, whatever a request leaves behind
         try:
             await self.door.open()
         except BaseException:
