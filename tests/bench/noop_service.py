@@ -1,6 +1,11 @@
-"""The reference of the serving benchmark: the same BentoML, mounting an application that does nothing."""
+"""References of the serving benchmark: an application that does nothing, for uvicorn alone and mounted on BentoML.
+
+``NOOP_METRICS=off`` switches BentoML's request metrics off; by default they are on, as BentoML has them.
+"""
 
 from __future__ import annotations
+
+import os
 
 import bentoml
 
@@ -19,7 +24,13 @@ async def app(scope, receive, send) -> None:
     await send({"type": "http.response.body", "body": _BODY})
 
 
-@bentoml.service(name="noop", workers=1, logging={"access": {"enabled": False}}, tracing={"sample_rate": 0.0})
+@bentoml.service(
+    name="noop",
+    workers=1,
+    metrics={"enabled": os.environ.get("NOOP_METRICS") != "off"},
+    logging={"access": {"enabled": False}},
+    tracing={"sample_rate": 0.0},
+)
 @bentoml.asgi_app(app, path="/")
 class Noop:
     """Holds nothing."""
