@@ -71,6 +71,7 @@ def run(
         client = _Connection(port, index)
         clients[client.socket.fileno()] = client
         poll.register(client.socket, select.EPOLLIN)
+    numbers = list(clients)
     now = time.perf_counter
     times: list[float] = []
     bad, total = 0, len(requests)
@@ -98,7 +99,11 @@ def run(
                 due += step
                 waiting += 1
             wait = max(0.0, due - now()) if free and due < until else (5.0 if waiting else 0.0)
-        for number, _ in poll.poll(wait, connections):
+        if rate is None:
+            ready = [number for number, _ in poll.poll(wait, connections)]
+        else:  # epoll waits in whole milliseconds
+            ready = select.select(numbers, (), (), wait)[0]
+        for number in ready:
             client = clients[number]
             answer = client.socket.recv(1 << 18)
             if not answer:
