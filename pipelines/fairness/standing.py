@@ -18,7 +18,8 @@ from decision.fairness.penalty import UpheldPairs
 from decision.protocols import Policy
 from pipelines.fairness import tables as t
 from pipelines.fairness.store import Governance
-from pipelines.fairness.window import batch_of, treatments
+from pipelines.fairness.window import treatments
+from pipelines.interactions.arrays import to_batch
 from pipelines.lake.lake import Lake
 from pipelines.settings import FairnessSettings, LoopSettings, Settings
 
@@ -95,7 +96,7 @@ def training_pairs(settings: Settings, lake: Lake, loop: LoopSettings) -> Upheld
 def as_pairs(lake: Lake, loop: str, standing: Sequence[Standing]) -> UpheldPairs:
     """Return the pairs whose two decisions are in the lake, with the compared action offered to both."""
     first, second, kept = _rows(lake, loop, standing)
-    batches = [batch_of(rows) for rows in (first, second)]
+    batches = [to_batch(rows) for rows in (first, second)]
     actions: list[list[int]] = [[], []]
     usable: list[int] = []
     for position, pair in enumerate(kept):

@@ -13,12 +13,12 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from decision.batch import Batch, Floats
+from decision.batch import Floats
 from decision.fairness.blinding import Shown, visible
 from decision.fairness.exposure import exposure
 from decision.features import flatten
 from decision.protocols import Policy
-from pipelines.interactions.arrays import action_features, context_features
+from pipelines.interactions.arrays import to_batch
 from pipelines.settings import FairnessSettings
 
 MOST_ACTIONS = 64
@@ -49,19 +49,6 @@ class People:
         return len(self.event_ids)
 
 
-def batch_of(rows: pa.Table) -> Batch:
-    """Return the decisions `rows` of the lake as a batch; see `context_features` for errors."""
-    ids: list[list[str]] = rows["action_ids"].to_pylist()
-    contexts = rows["context"].to_pylist(), rows["feature_snapshot"].to_pylist()
-    offered = zip(rows["actions"].to_pylist(), ids, strict=True)
-    return Batch(
-        contexts=[context_features(context, snapshot) for context, snapshot in zip(*contexts, strict=True)],
-        actions=[action for text, names in offered for action in action_features(text, len(names))],
-        action_ids=[action for names in ids for action in names],
-        offsets=np.concatenate([[0], np.cumsum([len(names) for names in ids])]).astype(np.int64),
-    )
-
-
 def shown_of(row: dict[str, Any], settings: FairnessSettings) -> Shown:
     """Return what auditors may see of the person of a decision row of the lake."""
     context: dict[str, Any] = msgspec.json.decode(row["context"])
@@ -78,7 +65,7 @@ def treatments(rows: pa.Table, policy: Policy | None, settings: FairnessSettings
     if policy is None:
         pmfs = [list(pmf or []) for pmf in rows["pmf"].to_pylist()]
     else:
-        batch = batch_of(rows)
+        batch = to_batch(rows)
         flat = policy.pmf(batch)
         pmfs = [flat[start:stop].tolist() for start, stop in zip(batch.offsets, batch.offsets[1:], strict=False)]
     slots: dict[str, list[tuple[int, dict[str, float]]]] = {}

@@ -1,35 +1,27 @@
 """From interaction rows of the lake to the arrays that trainers and estimators take.
 
 Features are flattened by the function that the request path uses, with the looked-up ones under the same prefix, so a
-model is trained on what it was asked with.
+model is trained on what it was asked with. No row becomes a dictionary: names and equal texts are read once.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
-from decision.batch import Batch, Features, Floats, Interactions
+from decision.batch import Batch, Floats, Interactions, Ints
+from decision.columns import Texts
 from decision.errors import FieldError
-from decision.features import flatten, looked_up
+from decision.ragged import ragged_offsets
+from pipelines.lake.features import flat_actions, flat_contexts
 
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
-_decode_objects = msgspec.json.Decoder(list[dict[str, Any]]).decode
-_MOST_KNOWN = 1_000
-_COLUMNS = (
-    "event_id",
-    "context",
-    "feature_snapshot",
-    "actions",
-    "action_ids",
-    "action_index",
-    "propensity",
-    "reward",
-    "pmf",
-)
+pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
+
+_OFFERED = ("event_id", "context", "feature_snapshot", "actions", "action_ids")
+_COLUMNS = (*_OFFERED, "action_index", "propensity", "reward", "pmf")
 
 
 def to_interactions(table: pa.Table) -> Interactions:
@@ -42,78 +34,68 @@ def to_interactions(table: pa.Table) -> Interactions:
     Raises:
         FieldError: a column is missing, or the features of a row cannot be read.
     """
-    for name in _COLUMNS:
-        if name not in table.column_names:
-            raise FieldError(name, wanted="a column of the interactions", got=None)
-    contexts: list[Features] = []
-    actions: list[Features] = []
-    texts = (table[name].to_pylist() for name in ("event_id", "context", "feature_snapshot", "actions"))
-    ids = table["action_ids"].combine_chunks()
-    sizes = np.diff(ids.offsets.to_numpy()).astype(np.int64)
-    # Many decisions offer the same actions: equal texts share one list of features, which nobody changes.
-    known: dict[tuple[str, int], list[Features]] = {}
-    for event_id, context, snapshot, offered, k in zip(*texts, sizes.tolist(), strict=True):
-        try:
-            contexts.append(context_features(context, snapshot))
-            shared = known.get((offered, k))
-            if shared is None:
-                shared = action_features(offered, k)
-                if len(known) < _MOST_KNOWN:
-                    known[offered, k] = shared
-            actions += shared
-        except FieldError as error:
-            raise error.under(f"{event_id}: ") from error
-    offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+    _require(table, _COLUMNS)
+    batch = to_batch(table)
     return Interactions(
-        batch=Batch(contexts, actions, ids.flatten().to_pylist(), offsets),
-        chosen=offsets[:-1] + table["action_index"].to_numpy().astype(np.int64),
+        batch=batch,
+        chosen=batch.offsets[:-1] + table["action_index"].to_numpy().astype(np.int64),
         propensity=table["propensity"].to_numpy(),
         reward=table["reward"].to_numpy().astype(np.float64),
-        pmf=_pmf(table["pmf"].combine_chunks(), sizes),
+        pmf=_pmf(table["pmf"], np.diff(batch.offsets)),
     )
 
 
-def context_features(context: str | bytes, snapshot: str | bytes) -> Features:
-    """Return the flattened features of a context, the looked-up ones among them.
+def to_batch(table: pa.Table) -> Batch:
+    """Return what the decisions in the rows of `table` were asked, in order.
 
     Args:
-        context: JSON object.
-        snapshot: JSON object of the features that were looked up for the decision.
+        table: [n] rows with the lake's decision or interaction columns.
 
     Raises:
-        FieldError: either is no object of features.
+        FieldError: a column is missing, or the features of a row cannot be read.
     """
-    try:
-        features = flatten(_decode_object(context), field="context")
-        if len(snapshot) > 2:  # not "{}"
-            features |= looked_up(_decode_object(snapshot))
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise FieldError("context", wanted="a JSON object of features", got=error) from error
-    return features
+    _require(table, _OFFERED)
+    contexts, errors = flat_contexts(table["context"], table["feature_snapshot"])
+    sizes = sizes_of(table)
+    actions, more = flat_actions(table["actions"], sizes)
+    errors = more | errors
+    if errors:
+        row = min(errors)
+        raise errors[row].under(f"{table['event_id'][row].as_py()}: ") from errors[row]
+    return Batch(contexts, actions, _texts(pc.list_flatten(table["action_ids"])), ragged_offsets(sizes))
 
 
-def action_features(actions: str | bytes, k: int) -> list[Features]:
-    """Return the flattened features of `k` actions, which stand in a JSON list.
-
-    Raises:
-        FieldError: it is no list of `k` objects of features.
-    """
-    try:
-        offered = _decode_objects(actions)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise FieldError("actions", wanted="a JSON list of objects of features", got=error) from error
-    if len(offered) != k:
-        raise FieldError("actions", wanted=f"{k} objects, one per action", got=len(offered))
-    try:
-        return [flatten(action, field=f"actions[{index}]") for index, action in enumerate(offered)]
-    except RecursionError as error:
-        raise FieldError("actions", wanted="objects that are nested less deeply", got=error) from error
+def unreadable(table: pa.Table) -> Ints:
+    """Return the rows of `table`, decisions as `to_batch` takes them, whose features cannot be read."""
+    contexts = flat_contexts(table["context"], table["feature_snapshot"])
+    actions = flat_actions(table["actions"], sizes_of(table))
+    return np.array(sorted({*contexts.errors, *actions.errors}), dtype=np.int64)
 
 
-def _pmf(column: pa.ListArray, sizes: np.ndarray[Any, np.dtype[np.int64]]) -> Floats:
+def sizes_of(table: pa.Table) -> Ints:
+    """Return [n] how many actions each row's decision offered."""
+    return pc.list_value_length(table["action_ids"]).to_numpy().astype(np.int64)
+
+
+def _require(table: pa.Table, names: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in table.column_names:
+            raise FieldError(name, wanted="a column of the interactions", got=None)
+
+
+def _texts(texts: pa.ChunkedArray) -> Texts:
+    encoded = texts.dictionary_encode()
+    if not encoded.num_chunks:
+        return Texts.of([])
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
+    return Texts(encoded.chunk(encoded.num_chunks - 1).dictionary.to_pylist(), codes)
+
+
+def _pmf(column: pa.ChunkedArray, sizes: Ints) -> Floats:
+    flat = pc.list_flatten(column).to_numpy().astype(np.float64)
     if column.null_count == 0:
-        return column.flatten().to_numpy().astype(np.float64)
-    known = np.repeat(column.is_valid().to_numpy(zero_copy_only=False), sizes)
+        return flat
+    known = np.repeat(column.is_valid().to_numpy(), sizes)
     pmf = np.full(int(sizes.sum()), np.nan)
-    pmf[known] = column.flatten().to_numpy()
+    pmf[known] = flat
     return pmf

@@ -12,7 +12,6 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from decision.batch import Ints
-from decision.errors import FieldError
 from decision.join import (
     DROPPED,
     NOT_ACTIVATED,
@@ -25,7 +24,7 @@ from decision.join import (
     match,
     settle,
 )
-from pipelines.interactions.arrays import action_features, context_features
+from pipelines.interactions.arrays import unreadable
 from pipelines.lake.schemas import COUNTED, INTERACTIONS, TIME
 
 INVALID_FEATURES = "invalid_features"
@@ -60,8 +59,8 @@ def settled_rows(
     arrived = _outcome_rows(rows, found)
     settled = settle(DecisionRows(ts, rows["deferred"].to_numpy(), until), arrived, rule=rule, now_us=now_us)
     reason: list[str | None] = [None if state != DROPPED else NOT_ACTIVATED for state in settled.state.tolist()]
-    for row, text in enumerate(_unreadable(rows)):
-        reason[row] = text or reason[row]
+    for row in unreadable(rows).tolist():
+        reason[row] = INVALID_FEATURES
     dropped = np.array([text is not None for text in reason])
     columns: dict[str, Any] = {
         "state": ["dropped" if gone else STATES[state] for gone, state in zip(dropped, settled.state, strict=True)],
@@ -121,21 +120,6 @@ def _identities(name: str, key: str | None, spool: str | None, spool_offset: int
 
 def _event_and_slot(rows: pa.Table) -> list[tuple[str, str]]:
     return list(zip(rows["event_id"].to_pylist(), rows["slot"].to_pylist(), strict=True))
-
-
-def _unreadable(rows: pa.Table) -> list[str | None]:
-    texts = (rows[name].to_pylist() for name in ("context", "feature_snapshot", "actions"))
-    sizes = pc.call_function("list_value_length", [rows["action_ids"]]).to_pylist()
-    reasons: list[str | None] = []
-    for context, snapshot, actions, k in zip(*texts, sizes, strict=True):
-        try:
-            context_features(context, snapshot)
-            action_features(actions, k)
-        except FieldError:
-            reasons.append(INVALID_FEATURES)
-        else:
-            reasons.append(None)
-    return reasons
 
 
 def _counted(found: pa.Table, settled: Settled) -> pa.Array:

@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from decision.columns import FeatureRows, Texts
 from decision.errors import FieldError
 from decision.features import flatten
 from pipelines.ingestion.ingest import ingest
@@ -93,3 +94,14 @@ def test_what_cannot_be_read_names_event_and_field(rows: pa.Table, column: str, 
 def test_a_missing_column_is_named(rows: pa.Table) -> None:
     with pytest.raises(FieldError, match="reward: must be a column"):
         to_interactions(rows.drop_columns(["reward"]))
+
+
+def test_equal_actions_and_ids_are_held_once(rows: pa.Table) -> None:
+    batch = to_interactions(pa.concat_tables([rows] * 3)).batch
+    assert isinstance(batch.contexts, FeatureRows)
+    assert isinstance(batch.actions, FeatureRows)
+    assert isinstance(batch.action_ids, Texts)
+    assert batch.action_ids.names == ["a", "b", "c"]
+    assert len(set(batch.actions.rows.tolist())) == 5
+    assert list(batch.actions) == list(to_interactions(rows).batch.actions) * 3
+    assert list(batch.contexts) == list(to_interactions(rows).batch.contexts) * 3

@@ -1,0 +1,468 @@
+"""Features of JSON texts as columns: row for row what `decision.features` makes of each text, for all of them at once.
+
+Plain objects - numbers, texts, booleans and nulls, nothing nested, nothing escaped - are cut out of their bytes by
+passes over flat arrays. A text in any doubt goes the slow way, where `flatten` has the last word; the fast way accepts
+nothing that the slow way would refuse or read otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from numpy.typing import NDArray
+
+from decision.columns import FeatureRows, Features, Floats, Ints, joined
+from decision.errors import FieldError
+from decision.features import MAX_FEATURES, MAX_NAME_CHARS, MAX_TEXT_CHARS, PREFIX, flatten, looked_up
+from decision.ragged import ragged_offsets, ragged_rows
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
+
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_objects = msgspec.json.Decoder(list[dict[str, Any]]).decode
+_decode_raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+_AT_ONCE = 4_096  # rows: what is computed of them stays in the processor's cache
+_PASSES = 4
+
+Bytes = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
+
+_QUOTE, _COLON, _COMMA, _OPEN, _CLOSE, _MINUS, _DOT, _ZERO, _SPACE, _EQUALS, _BACKSLASH = b'":,{}-.0 =\\'
+_NONE = np.zeros(1, np.int64)
+_IS_DIGIT = np.isin(np.arange(256), np.frombuffer(b"0123456789", np.uint8))
+_IN_NUMBER = np.isin(np.arange(256), np.frombuffer(b"0123456789+-.eE", np.uint8))
+_WORDS = {b"true": 1.0, b"false": 0.0, b"null": np.nan}
+
+
+class Flattened(NamedTuple):
+    """What texts came to.
+
+    Attributes:
+        rows: their features; none where a text cannot be read.
+        errors: {number of the text or of its decision: why it cannot be read}.
+    """
+
+    rows: FeatureRows
+    errors: dict[int, FieldError]
+
+
+def flat_contexts(contexts: pa.Array | pa.ChunkedArray, snapshots: pa.Array | pa.ChunkedArray) -> Flattened:
+    """Return the features of [n] contexts with what was looked up for them, as `context_features` reads each.
+
+    Args:
+        contexts: [n] JSON texts, without nulls.
+        snapshots: [n] JSON texts, without nulls.
+    """
+    parts, errors = list[FeatureRows](), dict[int, FieldError]()
+    start = 0
+    for table in pa.table({"context": contexts, "snapshot": snapshots}).to_batches(max_chunksize=_AT_ONCE):
+        rows, failed = _flat_contexts(table["context"], table["snapshot"])
+        parts.append(rows)
+        errors |= {start + row: error for row, error in failed.items()}
+        start += len(rows)
+    return Flattened(joined(parts), errors)
+
+
+def flat_actions(texts: pa.Array | pa.ChunkedArray, sizes: Ints) -> Flattened:
+    """Return the features of the actions that [n] decisions offered, as `action_features` reads each list.
+
+    Equal texts are read once, and so are equal objects in different texts.
+
+    Args:
+        texts: [n] JSON texts, without nulls.
+        sizes: [n] int64 how many actions each decision offered.
+
+    Returns:
+        [m] rows, the sum of `sizes`; errors by decision.
+    """
+    names, codes = _interned(texts)
+    lists = _split(names)
+    errors: dict[int, FieldError] = {}
+    counts = np.diff(lists.offsets)
+    wrong = np.flatnonzero(counts[codes] != sizes)
+    for row in wrong.tolist():
+        try:
+            action_features(names[int(codes[row])].as_py(), int(sizes[row]))
+        except FieldError as error:
+            errors[row] = error
+    empty = lists.objects.distinct  # one more distinct row, for what cannot be read
+    offsets = ragged_offsets(sizes)
+    flat = np.full(int(offsets[-1]), empty, np.int64)
+    right = np.flatnonzero(counts[codes] == sizes)
+    places = ragged_rows(offsets[right], ragged_offsets(sizes[right]))
+    flat[places] = lists.rows[ragged_rows(lists.offsets[codes[right]], ragged_offsets(sizes[right]))]
+    objects = lists.objects
+    held = np.append(objects.offsets, objects.offsets[-1])
+    return Flattened(FeatureRows(objects.names, objects.name, objects.value, held, flat), errors)
+
+
+def context_features(context: str | bytes, snapshot: str | bytes) -> Features:
+    """Return the flattened features of a context, the looked-up ones among them.
+
+    Args:
+        context: JSON object.
+        snapshot: JSON object of the features that were looked up for the decision.
+
+    Raises:
+        FieldError: either is no object of features.
+    """
+    try:
+        features = flatten(_decode_object(context), field="context")
+        if len(snapshot) > 2:  # not "{}"
+            features |= looked_up(_decode_object(snapshot))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise FieldError("context", wanted="a JSON object of features", got=error) from error
+    return features
+
+
+def action_features(actions: str | bytes, k: int) -> list[Features]:
+    """Return the flattened features of `k` actions, which stand in a JSON list.
+
+    Raises:
+        FieldError: it is no list of `k` objects of features.
+    """
+    try:
+        offered = _decode_objects(actions)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise FieldError("actions", wanted="a JSON list of objects of features", got=error) from error
+    if len(offered) != k:
+        raise FieldError("actions", wanted=f"{k} objects, one per action", got=len(offered))
+    try:
+        return [flatten(action, field=f"actions[{index}]") for index, action in enumerate(offered)]
+    except RecursionError as error:
+        raise FieldError("actions", wanted="objects that are nested less deeply", got=error) from error
+
+
+def _flat_contexts(contexts: pa.Array, snapshots: pa.Array) -> Flattened:
+    n = len(contexts)
+    looked = np.flatnonzero(pc.binary_length(snapshots).to_numpy() > 2)
+    texts = _bytes_of([contexts, snapshots.take(pa.array(looked))] if looked.size else [contexts])
+    plain = _plain(*texts)
+    ok, columns = plain.ok[:n], plain.columns
+    if looked.size:
+        ok[looked] &= plain.ok[n:]
+        columns = _with_looked_up(columns, n, looked)
+    ok[_repeating(columns)] = False
+    slow = np.flatnonzero(~ok)
+    if not slow.size:
+        return Flattened(columns, {})
+    read, errors = list[Features](), dict[int, FieldError]()
+    for row in slow.tolist():
+        try:
+            read.append(context_features(contexts[row].as_py(), snapshots[row].as_py()))
+        except FieldError as error:
+            errors[row] = error
+            read.append({})
+    return Flattened(_placed(columns, slow, read), errors)
+
+
+def _placed(columns: FeatureRows, where: Ints, rows: Sequence[Features]) -> FeatureRows:
+    """Return `columns` with `rows` at `where`."""
+    both = joined([columns, FeatureRows.of(rows)])
+    place = both.rows[: len(columns)].copy()
+    place[where] = both.rows[len(columns) :]
+    return FeatureRows(both.names, both.name, both.value, both.offsets, place)
+
+
+def _with_looked_up(columns: FeatureRows, n: int, looked: Ints) -> FeatureRows:
+    """Return the first `n` rows, each with the entries of its snapshot behind its own.
+
+    Args:
+        columns: the contexts and then the snapshots, each row held once, in order.
+        n: how many contexts there are.
+        looked: the rows that the snapshots belong to.
+    """
+    first = int(columns.offsets[n])
+    known = {name: code for code, name in enumerate(columns.names)}
+    used, codes = np.unique(columns.name[first:], return_inverse=True)
+    renamed = [known.setdefault(PREFIX + columns.names[code], len(known)) for code in used.tolist()]
+    name = np.concatenate((columns.name[:first], np.array(renamed, np.int32)[codes]))
+    sizes = np.diff(columns.offsets)
+    own, more = sizes[:n], np.zeros(n, np.int64)
+    more[looked] = sizes[n:]
+    begins = np.zeros(n, np.int64)
+    begins[looked] = columns.offsets[n:-1]
+    pieces = np.stack((columns.offsets[:n], begins), axis=1).reshape(-1)
+    lengths = np.stack((own, more), axis=1).reshape(-1)
+    flat = ragged_rows(pieces, ragged_offsets(lengths))
+    return FeatureRows(list(known), name[flat], columns.value[flat], ragged_offsets(own + more), np.arange(n))
+
+
+def _repeating(columns: FeatureRows) -> Ints:
+    """Return the rows that have a name twice: in a dictionary, the later value is at the earlier place."""
+    sizes = np.diff(columns.offsets)
+    filled = sizes[sizes > 0]
+    if not filled.size:
+        return np.zeros(0, np.int64)
+    if (filled == filled[0]).all():
+        by_row = np.sort(columns.name.reshape(-1, int(filled[0])), axis=1)
+        return np.flatnonzero(sizes)[(by_row[:, 1:] == by_row[:, :-1]).any(axis=1)]
+    row = np.repeat(np.arange(sizes.size), sizes)
+    pairs = np.sort(row * len(columns.names) + columns.name)
+    return np.unique(pairs[1:][pairs[1:] == pairs[:-1]] // max(len(columns.names), 1))
+
+
+class _Lists(NamedTuple):
+    objects: FeatureRows  # distinct objects
+    rows: Ints  # which of them each place of each text has
+    offsets: Ints  # [d + 1] where the places of each distinct text begin; none where it cannot be read
+
+
+def _interned(texts: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, Ints]:
+    """Return the distinct texts, and which of them each is."""
+    chunked = texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([texts])
+    encoded = chunked.cast(pa.large_string()).dictionary_encode()
+    if not encoded.num_chunks:
+        return pa.array([], pa.large_string()), np.zeros(0, np.int64)
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
+    return encoded.chunk(encoded.num_chunks - 1).dictionary, codes.astype(np.int64)
+
+
+def _split(texts: pa.Array) -> _Lists:
+    """Return the objects in `texts` ([d] lists of them), equal ones once."""
+    data, offsets = _bytes_of([texts])
+    opens, closes = np.flatnonzero(data == _OPEN), np.flatnonzero(data == _CLOSE)
+    upto = np.searchsorted(opens, offsets)
+    sizes = np.diff(upto)
+    ok = (sizes > 0) & (sizes == np.diff(np.searchsorted(closes, offsets)))
+    # "[" at the beginning, "]" at the end, and objects that are a comma apart
+    ok &= np.diff(offsets) >= 4
+    index = np.flatnonzero(ok)
+    begins, ends = offsets[index], offsets[index + 1]
+    ok[index] = (data[begins] == ord("[")) & (data[ends - 1] == ord("]"))
+    index = index[ok[index]]
+    flat = ragged_rows(upto[index], ragged_offsets(sizes[index]))
+    row = np.repeat(index, sizes[index])
+    begin = opens[flat]
+    closed = np.searchsorted(closes, offsets)
+    end = closes[ragged_rows(closed[index], ragged_offsets(sizes[index]))]
+    expected = offsets[row] + 1
+    later = np.flatnonzero(row[1:] == row[:-1]) + 1
+    expected[later] = end[later - 1] + 2
+    fits = (begin == expected) & (begin < end)
+    fits[later] &= data[end[later - 1] + 1] == _COMMA
+    last = np.ones(row.size, np.bool_)
+    last[later - 1] = False
+    fits[last] &= end[last] == offsets[row[last] + 1] - 2
+    ok[row[~fits]] = False
+    keep = ok[row]
+    begin, end, row = begin[keep], end[keep], row[keep]
+    objects, codes = _cut(data, begin, end + 1)
+    plain = _plain(*_bytes_of([objects]))
+    readable = plain.ok
+    readable[_repeating(plain.columns)] = False
+    ok[row[~readable[codes]]] = False
+    keep = ok[row]
+    codes, row = codes[keep], row[keep]
+    places = [codes]
+    counts = np.bincount(row, minlength=len(texts)).astype(np.int64)
+    slow, read, known = np.flatnonzero(~ok), list[Features](), dict[bytes, int]()
+    for text in slow.tolist():
+        found = _read_list(texts[text].as_py(), known, read)
+        counts[text] = len(found)
+        places.append(np.array(found, np.int64) + plain.columns.distinct)
+    offsets = ragged_offsets(counts)
+    rows = np.empty(int(offsets[-1]), np.int64)
+    order = np.concatenate((np.flatnonzero(ok), slow))
+    rows[ragged_rows(offsets[order], ragged_offsets(counts[order]))] = np.concatenate(places)
+    return _Lists(joined([plain.columns, FeatureRows.of(read)]) if read else plain.columns, rows, offsets)
+
+
+def _read_list(text: str, known: dict[bytes, int], read: list[Features]) -> list[int]:
+    """Return the places in `read` of the objects in a JSON list, which are added to it; [] where it cannot be read."""
+    try:
+        found: list[int] = []
+        for raw in _decode_raws(text):
+            place = known.get(bytes(raw))
+            if place is None:
+                read.append(flatten(_decode_object(raw), field="actions"))
+                place = known[bytes(raw)] = len(read) - 1
+            found.append(place)
+        return found
+    except (FieldError, msgspec.DecodeError, RecursionError):
+        return []
+
+
+def _cut(data: Bytes, starts: Ints, stops: Ints) -> tuple[pa.Array, Ints]:
+    """Return the distinct texts among ``data[starts[i]:stops[i]]``, and which of them each is.
+
+    Args:
+        data: all bytes.
+        starts: [k] ascending.
+        stops: [k] each at or before the next start.
+    """
+    if not starts.size:
+        return pa.array([], pa.large_string()), np.zeros(0, np.int64)
+    # every second piece is what stands between two texts
+    bounds = np.stack((starts, stops), axis=1).reshape(-1)
+    pieces = pa.LargeStringArray.from_buffers(bounds.size - 1, pa.py_buffer(bounds), pa.py_buffer(data))
+    encoded = pieces.dictionary_encode()
+    used, codes = np.unique(encoded.indices.to_numpy()[::2], return_inverse=True)
+    return encoded.dictionary.take(pa.array(used)), codes.astype(np.int64)
+
+
+class _Plain(NamedTuple):
+    columns: FeatureRows  # [n] rows, each held once, in order; without entries where not `ok`
+    ok: Bools
+
+
+class _Entries(NamedTuple):
+    names: list[str]
+    name: NDArray[np.int32]
+    value: Floats
+    sizes: Ints
+
+
+def _plain(data: Bytes, offsets: Ints) -> _Plain:
+    """Return the features of the objects that are plain, and which of ``data[offsets[i]:offsets[i + 1]]`` these are."""
+    n = offsets.size - 1
+    chosen, found = np.arange(n), _strange(data, offsets)
+    for _ in range(_PASSES):
+        if isinstance(found, np.ndarray):  # leave out those in doubt
+            data, offsets = _bytes_of([_array(data, offsets).filter(pa.array(~found))])
+            chosen = chosen[~found]
+        found = _entries(data, offsets)
+        if not isinstance(found, np.ndarray):
+            break
+    ok, sizes = np.zeros(n, np.bool_), np.zeros(n, np.int64)
+    if not isinstance(found, _Entries):
+        return _Plain(FeatureRows([], np.zeros(0, np.int32), np.zeros(0), np.zeros(n + 1, np.int64), np.arange(n)), ok)
+    ok[chosen], sizes[chosen] = True, found.sizes
+    return _Plain(FeatureRows(found.names, found.name, found.value, ragged_offsets(sizes), np.arange(n)), ok)
+
+
+def _strange(data: Bytes, offsets: Ints) -> Bools | None:
+    """Return which texts have escapes or control characters; None where none has."""
+    strange = (data < _SPACE) | (data == _BACKSLASH)
+    return np.diff(np.searchsorted(np.flatnonzero(strange), offsets)) > 0 if strange.any() else None
+
+
+def _entries(data: Bytes, offsets: Ints, *, spaced: bool = True) -> _Entries | Bools:
+    """Return the entries of all texts, which hold no escapes, or which of the texts are in doubt.
+
+    Without escapes every second quote ends a string. A text is plain when its first key stands behind its first brace,
+    every later one behind a comma, and every value between a key's colon and that comma or the last brace.
+    """
+    starts, stops = offsets[:-1], offsets[1:]
+    doubt = stops - starts < 2
+    if doubt.any():
+        return doubt
+    quotes = np.flatnonzero(data == _QUOTE)
+    quoted = np.diff(np.searchsorted(quotes, offsets))
+    doubt = (data[starts] != _OPEN) | (data[stops - 1] != _CLOSE) | (quoted % 2 == 1)
+    if doubt.any():
+        return doubt
+    if spaced and (spaces := _spaces(data, quotes)).size:
+        return _entries(np.delete(data, spaces), offsets - np.searchsorted(spaces, offsets), spaced=False)
+    opens, closes = quotes[::2], quotes[1::2]
+    keys = np.flatnonzero(data[closes + 1] == _COLON)
+    key_open, key_close = opens[keys], closes[keys]
+    cuts = np.searchsorted(key_open, offsets)
+    sizes = np.diff(cuts)
+    filled = np.flatnonzero(sizes)
+    row, first, last = np.repeat(np.arange(sizes.size), sizes), cuts[filled], cuts[filled + 1] - 1
+    start = key_close + 2
+    stop = np.empty_like(start)
+    stop[:-1] = key_open[1:] - 1
+    stop[last] = stops[filled] - 1
+    wrong = (data[stop] != _COMMA) | (stop <= start)
+    wrong[last] = stop[last] <= start[last]
+    wrong[first] |= key_open[first] != starts[filled] + 1
+    wrong |= key_close - key_open > MAX_NAME_CHARS  # bytes are as many as characters, or more
+    texts = np.flatnonzero(data[start] == _QUOTE)
+    wrong[texts] |= (closes[keys[texts] + 1] != stop[texts] - 1) | (stop[texts] - start[texts] > MAX_TEXT_CHARS)
+    doubt = (quoted != 2 * (sizes + np.bincount(row[texts], minlength=sizes.size))) | (sizes > MAX_FEATURES)
+    doubt |= (sizes == 0) & (stops - starts > 2)
+    doubt[row[wrong]] = True
+    if doubt.any():
+        return doubt
+    value = np.ones(keys.size)
+    others = np.flatnonzero(data[start] != _QUOTE)
+    value[others], wrong = _numbers(data, start[others], stop[others])
+    if wrong.any():
+        doubt[row[others[wrong]]] = True
+        return doubt
+    kept = value == value  # null is absent
+    if not kept.all():
+        at = np.flatnonzero(kept)
+        key_open, key_close, start, stop, value = key_open[at], key_close[at], start[at], stop[at], value[at]
+        sizes = np.bincount(row[at], minlength=sizes.size).astype(np.int64)
+    names = _names(data, key_open + 1, key_close, start, stop).dictionary_encode()
+    return _Entries(names.dictionary.to_pylist(), names.indices.to_numpy(), value, sizes)
+
+
+def _spaces(data: Bytes, quotes: Ints) -> Ints:
+    """Return where a space stands behind a colon or comma outside of strings."""
+    found = np.flatnonzero((data[1:] == _SPACE) & ((data[:-1] == _COLON) | (data[:-1] == _COMMA))) + 1
+    return found[np.searchsorted(quotes, found) % 2 == 0]
+
+
+def _names(data: Bytes, start: Ints, stop: Ints, value_start: Ints, value_stop: Ints) -> pa.Array:
+    """Return [e] the features' names: the key, or key and text with a sign of equality between."""
+    text = data[value_start] == _QUOTE
+    pieces = np.stack((start, value_start + 1), axis=1).reshape(-1)
+    lengths = np.stack((stop - start + text, np.where(text, value_stop - value_start - 2, 0)), axis=1).reshape(-1)
+    offsets = ragged_offsets(lengths)
+    names = data[ragged_rows(pieces, offsets)]
+    names[offsets[1::2][text] - 1] = _EQUALS
+    return _array(names, offsets[::2])
+
+
+def _numbers(data: Bytes, start: Ints, stop: Ints) -> tuple[Floats, Bools]:
+    """Return [k] the numbers at ``data[start:stop]``, NaN for null, and which are in doubt."""
+    value, wrong = np.full(start.size, np.nan), np.zeros(start.size, np.bool_)
+    is_word = data[start] >= ord("A")
+    if is_word.any():
+        words = np.flatnonzero(is_word)
+        wrong[words] = True
+        for text, number in _WORDS.items():
+            same = words[stop[words] - start[words] == len(text)]
+            for place, byte in enumerate(text):
+                same = same[data[start[same] + place] == byte]
+            value[same], wrong[same] = number, False
+        others = np.flatnonzero(~is_word)
+        value[others], wrong[others] = _numbers(data, start[others], stop[others])
+        return value, wrong
+    lengths = stop - start
+    offsets = ragged_offsets(lengths)
+    texts = np.append(data[ragged_rows(start, offsets)], np.zeros(2, np.uint8))  # what stands behind a last "-"
+    digit = _IS_DIGIT[texts]
+    number = np.repeat(np.arange(start.size), lengths)
+    first = offsets[:-1] + (texts[offsets[:-1]] == _MINUS)
+    # What a cast takes and JSON does not: no digit in front or at the end, a needless zero, a bare point.
+    wrong |= ~digit[first] | ~digit[offsets[1:] - 1]
+    wrong |= (texts[first] == _ZERO) & digit[first + 1] & (first + 1 < offsets[1:])
+    points = np.flatnonzero(texts[:-2] == _DOT)
+    wrong[number[points[~(digit[points - 1] & digit[points + 1])]]] = True
+    wrong[number[~_IN_NUMBER[texts[:-2]]]] = True
+    if wrong.any():
+        return value, wrong
+    try:
+        value = _array(texts[:-2], offsets).cast(pa.float64()).to_numpy()
+    except pa.ArrowInvalid:
+        return value, ~wrong
+    # -0 is the integer 0, and -0.0 is not; the slow way tells them apart
+    return value, ~np.isfinite(value) | ((value == 0) & np.signbit(value))
+
+
+def _bytes_of(arrays: Sequence[pa.Array]) -> tuple[Bytes, Ints]:
+    """Return the bytes of the texts of all `arrays`, and where each text begins."""
+    parts, sizes = list[Bytes](), list[Ints]()
+    for array in arrays:
+        large = array.cast(pa.large_string())
+        offsets = np.frombuffer(large.buffers()[1], np.int64, len(large) + 1, 8 * large.offset) if len(large) else _NONE
+        data = large.buffers()[2]
+        parts.append(np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]] if data else np.zeros(0, np.uint8))
+        sizes.append(np.diff(offsets))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts), ragged_offsets(np.concatenate(sizes))
+
+
+def _array(data: Bytes, offsets: Ints) -> pa.Array:
+    buffers = pa.py_buffer(np.ascontiguousarray(offsets)), pa.py_buffer(data)
+    return pa.LargeStringArray.from_buffers(offsets.size - 1, *buffers)
