@@ -26,6 +26,7 @@ from pipelines.features.stream import Stream, Topic
 from pipelines.features.uploads import add_upload, latest, read_upload
 from pipelines.features.views import STREAM_COLUMNS, SUBJECT, TIMESTAMP, Views
 from pipelines.files import replacing
+from pipelines.lake.features import without_features
 from pipelines.settings import LoopSettings, Settings
 
 _LOG = logging.getLogger(__name__)
@@ -209,7 +210,7 @@ class Features:
             if added:
                 snapshots[row] = msgspec.json.encode(dict(sorted((logged | added).items()))).decode()
         index = interactions.column_names.index("feature_snapshot")
-        return interactions.set_column(index, "feature_snapshot", pa.array(snapshots, pa.string()))
+        return without_features(interactions.set_column(index, "feature_snapshot", pa.array(snapshots, pa.string())))
 
     def erase(self, subject_id: str) -> int:
         """Remove everything that is kept about `subject_id`, online and in the history, and return how many rows."""

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from decision.errors import FieldError
 from pipelines.formats.rows import check_rows
+from pipelines.lake.features import with_features
 from pipelines.lake.schemas import INTERACTIONS
 from pipelines.logs import step
 from pipelines.settings import Settings, check_loop_name, list_loops
@@ -99,7 +100,7 @@ def _write(scratch: Path, name: str, batches: Iterable[pa.Table], *, format: str
             if not len(batch):
                 continue
             check_rows(batch, first_row=rows)
-            writer.write_table(_placed(batch, name, rows))
+            writer.write_table(with_features(_placed(batch, name, rows)))
             rows += len(batch)
             with_pmf += len(batch) - batch["pmf"].null_count
             ends = pc.min_max(batch["ts"]).as_py()

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from msgspec.structs import astuple
 
-from pipelines.lake.schemas import DECISION_FIELDS, DECISIONS, DOUBLES, OUTCOME_FIELDS, OUTCOMES, STRINGS, TIME
+from pipelines.lake.schemas import DECISION_FIELDS, DOUBLES, LOGGED, OUTCOME_FIELDS, OUTCOMES, STRINGS, TIME
 from pipelines.log.protocol import Message
 
 RAW_FIELDS = ("context", "actions", "feature_snapshot")
@@ -44,7 +44,7 @@ def decision_columns(records: Sequence[Any], messages: Sequence[Message]) -> pa.
             arrays[field.name] = _raw_text_lists(column)
         else:
             arrays[field.name] = pa.array(column, field.type)
-    return pa.RecordBatch.from_arrays([arrays[name] for name in DECISIONS.names], schema=DECISIONS)
+    return pa.RecordBatch.from_arrays([arrays[name] for name in LOGGED.names], schema=LOGGED)
 
 
 def outcome_columns(records: Sequence[Any], messages: Sequence[Message]) -> pa.RecordBatch:

@@ -26,8 +26,10 @@ from deltalake import DeltaTable
 from decision.errors import FieldError
 from pipelines.ingestion.dedup import Seen
 from pipelines.ingestion.parse import DeadLetter, Parsed, parse_decisions, parse_outcomes
+from pipelines.lake.features import with_features
 from pipelines.lake.lake import ConflictError, Lake, mark_of
-from pipelines.lake.schemas import DEAD_LETTERS, SCHEMAS
+from pipelines.lake.schemas import DEAD_LETTERS, LOGGED
+from pipelines.lake.schemas import OUTCOMES as OUTCOME_ROWS
 from pipelines.log.protocol import DECISIONS, OUTCOMES, EventLog, Message, OffsetOutOfRange
 from pipelines.logs import step
 
@@ -293,7 +295,7 @@ class _TopicIngest:
             ) from error
 
     def _drop_repeats(self, batch: _Batch) -> None:
-        rows = pa.Table.from_batches(batch.rows, SCHEMAS[self._topic])
+        rows = pa.Table.from_batches(batch.rows, LOGGED)
         keys = _keys(rows)
         hashes = _hashes(keys)
         hits = self._seen.hits(hashes)
@@ -332,7 +334,10 @@ class _TopicIngest:
         for (loop, p), count in batch.duplicates.items():
             mark = f"duplicates/{loop}/{p}"
             marks[mark] = (mark_of(self._table, mark) or 0) + count
-        rows = pa.Table.from_batches(batch.rows, SCHEMAS[self._topic])
+        decided = self._topic == DECISIONS
+        rows = pa.Table.from_batches(batch.rows, LOGGED if decided else OUTCOME_ROWS)
+        if decided:
+            rows = with_features(rows)
         files = self._lake.write(self._topic, rows) if len(rows) else []
         _check_unmoved(self._table, self._known)
         self._lake.commit(self._topic, self._table, files, marks)

@@ -16,7 +16,7 @@ from decision.batch import Batch, Floats, Interactions, Ints
 from decision.columns import Texts
 from decision.errors import FieldError
 from decision.ragged import ragged_offsets
-from pipelines.lake.features import flat_actions, flat_contexts
+from pipelines.lake.features import contexts_of, flat_actions
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
@@ -55,7 +55,7 @@ def to_batch(table: pa.Table) -> Batch:
         FieldError: a column is missing, or the features of a row cannot be read.
     """
     _require(table, _OFFERED)
-    contexts, errors = flat_contexts(table["context"], table["feature_snapshot"])
+    contexts, errors = contexts_of(table)
     sizes = sizes_of(table)
     actions, more = flat_actions(table["actions"], sizes)
     errors = more | errors
@@ -67,7 +67,7 @@ def to_batch(table: pa.Table) -> Batch:
 
 def unreadable(table: pa.Table) -> Ints:
     """Return the rows of `table`, decisions as `to_batch` takes them, whose features cannot be read."""
-    contexts = flat_contexts(table["context"], table["feature_snapshot"])
+    contexts = contexts_of(table)
     actions = flat_actions(table["actions"], sizes_of(table))
     return np.array(sorted({*contexts.errors, *actions.errors}), dtype=np.int64)
 

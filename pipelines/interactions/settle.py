@@ -25,6 +25,7 @@ from decision.join import (
     settle,
 )
 from pipelines.interactions.arrays import unreadable
+from pipelines.lake.lake import dataset
 from pipelines.lake.schemas import COUNTED, INTERACTIONS, TIME
 
 INVALID_FEATURES = "invalid_features"
@@ -83,7 +84,7 @@ def settled_rows(
 
 def _decisions_at(decisions: DeltaTable, place: ds.Expression, offsets: Ints) -> pa.Table:
     between = place & (pc.field("offset") >= int(offsets[0])) & (pc.field("offset") <= int(offsets[-1]))
-    rows = decisions.to_pyarrow_dataset().to_table(filter=between)
+    rows = dataset("decisions", decisions).to_table(filter=between)
     if len(rows) != len(offsets):
         rows = rows.filter(pa.array(np.isin(rows["offset"].to_numpy(), offsets)))
     return rows.sort_by("offset")

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from decision.columns import FeatureRows, Features, Floats, Ints, joined
 from decision.errors import FieldError
-from decision.features import MAX_FEATURES, MAX_NAME_CHARS, MAX_TEXT_CHARS, PREFIX, flatten, looked_up
+from decision.features import MAX_FEATURES, MAX_NAME_CHARS, MAX_TEXT_CHARS, PREFIX, VERSION, flatten, looked_up
 from decision.ragged import ragged_offsets, ragged_rows
+from pipelines.lake.schemas import DOUBLES, FEATURE_FIELDS, STRINGS
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
@@ -50,6 +51,52 @@ class Flattened(NamedTuple):
 
     rows: FeatureRows
     errors: dict[int, FieldError]
+
+
+def with_features(table: pa.Table) -> pa.Table:
+    """Return the rows of `table` with `FEATURE_FIELDS` made from ``context`` and ``feature_snapshot``.
+
+    Where these cannot be read, the fields are null.
+    """
+    columns, errors = flat_contexts(table["context"], table["feature_snapshot"])
+    name, value, offsets = columns.entries()
+    known = np.ones(len(table), np.bool_)
+    known[list(errors)] = False
+    missing = pa.array(~known) if errors else None
+    names, ends = pa.array(columns.names, pa.string()).take(pa.array(name)), pa.array(offsets.astype(np.int32))
+    arrays = (
+        pa.array(np.full(len(table), VERSION, np.int32), mask=~known if errors else None),
+        pa.ListArray.from_arrays(ends, names, type=STRINGS, mask=missing),
+        pa.ListArray.from_arrays(ends, pa.array(value), type=DOUBLES, mask=missing),
+    )
+    for field, array in zip(FEATURE_FIELDS, arrays, strict=True):
+        at = table.schema.get_field_index(field.name)
+        table = table.append_column(field, array) if at < 0 else table.set_column(at, field, array)
+    return table
+
+
+def without_features(table: pa.Table) -> pa.Table:
+    """Return the rows of `table` with null in place of features whose texts were changed."""
+    if "features_version" not in table.column_names:
+        return table
+    nulls = pa.nulls(len(table), FEATURE_FIELDS[0].type)
+    return table.set_column(table.column_names.index("features_version"), FEATURE_FIELDS[0], nulls)
+
+
+def contexts_of(table: pa.Table) -> Flattened:
+    """Return the features of the contexts in [n] rows of decisions, with what was looked up for them.
+
+    They are taken from the columns of features where this version of flattening wrote them, else from the texts.
+    """
+    stored = _stored(table)
+    written = np.zeros(len(table), np.bool_) if stored is None else stored.ok
+    if stored is not None and written.all():
+        return Flattened(stored.columns, {})
+    rest = np.flatnonzero(~written)
+    some = table.select(["context", "feature_snapshot"])
+    rows, errors = flat_contexts(*(some if stored is None else some.take(pa.array(rest))).columns)
+    errors = {int(rest[row]): error for row, error in errors.items()}
+    return Flattened(rows if stored is None else _placed(stored.columns, rest, rows), errors)
 
 
 def flat_contexts(contexts: pa.Array | pa.ChunkedArray, snapshots: pa.Array | pa.ChunkedArray) -> Flattened:
@@ -206,6 +253,34 @@ def _repeating(columns: FeatureRows) -> Ints:
     row = np.repeat(np.arange(sizes.size), sizes)
     pairs = np.sort(row * len(columns.names) + columns.name)
     return np.unique(pairs[1:][pairs[1:] == pairs[:-1]] // max(len(columns.names), 1))
+
+
+def _stored(table: pa.Table) -> _Plain | None:
+    """Return the columns of features, and which rows have them; None where no row has."""
+    if any(field.name not in table.column_names for field in FEATURE_FIELDS):
+        return None
+    version, names, values = (table[field.name] for field in FEATURE_FIELDS)
+    ok = pc.fill_null(pc.equal(version, VERSION), False)
+    for part in (names, values):
+        ok = pc.and_(ok, part.is_valid())
+    ok = ok.to_numpy()
+    if not ok.any():
+        return None
+    if not ok.all():
+        at = pa.array(np.flatnonzero(ok))
+        names, values = names.take(at), values.take(at)
+    texts, value = pc.list_flatten(names), pc.list_flatten(values)
+    known, codes = _interned(texts)
+    sizes = np.zeros(len(table), np.int64)
+    sizes[ok] = pc.list_value_length(names).to_numpy()
+    columns = FeatureRows(
+        known.to_pylist(),
+        codes.astype(np.int32),
+        value.to_numpy(),
+        ragged_offsets(sizes),
+        np.arange(len(table), dtype=np.int64),
+    )
+    return _Plain(columns, ok)
 
 
 class _Lists(NamedTuple):

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, DeltaTable, Field, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -198,6 +198,7 @@ class Lake:
         replace_loop: str | None = None,
     ) -> int:
         try:
+            _widen(seen, name)
             seen.create_write_transaction(
                 list(actions),
                 mode="append" if replace_loop is None else "overwrite",
@@ -328,7 +329,7 @@ class Lake:
         while True:
             table = self.table(name, version)
             try:
-                return _latest(table.to_pyarrow_dataset(), keep, latest)
+                return _latest(dataset(name, table), keep, latest)
             except FileNotFoundError as error:  # an erasure took earlier versions away
                 if version is not None:
                     wanted = f"a version of the table {name!r} whose files are kept"
@@ -338,6 +339,18 @@ class Lake:
 
     def _writer(self, name: Table) -> FileWriter:
         return FileWriter(f"{self._root}/{name}", PARTITIONED_BY[name], None if self._local else self._options)
+
+
+def _widen(table: DeltaTable, name: Table) -> None:
+    """Add the columns that a table written by older code lacks.
+
+    Raises:
+        CommitFailedError: others committed meanwhile.
+    """
+    known = pa.schema(table.schema()).names
+    missing = [Field.from_arrow(field) for field in SCHEMAS[name] if field.name not in known]
+    if missing:
+        table.alter.add_columns(missing, commit_properties=CommitProperties(max_commit_retries=0))
 
 
 def _latest(data: ds.Dataset, keep: ds.Expression, latest: int | None) -> pa.Table:
@@ -350,6 +363,11 @@ def _latest(data: ds.Dataset, keep: ds.Expression, latest: int | None) -> pa.Tab
     # Sorted by what does not depend on files or partitions: the same rows always come in the same order.
     rows = data.to_table(filter=keep).sort_by([(column, "ascending") for column in ("ts", "event_id", "slot")])
     return rows if latest is None else rows.slice(max(0, len(rows) - latest))
+
+
+def dataset(name: Table, table: DeltaTable) -> ds.Dataset:
+    """Return the rows of `table` in the present columns of the table `name`; null where older code wrote them."""
+    return table.to_pyarrow_dataset(schema=SCHEMAS[name])
 
 
 def mark_of(table: DeltaTable, name: str) -> int | None:

@@ -51,6 +51,14 @@ DECISION_FIELDS = [
     pa.field("pass_probability", pa.float64()),
 ]
 
+FEATURE_FIELDS = [
+    # Context and snapshot, flattened by this version of `decision.features`; null in rows that were written before
+    # there were such columns, and where the texts cannot be read. They follow from the texts and can be made again.
+    pa.field("features_version", pa.int32()),
+    pa.field("context_names", STRINGS),
+    pa.field("context_values", DOUBLES),
+]
+
 OUTCOME_FIELDS = [
     pa.field("schema_version", pa.int32()),
     pa.field("event_id", pa.string()),
@@ -70,7 +78,9 @@ COUNTED = pa.struct(
     ]
 )
 
-DECISIONS = pa.schema([*_POSITION, *DECISION_FIELDS])
+LOGGED = pa.schema([*_POSITION, *DECISION_FIELDS])
+"""What a decision's message says; `pipelines.lake.features` makes the rest of it."""
+DECISIONS = pa.schema([*LOGGED, *FEATURE_FIELDS])
 OUTCOMES = pa.schema(
     [
         *_POSITION,

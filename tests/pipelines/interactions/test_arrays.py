@@ -11,6 +11,7 @@ from decision.features import flatten
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.arrays import to_interactions
 from pipelines.interactions.join import join
+from pipelines.lake.features import without_features
 from tests.worlds.lake import LATER, LOOP, World, decision, outcome
 
 
@@ -85,7 +86,7 @@ def test_an_unknown_distribution_is_nan(rows: pa.Table) -> None:
 )
 def test_what_cannot_be_read_names_event_and_field(rows: pa.Table, column: str, text: str, field: str) -> None:
     texts = pa.array([text, rows[column].to_pylist()[1]])
-    broken = rows.set_column(rows.schema.get_field_index(column), column, texts)
+    broken = without_features(rows.set_column(rows.schema.get_field_index(column), column, texts))
     with pytest.raises(FieldError) as caught:
         to_interactions(broken)
     assert caught.value.field.startswith(f"e1: {field}")

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from decision.batch import Features
 from decision.errors import FieldError
-from pipelines.lake.features import action_features, context_features, flat_actions, flat_contexts
+from decision.features import VERSION
+from pipelines.lake.features import (
+    action_features,
+    context_features,
+    contexts_of,
+    flat_actions,
+    flat_contexts,
+    with_features,
+    without_features,
+)
 
 KEYS = st.sampled_from(["a", "b", "a=b", "feature.a", "é", "", "x:y", "k,{", "long" * 70]) | st.text(max_size=4)
 TEXTS = st.sampled_from(["", "b", "b=c", ": x", ", y", "}{", '"', "\\", "line\n", "t" * 1025]) | st.text(max_size=6)
@@ -38,6 +47,7 @@ BROKEN = st.builds(
     st.sampled_from(["", '"', ",", ":", "}", "{", "0", "-", ".", "e", " ", "1.", "tru", "null", "[", '"a":1,']),
 )
 ANY = JSON_TEXTS | BROKEN
+TEXTS_ALONE = pa.schema([("context", pa.string()), ("feature_snapshot", pa.string())])
 
 VALUE_TEXTS = ["1.", ".5", "01", "-0", "-0.0", "1e999", "-", "+1", "1e5", "1E+5", "1e", "1e5.5", "--1", "0x1", "nan",
                "Infinity", "true", "True", "nul", "", "1 2", " 1", "-01", "00", "0", "1.5.2", "-.5", "1-2", "1e-400",
@@ -96,3 +106,20 @@ def test_actions_are_what_flatten_makes_of_each(lists: list[list[dict[str, objec
         assert [exact(features) for features in rows[at : at + k]] == expected
         at += k
     assert at == len(rows)
+
+
+@given(st.lists(st.tuples(ANY, st.just("{}") | JSON_TEXTS), max_size=8), st.data())
+def test_columns_of_the_lake_are_read_as_their_texts(texts: list[tuple[str, str]], data: st.DataObject) -> None:
+    plain = pa.table({"context": [a for a, _ in texts], "feature_snapshot": [b for _, b in texts]}, TEXTS_ALONE)
+    stored = with_features(plain)
+    for name, value in zip(stored["context_names"].to_pylist(), stored["context_values"].to_pylist(), strict=True):
+        assert (name is None) == (value is None)
+    expected = contexts_of(plain)
+    chosen = np.array(data.draw(st.permutations(range(len(texts)))), np.int64)
+    versions = pa.array([data.draw(st.sampled_from([VERSION, VERSION + 1, None])) for _ in texts], pa.int32())
+    for table in (stored, stored.set_column(2, "features_version", versions), without_features(stored)):
+        rows, errors = contexts_of(table)
+        assert list(errors) == list(expected.errors)
+        assert [exact(row) for row in rows] == [exact(row) for row in expected.rows]
+        shuffled, _ = contexts_of(pa.concat_tables([table.take(chosen), table.slice(0, 1)]))
+        assert [exact(row) for row in shuffled] == [exact(expected.rows[int(i)]) for i in [*chosen, *[0][: len(texts)]]]
