@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from decision.columns import FeatureRows, Features, Floats, Ints, joined
+from decision.columns import Codes, FeatureRows, Features, joined
 from decision.errors import FieldError
 from decision.features import MAX_FEATURES, MAX_NAME_CHARS, MAX_TEXT_CHARS, PREFIX, VERSION, flatten, looked_up
-from decision.ragged import ragged_offsets, ragged_rows
+from decision.ragged import Floats, Ints, ragged_offsets, ragged_rows
 from pipelines.lake.schemas import DOUBLES, FEATURE_FIELDS, STRINGS
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
@@ -34,10 +34,9 @@ _PASSES = 4
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 
-_QUOTE, _COLON, _COMMA, _OPEN, _CLOSE, _MINUS, _DOT, _ZERO, _SPACE, _EQUALS, _BACKSLASH = b'":,{}-.0 =\\'
+_QUOTE, _COLON, _COMMA, _OPEN, _CLOSE, _MINUS, _DOT, _ZERO, _SPACE, _BACKSLASH = b'":,{}-.0 \\'
 _NONE = np.zeros(1, np.int64)
 _IS_DIGIT = np.isin(np.arange(256), np.frombuffer(b"0123456789", np.uint8))
-_IN_NUMBER = np.isin(np.arange(256), np.frombuffer(b"0123456789+-.eE", np.uint8))
 _WORDS = {b"true": 1.0, b"false": 0.0, b"null": np.nan}
 
 
@@ -372,12 +371,7 @@ def _cut(data: Bytes, starts: Ints, stops: Ints) -> tuple[pa.Array, Ints]:
         starts: [k] ascending.
         stops: [k] each at or before the next start.
     """
-    if not starts.size:
-        return pa.array([], pa.large_string()), np.zeros(0, np.int64)
-    # every second piece is what stands between two texts
-    bounds = np.stack((starts, stops), axis=1).reshape(-1)
-    pieces = pa.LargeStringArray.from_buffers(bounds.size - 1, pa.py_buffer(bounds), pa.py_buffer(data))
-    encoded = pieces.dictionary_encode()
+    encoded = _alternate(data, starts, stops).dictionary_encode()
     used, codes = np.unique(encoded.indices.to_numpy()[::2], return_inverse=True)
     return encoded.dictionary.take(pa.array(used)), codes.astype(np.int64)
 
@@ -389,7 +383,7 @@ class _Plain(NamedTuple):
 
 class _Entries(NamedTuple):
     names: list[str]
-    name: NDArray[np.int32]
+    name: Codes
     value: Floats
     sizes: Ints
 
@@ -466,10 +460,9 @@ def _entries(data: Bytes, offsets: Ints, *, spaced: bool = True) -> _Entries | B
     kept = value == value  # null is absent
     if not kept.all():
         at = np.flatnonzero(kept)
-        key_open, key_close, start, stop, value = key_open[at], key_close[at], start[at], stop[at], value[at]
+        key_open, start, stop, value = key_open[at], start[at], stop[at], value[at]
         sizes = np.bincount(row[at], minlength=sizes.size).astype(np.int64)
-    names = _names(data, key_open + 1, key_close, start, stop).dictionary_encode()
-    return _Entries(names.dictionary.to_pylist(), names.indices.to_numpy(), value, sizes)
+    return _Entries(*_names(data, key_open + 1, start, stop), value, sizes)
 
 
 def _spaces(data: Bytes, quotes: Ints) -> Ints:
@@ -478,52 +471,60 @@ def _spaces(data: Bytes, quotes: Ints) -> Ints:
     return found[np.searchsorted(quotes, found) % 2 == 0]
 
 
-def _names(data: Bytes, start: Ints, stop: Ints, value_start: Ints, value_stop: Ints) -> pa.Array:
-    """Return [e] the features' names: the key, or key and text with a sign of equality between."""
-    text = data[value_start] == _QUOTE
-    pieces = np.stack((start, value_start + 1), axis=1).reshape(-1)
-    lengths = np.stack((stop - start + text, np.where(text, value_stop - value_start - 2, 0)), axis=1).reshape(-1)
-    offsets = ragged_offsets(lengths)
-    names = data[ragged_rows(pieces, offsets)]
-    names[offsets[1::2][text] - 1] = _EQUALS
-    return _array(names, offsets[::2])
+def _names(data: Bytes, start: Ints, value_start: Ints, value_stop: Ints) -> tuple[list[str], Codes]:
+    """Return the features' names, and which of them each entry has: the key, or key and text around an "="."""
+    texts = data[value_start] == _QUOTE
+    # What stands between key and text is the same everywhere, and no part of either: it is replaced in distinct names.
+    encoded = _pieces(data, start, np.where(texts, value_stop - 1, value_start - 2)).dictionary_encode()
+    known: dict[str, int] = {}
+    codes = [known.setdefault(name.replace('":"', "=", 1), len(known)) for name in encoded.dictionary.to_pylist()]
+    name: Codes = encoded.indices.to_numpy()
+    return list(known), name if len(known) == len(codes) else np.array(codes, np.int32)[name]
 
 
 def _numbers(data: Bytes, start: Ints, stop: Ints) -> tuple[Floats, Bools]:
     """Return [k] the numbers at ``data[start:stop]``, NaN for null, and which are in doubt."""
-    value, wrong = np.full(start.size, np.nan), np.zeros(start.size, np.bool_)
-    is_word = data[start] >= ord("A")
-    if is_word.any():
-        words = np.flatnonzero(is_word)
+    lead = data[start]
+    words = np.flatnonzero(lead >= ord("A"))
+    if words.size:
+        value, wrong = np.full(start.size, np.nan), np.zeros(start.size, np.bool_)
         wrong[words] = True
         for text, number in _WORDS.items():
             same = words[stop[words] - start[words] == len(text)]
             for place, byte in enumerate(text):
                 same = same[data[start[same] + place] == byte]
             value[same], wrong[same] = number, False
-        others = np.flatnonzero(~is_word)
+        others = np.flatnonzero(lead < ord("A"))
         value[others], wrong[others] = _numbers(data, start[others], stop[others])
         return value, wrong
-    lengths = stop - start
-    offsets = ragged_offsets(lengths)
-    texts = np.append(data[ragged_rows(start, offsets)], np.zeros(2, np.uint8))  # what stands behind a last "-"
-    digit = _IS_DIGIT[texts]
-    number = np.repeat(np.arange(start.size), lengths)
-    first = offsets[:-1] + (texts[offsets[:-1]] == _MINUS)
-    # What a cast takes and JSON does not: no digit in front or at the end, a needless zero, a bare point.
-    wrong |= ~digit[first] | ~digit[offsets[1:] - 1]
-    wrong |= (texts[first] == _ZERO) & digit[first + 1] & (first + 1 < offsets[1:])
-    points = np.flatnonzero(texts[:-2] == _DOT)
-    wrong[number[points[~(digit[points - 1] & digit[points + 1])]]] = True
-    wrong[number[~_IN_NUMBER[texts[:-2]]]] = True
-    if wrong.any():
-        return value, wrong
+    # What a cast takes and JSON does not: no digit in front or at the end, a needless zero, no digit behind a point.
+    first = start + (lead == _MINUS)
+    second = np.minimum(first + 1, data.size - 1)
+    wrong = ~_IS_DIGIT[data[first]] | ~_IS_DIGIT[data[stop - 1]]
+    wrong |= (data[first] == _ZERO) & _IS_DIGIT[data[second]] & (second < stop)
+    bare = np.flatnonzero((data[:-1] == _DOT) & ((data[1:] == ord("e")) | (data[1:] == ord("E"))))
+    if bare.size:
+        wrong |= np.diff(np.searchsorted(bare, np.append(start, data.size))) > 0
     try:
-        value = _array(texts[:-2], offsets).cast(pa.float64()).to_numpy()
+        value: Floats = _pieces(data, start, stop).cast(pa.float64()).to_numpy()
     except pa.ArrowInvalid:
-        return value, ~wrong
+        return np.zeros(start.size), np.ones(start.size, np.bool_)
     # -0 is the integer 0, and -0.0 is not; the slow way tells them apart
-    return value, ~np.isfinite(value) | ((value == 0) & np.signbit(value))
+    return value, wrong | ~np.isfinite(value) | ((value == 0) & np.signbit(value))
+
+
+def _pieces(data: Bytes, starts: Ints, stops: Ints) -> pa.Array:
+    """Return [k] the texts ``data[starts[i]:stops[i]]``, which follow one another."""
+    return _alternate(data, starts, stops).take(pa.array(np.arange(0, 2 * starts.size, 2)))
+
+
+def _alternate(data: Bytes, starts: Ints, stops: Ints) -> pa.Array:
+    """Return the same texts, with what stands between two of them as every second one; no copy is made."""
+    if not starts.size:
+        return pa.array([], pa.large_string())
+    bounds = np.empty(2 * starts.size, np.int64)
+    bounds[::2], bounds[1::2] = starts, stops
+    return _array(data, bounds)
 
 
 def _bytes_of(arrays: Sequence[pa.Array]) -> tuple[Bytes, Ints]:
