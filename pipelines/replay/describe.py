@@ -158,8 +158,8 @@ def _taken(table: pa.Table) -> Taken:
     a = len(loaded.names)
     counts = np.bincount(chosen, minlength=a)
     inverse = 1.0 / log.propensity
-    sums = exact_group_sums(np.stack([inverse, inverse**2, log.reward * inverse]), chosen, a)
-    state = text_hash(table["context"].to_numpy(zero_copy_only=False).astype(object)) % np.uint64(_STATES)
+    sums = exact_group_sums([inverse, inverse**2, log.reward * inverse], chosen, a)
+    state = text_hash(table["context"].to_numpy(zero_copy_only=False)) % np.uint64(_STATES)
     name = text_hash(np.array(loaded.names, dtype=object))
     sizes = np.diff(log.batch.offsets)
     cells, place, rows = np.unique(state, return_inverse=True, return_counts=True)

@@ -70,6 +70,21 @@ class Fitted:
 
 
 @dataclass(frozen=True, slots=True)
+class Predicted:
+    """Expected rewards of the offered actions of some rows, each [m].
+
+    Attributes:
+        expected: by the model of each row's fold.
+        early: by that of the log's first rows alone.
+        robust: by that of each row's fold for MRDR.
+    """
+
+    expected: Floats
+    early: Floats
+    robust: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class RewardModels:
     """What predicts rewards, small enough to be sent anywhere.
 
@@ -87,33 +102,24 @@ class RewardModels:
     robust: Floats
     fitted: Fitted | None = None
 
-    def columns(self, loaded: Loaded) -> Ints:
-        """Return [m] columns of the offered actions in the tables; the last one for actions never drawn."""
+    def predict(self, loaded: Loaded, oracles: tuple[Oracle | None, ...]) -> Predicted:
+        """Return expected rewards of some rows; `oracles` are those of `loaded_oracles`."""
         unknown = len(self.names)
-        return np.array([self.names.get(name, unknown) for name in loaded.names], dtype=np.int64)[loaded.ids]
-
-    def expected(self, loaded: Loaded, oracles: tuple[Oracle | None, ...]) -> Floats:
-        """Return [m] expected rewards; `oracles` are those of `loaded_oracles`."""
+        place = np.array([self.names.get(name, unknown) for name in loaded.names], dtype=np.int64)
+        column, sizes = place[loaded.ids], np.diff(loaded.interactions.batch.offsets)
         fold = fold_of_hash(loaded.hashed, FOLDS)
-        if self.fitted is not None:
-            return self.fitted.predict(loaded.interactions.batch, fold, oracles)
-        return _padded(self.folds)[self._flat(loaded), self.columns(loaded)]
+        # Of fold and column, one place in a flat table.
+        flat = np.repeat(fold * (unknown + 1), sizes) + column
+        expected = (
+            _padded(self.folds).ravel()[flat]
+            if self.fitted is None
+            else self.fitted.predict(loaded.interactions.batch, fold, oracles)
+        )
+        return Predicted(expected, _padded(self.early[None, :])[0, column], _padded(self.robust).ravel()[flat])
 
     def loaded_oracles(self) -> tuple[Oracle | None, ...]:
         """Return the learned models ready to predict; nothing where the tables are the model."""
         return () if self.fitted is None else self.fitted.load()
-
-    def early_expected(self, loaded: Loaded) -> Floats:
-        """Return [m] rewards expected from the log's first rows alone."""
-        return _padded(self.early[None, :])[0, self.columns(loaded)]
-
-    def robust_expected(self, loaded: Loaded) -> Floats:
-        """Return [m] rewards expected by the model for MRDR."""
-        return _padded(self.robust)[self._flat(loaded), self.columns(loaded)]
-
-    @staticmethod
-    def _flat(loaded: Loaded) -> Ints:
-        return np.repeat(fold_of_hash(loaded.hashed, FOLDS), np.diff(loaded.interactions.batch.offsets))
 
 
 def reward_models(survey: Survey, kind: RewardModel) -> RewardModels:

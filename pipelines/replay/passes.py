@@ -14,7 +14,7 @@ from decision.ope.evaluation.family import Plan, Shard
 from decision.ope.evaluation.sums import EvaluationSums, evaluation_sums
 from decision.ope.rows import Rows
 from decision.protocols import Policy
-from pipelines.replay.models import RewardModels
+from pipelines.replay.models import Predicted, RewardModels
 from pipelines.replay.policy import PolicySpec, reads_features
 from pipelines.replay.rows import Loaded, action_groups, group_of_hash, labels_of, load, matching_rows
 from pipelines.replay.source import COLUMNS, Source
@@ -107,9 +107,9 @@ def evaluate_unit(job: Job, unit: int) -> Evaluated | None:
     for table in _tables(job, unit, _needed(job)):
         loaded = load(table, features=job.features, counted=job.extent.counted)
         pmf = policy.pmf(loaded.interactions.batch)
-        expected = None if job.models is None else job.models.expected(loaded, oracles)
-        shard = _shard(job, job.plan, loaded, pmf, expected)
-        mixed = _balanced(job, job.plan, loaded, generations, pmf, expected) if generations else None
+        predicted = None if job.models is None else job.models.predict(loaded, oracles)
+        shard = _shard(job, job.plan, loaded, pmf, predicted)
+        mixed = _balanced(job, job.plan, loaded, generations, shard.rows) if generations else None
         part = Evaluated(evaluation_sums(shard, job.plan), mixed)
         total = part if total is None else total + part
     return total
@@ -142,34 +142,31 @@ def _tables(job: Job, unit: int, columns: tuple[str, ...]) -> Iterator[pa.Table]
             yield rows
 
 
-def _shard(job: Job, plan: Plan, loaded: Loaded, pmf: Floats, expected: Floats | None) -> Shard:
+def _shard(job: Job, plan: Plan, loaded: Loaded, pmf: Floats, predicted: Predicted | None) -> Shard:
     bucket = None
     if plan.buckets:
         # The rows that teach the sequence's model come before the first stretch and are left out of it.
         first, last = job.extent.cut, job.extent.last
         bucket = (loaded.ts - first) * plan.buckets // max(last - first + 1, 1)
         bucket = np.where(loaded.ts < first, -1, bucket).clip(-1, plan.buckets - 1)
-    models = job.models
     return Shard(
         rows=Rows.of(
             loaded.interactions,
             pmf,
-            expected,
+            None if predicted is None else predicted.expected,
             loaded.counts,
-            robust=None if models is None or not plan.robust else models.robust_expected(loaded),
+            robust=None if predicted is None or not plan.robust else predicted.robust,
             code=None if job.grouping is None else action_groups(loaded.table, job.grouping)[0],
         ),
         group=group_of_hash(loaded.hashed, plan.bootstrap) if plan.bootstrap else None,
         bucket=bucket,
-        sequence=None if models is None else models.early_expected(loaded),
+        sequence=None if predicted is None else predicted.early,
         segment=None if job.segment is None else labels_of(loaded.table, job.segment),
     )
 
 
-def _balanced(
-    job: Job, plan: Plan, loaded: Loaded, generations: list[Policy], pmf: Floats, expected: Floats | None
-) -> EvaluationSums:
+def _balanced(job: Job, plan: Plan, loaded: Loaded, generations: list[Policy], rows: Rows) -> EvaluationSums:
     log: Interactions = loaded.interactions
     mixed = balanced(log, [policy.pmf(log.batch) for policy in generations], job.drawn)
     alone = Plan(low=plan.low, high=plan.high, model=plan.model, bootstrap=0, buckets=0)
-    return evaluation_sums(Shard(rows=Rows.of(mixed, pmf, expected, loaded.counts)), alone)
+    return evaluation_sums(Shard(rows=Rows.of(mixed, rows.target, rows.expected, loaded.counts)), alone)

@@ -13,14 +13,14 @@ import pyarrow.compute
 from numpy.typing import NDArray
 from pandas.util import hash_array
 
-from decision.batch import Batch, Features, Floats, Interactions, Ints
+from decision.batch import Batch, Floats, Interactions, Ints
+from decision.columns import FeatureRows, Texts
 from decision.errors import FieldError
+from decision.ragged import ragged_offsets, ragged_rows
 from pipelines.interactions.arrays import to_interactions
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
-_EMPTY: Features = {}
-_context = msgspec.json.Decoder(dict[str, Any]).decode
 _actions = msgspec.json.Decoder(list[dict[str, Any]]).decode
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -73,20 +73,31 @@ def load(table: pa.Table, *, features: bool, counted: bool) -> Loaded:
 
 def hash_of(table: pa.Table) -> NDArray[np.uint64]:
     """Return [n] hashes of event id and slot, which fall evenly whatever was logged."""
-    ids = table["event_id"].to_numpy(zero_copy_only=False).astype(object)
-    slots = table["slot"].to_numpy(zero_copy_only=False).astype(object)
-    hashed: NDArray[np.uint64] = text_hash(ids)
-    hashed = hashed ^ (text_hash(slots, repeated=True) * _ODD)
+    slots = interned(table["slot"])  # most of them are alike
+    hashed = text_hash(table["event_id"].to_numpy(zero_copy_only=False))
+    hashed = hashed ^ (text_hash(np.array(slots.names, dtype=object)) * _ODD)[slots.code]
     # One more round (Steele, Lea, Flood 2014, "SplitMix"): the bits used here are not the hash's lowest ones alone.
     hashed = (hashed ^ (hashed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     hashed = (hashed ^ (hashed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return hashed ^ (hashed >> np.uint64(31))
 
 
-def text_hash(values: NDArray[np.object_], *, repeated: bool = False) -> NDArray[np.uint64]:
-    """Return [n] hashes of [n] texts, the same in every run; `repeated` when most of them are alike."""
+def text_hash(values: NDArray[np.object_]) -> NDArray[np.uint64]:
+    """Return [n] hashes of [n] texts, the same in every run."""
     hashed: Any = hash_array  # its stub names another object
-    return hashed(values, categorize=repeated)
+    return hashed(values, categorize=False)
+
+
+def interned(column: pa.ChunkedArray) -> Texts:
+    """Return a column of [n] texts, each distinct one held once; null is ""."""
+    encoded = column.combine_chunks()
+    if not pa.types.is_dictionary(encoded.type):
+        encoded = encoded.dictionary_encode()
+    codes, names = encoded.indices, encoded.dictionary.to_pylist()
+    if encoded.null_count:
+        names = names if "" in names else [*names, ""]
+        codes = pc.fill_null(codes, names.index(""))
+    return Texts(names, codes.to_numpy().astype(np.int64))
 
 
 def fold_of_hash(hashed: NDArray[np.uint64], folds: int) -> Ints:
@@ -99,7 +110,7 @@ def group_of_hash(hashed: NDArray[np.uint64], groups: int) -> Ints:
     return (hashed % np.uint64(groups)).astype(np.int64)
 
 
-def labels_of(table: pa.Table, segment: str) -> list[str]:
+def labels_of(table: pa.Table, segment: str) -> Texts:
     """Return [n] labels: a column of the log, or a field of the context.
 
     Args:
@@ -109,10 +120,18 @@ def labels_of(table: pa.Table, segment: str) -> list[str]:
     Raises:
         FieldError: a context cannot be read.
     """
+    texts = interned(table["policy_version" if segment == "policy_version" else "context"])
     if segment == "policy_version":
-        return ["" if value is None else str(value) for value in table[segment].to_pylist()]
-    path = segment.split(".")
-    return [_label(text, path) for text in table["context"].to_pylist()]
+        return texts
+    first, *path = segment.split(".")
+    # Only the field that is asked for is read; the others are passed over.
+    kind = msgspec.defstruct("Part", [("value", Any, None)], rename={"value": first})
+    decode = msgspec.json.Decoder(kind).decode
+    known: dict[str, int] = {}
+    codes = np.array(
+        [known.setdefault(_label(decode, text, path), len(known)) for text in texts.names], dtype=np.int64
+    )
+    return Texts(list(known), codes[texts.code])
 
 
 def action_groups(table: pa.Table, name: str) -> tuple[Ints, list[str]]:
@@ -121,33 +140,35 @@ def action_groups(table: pa.Table, name: str) -> tuple[Ints, list[str]]:
     Raises:
         FieldError: the actions of a row cannot be read, or their number is not that of the ids.
     """
+    offered = interned(table["actions"])
     found: dict[str, int] = {}
-    known: dict[str, list[int]] = {}
-    codes: list[int] = []
-    sizes = pc.list_value_length(table["action_ids"]).to_pylist()
-    for text, size in zip(table["actions"].to_pylist(), sizes, strict=True):
-        row = known.get(text)
-        if row is None:
-            labels = [str(action.get(name, "")) for action in _actions(text)]
-            row = known[text] = [found.setdefault(label, len(found)) for label in labels]
-        if len(row) != size:
-            raise FieldError("actions", wanted=f"{size} objects, one per action", got=len(row))
-        codes += row
-    return np.array(codes, dtype=np.int64), list(found)
+    rows = [
+        [found.setdefault(str(action.get(name, "")), len(found)) for action in _actions(text)]
+        for text in offered.names
+    ]
+    sizes = pc.list_value_length(table["action_ids"]).to_numpy().astype(np.int64)
+    starts = ragged_offsets(np.array([len(row) for row in rows], dtype=np.int64))
+    there = np.diff(starts)[offered.code]
+    if (there != sizes).any():
+        row = int(np.flatnonzero(there != sizes)[0])
+        raise FieldError("actions", wanted=f"{sizes[row]} objects, one per action", got=int(there[row]))
+    codes = np.array([code for row in rows for code in row], dtype=np.int64)
+    return codes[ragged_rows(starts[offered.code], ragged_offsets(sizes))], list(found)
 
 
 def matching_rows(name: str, value: str) -> Callable[[pa.Table], pa.Table]:
     """Return what keeps the rows of a table whose label is `value`."""
 
     def kept(table: pa.Table) -> pa.Table:
-        return table.filter(pa.array([label == value for label in labels_of(table, name)], pa.bool_()))
+        labels = labels_of(table, name)
+        return table.filter(pa.array(np.array([label == value for label in labels.names], np.bool_)[labels.code]))
 
     return kept
 
 
-def _label(text: str | bytes, path: list[str]) -> str:
+def _label(decode: Callable[[str], Any], text: str, path: list[str]) -> str:
     try:
-        value: Any = _context(text)
+        value: Any = decode(text).value
     except msgspec.DecodeError as error:
         raise FieldError("context", wanted="a JSON object", got=error) from error
     for part in path:
@@ -157,7 +178,7 @@ def _label(text: str | bytes, path: list[str]) -> str:
 
 def _without_features(table: pa.Table) -> Interactions:
     sizes = pc.list_value_length(table["action_ids"]).to_numpy().astype(np.int64)
-    offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+    offsets = ragged_offsets(sizes)
     n, m = len(sizes), int(offsets[-1])
     pmf = np.full(m, np.nan)
     if table["pmf"].null_count == 0:
@@ -166,7 +187,7 @@ def _without_features(table: pa.Table) -> Interactions:
         known = np.repeat(pc.is_valid(table["pmf"]).to_numpy(), sizes)
         pmf[known] = pc.list_flatten(table["pmf"]).to_numpy()
     return Interactions(
-        batch=Batch([_EMPTY] * n, [_EMPTY] * m, [""] * m, offsets),
+        batch=Batch(FeatureRows.empty(n), FeatureRows.empty(m), Texts([""], np.zeros(m, np.int64)), offsets),
         chosen=offsets[:-1] + table["action_index"].to_numpy().astype(np.int64),
         propensity=table["propensity"].to_numpy(),
         reward=table["reward"].to_numpy().astype(np.float64),

@@ -189,7 +189,7 @@ def survey_of(loaded: Loaded, extent: Extent, policy: Policy | None, *, sampled:
     chosen = loaded.ids[log.chosen]
     early = (loaded.ts < extent.cut).astype(np.int64)
     weights = np.zeros(n) if policy is None else mrdr_row_weights(Rows.of(log, policy.pmf(log.batch)))
-    columns = np.stack([np.ones(n), log.reward, weights, weights * log.reward])
+    columns = [np.ones(n), log.reward, weights, weights * log.reward]
     cell = (early * FOLDS + fold) * a + chosen
     sums = exact_group_sums(columns, cell, 2 * FOLDS * a).reshape(-1, a)
     versions, rows = np.unique(

@@ -54,7 +54,7 @@ class LogQuality:
         entropy: Floats = np.zeros(len(log))
         entropy[several] = -np.log(log.propensity[several]) / np.log(k[several])
         weights = 1.0 / (log.propensity * k)
-        sums = exact_sums(np.stack([log.reward, log.reward**2, entropy, weights, weights**2]))
+        sums = exact_sums([log.reward, log.reward**2, entropy, weights, weights**2])
         return LogQuality(
             len(log),
             sums[0],

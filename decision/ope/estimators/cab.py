@@ -26,9 +26,11 @@ def cab_terms(rows: Rows, limit: float) -> Floats:
     """
     above_zero(limit, "limit")
     # pi (1 - beta) = max(pi - M p, 0): no division by probabilities that may be 0.
-    rest = np.maximum(rows.target - limit * rows.whole_logging(), 0.0) * rows.model()
-    blended = group_sum(rest, rows.offsets) if len(rows) else np.zeros(0)
-    return blended + np.minimum(rows.weight, limit) * rows.reward
+    rest = rows.target - limit * rows.whole_logging()
+    model, weighted = rows.model(), np.minimum(rows.weight, limit) * rows.reward
+    if not len(rows) or float(rest.max()) <= 0.0:  # no weight is larger, and nothing is left to the model
+        return weighted
+    return group_sum(np.maximum(rest, 0.0, out=rest) * model, rows.offsets) + weighted
 
 
 ESTIMATOR = Tuned(cab_terms, needs=("model", "logging"))

@@ -53,7 +53,7 @@ class CressieReadSums:
             got = (float(rows.reward.min()), float(rows.reward.max()))
             raise FieldError("reward", wanted=f"numbers in [{low}, {high}]", got=got)
         weights = rows.weight
-        columns = np.stack([np.ones(len(rows)), weights, weights * rows.reward, rows.reward])
+        columns = [np.ones(len(rows)), weights, weights * rows.reward, rows.reward]
         return CressieReadSums(
             Moments.of(columns, weights, rows.counts),
             min(smallest, float(weights.min(initial=math.inf))),

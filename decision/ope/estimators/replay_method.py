@@ -35,7 +35,7 @@ class MatchingSums:
         """Return the sums of the rows."""
         matched = rows.target[rows.chosen]
         uneven = np.abs(np.diff(rows.offsets) * rows.propensity - 1.0)
-        columns = np.stack([matched, matched * rows.reward])
+        columns = [matched, matched * rows.reward]
         return MatchingSums(Moments.of(columns, rows.weight, rows.counts), exact_sum(uneven))
 
     def __add__(self, other: MatchingSums) -> MatchingSums:

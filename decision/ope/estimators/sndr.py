@@ -30,7 +30,7 @@ class SndrSums:
             FieldError: there is no reward model.
         """
         rows.model()
-        columns = np.stack([np.ones(len(rows)), rows.weight, rows.direct, rows.weight * rows.residual])
+        columns = [np.ones(len(rows)), rows.weight, rows.direct, rows.weight * rows.residual]
         return SndrSums(Moments.of(columns, rows.weight, rows.counts))
 
     def __add__(self, other: SndrSums) -> SndrSums:

@@ -29,7 +29,7 @@ class SnipsSums:
     @staticmethod
     def of(weights: Floats, reward: Floats, counts: Floats | None = None) -> SnipsSums:
         """Return the sums of [n] rows; `counts` as in `decision.ope.sums.means.Support.of`."""
-        return SnipsSums(Moments.of(np.stack([weights, weights * reward]), weights, counts))
+        return SnipsSums(Moments.of([weights, weights * reward], weights, counts))
 
     def __add__(self, other: SnipsSums) -> SnipsSums:
         return SnipsSums(self.moments + other.moments)

@@ -5,7 +5,7 @@ A name with ``@`` gives the value, ``switch_dr@10``; SLOPE chooses among the val
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from decision.ope.estimators.registry import ESTIMATORS, Estimator, Mean, OwnSum
 from decision.ope.intervals.doubly_robust_sequence import LIMIT
 from decision.ope.rows import Rows
 
+_FIRST = 256  # terms that differ mostly do so among the first
 PARAMETERS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)
 
 
@@ -68,7 +69,7 @@ class Shard:
     group: Ints | None = None
     bucket: Ints | None = None
     sequence: Floats | None = None
-    segment: list[str] | None = None
+    segment: Sequence[str] | None = None
 
 
 def planned(plan: Plan) -> dict[str, Estimator]:
@@ -101,6 +102,8 @@ def own_weights(rows: Rows, plan: Plan) -> dict[str, Floats]:
 def terms_of(rows: Rows, plan: Plan, own: Mapping[str, Floats]) -> dict[str, Floats]:
     """Return [n] terms by estimator, those with a parameter once per value of it; `own` are of `own_weights`.
 
+    Values of a parameter that make the same terms share one array.
+
     Raises:
         FieldError: the plan counts on something that the rows lack.
     """
@@ -109,10 +112,22 @@ def terms_of(rows: Rows, plan: Plan, own: Mapping[str, Floats]) -> dict[str, Flo
         if isinstance(one, Mean):
             terms[name] = one.terms(rows, own.get(name, rows.weight))
         elif isinstance(one, Tuned):
-            terms |= {f"{name}@{tau:g}": one.terms(rows, tau) for tau in PARAMETERS}
+            terms |= _tuned_terms(name, one, rows)
     # Paired with what was logged: the spread that both share cancels.
     terms["lift"] = terms["dr" if plan.model else "ips"] - rows.reward
     return terms
+
+
+def _tuned_terms(name: str, one: Tuned, rows: Rows) -> dict[str, Floats]:
+    # Beyond the largest weight a parameter changes nothing: the same array stands for the same terms, summed once.
+    out: dict[str, Floats] = {}
+    last: Floats | None = None
+    for tau in PARAMETERS:
+        terms = one.terms(rows, tau)
+        if last is None or not (bool((terms[:_FIRST] == last[:_FIRST]).all()) and bool((terms == last).all())):
+            last = terms
+        out[f"{name}@{tau:g}"] = last
+    return out
 
 
 def ratio_columns(rows: Rows, plan: Plan) -> dict[str, Floats]:

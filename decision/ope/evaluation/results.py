@@ -14,7 +14,7 @@ from decision.ope.estimate import Estimate
 from decision.ope.estimators.registry import Mean, OwnSums, Tuned
 from decision.ope.evaluation.family import PARAMETERS, Plan, planned
 from decision.ope.evaluation.sums import EvaluationSums, sequence_of
-from decision.ope.intervals.bootstrap import percentiles, replicates
+from decision.ope.intervals.bootstrap import GroupSums, percentiles, replicates
 from decision.ope.intervals.simultaneous import simultaneous
 from decision.ope.selection.slope import slope
 
@@ -167,7 +167,7 @@ def _bootstrap(
     unwanted = {f"{name}@{tau:g}" for name in tuned for tau in PARAMETERS} - set(wanted.values()) | {"lift"}
     needed = [name for name in sums.columns if name not in unwanted]
     at = [sums.columns.index(name) for name in needed]
-    groups = replace(sums.groups, wholes=sums.groups.wholes[at])
+    groups = GroupSums(sums.groups.exact.rows(at))
     drawn = dict(zip(needed, replicates(groups.sums, np.random.default_rng(seed), count).T, strict=True))
     with np.errstate(divide="ignore", invalid="ignore"):
         values: dict[str, Floats] = {name: drawn[column] / drawn["one"] for name, column in wanted.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decision.batch import Floats, Ints
+from decision.columns import Texts
 from decision.errors import FieldError
 from decision.ope.diagnostics.histogram import Tally
 from decision.ope.estimators.registry import OwnSums
@@ -94,8 +95,9 @@ def evaluation_sums(shard: Shard, plan: Plan) -> EvaluationSums:
     named = {**columns, **terms}
     groups = None
     if plan.bootstrap and shard.group is not None:
-        stacked = np.stack(list(named.values()))
-        groups = GroupSums.of(stacked if rows.counts is None else stacked * rows.counts, shard.group, plan.bootstrap)
+        stacked = list(named.values())
+        counted = stacked if rows.counts is None else [column * rows.counts for column in stacked]
+        groups = GroupSums.of(counted, shard.group, plan.bootstrap)
     weights, counts = rows.weight, rows.counts
     segment_terms = terms["dr" if plan.model else "ips"]
     return EvaluationSums(
@@ -125,13 +127,11 @@ def _means(
 ) -> dict[str, tuple[Exact, Exact, Exact]]:
     if groups is None or counts is not None:
         return {name: mean_columns(values, counts) for name, values in terms.items()}
-    # The groups' sums add up to the totals: only the squares are left to be summed.
-    squares = exact_sums(np.stack([values**2 for values in terms.values()]))
-    out: dict[str, tuple[Exact, Exact, Exact]] = {}
-    for name, square in zip(terms, squares, strict=True):
-        total = expansion(sum(groups.wholes[names.index(name)].tolist()))
-        out[name] = (total, total, square)
-    return out
+    # The groups' sums add up to the totals: only the squares are left to be summed, those of equal terms once.
+    distinct = {id(values): values for values in terms.values()}
+    squares = dict(zip(distinct, exact_sums(values**2 for values in distinct.values()), strict=True))
+    totals = dict(zip(names, map(expansion, groups.exact.totals()), strict=True))
+    return {name: (totals[name], totals[name], squares[id(values)]) for name, values in terms.items()}
 
 
 def _trend(shard: Shard, plan: Plan) -> NDArray[np.object_] | None:
@@ -144,7 +144,7 @@ def _trend(shard: Shard, plan: Plan) -> NDArray[np.object_] | None:
     lift = lift_terms(rows, plan)
     parts = [terms[kept] for terms in (*value, *lift)]
     columns = [np.ones(int(kept.sum())), *parts, *(terms**2 for terms in parts), shard.rows.reward[kept]]
-    return exact_group_sums(np.stack(columns), shard.bucket[kept], plan.buckets)
+    return exact_group_sums(columns, shard.bucket[kept], plan.buckets)
 
 
 def lift_terms(rows: Rows, plan: Plan) -> tuple[Floats, Floats]:
@@ -176,21 +176,22 @@ def sequence_of(trend: NDArray[np.object_], plan: Plan, *, lift: bool) -> Sequen
     )
 
 
-def segment_sums(terms: Floats, rows: Rows, labels: list[str]) -> dict[str, MeanSums]:
+def segment_sums(terms: Floats, rows: Rows, labels: Sequence[str]) -> dict[str, MeanSums]:
     """Return the sums of [n] terms by label.
 
     Raises:
         FieldError: there are more than 200 labels.
     """
-    names = sorted(set(labels))
-    if len(names) > MAX_SEGMENTS:
-        raise FieldError("segment", wanted=f"at most {MAX_SEGMENTS} different values", got=len(names))
-    at = {name: number for number, name in enumerate(names)}
-    code: Ints = np.array([at[label] for label in labels], dtype=np.int64)
+    texts = Texts.of(labels)
+    used = np.unique(texts.code)
+    if used.size > MAX_SEGMENTS:
+        raise FieldError("segment", wanted=f"at most {MAX_SEGMENTS} different values", got=used.size)
+    names = [texts.names[number] for number in used.tolist()]
+    code: Ints = np.searchsorted(used, texts.code).astype(np.int64)
     c = np.ones(len(rows)) if rows.counts is None else rows.counts
     w = rows.weight
     columns = [c, c**2, c * w, c**2 * w, (c * w) ** 2, c * terms, c**2 * terms, (c * terms) ** 2]
-    wholes = exact_group_sums(np.stack(columns), code, len(names))
+    wholes = exact_group_sums(columns, code, len(names))
     sizes = np.bincount(code, minlength=len(names))
     largest = np.zeros(len(names))
     np.maximum.at(largest, code, c * w)
@@ -199,7 +200,7 @@ def segment_sums(terms: Floats, rows: Rows, labels: list[str]) -> dict[str, Mean
         mass, mass_square, weight, cross, square, *means = (expansion(row[number]) for row in wholes)
         support = Support(int(sizes[number]), mass, mass_square, weight, cross, square, float(largest[number]))
         out[name] = MeanSums(support, *means)
-    return out
+    return dict(sorted(out.items()))
 
 
 def _merged(a: dict[str, MeanSums], b: dict[str, MeanSums]) -> dict[str, MeanSums]:

@@ -9,16 +9,15 @@ bootstrap of rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
-from decision.ope.sums.exact import exact_group_sums, rounded_all
+from decision.ope.sums.exact import ExactArray, rounded_all
 
 GROUPS = 1_024
 _AT_ONCE = 256
@@ -29,23 +28,23 @@ class GroupSums:
     """Sums of k columns by group of rows; `+` merges shards, to the same bits in any order.
 
     Attributes:
-        wholes: [k, G] Python integers, multiples of 2^-1074.
+        exact: [k, G].
     """
 
-    wholes: NDArray[np.object_]
+    exact: ExactArray
 
     @staticmethod
-    def of(columns: Floats, group: Ints, groups: int = GROUPS) -> GroupSums:
-        """Return the sums of [k, n] columns by `group` ([n], in 0..groups-1), which has to be independent of them."""
-        return GroupSums(exact_group_sums(columns, group, groups))
+    def of(columns: Floats | Sequence[Floats], group: Ints, groups: int = GROUPS) -> GroupSums:
+        """Return the sums of k columns ([n]) by `group` ([n], in 0..groups-1), which has to be independent of them."""
+        return GroupSums(ExactArray.of(columns, group, groups))
 
     def __add__(self, other: GroupSums) -> GroupSums:
-        return GroupSums(self.wholes + other.wholes)
+        return GroupSums(self.exact + other.exact)
 
     @property
     def sums(self) -> Floats:
         """[k, G] the sums, rounded."""
-        return rounded_all(self.wholes)
+        return rounded_all(self.exact.wholes())
 
 
 def replicates(sums: Floats, rng: np.random.Generator, count: int = 1_000) -> Floats:

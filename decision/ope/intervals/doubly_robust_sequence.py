@@ -123,9 +123,10 @@ def difference_terms(new: Rows, old: Rows, *, low: float, high: float, limit: fl
         flat = np.where(pmf == 0, 0.0, pmf / new.whole_logging())
         bound = limit / np.abs(flat)
     model = np.zeros(len(pmf)) if model is None else model
+    below, above = np.minimum(model, bound), np.maximum(model, 1.0 - bound)
     out: list[Floats] = []
-    for sign in (1.0, -1.0):
-        cut = np.where(sign * flat > 0, np.minimum(model, bound), np.maximum(model, 1.0 - bound))
+    for sign, positive in ((1.0, flat > 0), (-1.0, flat < 0)):
+        cut = np.where(positive, below, above)
         drawn = sign * (new.weight - old.weight)
         out.append(drawn * (reward - cut[new.chosen]) + sign * group_sum(pmf * cut, new.offsets))
     return out[0], out[1]
@@ -150,7 +151,7 @@ def sequence_sums(
     smallest = min(float(lower.min(initial=math.inf)), float(upper.min(initial=math.inf)))
     if smallest < -below - 1e-9:
         raise FieldError("below", wanted=f"{-smallest} or more", got=below)
-    sums = exact_sums(np.stack([lower, lower**2, upper, upper**2]))
+    sums = exact_sums([lower, lower**2, upper, upper**2])
     return SequenceSums(len(lower), (sums[0], sums[1]), (sums[2], sums[3]), below, difference, low, high)
 
 

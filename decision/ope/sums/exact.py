@@ -9,6 +9,8 @@ rest rounded, and so on (Shewchuk 1997), which is unique, exact, and prints as p
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,45 +23,142 @@ Exact = tuple[float, ...]
 """An exact number: doubles of falling size that add up to it; empty for 0."""
 
 MAX_MAGNITUDE = 1e150
-_BLOCK = 8_192
+_BLOCK = 8_192  # so many doubles and what is cut of them stay in a core's cache
 _SHIFT = 1_074  # 2^-1074 is the smallest double: every one is a whole multiple of it
+_BITS = 32  # of a digit of `ExactArray`: sums of 2^31 of them fit into an int64
+_LOWEST = 1_088  # the lowest digit counts multiples of 2^-1088: the first multiple of 32 beyond 1074
+_MASK = (1 << _BITS) - 1
 
 
 def exact_sum(terms: Floats) -> Exact:
     """Return the sum of [n] terms; see `exact_sums`."""
-    return exact_sums(terms[None, :])[0]
+    return exact_sums([terms])[0]
 
 
-def exact_sums(columns: Floats) -> list[Exact]:
-    """Return the k sums of [k, n] finite terms.
+def exact_sums(columns: Floats | Iterable[Floats]) -> list[Exact]:
+    """Return the k sums of k columns of [n] finite terms.
 
     Raises:
         FieldError: a term is not finite or beyond 1e150 in size.
     """
-    k, n = columns.shape
-    totals = [0] * k
-    pieces, rest, ones = np.empty((k, _BLOCK)), np.empty((k, _BLOCK)), np.ones(_BLOCK)
+    q, left = np.empty(_BLOCK), np.empty(_BLOCK)
+    return [expansion(_whole_sum(column, q, left)) for column in columns]
+
+
+def _whole_sum(column: Floats, q: Floats, left: Floats) -> int:
+    total, n = 0, column.size
+    largest = _largest(column)
+    if not largest:
+        return total
+    bits = math.ceil(math.log2(max(min(n, _BLOCK), 2))) + 1
+    top = math.frexp(largest)[1] + bits
     for start in range(0, n, _BLOCK):
-        x = columns[:, start : start + _BLOCK]
-        size = x.shape[1]
-        q, left = pieces[:, :size], rest[:, :size]
-        np.abs(x, out=q)
-        exponent = _exponents(q.max(1))
-        bits = math.ceil(math.log2(max(size, 2))) + 1
+        x = column[start : start + _BLOCK]
+        size, exponent = x.size, top
         while True:
-            _cut(x, np.ldexp(1.5, exponent + bits)[:, None], q, left)
-            for j, total in enumerate((q @ ones[:size]).tolist()):
-                if total:
-                    totals[j] += _whole(total)
-            x = left
+            _cut(x, math.ldexp(1.5, exponent), q[:size], left[:size])
+            cut = float(q[:size].sum())
+            if cut:
+                total += _whole(cut)
+            x = left[:size]
             if not x.any():
                 break
-            exponent = exponent + bits - 52
-    return [expansion(total) for total in totals]
+            exponent += bits - 52
+    return total
 
 
-def exact_group_sums(columns: Floats, group: Ints, groups: int) -> NDArray[np.object_]:
-    """Return [k, groups] exact sums of [k, n] terms by group, as whole multiples of 2^-1074 (Python integers).
+@dataclass(frozen=True, slots=True, eq=False)
+class ExactArray:
+    """Exact numbers in [k, g], as digits in arrays; `+` adds them, to the same numbers in any order.
+
+    Attributes:
+        shape: k and g.
+        digits: {place: [k, g] int64}; those at place j count multiples of 2^(32 j - 1088). They are sums of numbers
+            below 2^32 and are never carried.
+    """
+
+    shape: tuple[int, int]
+    digits: dict[int, Ints] = field(default_factory=dict)
+
+    @staticmethod
+    def of(columns: Floats | Sequence[Floats], group: Ints, groups: int) -> ExactArray:
+        """Return the sums of k columns of [n] terms by group; one that is given twice is summed once.
+
+        Args:
+            columns: finite terms.
+            group: [n] in 0..groups-1.
+            groups: number of groups.
+
+        Raises:
+            FieldError: a term is not finite or beyond 1e150 in size.
+        """
+        out = ExactArray((len(columns), groups))
+        if not group.size:
+            return out
+        most = int(np.bincount(group, minlength=1).max())
+        bits = math.ceil(math.log2(max(most, 2))) + 1
+        q, left = np.empty(group.size), np.empty(group.size)
+        done: dict[int, int] = {}
+        for j, column in enumerate(list(columns)):  # held, so that no two of them share an identity
+            before = done.setdefault(id(column), j)
+            if before != j:
+                for digit in out.digits.values():
+                    digit[j] = digit[before]
+                continue
+            largest = _largest(column)
+            x, exponent = column, math.frexp(largest)[1] + bits
+            while largest and x.any():
+                _cut(x, math.ldexp(1.5, exponent), q, left)
+                sums: Floats = np.bincount(group, weights=q, minlength=groups)
+                out._put(j, sums, exponent - 52)
+                x = left
+                exponent += bits - 52
+        return out
+
+    def __add__(self, other: ExactArray) -> ExactArray:
+        digits = dict(self.digits)
+        for place, more in other.digits.items():
+            digits[place] = digits[place] + more if place in digits else more
+        return ExactArray(self.shape, digits)
+
+    def rows(self, at: Sequence[int]) -> ExactArray:
+        """Return the rows `at`, in that order."""
+        return ExactArray((len(at), self.shape[1]), {place: digit[list(at)] for place, digit in self.digits.items()})
+
+    def wholes(self) -> NDArray[np.object_]:
+        """Return [k, g] Python integers: multiples of 2^-1074."""
+        out: NDArray[np.object_] = np.zeros(self.shape, dtype=object)
+        for place, digit in self.digits.items():
+            out += digit.astype(object) << (_BITS * place)
+        shifted: Any = out >> (_LOWEST - _SHIFT)
+        return shifted
+
+    def totals(self) -> list[int]:
+        """Return the k sums over all groups, as multiples of 2^-1074."""
+        out = [0] * self.shape[0]
+        for place, digit in self.digits.items():
+            # In halves, whose sums over any number of groups cannot overflow.
+            high, low = (digit >> _BITS).sum(1).tolist(), (digit & _MASK).sum(1).tolist()
+            for j, (upper, lower) in enumerate(zip(high, low, strict=True)):
+                out[j] += ((upper << _BITS) + lower) << (_BITS * place)
+        return [total >> (_LOWEST - _SHIFT) for total in out]
+
+    def _put(self, j: int, sums: Floats, unit: int) -> None:
+        """Add [g] sums, which are less than 2^53 multiples of 2^unit, to row `j`."""
+        counts = np.ldexp(sums, -unit).astype(np.int64)
+        place, shift = divmod(unit + _LOWEST, _BITS)
+        if place < 0:  # below the smallest double there is nothing to lose
+            counts, place, shift = counts >> -(unit + _LOWEST), 0, 0
+        rest = counts >> (_BITS - shift)
+        for digit in ((counts << shift) & _MASK, rest & _MASK, rest >> _BITS):
+            if place not in self.digits:
+                self.digits[place] = np.zeros(self.shape, np.int64)
+            self.digits[place][j] += digit
+            place += 1
+
+
+def exact_group_sums(columns: Floats | Sequence[Floats], group: Ints, groups: int) -> NDArray[np.object_]:
+    """Return [k, groups] exact sums of k columns of [n] terms by group, as multiples of 2^-1074 (Python integers).
 
     Args:
         columns: finite terms.
@@ -69,24 +168,7 @@ def exact_group_sums(columns: Floats, group: Ints, groups: int) -> NDArray[np.ob
     Raises:
         FieldError: a term is not finite or beyond 1e150 in size.
     """
-    k, n = columns.shape
-    totals: NDArray[np.object_] = np.zeros((k, groups), dtype=object)
-    if not n:
-        return totals
-    bits = math.ceil(math.log2(max(n, 2))) + 1
-    q, left = np.empty(n), np.empty(n)
-    for j in range(k):
-        x: Floats = columns[j]
-        exponent = int(_exponents(np.abs(x).max(keepdims=True))[0])
-        while True:
-            _cut(x, np.ldexp(1.5, exponent + bits), q, left)
-            sums = np.bincount(group, weights=q, minlength=groups).astype(np.float64)
-            totals[j] += _wholes(sums, exponent + bits - 52)
-            x = left
-            if not x.any():
-                break
-            exponent += bits - 52
-    return totals
+    return ExactArray.of(columns, group, groups).wholes()
 
 
 def expansion(whole: int) -> Exact:
@@ -120,23 +202,18 @@ def _whole(part: float) -> int:
     return numerator << (_SHIFT + 1 - denominator.bit_length())
 
 
-def _wholes(sums: Floats, unit: int) -> NDArray[np.object_]:
-    """Return [g] multiples of 2^-1074 that equal [g] sums, which are less than 2^53 multiples of 2^unit."""
-    counts: NDArray[np.object_] = np.ldexp(sums, -unit).astype(np.int64).astype(object)
-    shift = unit + _SHIFT
-    # Below the smallest double there is nothing to lose.
-    out: Any = np.left_shift(counts, shift) if shift >= 0 else np.right_shift(counts, -shift)
-    return out
-
-
-def _cut(x: Any, coarse: Any, q: Any, left: Any) -> None:
+def _cut(x: Floats, coarse: float, q: Floats, left: Floats) -> None:
     # Adding and subtracting `coarse` rounds x to a multiple of the unit in its last place; the rest is exact.
     np.add(x, coarse, out=q)
     np.subtract(q, coarse, out=q)
     np.subtract(x, q, out=left)
 
 
-def _exponents(largest: Floats) -> NDArray[np.int32]:
-    if not float(largest.max()) <= MAX_MAGNITUDE:
-        raise FieldError("terms", wanted=f"finite numbers up to {MAX_MAGNITUDE}", got=float(largest.max()))
-    return np.frexp(largest)[1].astype(np.int32)
+def _largest(x: Floats) -> float:
+    """Return the largest size of [n] numbers; 0 without any."""
+    if not x.size:
+        return 0.0
+    largest = max(float(x.max()), -float(x.min()))
+    if not largest <= MAX_MAGNITUDE:
+        raise FieldError("terms", wanted=f"finite numbers up to {MAX_MAGNITUDE}", got=largest)
+    return largest

@@ -43,11 +43,11 @@ class Support:
         """Return the sums of [n] weights and, where rows were left out of the log, [n] counts c."""
         n = int(weights.size)
         if counts is None:
-            weight, square = exact_sums(np.stack([weights, weights**2]))
+            weight, square = exact_sums([weights, weights**2])
             mass = (float(n),) if n else ()
             return Support(n, mass, mass, weight, weight, square, float(weights.max(initial=0.0)))
         columns = [counts, counts**2, counts * weights, counts**2 * weights, (counts * weights) ** 2]
-        mass, mass_square, weight, cross, square = exact_sums(np.stack(columns))
+        mass, mass_square, weight, cross, square = exact_sums(columns)
         return Support(n, mass, mass_square, weight, cross, square, float((counts * weights).max(initial=0.0)))
 
     def __add__(self, other: Support) -> Support:
@@ -186,9 +186,9 @@ class MeanSums:
 def mean_columns(terms: Floats, counts: Floats | None) -> tuple[Exact, Exact, Exact]:
     """Return the sums of c t, c^2 t and c^2 t^2 of [n] terms."""
     if counts is None:
-        total, square = exact_sums(np.stack([terms, terms**2]))
+        total, square = exact_sums([terms, terms**2])
         return total, total, square
-    total, cross, square = exact_sums(np.stack([counts * terms, counts**2 * terms, (counts * terms) ** 2]))
+    total, cross, square = exact_sums([counts * terms, counts**2 * terms, (counts * terms) ** 2])
     return total, cross, square
 
 

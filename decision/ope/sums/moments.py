@@ -9,6 +9,7 @@ weight before taking a standard deviation gets wrong.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy import stats
 
 from decision.batch import Floats
 from decision.ope.estimate import Estimate
-from decision.ope.sums.exact import Exact, added, exact_sums, rounded
+from decision.ope.sums.exact import Exact, added, exact_sum, exact_sums, rounded
 from decision.ope.sums.means import Support
 
 
@@ -35,13 +36,17 @@ class Moments:
     second: tuple[Exact, ...]
 
     @staticmethod
-    def of(columns: Floats, weights: Floats, counts: Floats | None = None) -> Moments:
-        """Return the sums of [k, n] columns, each row counted `counts` ([n]) times; `weights` are for the doubts."""
-        k = len(columns)
-        columns = columns if counts is None else columns * counts
-        upper = np.triu_indices(k)
-        sums = exact_sums(np.concatenate([columns, columns[upper[0]] * columns[upper[1]]]))
-        return Moments(Support.of(weights, counts), tuple(sums[:k]), tuple(sums[k:]))
+    def of(columns: Sequence[Floats], weights: Floats, counts: Floats | None = None) -> Moments:
+        """Return the sums of k columns ([n]), each row counted `counts` ([n]) times; `weights` are for the doubts."""
+        each = list(columns) if counts is None else [column * counts for column in columns]
+        first = exact_sums(each)
+        ones = [bool((column == 1.0).all()) for column in each]  # a product with them is the other column, summed above
+        second: list[Exact] = []
+        for i, one in enumerate(each):
+            for j in range(i, len(each)):
+                alone = j if ones[i] else i if ones[j] else None
+                second.append(exact_sum(one * each[j]) if alone is None else first[alone])
+        return Moments(Support.of(weights, counts), tuple(first), tuple(second))
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
