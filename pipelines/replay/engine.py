@@ -1,8 +1,11 @@
-"""Who does the parts of a replay: this process, unit by unit, or a Ray cluster; the results are the same."""
+"""Who does the parts of a replay: this process, some units at once, or a Ray cluster; the results are the same."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import reduce
 from typing import Protocol, TypeVar
 
@@ -10,12 +13,27 @@ from pipelines.replay.passes import Job
 
 Part = TypeVar("Part")
 
+MOST_THREADS = 4
+
 
 class Engine(Protocol):
     """Does a step of a replay on every unit of a log."""
 
-    def total(self, step: Callable[[Job, int], Part], merge: Callable[[Part, Part], Part], job: Job) -> Part | None:
-        """Return what `merge` makes of the step's results of all units, in any order; None of a log without units."""
+    def total(
+        self,
+        step: Callable[[Job, int], Part],
+        merge: Callable[[Part, Part], Part],
+        job: Job,
+        seen: Callable[[Part], None] | None = None,
+    ) -> Part | None:
+        """Return what `merge` makes of the step's results of all units, in any order; None of a log without units.
+
+        Args:
+            step: done on every unit, at the same time on some of them.
+            merge: puts two results together.
+            job: what is done.
+            seen: told here of every result, of one unit or of several, as it arrives.
+        """
         ...
 
 
@@ -23,19 +41,67 @@ def total_of(
     step: Callable[[Job, int], Part], merge: Callable[[Part, Part], Part], job: Job, units: Sequence[int]
 ) -> Part | None:
     """Return what `merge` makes of the step's results of `units`; None without any."""
-    parts = (step(job, unit) for unit in units)
-    first = next(parts, None)
-    return None if first is None else reduce(merge, parts, first)
+    return _merged((step(job, unit) for unit in units), merge)
 
 
 class LocalEngine:
-    """This process, one unit after the other: what is held at once is one batch of rows and the sums."""
+    """This process, some units at once: what is held is a batch of rows of each and the sums.
 
-    def total(self, step: Callable[[Job, int], Part], merge: Callable[[Part, Part], Part], job: Job) -> Part | None:
+    Args:
+        workers: threads; None for one per core, at most 4. Reading and arithmetic on arrays leave the interpreter free
+            for the others.
+    """
+
+    def __init__(self, workers: int | None = None) -> None:
+        self._workers = workers or min(_cores(), MOST_THREADS)
+
+    def total(
+        self,
+        step: Callable[[Job, int], Part],
+        merge: Callable[[Part, Part], Part],
+        job: Job,
+        seen: Callable[[Part], None] | None = None,
+    ) -> Part | None:
         """Return the merged result of all units."""
-        return total_of(step, merge, job, job.source.units())
+        return _merged(_told(self._parts(step, job), seen), merge)
+
+    def _parts(self, step: Callable[[Job, int], Part], job: Job) -> Iterator[Part]:
+        """Yield the results in the units' order."""
+        units = job.source.units()
+        if min(self._workers, len(units)) < 2:
+            yield from (step(job, unit) for unit in units)
+            return
+        with ThreadPoolExecutor(self._workers) as pool:
+            running: deque[Future[Part]] = deque()
+            try:
+                for unit in units:
+                    running.append(pool.submit(step, job, unit))
+                    if len(running) > self._workers:
+                        yield running.popleft().result()
+                while running:
+                    yield running.popleft().result()
+            finally:
+                for future in running:
+                    future.cancel()
 
 
 def open_engine(*, address: str | None, workers: int | None) -> LocalEngine:
-    """Return this process; an address and workers are a cluster's."""
-    return LocalEngine()
+    """Return this process; an address is a cluster's."""
+    return LocalEngine(workers)
+
+
+def _merged(parts: Iterator[Part], merge: Callable[[Part, Part], Part]) -> Part | None:
+    for first in parts:
+        return reduce(merge, parts, first)
+    return None
+
+
+def _told(parts: Iterator[Part], seen: Callable[[Part], None] | None) -> Iterator[Part]:
+    for part in parts:
+        if seen is not None:
+            seen(part)
+        yield part
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

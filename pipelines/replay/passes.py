@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +16,9 @@ from decision.ope.estimators.balanced import balanced
 from decision.ope.evaluation.family import Plan, Shard
 from decision.ope.evaluation.sums import EvaluationSums, evaluation_sums
 from decision.ope.rows import Rows
-from decision.protocols import Policy
+from decision.protocols import Oracle, Policy
 from pipelines.replay.models import Predicted, RewardModels
-from pipelines.replay.policy import PolicySpec, reads_features
+from pipelines.replay.policy import OneAtATime, PolicySpec, reads_features
 from pipelines.replay.rows import Loaded, action_groups, group_of_hash, labels_of, load, matching_rows
 from pipelines.replay.source import COLUMNS, Source
 from pipelines.replay.survey import EXTENT_COLUMNS, Extent, Survey, extent_of, survey_of
@@ -25,7 +28,7 @@ _PLAIN = tuple(name for name in COLUMNS if name not in _TEXTS)
 """What is read of a log when nobody looks at features."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Job:
     """A replay as it is sent to whoever does a part of it.
 
@@ -87,8 +90,9 @@ def extent_unit(job: Job, unit: int) -> Extent:
 
 def survey_unit(job: Job, unit: int) -> Survey:
     """Return the survey of a unit of the log."""
-    policy = job.policy.load() if job.robust else None
-    features = policy is not None and reads_features(policy)
+    ready = _ready(job)
+    policy = ready.policy if job.robust else None
+    features = job.robust and ready.reads_features
     total = Survey()
     wanted = COLUMNS if features else tuple(dict.fromkeys((*_PLAIN, *job.sampled)))
     for table in _tables(job, unit, wanted):
@@ -101,8 +105,7 @@ def evaluate_unit(job: Job, unit: int) -> Evaluated | None:
     """Return the sums of a unit of the log; None when no row of it is looked at."""
     if job.plan is None:
         raise ValueError("a job without a plan cannot be evaluated")
-    policy, generations = job.policy.load(), [spec.load() for spec in job.generations]
-    oracles = job.models.loaded_oracles() if job.models is not None else ()
+    policy, _, generations, oracles = _ready(job)
     total: Evaluated | None = None
     for table in _tables(job, unit, _needed(job)):
         loaded = load(table, features=job.features, counted=job.extent.counted)
@@ -120,14 +123,37 @@ def merged(one: Evaluated | None, other: Evaluated | None) -> Evaluated | None:
     return one + other if one is not None and other is not None else one if other is None else other
 
 
+class _Ready(NamedTuple):
+    """What a thread computes with."""
+
+    policy: Policy
+    reads_features: bool
+    generations: list[Policy]
+    oracles: tuple[Oracle | None, ...]
+
+
+_prepared: WeakKeyDictionary[Job, dict[int, _Ready]] = WeakKeyDictionary()
+
+
+def _ready(job: Job) -> _Ready:
+    """Return the policies and models of a job: loaded once by every thread, since oracles keep what they have seen."""
+    threads = _prepared.setdefault(job, {})
+    here = threading.get_ident()
+    if here not in threads:
+        policy = job.policy.load()
+        features = reads_features(policy)
+        if features and job.policy.kind in ("python", "object"):
+            policy = OneAtATime(policy)
+        oracles = job.models.loaded_oracles() if job.models is not None and job.plan is not None else ()
+        threads[here] = _Ready(policy, features, [spec.load() for spec in job.generations], oracles)
+    return threads[here]
+
+
 def _needed(job: Job) -> tuple[str, ...]:
     if job.features:
         return COLUMNS
     named = () if job.segment is None else ("context",)
     return (*_PLAIN, *named, *(() if job.grouping is None else ("actions",)))
-
-
-Step = Callable[[Job, int], object]
 
 
 def _tables(job: Job, unit: int, columns: tuple[str, ...]) -> Iterator[pa.Table]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -84,6 +85,24 @@ class CallablePolicy:
             raise FieldError("policy", wanted=wanted, got=out.shape)
         check_pmf(out, batch.offsets)
         return out
+
+
+class OneAtATime:
+    """A policy that several threads may ask: it may be anybody's, and answers one of them at a time.
+
+    Args:
+        policy: the policy.
+    """
+
+    _lock = threading.Lock()
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def pmf(self, batch: Batch) -> Floats:
+        """Return the policy's [m] probabilities."""
+        with self._lock:
+            return self._policy.pmf(batch)
 
 
 def python_policy(path: str) -> Policy:

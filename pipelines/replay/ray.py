@@ -40,7 +40,13 @@ class RayEngine:
             ray.init(address=address, logging_level=logging.WARNING, log_to_driver=False, **local)
         self._workers = workers or max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
-    def total(self, step: Callable[[Job, int], Part], merge: Callable[[Part, Part], Part], job: Job) -> Part | None:
+    def total(
+        self,
+        step: Callable[[Job, int], Part],
+        merge: Callable[[Part, Part], Part],
+        job: Job,
+        seen: Callable[[Part], None] | None = None,
+    ) -> Part | None:
         """Return the merged result of all units."""
         if isinstance(job.source, TableSource):
             job = replace(job, source=replace(job.source, table=job.source.table.combine_chunks()))
@@ -56,6 +62,8 @@ class RayEngine:
             while waiting and len(running) < self._workers:
                 running.append(remote.remote(step, merge, shared, waiting.pop()))
             for part in ray.get(done):  # the workers are busy meanwhile
+                if seen is not None:
+                    seen(part)
                 total = part if total is None else merge(total, part)
             done, running = ray.wait(running, num_returns=1) if running else ([], [])
         return total

@@ -147,7 +147,7 @@ def test_means_are_those_of_the_other_folds_drawn_towards_the_mean_of_all() -> N
 
     np.testing.assert_allclose(models.folds, [shrunk(folds != fold) for fold in range(FOLDS)], rtol=1e-12)
     np.testing.assert_allclose(models.early, shrunk(np.arange(300) < 60), rtol=1e-12)
-    ends = np.stack([models.expected(loaded, ())[3 * row : 3 * row + 3] for row in range(300)])
+    ends = models.predict(loaded, ()).expected.reshape(300, 3)
     np.testing.assert_array_equal(ends, models.folds[folds])
 
 
