@@ -21,7 +21,7 @@ from decision.ope.sums.exact import exact_group_sums
 from pipelines.replay.engine import Engine
 from pipelines.replay.passes import Job
 from pipelines.replay.policy import PolicySpec
-from pipelines.replay.rows import load, text_hash
+from pipelines.replay.rows import interned, load, text_hash
 from pipelines.replay.source import COLUMNS, Source
 
 MAX_PAIRS = 2_000_000
@@ -143,11 +143,11 @@ def describe_unit(job: Job, unit: int) -> dict[str, Taken]:
     """Return the sums of a unit of the log by generation."""
     found: dict[str, Taken] = {}
     for table in job.source.batches(unit, _COLUMNS):
-        versions = table["policy_version"].to_numpy(zero_copy_only=False).astype(str)
-        for version in np.unique(versions):
-            rows = table.filter(pa.array(versions == version))
-            taken = _taken(rows)
-            found[str(version)] = found[str(version)] + taken if str(version) in found else taken
+        versions = interned(table["policy_version"])
+        for code in np.unique(versions.code).tolist():
+            version = versions.names[code]
+            taken = _taken(table.filter(pa.array(versions.code == code)))
+            found[version] = found[version] + taken if version in found else taken
     return found
 
 

@@ -10,7 +10,6 @@ from decision.errors import FieldError
 from pipelines.replay.rows import labels_of
 from pipelines.replay.source import Source
 
-_SCANNED = ("ts", "state", "reward_version")
 _SHOWN = 20
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 _objects = msgspec.json.Decoder(list[dict[str, Any]]).decode
@@ -31,7 +30,7 @@ def require_label(source: Source, name: str, *, setting: str) -> None:
         return
     known: set[str] = set()
     for unit in source.units():
-        for table in source.batches(unit, (*_SCANNED, "context")):
+        for table in source.batches(unit, ("context",)):
             if any(labels_of(table, name)):
                 return
             known |= set(_object(table["context"][0].as_py()))
@@ -54,7 +53,7 @@ def require_action_feature(source: Source, name: str, *, setting: str) -> None:
     known: set[str] = set()
     rows = 0
     for unit in source.units():
-        for table in source.batches(unit, (*_SCANNED, "actions")):
+        for table in source.batches(unit, ("actions",)):
             rows += len(table)
             for text in set(table["actions"].to_pylist()):
                 known |= {feature for action in _objects(text) for feature in action}

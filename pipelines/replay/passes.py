@@ -24,7 +24,7 @@ from pipelines.replay.source import COLUMNS, Source
 from pipelines.replay.survey import EXTENT_COLUMNS, Extent, Survey, extent_of, survey_of
 
 _TEXTS = ("context", "actions", "feature_snapshot", "seed")
-_PLAIN = tuple(name for name in COLUMNS if name not in _TEXTS)
+_PLAIN = tuple(name for name in COLUMNS if name not in (*_TEXTS, "state", "reward_version"))
 """What is read of a log when nobody looks at features."""
 
 
@@ -83,7 +83,7 @@ class Evaluated:
 def extent_unit(job: Job, unit: int) -> Extent:
     """Return the extent of a unit of the log."""
     total = Extent()
-    for table in _tables(job, unit, EXTENT_COLUMNS):
+    for table in _tables(job, unit, EXTENT_COLUMNS if job.source.whole(unit) else (*EXTENT_COLUMNS, "pmf")):
         total += extent_of(table)
     return total
 

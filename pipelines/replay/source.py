@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from decision.errors import FieldError
@@ -42,6 +43,8 @@ COLUMNS = (
     "reward_version",
 )
 _SETTLED = ("joined", "expired")
+_REPEATED = ("slot", "policy_version", "state", "reward_version")
+"""Columns of few different texts, which are read as their dictionaries and codes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,16 +69,28 @@ class Cut:
         if self.since is not None and self.until is not None and not self.since < self.until:
             raise FieldError("until", wanted=f"a time after {self.since.isoformat()}", got=self.until.isoformat())
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that decide."""
+        timed = self.since is not None or self.until is not None
+        return ("state", *(("ts",) if timed else ()), *(("reward_version",) if self.versions is not None else ()))
+
     def expression(self) -> Any:
-        """Return the filter of a scan."""
-        keep = pc.field("state").isin(list(_SETTLED))
+        """Return the filter of a scan, by which files and row groups are passed over; None for all times."""
+        keep = None
         if self.since is not None:
-            keep &= pc.field("ts") >= pa.scalar(self.since, pa.timestamp("us", "UTC"))
+            keep = pc.field("ts") >= pa.scalar(self.since, pa.timestamp("us", "UTC"))
         if self.until is not None:
-            keep &= pc.field("ts") < pa.scalar(self.until, pa.timestamp("us", "UTC"))
-        if self.versions is not None:
-            keep &= pc.field("reward_version").isin(list(self.versions))
+            before = pc.field("ts") < pa.scalar(self.until, pa.timestamp("us", "UTC"))
+            keep = before if keep is None else keep & before
         return keep
+
+    def kept(self, table: pa.Table) -> pa.Table:
+        """Return the scanned rows that are looked at; `table` itself where they are all."""
+        keep = pc.is_in(table["state"], pa.array(_SETTLED))
+        if self.versions is not None:
+            keep = pc.and_(keep, pc.is_in(table["reward_version"], pa.array(self.versions)))
+        return table if pc.all(keep, min_count=0).as_py() else table.filter(keep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +117,11 @@ class LakeSource:
 
     def batches(self, unit: int, columns: tuple[str, ...] = COLUMNS) -> Iterator[pa.Table]:
         """Yield the rows of a unit, some at a time."""
-        fragment = self._fragments()[unit]
-        yield from _scanned(fragment, self.cut, columns)
+        yield from _scanned(self._fragments()[unit], self.cut, columns)
+
+    def whole(self, unit: int) -> bool:
+        """Return whether the file says of every row of a unit that it has its whole logging distribution."""
+        return _has_all(self._fragments()[unit], "pmf")
 
     def _fragments(self) -> list[Any]:
         return _fragments(self.root, tuple(sorted(self.storage_options.items())), self.loop, self.version)
@@ -113,7 +131,8 @@ class LakeSource:
 def _fragments(root: str, storage_options: tuple[tuple[str, str], ...], loop: str, version: int) -> list[Any]:
     # A version of a table never changes: its list of files is read once, not once for every one of them.
     lake = Lake(root, storage_options=dict(storage_options))
-    data = lake.table("interactions", version).to_pyarrow_dataset()
+    options = ds.ParquetReadOptions(dictionary_columns=_REPEATED)
+    data = lake.table("interactions", version).to_pyarrow_dataset(parquet_read_options=options)
     return sorted(data.get_fragments(filter=pc.field("loop") == loop), key=lambda part: part.path)
 
 
@@ -136,10 +155,16 @@ class FileSource:
 
     def batches(self, unit: int, columns: tuple[str, ...] = COLUMNS) -> Iterator[pa.Table]:
         """Yield the rows of a unit, some at a time."""
-        import pyarrow.dataset as ds
+        yield from _scanned(self._fragment(unit), self.cut, columns)
 
-        whole = next(iter(ds.dataset(self.path, format="parquet").get_fragments()))
-        yield from _scanned(whole.subset(row_group_ids=[unit]), self.cut, columns)  # pyright: ignore[reportAttributeAccessIssue]
+    def whole(self, unit: int) -> bool:
+        """Return whether the file says of every row of a unit that it has its whole logging distribution."""
+        return _has_all(self._fragment(unit), "pmf")
+
+    def _fragment(self, unit: int) -> Any:
+        form = ds.ParquetFileFormat(dictionary_columns=_REPEATED)
+        file: Any = next(iter(ds.dataset(self.path, format=form).get_fragments()))
+        return file.subset(row_group_ids=[unit])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,9 +187,15 @@ class TableSource:
 
     def batches(self, unit: int, columns: tuple[str, ...] = COLUMNS) -> Iterator[pa.Table]:
         """Yield the rows of a unit, some at a time."""
-        rows = self.table.slice(unit, self.rows).select(list(columns)).filter(self.cut.expression())
+        rows = self.table.slice(unit, self.rows).select(_with(columns, self.cut))
+        span = self.cut.expression()
+        rows = self.cut.kept(rows if span is None else rows.filter(span))
         for start in range(0, len(rows), ROWS_AT_ONCE):
             yield rows.slice(start, ROWS_AT_ONCE)
+
+    def whole(self, unit: int) -> bool:
+        """Return whether every row of a unit has its whole logging distribution."""
+        return not self.table["pmf"].slice(unit, self.rows).null_count
 
 
 Source = LakeSource | FileSource | TableSource
@@ -193,7 +224,7 @@ def import_source(path: Path, cut: Cut | None = None) -> FileSource:
 
 def _scanned(fragment: Any, cut: Cut, columns: tuple[str, ...]) -> Iterator[pa.Table]:
     scanned = fragment.to_batches(
-        columns=list(columns),
+        columns=_with(columns, cut),
         filter=cut.expression(),
         batch_size=ROWS_AT_ONCE,
         batch_readahead=1,
@@ -201,5 +232,21 @@ def _scanned(fragment: Any, cut: Cut, columns: tuple[str, ...]) -> Iterator[pa.T
         use_threads=False,
     )
     for batch in scanned:
-        if batch.num_rows:
-            yield pa.Table.from_batches([batch])
+        rows = cut.kept(pa.Table.from_batches([batch]))
+        if len(rows):
+            yield rows
+
+
+def _with(columns: tuple[str, ...], cut: Cut) -> list[str]:
+    return list(dict.fromkeys((*columns, *cut.columns)))
+
+
+def _has_all(fragment: Any, column: str) -> bool:
+    """Return whether a file's statistics count no null of `column`, or of its elements; False where they say nothing."""
+    for group in fragment.row_groups:
+        part = fragment.metadata.row_group(group.id)
+        found = [part.column(number) for number in range(part.num_columns)]
+        counts = [one.statistics for one in found if one.path_in_schema.split(".")[0] == column]
+        if not counts or any(one is None or one.null_count is None or one.null_count > 0 for one in counts):
+            return False
+    return True

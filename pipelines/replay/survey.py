@@ -13,7 +13,7 @@ from decision.ope.estimators.mrdr import mrdr_row_weights
 from decision.ope.rows import Rows
 from decision.ope.sums.exact import exact_group_sums
 from decision.protocols import Policy
-from pipelines.replay.rows import Loaded, fold_of_hash
+from pipelines.replay.rows import Loaded, fold_of_hash, interned
 
 SAMPLE = 200_000
 """Rows, at most about, that a learned reward model is fitted on and that the log's propensities are tested on."""
@@ -77,11 +77,12 @@ CHECKED_COLUMNS = (
 )
 """What the test of the propensities reads."""
 
-EXTENT_COLUMNS = ("ts", "reward", "pass_probability", "pmf", "state", "reward_version")
+EXTENT_COLUMNS = ("ts", "reward", "pass_probability")
+"""What the extent reads, beside ``pmf`` where the file does not say that none is missing."""
 
 
 def extent_of(table: pa.Table) -> Extent:
-    """Return the extent of some rows with the columns `EXTENT_COLUMNS`.
+    """Return the extent of some rows with the columns `EXTENT_COLUMNS`; without ``pmf`` none is missing.
 
     Raises:
         FieldError: a chance of being kept is not in (0, 1].
@@ -100,7 +101,7 @@ def extent_of(table: pa.Table) -> Extent:
         int(ts.max()),
         float(reward.min()),
         float(reward.max()),
-        len(table) - table["pmf"].null_count,
+        len(table) - (table["pmf"].null_count if "pmf" in table.column_names else 0),
         bool((kept < 1).any()),
     )
 
@@ -192,16 +193,23 @@ def survey_of(loaded: Loaded, extent: Extent, policy: Policy | None, *, sampled:
     columns = [np.ones(n), log.reward, weights, weights * log.reward]
     cell = (early * FOLDS + fold) * a + chosen
     sums = exact_group_sums(columns, cell, 2 * FOLDS * a).reshape(-1, a)
-    versions, rows = np.unique(
-        loaded.table["policy_version"].to_numpy(zero_copy_only=False).astype(str), return_counts=True
-    )
+    versions = interned(loaded.table["policy_version"])
+    rows = np.bincount(versions.code, minlength=len(versions.names)).tolist()
     kept: tuple[pa.Table, ...] = ()
     if sampled:
         share = min(1.0, SAMPLE / max(extent.rows, 1))
         chosen_rows = (loaded.hashed >> np.uint64(40)).astype(np.float64) * 2.0**-24 < share
-        kept = (loaded.table.select(list(sampled)).filter(pa.array(chosen_rows)),)
+        kept = (_plain(loaded.table.select(list(sampled)).filter(pa.array(chosen_rows))),)
     return Survey(
         {name: sums[:, number].tolist() for number, name in enumerate(loaded.names)},
-        {str(name): int(count) for name, count in zip(versions, rows, strict=True)},
+        {name: count for name, count in sorted(zip(versions.names, rows, strict=True)) if count},
         kept,
     )
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    # Texts, not the codes of each batch's own dictionary: the sample is put together and sorted.
+    for at, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            table = table.set_column(at, field.name, table[field.name].cast(field.type.value_type))
+    return table
