@@ -142,10 +142,7 @@ def chi_square_of_ranks(pmf: Floats, offsets: Ints, index: Ints) -> tuple[float,
     n = index.size
     k = np.diff(offsets)
     group = np.repeat(np.arange(n), k)
-    order = np.lexsort((np.arange(pmf.size), -pmf, group))
-    rank = np.empty(pmf.size, dtype=np.int64)
-    rank[order] = np.arange(pmf.size) - offsets[group[order]]
-    bins = np.minimum(rank, MAX_BINS - 1)
+    bins = np.minimum(_ranks(pmf, offsets), MAX_BINS - 1)
     expected = np.bincount(bins, weights=pmf, minlength=MAX_BINS)
     observed = np.bincount(bins[offsets[:-1] + index], minlength=MAX_BINS).astype(np.float64)
     while expected.size > 2 and expected[-1] < 5.0:
@@ -153,8 +150,8 @@ def chi_square_of_ranks(pmf: Floats, offsets: Ints, index: Ints) -> tuple[float,
         observed = np.append(observed[:-2], observed[-2:].sum())
     keep = expected > 0
     last = expected.size - 1
-    mass = np.zeros((n, expected.size))
-    np.add.at(mass, (group, np.minimum(bins, last)), pmf)
+    cell = group * expected.size + np.minimum(bins, last)
+    mass = np.bincount(cell, weights=pmf, minlength=n * expected.size).reshape(n, expected.size)
     # Covariance of the counts: sums of diag(p) - p p' over decisions; its inverse makes the statistic exact in the
     # limit even though no two decisions share a pmf.
     covariance = np.diag(mass.sum(0)) - mass.T @ mass
@@ -168,3 +165,14 @@ def chi_square_of_ranks(pmf: Floats, offsets: Ints, index: Ints) -> tuple[float,
     projected = vectors[:, good].T @ difference[rows]
     statistic = float((projected**2 / values[good]).sum())
     return statistic, freedom, float(stats.chi2.sf(statistic, freedom))
+
+
+def _ranks(pmf: Floats, offsets: Ints) -> Ints:
+    """Return [m] ranks by probability within each decision, from 0 for the largest; the first of equal ones first."""
+    sizes = np.diff(offsets)
+    rank = np.empty(pmf.size, dtype=np.int64)
+    for size in np.unique(sizes).tolist():  # decisions with as many actions are sorted at once
+        flat = offsets[:-1][sizes == size][:, None] + np.arange(size)
+        order = np.argsort(-pmf[flat], axis=1, kind="stable")
+        rank[np.take_along_axis(flat, order, axis=1)] = np.arange(size)
+    return rank
