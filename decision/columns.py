@@ -114,9 +114,12 @@ class FeatureRows(Sequence[Features]):
 
     def entries(self) -> tuple[Codes, Floats, Ints]:
         """Return names, values and offsets ([r + 1]) of every row, equal rows written out."""
-        offsets = ragged_offsets(np.diff(self.offsets)[self.rows])
-        if self.rows.size == self.distinct and bool((self.rows == np.arange(self.distinct)).all()):
-            return self.name, self.value, self.offsets
+        rows = self.rows
+        if rows.size and bool((rows == np.arange(rows[0], rows[0] + rows.size)).all()):  # held one after another
+            offsets = self.offsets[rows[0] : rows[-1] + 2]
+            start, stop = int(offsets[0]), int(offsets[-1])
+            return self.name[start:stop], self.value[start:stop], offsets - start
+        offsets = ragged_offsets(np.diff(self.offsets)[rows])
         flat = ragged_rows(self.offsets[self.rows], offsets)
         return self.name[flat], self.value[flat], offsets
 

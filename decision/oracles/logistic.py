@@ -16,20 +16,22 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from scipy import optimize, sparse
+from scipy import optimize
 
-from decision.batch import Batch, Features, Floats, Interactions, Ints
+from decision.batch import Batch, Features, Floats, Interactions, Ints, take_rows
+from decision.columns import FeatureRows
 from decision.errors import FieldError, Words
 from decision.options import SHIPPED, Positive, Range, Samples, Seed
+from decision.oracles.design import Block, PairEntries, Part, Sizes, outer
 from decision.oracles.kind import Kind, OracleSettings
-from decision.oracles.products import ColumnSet, Entries, entries_of
-from decision.ragged import ragged_offsets, ragged_rows
+from decision.oracles.products import ColumnSet, Entries, entries_of, places_of
 
 MODEL_FILE = "logistic.json"
 NUMBERS_FILE = "logistic.f64"
 MAX_WEIGHTS = 200_000
 MAX_PAIRS = 4_096
 _DECISIONS = 512
+_ROWS = 65_536
 _LOOSE = 1e-3  # the constant's prior precision, as a share of the others'
 _GRADIENT = 1e-7  # of the mean loss, at which the fit has converged
 _STEPS = 2_000
@@ -78,11 +80,10 @@ class LogisticOracle:
             ArithmeticError: the fit did not converge.
         """
         batch = interactions.batch
-        chosen = [batch.actions[int(j)] for j in interactions.chosen]
-        kept = interactions.weights > 0
-        rows = np.flatnonzero(kept)
-        contexts = [batch.contexts[int(i)] for i in rows]
-        chosen = [chosen[int(i)] for i in rows]
+        rows = np.flatnonzero(interactions.weights > 0)
+        contexts = FeatureRows.of(batch.contexts if rows.size == len(batch) else take_rows(batch.contexts, rows))
+        # In the form that depends on the rows alone: so do the sums, however the rows were held.
+        chosen = FeatureRows.of(take_rows(batch.actions, interactions.chosen[rows])).interned()
         self._extend(contexts, chosen)
         self._draws = None
         self._fitted = True
@@ -90,11 +91,12 @@ class LogisticOracle:
             return
         scaled = (interactions.reward[rows] - self.settings.low) / (self.settings.high - self.settings.low)
         weight, target = interactions.weights[rows], np.clip(scaled, 0.0, 1.0)
-        design = self._design(contexts, chosen)
-        self._mean = _minimise(design, target, weight, self._mean, self._precision)
-        p = _sigmoid(design @ self._mean)
-        curvature = design.multiply(design).T @ (weight * p * (1.0 - p))
-        self._precision = self._precision + np.asarray(curvature, dtype=np.float64)
+        parts = self._parts(contexts, chosen)
+        self._mean = _minimise(parts, target, weight, self._mean, self._precision)
+        cuts = _cuts(len(rows))
+        for part, (start, stop) in zip(parts, cuts, strict=True):
+            p = _sigmoid(part.logits(self._mean))
+            self._precision = self._precision + part.curvature(weight[start:stop] * p * (1.0 - p))
 
     def predict(self, batch: Batch) -> Floats:
         """Return [m] expected rewards, flat in the order offered; the middle of the range before any fit."""
@@ -105,7 +107,7 @@ class LogisticOracle:
     def prepare(self, actions: Sequence[Features]) -> Callable[[Features], Floats]:
         """Return what gives [k] expected rewards of `actions` ([k]) in one context, bit for bit as `predict`."""
         k, c, interactions = len(actions), len(self._context), self.settings.interactions
-        block = _Block.of(self._mean[None, :], c, len(self._action), interactions)
+        block = Block.of(self._mean[None, :], c, len(self._action), interactions)
         constant, shared, own, crossed = block.constant[0], block.shared[0], block.own[0], block.crossed[0]
         y = entries_of(actions, self._action_positions, *self._action_scales)
         row, column, value = y.row, y.column, y.value
@@ -188,8 +190,7 @@ class LogisticOracle:
         self._context_positions, self._action_positions = context.positions(), action.positions()
         self._pair_codes = np.array([i * len(action) + j for i, j in pairs], dtype=np.int64)
         self._pair_order = np.argsort(self._pair_codes, kind="stable")
-        self._scales = tuple(np.array(v, dtype=np.float64) for v in (context.shift, context.scale))
-        self._action_scales = tuple(np.array(v, dtype=np.float64) for v in (action.shift, action.scale))
+        self._scales, self._action_scales = _scales(context), _scales(action)
 
     def _width(self) -> int:
         c, a = len(self._context), len(self._action)
@@ -198,7 +199,7 @@ class LogisticOracle:
             raise FieldError("features", wanted=f"at most {MAX_WEIGHTS} weights with interactions", got=width)
         return width
 
-    def _extend(self, contexts: Sequence[Features], chosen: Sequence[Features]) -> None:
+    def _extend(self, contexts: FeatureRows, chosen: FeatureRows) -> None:
         """Append the columns that only these rows have; old weights move to their new places."""
         old = _blocks(self._mean, self._precision, len(self._context), len(self._action), self.settings.interactions)
         c, a, pairs = len(self._context), len(self._action), len(self._pairs)
@@ -213,70 +214,69 @@ class LogisticOracle:
             now.crossed[:, :c, :a], now.pairs[:, :pairs] = was.crossed, was.pairs
         self._mean, self._precision = mean, precision
 
-    def _new_pairs(self, chosen: Sequence[Features]) -> list[tuple[int, int]]:
-        entries = entries_of(chosen, self._action_positions, *self._action_scales)
-        first, second = _outer(entries, entries)
-        i, j = entries.column[first], entries.column[second]
-        codes, counts = np.unique((i * len(self._action) + j)[i < j], return_counts=True)
+    def _new_pairs(self, chosen: FeatureRows) -> list[tuple[int, int]]:
+        room = MAX_PAIRS - len(self._pairs)
+        distinct = entries_of(_distinct(chosen), self._action_positions, *self._action_scales)
+        first, second = outer(distinct, distinct)
+        i, j = distinct.column[first], distinct.column[second]
+        times = np.bincount(chosen.rows, minlength=chosen.distinct)[distinct.row[first]]
+        kept = i < j
+        codes, place = np.unique((i * len(self._action) + j)[kept], return_inverse=True)
+        counts = np.bincount(place, weights=times[kept], minlength=codes.size)
         codes = codes[np.lexsort((codes, -counts))]
-        codes = codes[~np.isin(codes, self._pair_codes)][: MAX_PAIRS - len(self._pairs)]
+        codes = codes[~np.isin(codes, self._pair_codes)][:room]
         return [(int(code) // len(self._action), int(code) % len(self._action)) for code in codes]
 
-    def _design(self, contexts: Sequence[Features], chosen: Sequence[Features]) -> Any:
-        """Return the [r, width] sparse matrix whose product with the weights is the logit."""
-        x = entries_of(contexts, self._context_positions, *self._scales)
-        y = entries_of(chosen, self._action_positions, *self._action_scales)
-        c, a, r = len(self._context), len(self._action), len(contexts)
-        rows = [np.arange(r, dtype=np.int64), x.row, y.row]
-        columns = [np.zeros(r, np.int64), 1 + x.column, 1 + c + y.column]
-        values = [np.ones(r), x.value, y.value]
-        if self.settings.interactions:
-            of_y, of_x = _outer(y, x)
-            rows.append(y.row[of_y])
-            columns.append(1 + c + a + x.column[of_x] * a + y.column[of_y])
-            values.append(y.value[of_y] * x.value[of_x])
-            row, pair, value = self._pair_entries(y)
-            rows.append(row)
-            columns.append(1 + c + a + c * a + pair)
-            values.append(value)
-        flat = (np.concatenate(rows), np.concatenate(columns))
-        return sparse.csr_matrix((np.concatenate(values), flat), shape=(r, self._width()))
+    def _parts(self, contexts: FeatureRows, chosen: FeatureRows) -> list[Part]:
+        """Return the design of the rows; its product with the weights is the logit."""
+        sizes = Sizes(len(self._context), len(self._action), len(self._pairs), self.settings.interactions)
+        places = places_of(contexts.names, self._context_positions)
+        parts: list[Part] = []
+        for start, stop in _cuts(len(contexts)):
+            x = entries_of(contexts[start:stop], self._context_positions, *self._scales, places)
+            used, of = np.unique(chosen.rows[start:stop], return_inverse=True)
+            y = entries_of(_distinct(chosen).take(used), self._action_positions, *self._action_scales)
+            parts.append(Part(x, y, self._pair_entries(y), of, sizes))
+        return parts
 
-    def _pair_entries(self, y: Entries) -> tuple[Ints, Ints, Floats]:
+    def _pair_entries(self, y: Entries) -> PairEntries:
         """Return row, pair and value of every known pair of an action's own columns."""
         if not self._pairs:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-        first, second = _outer(y, y)
+            return PairEntries(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+        first, second = outer(y, y)
         i, j = y.column[first], y.column[second]
         code = i * len(self._action) + j
         ordered = self._pair_codes[self._pair_order]
         place = np.minimum(np.searchsorted(ordered, code), ordered.size - 1)
         known = (i < j) & (ordered[place] == code)
-        return y.row[first][known], self._pair_order[place[known]], (y.value[first] * y.value[second])[known]
+        value = (y.value[first] * y.value[second])[known]
+        return PairEntries(y.row[first][known], self._pair_order[place[known]], value)
 
     def _logits(self, batch: Batch, weights: Floats) -> Floats:
         """Return [s, m] logits under [s, width] weights."""
         offsets = batch.offsets
+        contexts, actions = FeatureRows.of(batch.contexts), FeatureRows.of(batch.actions)
+        x_places = places_of(contexts.names, self._context_positions)
+        y_places = places_of(actions.names, self._action_positions)
         parts = [np.zeros((len(weights), 0))]
         for start in range(0, len(batch), _DECISIONS):
             stop = min(start + _DECISIONS, len(batch))
             first, last = int(offsets[start]), int(offsets[stop])
             decisions = np.repeat(np.arange(stop - start), np.diff(offsets[start : stop + 1]))
-            parts.append(self._some(batch.contexts[start:stop], batch.actions[first:last], decisions, weights))
+            x = entries_of(contexts[start:stop], self._context_positions, *self._scales, x_places)
+            y = entries_of(actions[first:last], self._action_positions, *self._action_scales, y_places)
+            parts.append(self._some(x, y, decisions, weights))
         return np.concatenate(parts, axis=1)
 
-    def _some(
-        self, contexts: Sequence[Features], actions: Sequence[Features], decisions: Ints, weights: Floats
-    ) -> Floats:
+    def _some(self, x: Entries, y: Entries, decisions: Ints, weights: Floats) -> Floats:
         c, a = len(self._context), len(self._action)
-        block = _Block.of(weights, c, a, self.settings.interactions)
-        x = entries_of(contexts, self._context_positions, *self._scales)
-        dense = np.zeros((len(contexts), c))
+        block = Block.of(weights, c, a, self.settings.interactions)
+        n, m = x.offsets.size - 1, y.offsets.size - 1
+        dense = np.zeros((n, c))
         dense[x.row, x.column] = x.value
-        y = entries_of(actions, self._action_positions, *self._action_scales)
         row = y.row
         pair_row, pair, pair_value = self._pair_entries(y)
-        out = np.empty((len(weights), len(actions)))
+        out = np.empty((len(weights), m))
         for s in range(len(weights)):
             per_action = (
                 block.own[s] + dense @ block.crossed[s] if self.settings.interactions else block.own[s][None, :]
@@ -284,54 +284,51 @@ class LogisticOracle:
             of = decisions[row] if self.settings.interactions else 0
             terms = per_action[of, y.column] * y.value
             out[s] = block.constant[s] + (dense @ block.shared[s])[decisions]
-            out[s] += np.bincount(row, weights=terms, minlength=len(actions))
+            out[s] += np.bincount(row, weights=terms, minlength=m)
             if pair.size:
-                out[s] += np.bincount(pair_row, weights=block.pairs[s][pair] * pair_value, minlength=len(actions))
+                out[s] += np.bincount(pair_row, weights=block.pairs[s][pair] * pair_value, minlength=m)
         return out
 
 
-class _Block:
-    """Views of [s, width] weights by their parts."""
-
-    def __init__(self, constant: Floats, shared: Floats, own: Floats, crossed: Floats, pairs: Floats) -> None:
-        self.constant, self.shared, self.own, self.crossed, self.pairs = constant, shared, own, crossed, pairs
-
-    @classmethod
-    def of(cls, weights: Floats, c: int, a: int, interactions: bool) -> _Block:
-        products = c * a if interactions else 0
-        constant, shared, own, crossed, pairs = np.split(weights, np.cumsum((1, c, a, products)), axis=1)
-        return cls(
-            constant[:, 0], shared, own, crossed.reshape(len(weights), *((c, a) if interactions else (0, 0))), pairs
-        )
+def _blocks(mean: Floats, precision: Floats, c: int, a: int, interactions: bool) -> tuple[Block, Block]:
+    return Block.of(mean[None, :], c, a, interactions), Block.of(precision[None, :], c, a, interactions)
 
 
-def _blocks(mean: Floats, precision: Floats, c: int, a: int, interactions: bool) -> tuple[_Block, _Block]:
-    return _Block.of(mean[None, :], c, a, interactions), _Block.of(precision[None, :], c, a, interactions)
+def _scales(columns: ColumnSet) -> tuple[Floats, Floats]:
+    return np.array(columns.shift, dtype=np.float64), np.array(columns.scale, dtype=np.float64)
 
 
-def _outer(one: Entries, other: Entries) -> tuple[Ints, Ints]:
-    """Return the entries of `one` and of `other` that share a row, every pair of them."""
-    row = one.row
-    lengths = np.diff(other.offsets)[row]
-    offsets = ragged_offsets(lengths)
-    return np.repeat(np.arange(row.size, dtype=np.int64), lengths), ragged_rows(other.offsets[row], offsets)
+def _cuts(rows: int) -> list[tuple[int, int]]:
+    return [(start, min(start + _ROWS, rows)) for start in range(0, rows, _ROWS)]
+
+
+def _distinct(rows: FeatureRows) -> FeatureRows:
+    """Return the distinct rows, each once."""
+    return FeatureRows(rows.names, rows.name, rows.value, rows.offsets, np.arange(rows.distinct, dtype=np.int64))
 
 
 def _sigmoid(logit: Floats) -> Floats:
     return 1.0 / (1.0 + np.exp(-np.clip(logit, -500.0, 500.0)))
 
 
-def _minimise(design: Any, target: Floats, weight: Floats, mean: Floats, precision: Floats) -> Floats:
+def _minimise(parts: list[Part], target: Floats, weight: Floats, mean: Floats, precision: Floats) -> Floats:
     """Return the weights of least weighted log-loss plus the prior's penalty, per unit of weight."""
     total = float(weight.sum())
-    transposed = design.T.tocsr()
+    cuts = _cuts(target.size)
 
     def loss(beta: Floats) -> tuple[float, Floats]:
-        logit = design @ beta
         off = beta - mean
-        value = weight @ (np.logaddexp(0.0, logit) - target * logit) + 0.5 * (precision * off) @ off
-        slope = transposed @ (weight * (_sigmoid(logit) - target)) + precision * off
-        return float(value) / total, slope / total
+        slope = precision * off
+        value = 0.5 * float(slope @ off)
+        for part, (start, stop) in zip(parts, cuts, strict=True):
+            y, w = target[start:stop], weight[start:stop]
+            logit = part.logits(beta)
+            small = np.exp(-np.abs(logit))
+            # summed by numpy, not by BLAS, whose threads change the order of a long sum
+            value += float(np.sum(w * (np.log1p(small) + np.maximum(logit, 0.0) - y * logit)))
+            p = np.where(logit < 0.0, small, 1.0) / (1.0 + small)
+            slope += part.slope(w * (p - y))
+        return value / total, slope / total
 
     options = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "maxcor": 20, "ftol": 0.0, "gtol": _GRADIENT}
     found: Any = optimize.minimize(loss, mean, jac=True, method="L-BFGS-B", options=options)

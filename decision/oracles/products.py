@@ -9,19 +9,22 @@ weights keep their meaning.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from decision.batch import Features, Floats, Ints
+from decision.columns import Codes, FeatureRows
 from decision.errors import FieldError
 from decision.ragged import ragged_offsets
 
 MAX_COLUMNS = 4_096
 _COMMON = 0.5
 _SMALLEST = 0.05
+_ROWS = 65_536
 
 
 class Entries(NamedTuple):
@@ -61,29 +64,39 @@ class ColumnSet(msgspec.Struct, forbid_unknown_fields=True):
 
     def extended(self, rows: Sequence[Features]) -> ColumnSet:
         """Return the columns with those appended that only `rows` have; the most frequent when they are too many."""
+        columns = FeatureRows.of(rows)
         known = set(self.names)
-        numbers: dict[str, list[float]] = {}
-        for features in rows:
-            for name, value in features.items():
-                if name not in known:
-                    numbers.setdefault(name, []).append(value)
+        new = np.array([name not in known for name in columns.names], dtype=np.bool_)
+        if not new.any():
+            return self
+        seen = _Seen(columns, new)
+        found = np.flatnonzero(seen.count)
+        found = found[np.argsort(seen.first[found], kind="stable")]
         room = MAX_COLUMNS - len(self)
-        if len(numbers) > room:
-            numbers = dict(sorted(numbers.items(), key=lambda entry: (-len(entry[1]), entry[0]))[:room])
-        names, shift, scale = list(self.names), list(self.shift), list(self.scale)
-        for name, values in numbers.items():
-            offset, divisor = _shift_and_scale(np.array(values), len(rows))
-            names.append(name)
-            shift.append(offset)
-            scale.append(divisor)
-        return ColumnSet(names, shift, scale)
+        if found.size > room:
+            named = np.array([columns.names[code] for code in found.tolist()])
+            found = found[np.lexsort((named, -seen.count[found]))[:room]]
+        shift, scale = seen.shift_and_scale()
+        return ColumnSet(
+            self.names + [columns.names[code] for code in found.tolist()],
+            self.shift + shift[found].tolist(),
+            self.scale + scale[found].tolist(),
+        )
 
     def positions(self) -> dict[str, int]:
         """Return the position of every name."""
         return {name: position for position, name in enumerate(self.names)}
 
 
-def entries_of(rows: Sequence[Features], columns: dict[str, int], shift: Floats, scale: Floats) -> Entries:
+def places_of(names: Sequence[str], columns: dict[str, int]) -> Ints:
+    """Return [c] int64 the position of each of `names` in `columns`, -1 where it has none."""
+    get = columns.get
+    return np.array([get(name, -1) for name in names], dtype=np.int64)
+
+
+def entries_of(
+    rows: Sequence[Features], columns: dict[str, int], shift: Floats, scale: Floats, places: Ints | None = None
+) -> Entries:
     """Return the scaled entries of `rows`; features without a column are ignored.
 
     Args:
@@ -91,7 +104,20 @@ def entries_of(rows: Sequence[Features], columns: dict[str, int], shift: Floats,
         columns: position by name.
         shift: [c].
         scale: [c].
+        places: `places_of` the rows' names, for those who ask for many parts of the same rows.
     """
+    if not isinstance(rows, FeatureRows):
+        return _of_dictionaries(rows, columns, shift, scale)
+    name, value, offsets = rows.entries()
+    where = (places_of(rows.names, columns) if places is None else places)[name]
+    known = where >= 0
+    if not known.all():
+        where, value = where[known], value[known]
+        offsets = ragged_offsets(known.astype(np.int64))[offsets]
+    return Entries(where, (value - shift[where]) / scale[where], offsets)
+
+
+def _of_dictionaries(rows: Sequence[Features], columns: dict[str, int], shift: Floats, scale: Floats) -> Entries:
     column: list[int] = []
     value: list[float] = []
     lengths: list[int] = []
@@ -109,11 +135,50 @@ def entries_of(rows: Sequence[Features], columns: dict[str, int], shift: Floats,
     return Entries(where, scaled, ragged_offsets(np.array(lengths, dtype=np.int64)))
 
 
-def _shift_and_scale(values: Floats, rows: int) -> tuple[float, float]:
-    """Return the shift and the scale of a column from the values that are present in `rows` rows."""
-    if bool(np.isin(values, (0.0, 1.0)).all()):
-        return 0.0, 1.0
-    mean, spread = float(values.mean()), float(values.std())
-    if values.size > _COMMON * rows and abs(mean) > max(spread, 1.0):
-        return mean, max(spread, 1.0)
-    return 0.0, max(float(np.sqrt(np.mean(values**2))), _SMALLEST)
+class _Seen:
+    """What is counted of every name of `rows`, in passes over parts of them.
+
+    Attributes:
+        count: [c] int64 entries of each name, 0 where it is not asked for.
+        first: [c] int64 the first of them.
+    """
+
+    def __init__(self, rows: FeatureRows, wanted: NDArray[np.bool_]) -> None:
+        self._rows, self._size = rows, wanted.size
+        self.count, self.first = np.zeros(wanted.size, np.int64), np.zeros(wanted.size, np.int64)
+        self._sum, self._squares = np.zeros(wanted.size), np.zeros(wanted.size)
+        self._number = np.zeros(wanted.size, np.bool_)
+        before = 0
+        for name, value in self._parts():
+            count = np.bincount(name, minlength=self._size)
+            first = np.zeros(self._size, np.int64)
+            first[name[::-1]] = np.arange(before + name.size - 1, before - 1, -1)  # the last to be written stays
+            fresh = (count > 0) & (self.count == 0)
+            self.first[fresh] = first[fresh]
+            self.count += count
+            self._sum += np.bincount(name, weights=value, minlength=self._size)
+            self._squares += np.bincount(name, weights=value * value, minlength=self._size)
+            self._number[name[(value != 0.0) & (value != 1.0)]] = True
+            before += name.size
+        self.count[~wanted] = 0
+
+    def shift_and_scale(self) -> tuple[Floats, Floats]:
+        """Return [c] the shift and the scale of each name's numbers."""
+        shift, scale = np.zeros(self._size), np.ones(self._size)
+        count = np.maximum(self.count, 1)
+        mean, apart = self._sum / count, np.zeros(self._size)
+        common = self._number & (self.count > _COMMON * len(self._rows))
+        if common.any():
+            for name, value in self._parts():
+                apart += np.bincount(name, weights=(value - mean[name]) ** 2, minlength=self._size)
+        spread = np.sqrt(apart / count)
+        centred = common & (np.abs(mean) > np.maximum(spread, 1.0))
+        root = np.maximum(np.sqrt(self._squares / count), _SMALLEST)
+        shift[centred] = mean[centred]
+        scale[self._number] = np.where(centred, np.maximum(spread, 1.0), root)[self._number]
+        return shift, scale
+
+    def _parts(self) -> Iterator[tuple[Codes, Floats]]:
+        for start in range(0, len(self._rows), _ROWS):
+            name, value, _ = self._rows[start : start + _ROWS].entries()
+            yield name, value

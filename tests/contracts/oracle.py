@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from decision.batch import one
+from decision.columns import FeatureRows
 from decision.oracles.factory import load_oracle
-from decision.protocols import Prepares
+from decision.protocols import ManyModels, Prepares
 from tests.strategies import interactions_of
 
 
@@ -57,6 +60,22 @@ def check_fit_does_not_change_its_input(make, kind: str) -> None:
     assert list(data.batch.contexts) == before[1]
 
 
+def check_columns_and_dictionaries_are_the_same_bit_for_bit(make, kind: str) -> None:
+    """However the rows are held: each once, equal ones together, or among others that no row is."""
+    first, second = interactions_of(np.random.default_rng(0)), interactions_of(np.random.default_rng(1), 60)
+    rows = np.random.default_rng(2).permutation(len(second))
+    by_rows = fitted(make, first)
+    by_rows.fit(second.take(rows))
+    for held in (FeatureRows.of, lambda features: FeatureRows.of(features).interned()):
+        by_columns = fitted(make, in_columns(first, held))
+        by_columns.fit(in_columns(second, held).take(rows))
+        assert by_columns.save() == by_rows.save()
+        assert np.array_equal(by_columns.predict(in_columns(first, held).batch), by_rows.predict(first.batch))
+        if isinstance(by_rows, ManyModels):
+            members = by_columns.members(in_columns(second, held).batch)
+            assert np.array_equal(members, by_rows.members(second.batch))
+
+
 def check_unknown_and_missing_features_are_no_error(make, kind: str) -> None:
     data = interactions_of(np.random.default_rng(0))
     strange = interactions_of(np.random.default_rng(1), 3).batch
@@ -89,6 +108,12 @@ def check_what_is_prepared_predicts_bit_for_bit(make, kind: str) -> None:
 
 
 CHECKS = [value for name, value in sorted(globals().items()) if name.startswith("check_")]
+
+
+def in_columns(data, held):
+    batch = data.batch
+    columns = replace(batch, contexts=held(batch.contexts), actions=held(batch.actions))
+    return replace(data, batch=columns)
 
 
 def fitted(make, data):
