@@ -7,16 +7,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from decision.batch import Features, Floats, Ints
+from decision.columns import FeatureRows
 
 MAX_COLUMNS = 4_096
 
 
 def columns_of(rows: Sequence[Features]) -> list[str]:
     """Return the names that occur in `rows`, sorted; the most frequent 4,096 when there are more."""
-    counts: dict[str, int] = {}
-    for row in rows:
-        for name in row:
-            counts[name] = counts.get(name, 0) + 1
+    held = FeatureRows.of(rows)
+    times = np.bincount(held.rows, minlength=held.distinct)
+    found = np.bincount(held.name, weights=np.repeat(times, np.diff(held.offsets)), minlength=len(held.names))
+    counts = {name: count for name, count in zip(held.names, found.tolist(), strict=True) if count}
     names = sorted(counts, key=lambda name: (-counts[name], name))[:MAX_COLUMNS]
     return sorted(names)
 
@@ -28,6 +29,12 @@ def positions_of(columns: Sequence[str]) -> dict[str, int]:
 
 def entries(rows: Sequence[Features], positions: Mapping[str, int]) -> tuple[Ints, Ints, Floats]:
     """Return row, column and value of every feature of `rows` that has a column; unknown names are ignored."""
+    if isinstance(rows, FeatureRows):
+        name, value, offsets = rows.entries()
+        row = np.repeat(np.arange(len(rows), dtype=np.int64), np.diff(offsets))
+        column = np.array([positions.get(each, -1) for each in rows.names], dtype=np.int64)[name]
+        known = column >= 0
+        return row[known], column[known], value[known]
     r: list[int] = []
     c: list[int] = []
     values: list[float] = []

@@ -13,7 +13,7 @@ import lightgbm
 import msgspec
 import numpy as np
 
-from decision.batch import Batch, Floats, Interactions
+from decision.batch import Batch, Floats, Interactions, take_rows
 from decision.errors import FieldError
 from decision.options import Count, Range, Seed
 from decision.oracles.encoder import MAX_COLUMNS, columns_of, entries, positions_of
@@ -60,7 +60,7 @@ class GradientBoostingOracle:
     def fit(self, interactions: Interactions) -> None:
         """Learn from `interactions`; called again, boost on. Columns are those of the first fit."""
         batch = interactions.batch
-        chosen = [batch.actions[int(j)] for j in interactions.chosen]
+        chosen = take_rows(batch.actions, interactions.chosen)
         rows = np.flatnonzero(interactions.weights > 0)
         if self._booster is None:
             context, action = columns_of(batch.contexts), columns_of(chosen)
@@ -154,7 +154,7 @@ class GradientBoostingOracle:
         row, column, value = entries(batch.contexts[first:last], self._context)
         context[row, column] = value
         own = np.full((len(flat), len(self._action)), np.nan)
-        row, column, value = entries([batch.actions[int(j)] for j in flat], self._action)
+        row, column, value = entries(take_rows(batch.actions, flat), self._action)
         own[row, column] = value
         matrix = np.concatenate((context[np.asarray(decisions) - first], own), axis=1)
         matrix[:, self._flags] = np.nan_to_num(matrix[:, self._flags], nan=0.0)

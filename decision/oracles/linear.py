@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import numpy as np
 
-from decision.batch import Batch, Features, Floats, Interactions, Ints
+from decision.batch import Batch, Features, Floats, Interactions, Ints, take_rows
 from decision.errors import FieldError
 from decision.options import SHIPPED, Positive, Range, Samples, Seed
 from decision.oracles.encoder import columns_of, dense, entries, positions_of
@@ -67,7 +67,7 @@ class LinearOracle:
             FieldError: the products make more than 4,096 weights.
         """
         batch = interactions.batch
-        chosen = [batch.actions[int(j)] for j in interactions.chosen]
+        chosen = take_rows(batch.actions, interactions.chosen)
         if not self._fitted:
             self._set_columns(columns_of(batch.contexts), columns_of(batch.actions))
             width = self._width()

@@ -8,12 +8,13 @@ of the fit, so a saved and loaded oracle resumes to the same weights.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
-from decision.batch import Batch, Features, Floats, Interactions, Ints
+from decision.batch import Batch, Features, Floats, Interactions, Ints, take_rows
 from decision.errors import FieldError
 from decision.options import SHIPPED, NotNegative, Positive, Range, Seed
 from decision.oracles.kind import Kind, OracleSettings
@@ -73,13 +74,13 @@ class NeuralOracle:
             FieldError: context and action columns alone make more than 8,192 inputs.
         """
         batch = interactions.batch
-        chosen = [batch.actions[int(j)] for j in interactions.chosen]
+        chosen = take_rows(batch.actions, interactions.chosen)
         rows = np.flatnonzero(interactions.weights > 0)
         if not self._fits:
             self._set_columns(ColumnSet().extended(batch.contexts), ColumnSet().extended(chosen))
         if rows.size:
             s = self.settings
-            inputs = self._inputs([batch.contexts[int(i)] for i in rows], [chosen[int(i)] for i in rows])
+            inputs = self._inputs(take_rows(batch.contexts, rows), take_rows(chosen, rows))
             target = np.clip((interactions.reward[rows] - s.low) / (s.high - s.low), 0.0, 1.0)
             self._layers = _trained(inputs, target, interactions.weights[rows], self._layers, self._fits, s)
         self._fits += 1
@@ -167,7 +168,7 @@ class NeuralOracle:
         return np.concatenate(parts, axis=1)
 
 
-def _dense(rows: list[Features], positions: dict[str, int], shift: Floats, scale: Floats) -> Floats:
+def _dense(rows: Sequence[Features], positions: dict[str, int], shift: Floats, scale: Floats) -> Floats:
     found = entries_of(rows, positions, shift, scale)
     out = np.zeros((len(rows), len(positions)))
     out[found.row, found.column] = found.value
