@@ -15,7 +15,7 @@ from decision.batch import Features
 from decision.errors import FieldError, Words
 
 VERSION = 1
-"""Of the rules of flattening: whoever keeps flattened features keeps it beside them, and flattens again under another."""
+"""Of the rules of flattening: who keeps flattened features keeps it beside them, and flattens again under another."""
 MAX_FEATURES = 2_000
 MAX_NAME_CHARS = 256
 MAX_TEXT_CHARS = 1_024

@@ -20,6 +20,9 @@ from pipelines.log.protocol import Message
 RAW_FIELDS = ("context", "actions", "feature_snapshot")
 """Fields that stay JSON text."""
 
+_encode = msgspec.json.Encoder().encode
+_decode_numbers = msgspec.json.Decoder(list[list[float]]).decode
+
 
 def decision_columns(records: Sequence[Any], messages: Sequence[Message]) -> pa.RecordBatch:
     """Return the rows of `records` ([n] decisions), which came in `messages` ([n], all of one partition).
@@ -96,25 +99,8 @@ def _number_lists(column: Sequence[Any]) -> pa.Array:
 
 
 def _raw_number_lists(column: Sequence[Any]) -> pa.Array:
-    """Return the lists of numbers in `column`, raw JSON that is known to be valid."""
-    joined = b",".join(column)
-    plain = not joined.translate(None, b"0123456789+-.eE,[]") and b"[]" not in joined
-    if not plain or joined.count(b"[") != len(column):
-        lists = msgspec.json.decode(b"[" + joined + b"]", type=list[list[float]])
-        return pa.array(lists, DOUBLES)
-    bytes_ = np.frombuffer(joined, np.uint8)
-    commas = np.flatnonzero(bytes_ == ord(","))
-    numbers = joined.translate(None, b"[]")
-    data = numbers.translate(None, b",")
-    ends = np.empty(len(commas) + 2, np.int32)
-    ends[0], ends[-1] = 0, len(data)
-    ends[1:-1] = np.flatnonzero(np.frombuffer(numbers, np.uint8) == ord(",")) - np.arange(len(commas))
-    texts = pa.StringArray.from_buffers(len(commas) + 1, pa.py_buffer(ends), pa.py_buffer(data))
-    # a list begins where its raw JSON does: after as many numbers as there are commas before
-    starts = _offsets(column) + np.arange(len(column) + 1, dtype=np.int32)
-    firsts = np.searchsorted(commas, starts).astype(np.int32)
-    firsts[-1] = len(texts)
-    return pa.ListArray.from_arrays(pa.array(firsts), texts.cast(pa.float64()), type=DOUBLES)
+    """Return the lists of numbers in `column`, raw JSON: written one behind another and read by one call."""
+    return _number_lists(_decode_numbers(_encode(column)))
 
 
 def _raw_text_lists(column: Sequence[Any]) -> pa.Array:

@@ -128,9 +128,7 @@ def labels_of(table: pa.Table, segment: str) -> Texts:
     kind = msgspec.defstruct("Part", [("value", Any, None)], rename={"value": first})
     decode = msgspec.json.Decoder(kind).decode
     known: dict[str, int] = {}
-    codes = np.array(
-        [known.setdefault(_label(decode, text, path), len(known)) for text in texts.names], dtype=np.int64
-    )
+    codes = np.array([known.setdefault(_label(decode, text, path), len(known)) for text in texts.names], dtype=np.int64)
     return Texts(list(known), codes[texts.code])
 
 
@@ -143,8 +141,7 @@ def action_groups(table: pa.Table, name: str) -> tuple[Ints, list[str]]:
     offered = interned(table["actions"])
     found: dict[str, int] = {}
     rows = [
-        [found.setdefault(str(action.get(name, "")), len(found)) for action in _actions(text)]
-        for text in offered.names
+        [found.setdefault(str(action.get(name, "")), len(found)) for action in _actions(text)] for text in offered.names
     ]
     sizes = pc.list_value_length(table["action_ids"]).to_numpy().astype(np.int64)
     starts = ragged_offsets(np.array([len(row) for row in rows], dtype=np.int64))

@@ -1,9 +1,10 @@
 """From the event log to the lake, against a consumer that reads the same log and only counts bytes.
 
 Decisions of 1.2 KB with 10 of 60 actions, 20 context features and their full distributions, in two partitions. Both
-sides read the same messages, in alternation; ours decodes and checks every record, looks for repeated ones, writes
-Parquet and commits. ``local`` is ours with one worker per core; ``local_one_process`` and ``kafka`` with a single one.
-``python tests/bench/ingest.py``, ``QUICK=1`` for under a minute.
+sides read the same messages, in alternation; ours decodes and checks every record, looks for repeated ones, flattens
+contexts into columns, writes Parquet and commits. ``local`` is ours with one worker per core; ``local_one_process`` and
+``kafka`` with a single one. ``microseconds_by_stage`` says where the processor's time goes. ``python
+tests/bench/ingest.py``, ``QUICK=1`` for under a minute.
 """
 
 from __future__ import annotations
@@ -23,14 +24,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import msgspec
+import pyarrow as pa
 
 from decision.draw import draw, seed_of
 from decision.records import SCHEMA_VERSION, Decision, encode
+from pipelines.ingestion.columns import decision_columns
 from pipelines.ingestion.ingest import Ingested, ingest
+from pipelines.ingestion.parse import parse_decisions
 from pipelines.ingestion.workers import IngestWorkers
+from pipelines.lake.features import with_features
 from pipelines.lake.lake import Lake
 from pipelines.log.open import open_log
-from pipelines.log.protocol import DECISIONS, TOPICS, EventLog, Item
+from pipelines.log.protocol import DECISIONS, TOPICS, EventLog, Item, Message
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.operations.kafka_server import KafkaServerError, kafka_server, missing_parts
 
@@ -135,6 +140,39 @@ def workers(url: str, count: int) -> float:
         return rate
 
 
+def stages(log: EventLog, count: int) -> dict[str, float]:
+    """Return the processor's microseconds per decision of each stage, the least of three runs."""
+    read, parts, at = list[list[Message]](), 20, log.watermarks(DECISIONS, 0)[0]
+    for _ in range(min(parts, count // PARTITIONS // 1000)):
+        read.append(log.read(DECISIONS, 0, at, max_messages=1000, wait_s=1.0))
+        at = read[-1][-1].offset + 1
+    rows = sum(map(len, read))
+    decode = msgspec.json.Decoder(Decision).decode
+    decoded = [[decode(message.value) for message in messages] for messages in read]
+    table = pa.Table.from_batches([parse_decisions(messages, None).rows for messages in read])
+
+    def write() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            Lake(folder).write("decisions", flat)
+
+    flat = with_features(table)
+    steps: dict[str, Callable[[], object]] = {
+        "read": lambda: [log.read(DECISIONS, 0, part[0].offset, max_messages=len(part), wait_s=1.0) for part in read],
+        "decode": lambda: [[decode(message.value) for message in messages] for messages in read],
+        "columns": lambda: [decision_columns(*pair) for pair in zip(decoded, read, strict=True)],
+        "decode, columns, check": lambda: [parse_decisions(messages, None) for messages in read],
+        "features": lambda: with_features(table),
+        "write": write,
+    }
+    spent = dict.fromkeys(steps, float("inf"))
+    for _ in range(3):
+        for name, step in steps.items():
+            before = time.process_time()
+            step()
+            spent[name] = min(spent[name], (time.process_time() - before) / rows * 1e6)
+    return {name: round(each, 2) for name, each in spent.items()}
+
+
 def compare(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Return messages per second of each side, timed in alternation after one round to warm up."""
     rates: dict[str, list[float]] = {name: [] for name in sides}
@@ -159,6 +197,7 @@ def main() -> None:
         url = f"local:{folder}/log.db"
         with closing(LocalLog(url.removeprefix("local:"))) as log:
             fill(log, MESSAGES)
+            detail["microseconds_by_stage"] = stages(log, MESSAGES)
             rates = compare(
                 {
                     "local consumer": lambda: timed(lambda: consume(log), MESSAGES),
