@@ -13,6 +13,7 @@ from rich.table import Table
 
 from decision.errors import FieldError
 from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Outcome, command, console
+from pipelines.commands.progress import rows_bar
 from pipelines.operations.installation import Installation
 from pipelines.replay.engines import EngineName
 
@@ -69,7 +70,7 @@ def replay(
         str | None, typer.Option(help="Address of a running Ray cluster (default: start one here).")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Units of work that Ray runs at once (default: its cores).")
+        int | None, typer.Option(help="Parts of the log worked on at once (default: one per core; here at most 4).")
     ] = None,
     check_propensities: Annotated[
         bool, typer.Option("--check-propensities", help="Only test the log; the exit status is 1 if it fails.")
@@ -126,16 +127,17 @@ def replay(
             high=high,
             force=force,
         )
-        result = replay_log(
-            source,
-            spec,
-            options,
-            log=log,
-            left_out=left_out,
-            engine=engine_of(engine, address=ray_address, workers=workers),
-            generations=_generations(parts, log) if balanced else None,
-            progress=lambda text: console.print(f"  {text}", highlight=False),
-        )
+        with rows_bar() as progress:
+            result = replay_log(
+                source,
+                spec,
+                options,
+                log=log,
+                left_out=left_out,
+                engine=engine_of(engine, address=ray_address, workers=workers),
+                generations=_generations(parts, log) if balanced else None,
+                progress=progress,
+            )
         data: dict[str, Any] = msgspec.to_builtins(result)
         page = "" if html is None else _page(result)
         if html is not None:

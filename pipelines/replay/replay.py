@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace as changed
 from datetime import UTC, datetime
 from operator import add
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 import numpy as np
@@ -40,6 +40,9 @@ from pipelines.replay.policy import PolicySpec, reads_features, spec_of
 from pipelines.replay.propensities import check_propensities
 from pipelines.replay.source import COLUMNS, Source, TableSource
 from pipelines.replay.survey import CHECKED_COLUMNS, Extent, Survey
+
+Part = TypeVar("Part")
+Progress = Callable[[str, int, int], None]
 
 MAX_REPLICATES = 100_000
 _REWARDED = 10.0
@@ -211,7 +214,7 @@ def replay_log(
     left_out: str = "",
     engine: Engine | None = None,
     generations: dict[str, PolicySpec] | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Replay:
     """Evaluate a policy on a log of any size.
 
@@ -223,14 +226,15 @@ def replay_log(
         left_out: decisions that were left out and why.
         engine: who does the work; None for this process.
         generations: the policies that drew the log by version, for balanced weights; None to leave them out.
-        progress: told of each look at the log.
+        progress: told of each look at the log, of the decisions it has seen, and of how many there are (0 where that is
+            not known yet).
 
     Raises:
         SupportError: there are no rows.
         FieldError: a row does not fit, or a setting.
     """
-    engine, tell = engine or LocalEngine(), progress or (lambda _: None)
-    seen = policy.load()
+    engine, tell = engine or LocalEngine(), progress or (lambda look, done, of: None)
+    looks = reads_features(policy.load())
     job = Job(
         source=source,
         policy=policy,
@@ -239,20 +243,20 @@ def replay_log(
         grouping=options.grouping,
         sampled=COLUMNS if options.reward_model in LEARNED else CHECKED_COLUMNS if options.check else (),
         robust=options.reward_model != "none",
-        features=reads_features(seen) or options.reward_model in LEARNED or bool(generations),
+        features=looks or options.reward_model in LEARNED or bool(generations),
     )
     for label, setting in ((options.where and options.where[0], "where"), (options.segment, "segment")):
         if label:
             require_label(source, label, setting=setting)
     if options.grouping:
         require_action_feature(source, options.grouping, setting="group_by")
-    tell("extent")
-    extent = engine.total(extent_unit, add, job)
+    extent = engine.total(extent_unit, add, job, _counted("extent", 0, tell, _rows))
     if extent is None or not extent.rows:
         raise _nothing(log, job)
-    tell(f"survey of {extent.rows} decisions")
     job = changed(job, extent=extent)
-    survey = engine.total(survey_unit, add, job) or Survey()
+    survey = engine.total(survey_unit, add, job, _counted("survey", extent.rows, tell, _rows)) or Survey()
+    if options.reward_model in LEARNED:
+        tell("reward models", 0, 0)
     models = None if options.reward_model == "none" else reward_models(survey, options.reward_model)
     drawn = {name: rows for name, rows in survey.versions.items() if generations and name in generations}
     job = changed(
@@ -264,12 +268,32 @@ def replay_log(
         else (),
         drawn=tuple(drawn.values()),
     )
-    tell("estimates")
-    evaluated = engine.total(evaluate_unit, merged, job)
+    evaluated = engine.total(evaluate_unit, merged, job, _counted("estimates", extent.rows, tell, _evaluated))
     if evaluated is None:
         raise _nothing(log, job)
     report = check_propensities(survey.sampled()) if options.check else None
     return _replay(evaluated, job, options, report, log=log, left_out=left_out)
+
+
+def _counted(look: str, rows: int, tell: Progress, of: Callable[[Part], int]) -> Callable[[Part], None]:
+    """Return what tells of a look as its parts arrive; `of` says how many decisions a part has seen."""
+    done = 0
+    tell(look, done, rows)
+
+    def seen(part: Part) -> None:
+        nonlocal done
+        done += of(part)
+        tell(look, done, rows)
+
+    return seen
+
+
+def _rows(part: Extent | Survey) -> int:
+    return part.rows
+
+
+def _evaluated(part: Evaluated | None) -> int:
+    return 0 if part is None else part.sums.support.n
 
 
 def _nothing(log: str, job: Job) -> Exception:

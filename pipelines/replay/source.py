@@ -242,7 +242,7 @@ def _with(columns: tuple[str, ...], cut: Cut) -> list[str]:
 
 
 def _has_all(fragment: Any, column: str) -> bool:
-    """Return whether a file's statistics count no null of `column`, or of its elements; False where they say nothing."""
+    """Return whether a file's statistics count no null in `column`; False where they say nothing."""
     for group in fragment.row_groups:
         part = fragment.metadata.row_group(group.id)
         found = [part.column(number) for number in range(part.num_columns)]

@@ -131,6 +131,11 @@ class Survey:
             versions[name] = versions.get(name, 0) + rows
         return Survey(actions, versions, self.sample + other.sample)
 
+    @property
+    def rows(self) -> int:
+        """Decisions."""
+        return sum(self.versions.values())
+
     def sampled(self) -> pa.Table | None:
         """Return the sample in an order that does not depend on how the log was cut; None without a row."""
         if not self.sample:
@@ -209,7 +214,7 @@ def survey_of(loaded: Loaded, extent: Extent, policy: Policy | None, *, sampled:
 
 def _plain(table: pa.Table) -> pa.Table:
     # Texts, not the codes of each batch's own dictionary: the sample is put together and sorted.
-    for at, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):
-            table = table.set_column(at, field.name, table[field.name].cast(field.type.value_type))
+    for at, column in enumerate(table.schema):
+        if pa.types.is_dictionary(column.type):
+            table = table.set_column(at, column.name, table[column.name].cast(column.type.value_type))
     return table

@@ -109,8 +109,8 @@ class ExactArray:
             x, exponent = column, math.frexp(largest)[1] + bits
             while largest and x.any():
                 _cut(x, math.ldexp(1.5, exponent), q, left)
-                sums: Floats = np.bincount(group, weights=q, minlength=groups)
-                out._put(j, sums, exponent - 52)
+                sums = np.bincount(group, weights=q, minlength=groups)
+                out._put(j, sums.astype(np.float64, copy=False), exponent - 52)
                 x = left
                 exponent += bits - 52
         return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pipelines.replay.engines import engine_of
 from pipelines.replay.policy import PolicySpec, python_policy
 from pipelines.replay.replay import Options, Replay, replay_log
 from pipelines.replay.report import replay_report
+from pipelines.replay.rows import hash_of
 from pipelines.replay.source import Cut, FileSource, TableSource
 from tests.parts import require
 from tests.pipelines.replay.test_replay import log
@@ -224,3 +226,58 @@ def test_rows_that_stand_for_several_leave_the_sequence_out(rows: pa.Table) -> N
     result = run(TableSource(sampled, rows=500))
     assert result.trend == []
     assert bits(result) == bits(run(TableSource(sampled)))
+
+
+def test_a_segment_that_begins_late_is_found(rows: pa.Table) -> None:
+    contexts = [json.dumps({"plan": "new" if row >= 1_000 else "old"}) for row in range(1_200)]
+    late = TableSource(_with(rows, "context", contexts), rows=100)
+    found = run(late, Options(reward_model="means", check=False, where=("plan", "new"), replicates=0))
+    assert found.rows == found.logged.n == 200
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_threads_give_the_same_bits(rows: pa.Table, workers: int) -> None:
+    several = run(TableSource(rows, rows=150), engine=LocalEngine(workers))
+    assert bits(several) == bits(run(TableSource(rows), engine=LocalEngine(1)))
+
+
+def test_only_settled_rows_count_however_texts_are_held(rows: pa.Table, tmp_path: Path) -> None:
+    mixed = _with(rows, "state", [("joined", "expired", "dropped", None)[row % 4] for row in range(1_200)])
+    pq.write_table(mixed, tmp_path / "log.parquet", row_group_size=300)
+    options = Options(reward_model="means", check=False, replicates=0)
+    found = [run(source, options) for source in (TableSource(mixed), FileSource(str(tmp_path / "log.parquet")))]
+    assert found[0].rows == 600
+    assert bits(found[0]) == bits(found[1])
+
+
+def test_a_file_says_whether_a_distribution_is_missing(rows: pa.Table, tmp_path: Path) -> None:
+    missing = [None if row == 450 else pmf for row, pmf in enumerate(rows["pmf"].to_pylist())]
+    pq.write_table(_with(rows, "pmf", missing), tmp_path / "log.parquet", row_group_size=300)
+    source = FileSource(str(tmp_path / "log.parquet"))
+    assert [source.whole(unit) for unit in source.units()] == [True, False, True, True]
+    assert run(source, Options(reward_model="means", check=False, replicates=0)).estimates.keys().isdisjoint({"cab"})
+
+
+def test_progress_tells_every_decision_of_every_look(rows: pa.Table) -> None:
+    told: list[tuple[str, int, int]] = []
+    options = Options(reward_model="means", check=False, replicates=0)
+    run(TableSource(rows, rows=200), options, progress=lambda *what: told.append(what))
+    assert [look for look, done, _ in told if done == 0] == ["extent", "survey", "estimates"]
+    assert {look: (done, of) for look, done, of in told} == {
+        "extent": (1_200, 0),
+        "survey": (1_200, 1_200),
+        "estimates": (1_200, 1_200),
+    }
+
+
+def test_rows_fall_into_the_folds_they_always_fell_into() -> None:
+    ids = ["a", "e0000000001", "0194f3c8-6a00-7000-8000-000000000000"]
+    table = pa.table({"event_id": ids, "slot": ["", "top", ""]})
+    assert hash_of(table).tolist() == [9426782791366445287, 7070888624619793239, 13882303576150597950]
+    coded = table.set_column(1, "slot", table["slot"].dictionary_encode())
+    assert hash_of(coded).tolist() == hash_of(table).tolist()
+
+
+def _with(rows: pa.Table, name: str, values: list[Any]) -> pa.Table:
+    at = rows.column_names.index(name)
+    return rows.set_column(at, rows.field(at), pa.array(values, rows.field(at).type))

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decision.errors import FieldError
-from decision.ope.sums.exact import added, exact_group_sums, exact_sum, exact_sums, expansion, rounded, rounded_all
+from decision.ope.sums.exact import (
+    ExactArray,
+    added,
+    exact_group_sums,
+    exact_sum,
+    exact_sums,
+    expansion,
+    rounded,
+    rounded_all,
+)
 
 NUMBERS = st.floats(-1e100, 1e100, allow_nan=False)
 
@@ -59,3 +68,23 @@ def test_what_cannot_be_summed_is_refused(bad: float) -> None:
     with pytest.raises(FieldError) as caught:
         exact_sum(np.array([1.0, bad]))
     assert caught.value.field == "terms"
+
+
+@given(st.integers(0, 2**31), st.integers(-1_070, 400))
+def test_arrays_of_sums_merge_to_the_same_numbers_in_any_order(seed: int, power: int) -> None:
+    rng = np.random.default_rng(seed)
+    columns = np.ldexp(rng.normal(size=(2, 60)), power + rng.integers(-40, 40, size=(2, 60)))
+    group = rng.integers(5, size=60)
+    whole = ExactArray.of(columns, group, 5)
+    parts = [ExactArray.of(columns[:, rows], group[rows], 5) for rows in np.array_split(rng.permutation(60), 4)]
+    merged = parts[2] + parts[0] + (parts[3] + parts[1])
+    assert (merged.wholes() == whole.wholes()).all()
+    assert [expansion(total) for total in merged.totals()] == exact_sums(columns)
+    assert (merged.rows([1, 1]).wholes() == whole.wholes()[[1, 1]]).all()
+
+
+def test_a_column_that_stands_twice_has_the_same_sums() -> None:
+    column, group = np.random.default_rng(0).normal(size=30), np.arange(30) % 3
+    sums = ExactArray.of([column, column * 2.0, column], group, 3).wholes()
+    assert (sums[0] == sums[2]).all()
+    assert (sums[0] * 2 == sums[1]).all()
