@@ -1,8 +1,9 @@
-"""Memory and speed of `decision replay` on logs of many sizes, and two Ray workers against one.
+"""Memory and speed of `decision replay` on logs of many sizes, costs by stage, and two Ray workers against one.
 
 ``python -m tests.bench.replay``; ``QUICK=1`` for less, ``ROWS=20000000`` for the largest log, ``RAY=0`` without Ray,
 ``TURNS=8`` to take the best of eight where the machine is busy.
-The peak of memory is that of the whole process, its imports included, as the kernel tells it.
+The peak of memory is that of the whole process, its imports included, as the kernel tells it. Stages are those of one
+thread on a log with three context features and five actions: what a replay does there is done here, timed apart.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +30,18 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from decision.ope.evaluation.family import Plan, Shard
+from decision.ope.evaluation.sums import evaluation_sums
+from decision.ope.rows import Rows
+from decision.policy import UniformPolicy
 from pipelines.formats.rows import complete
 from pipelines.formats.store import Imported
 from pipelines.lake.schemas import INTERACTIONS
+from pipelines.replay.models import LEARNED, RewardModel, reward_models
+from pipelines.replay.passes import Job, extent_unit, survey_unit
+from pipelines.replay.policy import PolicySpec
+from pipelines.replay.rows import Loaded, group_of_hash, load
+from pipelines.replay.source import COLUMNS, FileSource
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
@@ -36,8 +51,8 @@ WITH_RAY = os.environ.get("RAY", "1") == "1"
 CHUNK, ACTIONS = (20_000 if QUICK else 200_000), 5
 
 
-def written(home: Path, name: str, rows: int) -> None:
-    """Write an import of `rows` decisions, five actions each, with whole distributions."""
+def written(home: Path, name: str, rows: int, *, features: bool = False) -> None:
+    """Write an import of `rows` decisions, five actions each, with whole distributions; `features` on demand."""
     folder = home / "imports" / name
     folder.mkdir(parents=True)
     rng = np.random.default_rng(rows)
@@ -50,6 +65,8 @@ def written(home: Path, name: str, rows: int) -> None:
                 template = _chunk(rng, n, start)
             columns = _drawn(rng, pc.list_flatten(template["pmf"]).to_numpy().reshape(n, ACTIONS))
             columns["event_id"] = [f"e{first + row:010d}" for row in range(n)]
+            if features:
+                columns |= _features(rng, n)
             table = template
             for column, values in columns.items():
                 at = INTERACTIONS.get_field_index(column)
@@ -68,6 +85,14 @@ def _chunk(rng: np.random.Generator, n: int, start: datetime) -> pa.Table:
         "pmf": list(pmf),
     }
     return complete(columns | _drawn(rng, pmf), n)
+
+
+def _features(rng: np.random.Generator, n: int) -> dict[str, Any]:
+    country, hour, score = rng.integers(20, size=n), rng.integers(24, size=n), rng.random(n).round(4)
+    drawn = zip(country.tolist(), hour.tolist(), score.tolist(), strict=True)
+    actions = json.dumps([{"name": f"n{a}", "size": a / 10} for a in range(ACTIONS)])
+    context = [f'{{"country":"c{a}","hour":{b},"score":{c!r}}}' for a, b, c in drawn]
+    return {"context": context, "actions": [actions] * n}
 
 
 def _drawn(rng: np.random.Generator, pmf: Any) -> dict[str, Any]:
@@ -94,6 +119,75 @@ def replayed(home: Path, name: str, *more: str) -> dict[str, Any]:
         raise RuntimeError(done.stderr[-2000:])
     peak, seconds = done.stderr.split("PEAK ")[1].split()[:2]
     return {"result": json.loads(done.stdout), "peak_mb": float(peak), "seconds": float(seconds)}
+
+
+def staged(path: Path, kind: RewardModel, *, dictionaries: bool = False) -> dict[str, float]:
+    """Return the CPU seconds of every stage of a replay of the uniform policy, in one thread.
+
+    Args:
+        path: of the log.
+        kind: the reward model.
+        dictionaries: predict from one dictionary per row, as the reference.
+    """
+    names: tuple[str, ...] = ("read", "features", "models", "predict", "estimate")
+    spent = dict.fromkeys(names, 0.0)
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        began = time.process_time()
+        yield
+        spent[name] += time.process_time() - began
+
+    source, policy = FileSource(str(path)), UniformPolicy()
+    job = Job(source=source, policy=PolicySpec(kind="uniform", name="uniform"), robust=True, sampled=COLUMNS)
+    with stage("read"):
+        extent = reduce(add, (extent_unit(job, unit) for unit in source.units()))
+    job = replace(job, extent=extent)
+    with stage("models"):
+        models = reward_models(reduce(add, (survey_unit(job, unit) for unit in source.units())), kind)
+        oracles = models.loaded_oracles()
+    plan, total = Plan(low=0.0, high=1.0, robust=True, buckets=0), None
+    for unit in source.units():
+        batches = source.batches(unit)
+        while True:
+            with stage("read"):
+                table = next(batches, None)
+            if table is None:
+                break
+            with stage("features"):
+                loaded = load(table, features=kind in LEARNED, counted=False)
+            if dictionaries:
+                loaded = _in_dictionaries(loaded)
+            with stage("predict"):
+                predicted = models.predict(loaded, oracles)
+            with stage("estimate"):
+                pmf = policy.pmf(loaded.interactions.batch)
+                rows = Rows.of(loaded.interactions, pmf, predicted.expected, robust=predicted.robust)
+                group = group_of_hash(loaded.hashed, plan.bootstrap)
+                part = evaluation_sums(Shard(rows=rows, group=group), plan)
+                total = part if total is None else total + part
+    return spent
+
+
+def _in_dictionaries(loaded: Loaded) -> Loaded:
+    log = loaded.interactions
+    batch = replace(log.batch, contexts=list(log.batch.contexts), actions=list(log.batch.actions))
+    return replace(loaded, interactions=replace(log, batch=batch))
+
+
+def _stages(home: Path, rows: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return ratios and the microseconds of CPU a decision by stage and reward model."""
+    written(home, "features", rows, features=True)
+    path = home / "imports" / "features" / "interactions.parquet"
+    detail: dict[str, Any] = {}
+    for kind in ("means", "vw", "logistic"):
+        detail[kind] = staged(path, kind)
+    whole = {kind: sum(spent.values()) for kind, spent in detail.items()}
+    ratios = {f"{kind} over means": round(whole[kind] / whole["means"], 2) for kind in LEARNED}
+    reference = staged(path, "vw", dictionaries=True)
+    ratios["predicting from dictionaries over columns, vw"] = round(reference["predict"] / detail["vw"]["predict"], 2)
+    shown = {kind: {name: round(1e6 * part / rows, 2) for name, part in of.items()} for kind, of in detail.items()}
+    return ratios, {"microseconds a decision": shown, "rows": rows}
 
 
 def _two_workers(home: Path, name: str) -> dict[str, float]:
@@ -139,6 +233,8 @@ def main() -> None:
             detail[f"{rows} rows"]["dr"] = found["result"]["estimates"]["dr"]["value"]
             print(f"{rows} rows {detail[f'{rows} rows']}", file=sys.stderr, flush=True)
         ratios["peak memory, ten times the rows over the rows"] = round(peaks[-1] / peaks[0], 3)
+        more, detail["stages"] = _stages(home, 10_000 if QUICK else min(LARGEST, 200_000))
+        ratios |= more
         if WITH_RAY:
             taken = _two_workers(home, f"log-{sizes[1] if LARGEST > 5_000_000 else LARGEST}")
             ratios["two Ray workers over one"] = round(taken["1"] / taken["2"], 3)
