@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 from vowpalwabbit import Workspace
 
 from decision.batch import Batch, Features, Floats, Interactions, Ints
+from decision.columns import FeatureRows
 from decision.errors import FieldError
 from decision.options import PASSES, SHIPPED, Bits, NotNegative, Passes, Positive, Range, Seed
 from decision.oracles.kind import Kind, OracleSettings
@@ -27,6 +29,7 @@ from decision.oracles.kind import Kind, OracleSettings
 MODEL_FILE = "model.vw"
 SETTINGS_FILE = "vw.json"
 MAX_HASHES = 200_000
+_AT_ONCE = 1 << 20  # crossed weights that are held at once
 _MAX_CROSSED = 1 << 14
 _FNV_PRIME = 16_777_619  # VW's hash of a pair of features: (first * prime) ^ second
 _CONSTANT = 11_650_396  # VW's index of the constant
@@ -111,12 +114,53 @@ class VwOracle:
         low, span = self.settings.low, self.settings.high - self.settings.low
         if self._workspace is None:
             return np.full(len(batch.actions), low + 0.5 * span)
+        contexts, actions = FeatureRows.of(batch.contexts), FeatureRows.of(batch.actions)
         out = np.empty(len(batch.actions))
-        offsets = batch.offsets.tolist()
-        for i, context in enumerate(batch.contexts):
-            start, stop = offsets[i], offsets[i + 1]
-            out[start:stop] = self.prepare(batch.actions[start:stop])(context)
+        for decisions in _alike(actions, batch.offsets):
+            first = int(decisions[0])
+            offered = actions[int(batch.offsets[first]) : int(batch.offsets[first + 1])]
+            lengths = np.diff(contexts.offsets)[contexts.rows[decisions]]
+            for length in np.unique(lengths).tolist():
+                rows = decisions[lengths == length]
+                flat = batch.offsets[rows][:, None] + np.arange(len(offered))
+                out[flat] = self._scores(contexts.take(rows), length, offered)
         return out
+
+    def _scores(self, contexts: FeatureRows, length: int, actions: FeatureRows) -> Floats:
+        """Return [g, k] expected rewards of `actions` ([k]) in each of [g] contexts of `length` features.
+
+        Every sum is made in the order of `prepare`, so that both agree bit for bit.
+        """
+        low, span, k = self.settings.low, self.settings.high - self.settings.low, len(actions)
+        _, constant = self._table()
+        a_index, a_value = self.indices("A", list(actions))
+        own = self.weights_of(a_index)
+        owners = np.repeat(np.arange(k), np.diff(actions.entries()[2]))
+        at_once = max(_AT_ONCE // max(length * a_index.size, 1), 1)
+        parts: list[Floats] = []
+        for start in range(0, len(contexts), at_once):
+            rows = contexts.rows[start : start + at_once]
+            flat = contexts.offsets[rows][:, None] + np.arange(length)
+            value = contexts.value[flat]
+            there = np.zeros(len(contexts.names), np.int64)
+            there[contexts.name[flat]] = 1
+            used = np.flatnonzero(there)
+            place = (np.cumsum(there) - 1)[contexts.name[flat]]
+            c_index, _ = self.indices("C", [{contexts.names[code]: 1.0 for code in used.tolist()}])
+            alone = self.weights_of(c_index)[place]
+            per_action = np.broadcast_to(own, (rows.size, own.size))
+            if self.settings.interactions and length:
+                crossed = (c_index[:, None] * _FNV_PRIME) ^ a_index
+                weights = self.weights_of(crossed & ((1 << self.settings.bits) - 1))
+                per_action = own + np.matmul(value[:, None, :], weights[place])[:, 0, :]
+            shared = np.matmul(alone[:, None, :], value[:, :, None])[:, 0, 0]
+            owner = np.arange(rows.size)[:, None] * k + owners
+            terms = np.bincount(owner.ravel(), weights=(per_action * a_value).ravel(), minlength=rows.size * k)
+            parts.append((constant + shared)[:, None] + terms.reshape(rows.size, k))
+        out = np.concatenate(parts)
+        if self.settings.logistic:
+            out = 1.0 / (1.0 + np.exp(-np.minimum(np.maximum(out, -50.0), 50.0)))
+        return low + span * np.minimum(np.maximum(out, 0.0), 1.0)
 
     def prepare(self, actions: Sequence[Features]) -> Callable[[Features], Floats]:
         """Return what gives [k] expected rewards of `actions` ([k]) in one context, bit for bit as `predict`."""
@@ -282,6 +326,15 @@ class _Rows:
             return alone, np.zeros((alone.size, 0))
         crossed = (index[:, None] * _FNV_PRIME) ^ self._index
         return alone, self._oracle.weights_of(crossed & ((1 << self._oracle.settings.bits) - 1))
+
+
+def _alike(actions: FeatureRows, offsets: Ints) -> list[Ints]:
+    """Return the decisions that are offered the same actions in the same order, group by group."""
+    data, cuts = actions.rows.astype(np.int64, copy=False).tobytes(), (8 * offsets).tolist()
+    known: dict[bytes, int] = {}
+    group = np.array([known.setdefault(data[a:b], len(known)) for a, b in pairwise(cuts)], dtype=np.int64)
+    order = np.argsort(group, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(group, minlength=1))[:-1]) if group.size else []
 
 
 def _labels(scaled: Floats, logistic: bool) -> list[str]:
