@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from vowpalwabbit import Workspace
 
-from decision.batch import Batch, Features, Floats, Interactions, Ints
+from decision.batch import Batch, Features, Floats, Interactions, Ints, take_rows
 from decision.columns import FeatureRows
 from decision.errors import FieldError
 from decision.options import PASSES, SHIPPED, Bits, NotNegative, Passes, Positive, Range, Seed
@@ -80,9 +80,11 @@ class VwOracle:
         if interactions.weight is not None:
             labels = [f"{label} {weight:.6g}" for label, weight in zip(labels, interactions.weight, strict=True)]
         batch = interactions.batch
+        contexts = _texts(FeatureRows.of(batch.contexts))
+        actions = _texts(FeatureRows.of(take_rows(batch.actions, interactions.chosen)))
         lines = [
-            f"{label} |C {_text(context)}|A {_text(batch.actions[flat])}\n"
-            for context, flat, label in zip(batch.contexts, interactions.chosen.tolist(), labels, strict=True)
+            f"{label} |C {context}|A {action}\n"
+            for context, action, label in zip(contexts, actions, labels, strict=True)
         ]
         for number in range(self.settings.passes):
             if self.settings.passes > 1:
@@ -344,8 +346,26 @@ def _labels(scaled: Floats, logistic: bool) -> list[str]:
 
 
 def _text(features: Features) -> str:
-    """Return features as VW text; numbers in full, which VW rounds to single precision."""
-    return "".join([f"{_name(name)}:{value!r} " for name, value in features.items() if value != 0.0])
+    """Return one row as VW text."""
+    return _texts(FeatureRows.of([features]))[0]
+
+
+def _texts(rows: FeatureRows) -> list[str]:
+    """Return [r] rows as VW text; numbers in full, which VW rounds to single precision, and 0 left out."""
+    used, row = np.unique(rows.rows, return_inverse=True)
+    name, value, offsets = FeatureRows(rows.names, rows.name, rows.value, rows.offsets, used).entries()
+    numbers, number = np.unique(value, return_inverse=True)
+    pairs, pair = np.unique(name.astype(np.int64) * max(numbers.size, 1) + number, return_inverse=True)
+    # A name with its number is written once, however often it stands in the rows.
+    written = [
+        f"{_name(rows.names[code // numbers.size])}:{numbers[code % numbers.size].item()!r} "
+        if numbers[code % numbers.size] != 0.0
+        else ""
+        for code in pairs.tolist()
+    ]
+    parts = [written[code] for code in pair.tolist()]
+    distinct = ["".join(parts[a:b]) for a, b in pairwise(offsets.tolist())]
+    return [distinct[code] for code in row.tolist()]
 
 
 @lru_cache(maxsize=MAX_HASHES)
