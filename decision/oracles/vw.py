@@ -345,7 +345,7 @@ def _labels(scaled: Floats, logistic: bool) -> list[str]:
     return [repr(value) for value in scaled.tolist()]
 
 
-def _text(features: Features) -> str:
+def _text(features: Features) -> str:  # pyright: ignore[reportUnusedFunction] - tests and benches write rows with it
     """Return one row as VW text."""
     return _texts(FeatureRows.of([features]))[0]
 

@@ -48,6 +48,7 @@ pc: Any = pyarrow.compute  # its functions are made when it is imported; type ch
 QUICK = os.environ.get("QUICK") == "1"
 LARGEST = int(os.environ.get("ROWS", "60000" if QUICK else "2000000"))
 WITH_RAY = os.environ.get("RAY", "1") == "1"
+STAGES: list[str] = ["read", "features", "models", "predict", "estimate"]
 CHUNK, ACTIONS = (20_000 if QUICK else 200_000), 5
 
 
@@ -129,8 +130,7 @@ def staged(path: Path, kind: RewardModel, *, dictionaries: bool = False) -> dict
         kind: the reward model.
         dictionaries: predict from one dictionary per row, as the reference.
     """
-    names: tuple[str, ...] = ("read", "features", "models", "predict", "estimate")
-    spent = dict.fromkeys(names, 0.0)
+    spent = dict.fromkeys(STAGES, 0.0)
 
     @contextmanager
     def stage(name: str) -> Iterator[None]:
