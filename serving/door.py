@@ -73,7 +73,7 @@ class Door:
             log_config=None,
             access_log=False,
             server_header=False,
-            proxy_headers=False,  # nobody reads who asked
+            proxy_headers=False,  # the console reads the one that it needs
             backlog=_BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=_DRAIN_S,

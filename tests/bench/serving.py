@@ -14,8 +14,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +34,7 @@ QUICK = os.environ.get("QUICK") == "1"
 ROUNDS, SECONDS, CONNECTIONS = (2, 0.6, 32) if QUICK else (5, 1.5, 32)
 CORES = sorted(os.sched_getaffinity(0))
 SUBJECTS = 500
+SETTLE_S = 0.2  # what was due while a service slept is done before it is measured
 SERVICES = ("uvicorn no-op", "no-op", "no-op, metrics off", "one worker", "two workers")
 
 
@@ -140,22 +143,46 @@ def prepare(home: Path) -> None:
                 features.close()
 
 
+def parts(running: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Return the processes of a service: its supervisor and its workers."""
+    top = psutil.Process(running.pid)
+    return [top, *top.children(recursive=True)]
+
+
 def cpu_seconds(running: subprocess.Popen[bytes]) -> float:
     """Return the processor time that a service's processes have used."""
-    top = psutil.Process(running.pid)
-    return sum(sum(part.cpu_times()[:2]) for part in [top, *top.children(recursive=True)])
+    return sum(sum(part.cpu_times()[:2]) for part in parts(running))
+
+
+def resume(running: subprocess.Popen[bytes]) -> None:
+    """Let a service run on, so that it can end in order."""
+    for part in parts(running):
+        part.resume()
+
+
+@contextlib.contextmanager
+def awake(running: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Let a service run within the block; outside it is suspended, so that it takes nothing from the others."""
+    resume(running)
+    time.sleep(SETTLE_S)
+    try:
+        yield
+    finally:
+        for part in parts(running):
+            part.suspend()
 
 
 def burst(row: Row, running: subprocess.Popen[bytes], seconds: float, rate: float | None = None) -> dict[str, float]:
     """Load one service for a while, from a process of its own, and add what it cost there."""
     command = [sys.executable, "-m", "tests.bench.load", str(row.port), row.path, str(seconds)]
     command += [str(row.connections), *([] if rate is None else [str(rate)])]
-    before = cpu_seconds(running)
-    done = subprocess.run(command, input=row.bodies, capture_output=True, check=False)
+    with awake(running):
+        before = cpu_seconds(running)
+        done = subprocess.run(command, input=row.bodies, capture_output=True, check=False)
+        used = cpu_seconds(running) - before
     if done.returncode:
         raise RuntimeError(done.stderr.decode()[-1000:])
     measured = json.loads(done.stdout)
-    used = cpu_seconds(running) - before
     return measured | {"cpu_us": 1e6 * used / measured["requests"]}
 
 
@@ -232,6 +259,9 @@ def main() -> None:
         halves: dict[str, list[dict[str, float]]] = {name: [] for name, row in rows.items() if row.half}
         for row in rows.values():
             check(row)
+        for service in running.values():
+            with awake(service):  # and suspended from now on
+                stack.callback(resume, service)
         for number in range(ROUNDS + 1):
             for name, row in rows.items():
                 measured = burst(row, running[row.service], SECONDS if number else SECONDS / 2)

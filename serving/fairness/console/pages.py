@@ -99,7 +99,8 @@ class Pages:
             return await self._site.render(request, "login.html", status=401, title="Sign in", error=told)
         token = await run_in_threadpool(open_session, self._desk.store, known, now=self._desk.now())
         answer = RedirectResponse("/console/", 303)
-        secure = request.url.scheme == "https"
+        # a proxy ends TLS and says so; whoever else says it gets a cookie that a browser keeps back from plain HTTP
+        secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
         answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure, path="/console")
         return answer
 

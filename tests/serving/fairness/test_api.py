@@ -194,6 +194,14 @@ def test_pages_change_nothing_without_a_session_or_with_a_foreign_form(house: Ho
     assert house("GET", "/console/review", cookie=session).status_code == 403  # an administrator judges nothing
 
 
+def test_a_session_that_was_opened_behind_a_proxy_with_tls_never_travels_in_plain_text(house: House) -> None:
+    form, kind = urlencode({"key": house.keys["owner"]}).encode(), "application/x-www-form-urlencoded"
+    behind = house("POST", "/console/login", content=form, content_type=kind, x_forwarded_proto="https")
+    assert "Secure" in behind.headers["set-cookie"]
+    plain = house("POST", "/console/login", content=form, content_type=kind)
+    assert "Secure" not in plain.headers["set-cookie"]
+
+
 def test_the_openapi_document_names_every_endpoint_of_the_panels(house: House) -> None:
     paths = house("GET", "/openapi.json").json()["paths"]
     for method, path, _ in EVERY:
