@@ -3,8 +3,8 @@
     python -m bentoml serve serving.service:DecisionService --host 127.0.0.1 --port 18080
 
 That is BentoML's port; the service's is ``DECISION_PORT``, like every setting (see `pipelines.settings`). `decision
-serve` sets both. Requests to the service's port go to the worker's door, `serving.door`. On its own port BentoML runs
-the same application, past its routing. Its tracing, metrics and access logs are off, since they cost more than a
+serve` sets both. Requests to the service's port go to the worker's door, `serving.http.door`. On its own port BentoML
+runs the same application, past its routing. Its tracing, metrics and access logs are off, since they cost more than a
 decision; our metrics count the requests of both ports.
 """
 
@@ -18,8 +18,8 @@ from pipelines.logs import set_up
 from pipelines.operations.processes import check_port
 from pipelines.settings import load_settings
 from serving import metrics
-from serving.door import ANSWER_S, Door
 from serving.http.app import App
+from serving.http.door import ANSWER_S, Door
 from serving.routes import Application, Receive, Scope, Send
 from serving.start import open_core
 

@@ -58,7 +58,6 @@ CAPTIONS = {
 MODULES = {  # of the modules that stand in a package itself, those whose names leave a question
     "pipelines.logs": "one line a step",
     "serving.service": "BentoML's workers",
-    "serving.door": "the service's port",
     "serving.client": "the service in process",
     "serving.core": "one answer per event id",
     "serving.loops": "follows the champion",

@@ -17,8 +17,8 @@ from decision.errors import FieldError
 from pipelines.operations.processes import check_port, free_port
 from pipelines.settings import load_settings
 from serving import metrics
-from serving.door import Door
 from serving.http.app import App
+from serving.http.door import Door
 from serving.start import open_core
 
 HOST = "127.0.0.1"
