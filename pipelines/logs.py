@@ -130,7 +130,16 @@ def _plain(value: Any) -> str:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Ours; there is one at most."""
+    """Ours; there is one at most. Without a stream it writes to what standard error is by then: above a bar, if any."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__(stream)
+        self._given = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line."""
+        self.stream = self._given or sys.stderr
+        super().emit(record)
 
 
 def set_up(form: Form = "text", level: int | str = logging.WARNING, stream: TextIO | None = None) -> None:
@@ -138,7 +147,7 @@ def set_up(form: Form = "text", level: int | str = logging.WARNING, stream: Text
     root = logging.getLogger()
     for handler in [each for each in root.handlers if isinstance(each, _Handler)]:
         root.removeHandler(handler)
-    made = _Handler(stream or sys.stderr)
+    made = _Handler(stream)
     made.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     root.addHandler(made)
     level = level.upper() if isinstance(level, str) else level

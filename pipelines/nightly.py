@@ -29,6 +29,7 @@ from pipelines.interactions.join import join
 from pipelines.lake.lake import Lake
 from pipelines.log.protocol import EventLog
 from pipelines.logs import numbers, tell
+from pipelines.progress import Progress, silent
 from pipelines.promotion.promote import promote
 from pipelines.promotion.watch import watch
 from pipelines.registry.registry import Registry
@@ -42,7 +43,7 @@ RESUMED_FOR = timedelta(hours=24)
 _log = logging.getLogger(__name__)
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-Progress = Callable[[str, str], None]
+Told = Callable[[str, str], None]
 """Called with a step's name and ``started``, ``done`` or ``kept`` (finished by an earlier attempt)."""
 
 
@@ -108,7 +109,8 @@ def nightly(
     now: datetime,
     run_id: str | None = None,
     seed: int = 1,
-    progress: Progress | None = None,
+    told: Told | None = None,
+    progress: Progress = silent,
 ) -> Run:
     """Run the steps of a night that are not finished yet.
 
@@ -122,7 +124,8 @@ def nightly(
         run_id: the run to start or to continue; None continues the loop's last run if it is unfinished and young,
             else starts one named after `now`.
         seed: seed of the training; a resumed run keeps its own.
-        progress: told of every step.
+        told: told of every step.
+        progress: told how far a long one has come.
 
     Returns:
         The finished run. A refusal by the gate is a result, see `Run.verdict`.
@@ -135,12 +138,12 @@ def nightly(
     with _alone(folder):
         run = _open(folder, loop.name, run_id, now, seed)
         about = {"loop": loop.name, "run": run.run_id}
-        night = _Night(settings, log, lake, registry, loop, run, {*list_loops(settings), loop.name})
+        night = _Night(settings, log, lake, registry, loop, run, {*list_loops(settings), loop.name}, progress)
         for name in STEPS:
             if run.result(name) is not None:
-                _tell(progress, name, "kept")
+                _tell(told, name, "kept")
                 continue
-            _tell(progress, name, "started")
+            _tell(told, name, "started")
             tell(_log, "step started", about | {"step": name}, logging.DEBUG)
             try:
                 result = msgspec.json.decode(msgspec.json.encode(getattr(night, name)()))  # as a rerun will read it
@@ -152,7 +155,7 @@ def nightly(
             run.steps.append(Step(name=name, finished_at=datetime.now(UTC).isoformat(), result=result))
             run.status, run.error = "done" if name == STEPS[-1] else "running", ""
             _save(folder, run)
-            _tell(progress, name, "done")
+            _tell(told, name, "done")
             tell(_log, "step done", {"step": name} | about | numbers(result) | about)
         tell(_log, "night done", about | {"verdict": run.verdict})
     return run
@@ -165,7 +168,7 @@ def runs(settings: Settings, loop: str) -> list[Run]:
     return sorted(found, key=lambda run: (run.started_at, run.run_id))
 
 
-def features(settings: Settings, loop: LoopSettings, lake: Lake) -> Any:
+def features(settings: Settings, loop: LoopSettings, lake: Lake, progress: Progress = silent) -> Any:
     """Bring the loop's streaming features up to the lake, and put online what uploads had for a later time."""
     if not loop.features.enabled:
         return {"skipped": "the loop has no features"}
@@ -175,7 +178,7 @@ def features(settings: Settings, loop: LoopSettings, lake: Lake) -> Any:
     store = Features(settings, loop)
     try:
         store.materialize(datetime.now(UTC))
-        return push_new(lake, loop, store)
+        return push_new(lake, loop, store, progress)
     finally:
         store.close()
 
@@ -192,24 +195,26 @@ class _Night:
         loop: LoopSettings,
         run: Run,
         loops: set[str],
+        progress: Progress,
     ) -> None:
         self.settings = settings
         self.log, self.lake, self.registry, self.loop, self.run, self.loops = log, lake, registry, loop, run, loops
+        self.progress = progress
         self.evaluated: Evaluated | None = None
 
     def ingest(self) -> Any:
-        return ingest(self.log, self.lake, loops=self.loops)
+        return ingest(self.log, self.lake, loops=self.loops, progress=self.progress)
 
     def features(self) -> Any:
-        return features(self.settings, self.loop, self.lake)
+        return features(self.settings, self.loop, self.lake, self.progress)
 
     def join(self) -> Any:
-        joined = join(self.lake, self.loop, self.run.started_at)
+        joined = join(self.lake, self.loop, self.run.started_at, progress=self.progress)
         # Pinned here: a repeated training reads the same rows, whatever was joined since.
         return {"table_version": self.lake.version("interactions"), "joined": joined}
 
     def guard(self) -> Any:
-        state = guard(self.settings, self.loop, self.lake, self.registry, self.run.started_at)
+        state = guard(self.settings, self.loop, self.lake, self.registry, self.run.started_at, self.progress)
         shown = ("status", "reason", "baseline_version", "candidate_version", "guard_version", "weight")
         return {name: getattr(state, name) for name in shown}
 
@@ -266,7 +271,14 @@ class _Night:
         return {table: self.lake.compact(table) for table in ("decisions", "outcomes", "interactions")}
 
     def _evaluate(self, version: str) -> Evaluated:
-        return evaluate(self.lake, self.registry, self.loop, version, table_version=self._table_version())
+        return evaluate(
+            self.lake,
+            self.registry,
+            self.loop,
+            version,
+            table_version=self._table_version(),
+            progress=self.progress,
+        )
 
     def _table_version(self) -> int:
         return (self.run.result("join") or {})["table_version"]
@@ -312,6 +324,6 @@ def _alone(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _tell(progress: Progress | None, step: str, state: str) -> None:
-    if progress is not None:
-        progress(step, state)
+def _tell(told: Told | None, step: str, state: str) -> None:
+    if told is not None:
+        told(step, state)

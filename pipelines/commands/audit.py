@@ -13,7 +13,7 @@ from rich.table import Table
 
 from decision.errors import FieldError
 from pipelines.commands import audit_people
-from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Loop, Outcome, command, who
+from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Loop, Outcome, command, progress, who
 from pipelines.operations.installation import Installation
 
 audit = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
@@ -72,6 +72,7 @@ def mine(
                 mined=mined,
                 probe=probe,
                 gold=gold,
+                progress=progress,
             )
 
     def show(out: Console) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from decision.errors import FieldError
-from pipelines.commands.outcome import DONE, FAILED, Home, Json, Outcome, command, console
+from pipelines.commands.outcome import DONE, FAILED, Home, Json, Outcome, command, console, progress
 from pipelines.commands.replay import Log, logged
 from pipelines.formats.registry import FORMATS, format_of
 from pipelines.operations.installation import Installation
@@ -37,7 +37,7 @@ def importer(name: str) -> Callable[..., None]:
         with Installation.at(home) as parts:
             for found in format_of(format).find(path, name):
                 about = {"format": format, "source": found.source, "attribution": found.attribution}
-                notes.append(save_import(parts.settings, found.name, found.batches, **about))
+                notes.append(save_import(parts.settings, found.name, found.batches, **about, progress=progress))
                 console.print(f"  {found.name}: {notes[-1].rows} decisions", highlight=False)
         return _imported(notes)
 
@@ -66,12 +66,13 @@ def export(
         raise FieldError.choice("format", list(WRITABLE), kind or path.suffix)
     if not path.absolute().parent.is_dir():
         raise FieldError("path", wanted="a file in a folder that exists", got=str(path))
+    progress("decisions exported", 0)
     with Installation.at(home) as parts:
         rows = logged(parts, log)
     write = format_of(kind).write
     if write is None:
         raise FieldError.choice("format", list(WRITABLE), kind)
-    written, left_out = write(rows, path)
+    written, left_out = write(rows, path, progress)
     data = {"log": log, "format": kind, "path": str(path), "rows": written, "left_out": left_out}
     note = f", {left_out} left out (several slots, other actions, or no distribution known)" if left_out else ""
     return Outcome(data, lambda out: out.print(f"{written} decisions of {log} in {path}{note}", highlight=False))
@@ -101,12 +102,12 @@ def erase(
     if not yes and not typer.confirm(f"Erase every decision and outcome of {subject!r} for good?", err=True):
         raise typer.Exit(FAILED)
     with Installation.at(home) as parts:
-        ingest(parts.log, parts.lake, loops=parts.loops or None)
+        ingest(parts.log, parts.lake, loops=parts.loops or None, progress=progress)
         pairs = erase_payloads(parts.settings, parts.lake, subject, now=datetime.now(UTC), by=who())
         spool = LocalLog(parts.settings.spool_path) if parts.settings.spool_path.is_file() else None
         try:
             forget = None if spool is None else spool.redact
-            proof = run(parts.lake, subject, forget=forget, now=datetime.now(UTC))
+            proof = run(parts.lake, subject, forget=forget, now=datetime.now(UTC), progress=progress)
         finally:
             if spool is not None:
                 spool.close()

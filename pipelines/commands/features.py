@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.commands.outcome import Home, Json, Loop, Outcome, command
+from pipelines.commands.outcome import Home, Json, Loop, Outcome, command, progress
 from pipelines.operations.installation import Installation
 
 
@@ -35,10 +35,11 @@ def features(
             raise typer.BadParameter(f"loop {loop!r} has no features; set [features] enabled = true", param_hint="LOOP")
         from pipelines.features.store import Features  # imports Feast, which takes seconds
 
+        progress("subjects uploaded", 0)
         store = Features(parts.settings, settings)
         try:
             rows = 0 if upload is None else store.load_subjects(upload, now=datetime.now(UTC), replace=replace)
-            changed = parts.push_features()
+            changed = parts.push_features(progress)
             found = None if subject is None else store.online(subject)
             names = store.names()
         finally:

@@ -10,7 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from pipelines.commands.outcome import DONE, FAILED, Home, Json, Loop, Outcome, command, who
+from pipelines.commands.outcome import DONE, FAILED, Home, Json, Loop, Outcome, command, progress, who
 from pipelines.operations.installation import Installation
 
 
@@ -52,7 +52,7 @@ def guard(
         if replay:
             from pipelines.guard.replay import replay as again
 
-            done = again(parts.settings, settings, parts.lake)
+            done = again(parts.settings, settings, parts.lake, progress)
             status = DONE if done.same else FAILED
 
             def tell(out: Console) -> None:
@@ -68,7 +68,7 @@ def guard(
         else:
             from pipelines.guard.step import guard as run
 
-            state = run(parts.settings, settings, parts.lake, parts.registry, now)
+            state = run(parts.settings, settings, parts.lake, parts.registry, now, progress)
         history = [] if state.status == "off" else GuardStore(parts.settings, loop).moves()
     seen = report(state, history)
     if plot is not None:

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
@@ -22,7 +22,9 @@ import typer
 from rich.console import Console
 
 from decision.errors import FieldError
+from pipelines.commands.bar import Bar
 from pipelines.logs import Form, masked, set_up
+from pipelines.progress import Progress, silent
 
 DONE, FAILED, BAD_INPUT, REFUSED = 0, 1, 2, 3
 INTERRUPTED = 130
@@ -58,7 +60,7 @@ class Outcome:
 class _State:
     verbose: int = 0
     log_format: Form = "text"
-    failures: list[type[Exception]] = field(default_factory=list)
+    progress: Progress = silent
 
 
 state = _State()
@@ -77,7 +79,7 @@ def command(work: Callable[P, Outcome]) -> Callable[P, None]:
         json = bool(kwargs.get("json"))
         set_up(state.log_format, LEVELS[min(state.verbose, 2)])
         with _stdout_kept(json) as write:
-            outcome = _outcome(lambda: work(*args, **kwargs), json, write)
+            outcome = _outcome(lambda: _watched(lambda: work(*args, **kwargs), json), json, write)
             if outcome.show is not None:
                 outcome.show(console if json else Console())
             if json:
@@ -86,6 +88,24 @@ def command(work: Callable[P, Outcome]) -> Callable[P, None]:
             raise typer.Exit(outcome.status)
 
     return run
+
+
+def progress(what: str, done: float, total: float | None = None) -> None:
+    """Draw how far the running command has come: a `pipelines.progress.Progress` for the steps it calls.
+
+    A bar appears after three seconds, on a terminal and without ``--json`` only.
+    """
+    state.progress(what, done, total)
+
+
+def _watched(work: Callable[[], Outcome], json: bool) -> Outcome:
+    if json or not (console.is_interactive and console.file.isatty()):
+        return work()
+    with Bar(console) as state.progress:
+        try:
+            return work()
+        finally:
+            state.progress = silent
 
 
 def _outcome(work: Callable[[], Outcome], json: bool, write: Callable[[dict[str, Any]], None]) -> Outcome:

@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from pipelines.commands.outcome import FAILED, Home, Json, Outcome, command, console
+from pipelines.commands.outcome import FAILED, Home, Json, Outcome, command, console, progress
 from pipelines.operations.installation import Installation
 from pipelines.settings import Settings, load_settings
 
@@ -75,7 +75,9 @@ def forward(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     settings = load_settings(home=None if home is None else str(home))
-    done = run_forwarder(settings, once=once, stop=stop)
+    done = run_forwarder(
+        settings, once=once, stop=stop, on_pass=lambda so_far: progress("messages forwarded", so_far.messages)
+    )
     data = {
         "messages": done.messages,
         "bytes": done.bytes,

@@ -9,7 +9,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from pipelines.commands.outcome import Home, Json, Loop, Outcome, command, console
+from pipelines.commands.outcome import Home, Json, Loop, Outcome, command, console, progress
 from pipelines.operations.installation import Installation
 
 
@@ -64,5 +64,5 @@ def demo(
     plan = Plan(log=log, seed=seed, decisions=decisions, generations=generations, open_bandit=open_bandit)
     if quick:
         plan = msgspec.structs.replace(plan, decisions=min(decisions, 1000), generations=min(generations, 2))
-    result = run_demo(plan, out=out, home=home, console=console)
+    result = run_demo(plan, out=out, home=home, console=console, progress=progress)
     return Outcome(result.summary(), lambda where: show_demo(result, where))

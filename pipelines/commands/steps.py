@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.commands.outcome import DONE, REFUSED, Home, Json, Loop, Outcome, command, console, state, who
+from pipelines.commands.outcome import DONE, REFUSED, Home, Json, Loop, Outcome, command, console, progress, state, who
 from pipelines.operations.installation import Installation
 
 Version = Annotated[str | None, typer.Option("--version", help="Version (default: the latest one trained).")]
@@ -34,16 +34,16 @@ def ingest(
 
     with Installation.at(home) as parts:
         ingester = Ingester(parts.log, parts.lake, loops=parts.loops or None)
-        total = ingester.run(max_messages=max_messages)
-        parts.push_features()
+        total = ingester.run(max_messages=max_messages, progress=progress)
+        parts.push_features(progress)
         try:
             while follow:
+                progress("messages ingested", total.messages)
                 time.sleep(1.0)
                 total += ingester.run()
                 parts.push_features()
-                console.print(_counts(msgspec.to_builtins(total)), end="\r")
         except KeyboardInterrupt:
-            console.print()
+            pass
     return _counted("ingested", msgspec.to_builtins(total))
 
 
@@ -71,7 +71,9 @@ def join(
     with Installation.at(home) as parts:
         settings, now = parts.loop(loop), datetime.now(UTC)
         joined: Any = (
-            joins.restate(parts.lake, settings, now, late=late) if restate else joins.join(parts.lake, settings, now)
+            joins.restate(parts.lake, settings, now, late=late, progress=progress)
+            if restate
+            else joins.join(parts.lake, settings, now, progress=progress)
         )
         return _counted("restated" if restate else "joined", _plain(joined))
 
@@ -110,7 +112,7 @@ def train(
 def _train_from_dsjson(loop: str, home: Path | None, seed: int, path: Path) -> Outcome:
     from pipelines.training.dsjson import train_from_dsjson
 
-    with Installation.at(home) as parts, console.status(f"reading {path.name}") as status:
+    with Installation.at(home) as parts:
         settings = parts.loop(loop)
         trained = train_from_dsjson(
             path,
@@ -118,7 +120,7 @@ def _train_from_dsjson(loop: str, home: Path | None, seed: int, path: Path) -> O
             settings,
             seed=seed,
             now=datetime.now(UTC),
-            progress=lambda rows: status.update(f"{rows:,} decisions of {path.name}"),
+            progress=lambda rows: progress(f"decisions of {path.name} learned from", rows),
         )
 
     def show(out: Console) -> None:
@@ -146,7 +148,14 @@ def evaluate(
 
     with Installation.at(home) as parts:
         settings = parts.loop(loop)
-        evaluated = run(parts.lake, parts.registry, settings, version or latest(parts.registry, loop), against=against)
+        evaluated = run(
+            parts.lake,
+            parts.registry,
+            settings,
+            version or latest(parts.registry, loop),
+            against=against,
+            progress=progress,
+        )
 
     def show(out: Console) -> None:
         table = Table("policy", "value", "95% interval", "effective rows", title=f"{loop}, {evaluated.rows} rows")
@@ -177,7 +186,16 @@ def promote(loop: Loop, home: Home = None, version: Version = None, json: Json =
         settings = parts.loop(loop)
         panels = PanelGate(parts.settings, parts.lake, parts.registry, settings)
         now = datetime.now(UTC)
-        promotion = run(parts.lake, parts.registry, settings, version=version, now=now, by=who(), panels=panels)
+        promotion = run(
+            parts.lake,
+            parts.registry,
+            settings,
+            version=version,
+            now=now,
+            by=who(),
+            panels=panels,
+            progress=progress,
+        )
 
     def show(out: Console) -> None:
         word = "[green]promoted[/]" if promotion.promoted else "[red]refused[/]"
@@ -241,10 +259,12 @@ def rollback(
     Example: `decision rollback news --reason "clicks fell after noon"`
     """
     from pipelines.promotion.rollback import rollback as run
+    from pipelines.registry.mirror import mirror_apart
 
     with Installation.at(home) as parts:
         parts.loop(loop)
-        written = run(parts.registry, loop, now=datetime.now(UTC), by=who(), reason=reason, to=to)
+        written = run(parts.registry, loop, now=datetime.now(UTC), by=who(), reason=reason, to=to, mirror=False)
+        mirror_apart(parts.settings)
 
     def show(out: Console) -> None:
         out.print(
@@ -273,7 +293,7 @@ def nightly(
     """
     from pipelines.nightly import nightly as run
 
-    def progress(step: str, state: str) -> None:
+    def told(step: str, state: str) -> None:
         console.print(f"  {step:<9} {state}", highlight=False)
 
     with Installation.at(home) as parts:
@@ -287,7 +307,8 @@ def nightly(
             now=datetime.now(UTC),
             run_id=run_id,
             seed=seed,
-            progress=None if state.verbose else progress,
+            told=None if state.verbose else told,
+            progress=progress,
         )
 
     def show(out: Console) -> None:

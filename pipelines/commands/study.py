@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +10,7 @@ import typer
 from rich.console import Console
 
 from decision.errors import FieldError
-from pipelines.commands.outcome import Json, Outcome, command, console
+from pipelines.commands.outcome import Json, Outcome, command, console, progress
 
 STUDIES = {
     "regression-oracle": "pipelines.studies.regression_oracle",
@@ -59,10 +57,9 @@ def study(
     if out is not None:
         prepare(out)
     module: Any = importlib.import_module(STUDIES[name])
-    with _progress() as progress:
-        chosen = module.seeds(quick=quick) if asked is None else asked
-        kept = {"kept": out} if getattr(module, "KEEPS", False) else {}
-        findings = module.run(chosen, size, quick=quick, progress=progress, **kept)
+    chosen = module.seeds(quick=quick) if asked is None else asked
+    kept = {"kept": out} if getattr(module, "KEEPS", False) else {}
+    findings = module.run(chosen, size, quick=quick, progress=_told, **kept)
     if out is not None:
         write(findings, out)
         console.print(f"written: {out / 'report.html'}, tables.md, result.json, figures/", markup=False)
@@ -92,24 +89,9 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str, float], None]]:
-    """Yield what takes the share done: a bar in a terminal, a line per part elsewhere."""
-    if not console.is_terminal:
-
-        def line(what: str, share: float) -> None:
-            console.print(f"{share:4.0%} {what}", markup=False, highlight=False)
-
-        yield line
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda what, share: bar.update(task, description=what, completed=share)
+def _told(what: str, share: float) -> None:
+    """Draw a bar on a terminal; print a line per part elsewhere: a study takes hours."""
+    if console.is_interactive:
+        progress(what, share, 1.0)
+    else:
+        console.print(f"{share:4.0%} {what}", markup=False, highlight=False)

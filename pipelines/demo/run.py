@@ -19,7 +19,6 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from decision.artifact import unpack
 from pipelines.demo.application import ApplicationProcess, running
@@ -42,6 +41,7 @@ from pipelines.operations.processes import (
     wait_until_ready,
 )
 from pipelines.operations.waiting import wait_until
+from pipelines.progress import Progress, silent
 from pipelines.registry.tracking import RegistryError
 from pipelines.settings import Settings, load_settings
 from simulators.environments.classification import ClassificationWorld, classification_world
@@ -50,14 +50,17 @@ LOOP = "digits"
 _MATURE_MARGIN_S = 0.3
 
 
-def run_demo(plan: Plan, *, out: Path, home: Path | None = None, console: Console) -> DemoResult:
+def run_demo(
+    plan: Plan, *, out: Path, home: Path | None = None, console: Console, progress: Progress = silent
+) -> DemoResult:
     """Run a demonstration and write its report.
 
     Args:
         plan: what to do.
         out: folder of the report.
         home: home folder of the installation, kept; None for a temporary one.
-        console: where progress is told.
+        console: where it says what it does.
+        progress: told of decisions made.
 
     Raises:
         FieldError: `home` holds a loop of that name already.
@@ -78,8 +81,8 @@ def run_demo(plan: Plan, *, out: Path, home: Path | None = None, console: Consol
             application = _start(processes, plan, settings, journal, console)
             # Its seconds pass while the first decisions are made; an error shows again where the registry is used.
             threading.Thread(target=_opened, args=(parts,), daemon=True).start()
-            generations = _generations(plan, parts, world, application, console)
-            _burst(application, plan.farewell, "under the last champion", console)
+            generations = _generations(plan, parts, world, application, console, progress)
+            _burst(application, plan.farewell, "under the last champion", console, progress)
             application.stop()
             time.sleep(plan.window_s + _MATURE_MARGIN_S)
             _drain(settings)
@@ -148,12 +151,17 @@ def _opened(parts: Installation) -> None:
 
 
 def _generations(
-    plan: Plan, parts: Installation, world: ClassificationWorld, application: ApplicationProcess, console: Console
+    plan: Plan,
+    parts: Installation,
+    world: ClassificationWorld,
+    application: ApplicationProcess,
+    console: Console,
+    progress: Progress,
 ) -> list[Generation]:
     found: list[Generation] = []
     for number in range(1, plan.generations + 1):
         console.print(f"generation {number} of {plan.generations}", style="bold")
-        _burst(application, plan.decisions, application.status.version or "baseline", console)
+        _burst(application, plan.decisions, application.status.version or "baseline", console, progress)
         application.trickle(plan.per_second)  # the load goes on while the generation is made
         time.sleep(plan.window_s + _MATURE_MARGIN_S)
         _drain(parts.settings, all_of_it=False)
@@ -165,6 +173,7 @@ def _generations(
             parts.loop(LOOP),
             now=datetime.now(UTC),
             seed=plan.seed,
+            progress=progress,
         )
         promoted_at = time.monotonic()
         switch_s = None
@@ -221,23 +230,9 @@ def _last_replay(parts: Installation, result: DemoResult) -> Any:
     return replay(rows, policy, log=LOOP, policy_name=f"version {result.champion}", check=False)
 
 
-def _burst(application: ApplicationProcess, count: int, under: str, console: Console) -> None:
-    columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[status]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(f"decisions, {under}", total=count, status="")
-        start = application.status.decided
-        application.burst(
-            count,
-            lambda status: progress.update(
-                task, completed=min(count, status.decided - start), status=f"{status.open} outcomes to come"
-            ),
-        )
+def _burst(application: ApplicationProcess, count: int, under: str, console: Console, progress: Progress) -> None:
+    start = application.status.decided
+    application.burst(count, lambda status: progress(f"decisions, {under}", min(count, status.decided - start), count))
     console.print(f"  {count} decisions, {under}; {application.status.failed} failed requests", highlight=False)
 
 

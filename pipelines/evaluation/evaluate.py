@@ -28,6 +28,7 @@ from pipelines.evaluation.trajectories import Trajectories, memory_of, remembere
 from pipelines.interactions.arrays import to_interactions
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
+from pipelines.progress import Progress, parted, silent
 from pipelines.registry.registry import Registry
 from pipelines.registry.tracking import RegistryError
 from pipelines.settings import LoopSettings
@@ -115,6 +116,7 @@ def evaluate(
     *,
     against: str | None = None,
     table_version: int | None = None,
+    progress: Progress = silent,
 ) -> Evaluated:
     """Evaluate a version on the holdout and keep the numbers and a picture with it.
 
@@ -126,12 +128,14 @@ def evaluate(
         against: ``champion``, ``baseline`` or another version, to take the lift over; None for the champion, or the
             baseline where there is none.
         table_version: version of the interactions table; None for the present one.
+        progress: told of the parts of the evaluation that are done.
 
     Raises:
         FieldError: the files of a version do not fit their manifest.
         RegistryError: there is no such version.
         SupportError: the holdout is empty, or `against` is a champion that does not exist.
     """
+    part_done = parted(progress, "parts of the evaluation done", 5)
     aliases = registry.aliases(loop.name)
     champion = aliases.get("champion")
     rows = window(lake, loop, table_version)
@@ -139,11 +143,13 @@ def evaluate(
     if not len(held):
         raise SupportError(f"the holdout of loop {loop.name} is empty: {rows.data.rows} interactions so far")
     interactions = to_interactions(held)
+    part_done()
     policy, _ = unpack(registry.files(loop.name, version))
     memory = memory_of(policy)
     seen = interactions if memory is None else remembered(lake, loop.name, held, memory, interactions)
     scores = policy.scores(seen.batch)
     pmf = policy.pmf_of(scores, seen.batch)
+    part_done()
     baseline_name, baseline = _baseline(registry, loop, aliases.get("baseline"), interactions)
     against = against or ("champion" if champion else "baseline")
     other_version = None if against == "baseline" else champion if against == "champion" else against
@@ -158,9 +164,11 @@ def evaluate(
         other = another.pmf(
             (interactions if kept is None else remembered(lake, loop.name, held, kept, interactions)).batch
         )
+    part_done()
     weighed = _balanced(registry, loop, held, interactions)
     lift = lift_of(weighed, pmf, other, scores)
     switched = switched_lift_of(weighed, pmf, other, scores)
+    part_done()
     values = [_value("version", f"version {version}", interactions, pmf, scores)]
     if against != "baseline":
         values.append(_value("against", other_name, interactions, other, scores))
@@ -187,6 +195,7 @@ def evaluate(
     )
     plots = {"evaluation.png": chart}
     registry.describe(loop.name, version, metrics=evaluated.metrics(), plots=plots)
+    part_done()
     return evaluated
 
 

@@ -27,6 +27,7 @@ from pipelines.fairness.tasks import Pair, Stream, open_tasks, rule_of
 from pipelines.fairness.window import People, Scale, people_of
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
+from pipelines.progress import Progress, parted, silent
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings
 
@@ -86,6 +87,7 @@ def mine(
     mined: int = 20,
     probe: int = 10,
     gold: int = 0,
+    progress: Progress = silent,
 ) -> Mined:
     """Open tasks for the pairs of the loop's latest decisions that are worth an auditor's time.
 
@@ -102,6 +104,7 @@ def mine(
         mined: pairs with the largest gaps to open.
         probe: pairs of the random probe to open.
         gold: tasks to ask again of which the panel was of one mind.
+        progress: told of the parts of the search that are done.
 
     Raises:
         FieldError: a number is outside its range.
@@ -112,6 +115,7 @@ def mine(
             raise FieldError(name, wanted=f"0 to {MOST_TASKS} tasks", got=value)
     if not 2 <= decisions <= MOST_DECISIONS:
         raise FieldError("decisions", wanted=f"2 to {MOST_DECISIONS}", got=decisions)
+    part_done = parted(progress, "parts of the search done", 4)
     appeals = store.rows(
         sa.select(t.appeals).where(
             t.appeals.c.loop == loop.name, t.appeals.c.status == "open", t.appeals.c.event_id.is_not(None)
@@ -124,12 +128,15 @@ def mine(
 
         rows = pa.concat_tables([rows, lake.decisions(loop.name, event_ids=missing)])
     policy, name = policy_of(registry, loop, version)
+    part_done()
     people = people_of(rows, policy, loop.fairness)
+    part_done()
     i, j = near(people.features, NEIGHBOURS)
     others = np.array([people.subjects[a] != people.subjects[b] for a, b in zip(i, j, strict=True)], dtype=bool)
     pairs, action = action_pairs(people.features, people.probability, i[others], j[others])
     if not pairs.gap.size:
         raise SupportError(f"loop {loop.name} has no two people to compare among {len(rows)} decisions")
+    part_done()
     rng = np.random.default_rng(seed)
     before = _known(store, loop.name)
     metric = _metric(store, loop.name, people)
@@ -159,6 +166,7 @@ def mine(
                 changed = sa.update(t.appeals).where(t.appeals.c.appeal_id == appeal_id).values(status=status)
                 writing.connection.execute(changed)
                 writing.log("appeal_paired", appeal_id, {"outcome": status, "window": window_id})
+    part_done()
     streams = [stream for stream, _ in chosen]
     return Mined(
         window_id=window_id,

@@ -12,9 +12,11 @@ from deltalake import DeltaTable
 
 from pipelines.features.store import Features
 from pipelines.features.stream import COLUMNS, Topic
-from pipelines.interactions.join import partitions_of, place_of
+from pipelines.interactions.join import place_of
 from pipelines.lake.lake import ConflictError, Lake
+from pipelines.lake.tables import partitions_of
 from pipelines.logs import step
+from pipelines.progress import Progress, silent
 from pipelines.settings import LoopSettings
 
 ROWS_PER_PART = 20_000
@@ -36,7 +38,7 @@ class Pushed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @step("features pushed")
-def push_new(lake: Lake, loop: LoopSettings, features: Features) -> Pushed:
+def push_new(lake: Lake, loop: LoopSettings, features: Features, progress: Progress = silent) -> Pushed:
     """Push what the lake holds beyond the features' positions; nothing when the loop has no stream.
 
     Safe to run again and in several processes. After a change of the half-life or the reward it reads the whole lake.
@@ -45,6 +47,7 @@ def push_new(lake: Lake, loop: LoopSettings, features: Features) -> Pushed:
         lake: the tables.
         loop: the loop.
         features: its features.
+        progress: told of the rows taken, in parts.
 
     Raises:
         ConflictError: others kept changing the definition of the features; run it again.
@@ -57,8 +60,8 @@ def push_new(lake: Lake, loop: LoopSettings, features: Features) -> Pushed:
         positions = features.positions()
         try:
             return Pushed(
-                decisions=_take(features, "decisions", decisions, loop.name, positions),
-                outcomes=_take(features, "outcomes", outcomes, loop.name, positions),
+                decisions=_take(features, "decisions", decisions, loop.name, positions, progress),
+                outcomes=_take(features, "outcomes", outcomes, loop.name, positions, progress),
                 subjects=features.publish(),
             )
         except ConflictError:
@@ -68,13 +71,19 @@ def push_new(lake: Lake, loop: LoopSettings, features: Features) -> Pushed:
 
 
 def _take(
-    features: Features, topic: Topic, table: DeltaTable, loop: str, positions: dict[tuple[Topic, int], int]
+    features: Features,
+    topic: Topic,
+    table: DeltaTable,
+    loop: str,
+    positions: dict[tuple[Topic, int], int],
+    progress: Progress,
 ) -> int:
     taken = 0
     for partition in partitions_of(table, loop):
         since = positions.get((topic, partition), 0)
         for rows in _beyond(table, loop, partition, since, COLUMNS[topic]):
             taken += features.take(topic, rows, since=since)
+            progress(f"{topic} taken into features", taken)
             since = pc.call_function("max", [rows["offset"]]).as_py() + 1
     return taken
 

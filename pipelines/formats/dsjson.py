@@ -22,6 +22,7 @@ from decision.validation import field_error
 from pipelines.formats.registry import Format, one_log
 from pipelines.formats.rows import SUM_TOLERANCE, complete
 from pipelines.formats.store import check_file
+from pipelines.progress import Progress, counted, silent
 
 _SPECIAL = ("_multi", "_slots")
 
@@ -90,7 +91,7 @@ def read_dsjson(path: Path, *, rows_per_batch: int = 10_000) -> Iterable[pa.Tabl
         yield _table(rows)
 
 
-def write_dsjson(table: pa.Table, path: Path) -> tuple[int, int]:
+def write_dsjson(table: pa.Table, path: Path, progress: Progress = silent) -> tuple[int, int]:
     """Write interactions as dsjson, whole or not at all.
 
     Features that were looked up appear in the context under ``feature``. The format has one line per single decision
@@ -99,6 +100,7 @@ def write_dsjson(table: pa.Table, path: Path) -> tuple[int, int]:
     Args:
         table: rows with the lake's interaction columns.
         path: the file to write.
+        progress: told of the rows gone through.
 
     Returns:
         (written, left out).
@@ -110,7 +112,8 @@ def write_dsjson(table: pa.Table, path: Path) -> tuple[int, int]:
     written = left_out = 0
     try:
         with scratch.open("wb") as file:
-            for batch in table.to_batches(max_chunksize=10_000):
+            batches = table.to_batches(max_chunksize=10_000)
+            for batch in counted(batches, progress, "decisions exported", total=len(table), size=len):
                 for row in batch.to_pylist():
                     if row["slot"] or row["pmf"] is None:
                         left_out += 1

@@ -21,6 +21,7 @@ from pipelines.formats.npz import ROWS_AT_ONCE, check_shape, read_npz, times, wh
 from pipelines.formats.registry import Format, one_log
 from pipelines.formats.rows import complete
 from pipelines.interactions.arrays import to_interactions
+from pipelines.progress import Progress, silent
 
 _NEEDED = ("n_actions", "action", "reward", "pscore")
 _OPTIONAL = ("context", "action_context", "position", "pi_b")
@@ -71,7 +72,7 @@ def read_obp(path: Path, *, name: str) -> Iterable[pa.Table]:
         yield complete(columns, size)
 
 
-def write_obp(rows: pa.Table, path: Path) -> tuple[int, int]:
+def write_obp(rows: pa.Table, path: Path, progress: Progress = silent) -> tuple[int, int]:
     """Write interactions as a `bandit_feedback` and return how many were written and how many left out.
 
     Only decisions that offer the log's first set of actions can be written: the format has one set for all rows.
@@ -83,6 +84,7 @@ def write_obp(rows: pa.Table, path: Path) -> tuple[int, int]:
     kept = [offered == ids[0] for offered in ids]
     log = to_interactions(rows.filter(pa.array(kept)))
     n, k = len(log), len(ids[0]) if ids else 0
+    progress("decisions exported", 0, n)
     if np.isnan(log.pmf).any():
         raise FieldError("pmf", wanted="the whole distribution of every decision", got=None)
     names = sorted({feature for context in log.batch.contexts for feature in context})

@@ -14,6 +14,7 @@ from pipelines.formats.registry import Format, one_log
 from pipelines.formats.rows import complete
 from pipelines.formats.store import check_file
 from pipelines.lake.schemas import INTERACTIONS
+from pipelines.progress import Progress, silent
 
 
 def read_parquet(path: Path, *, rows_per_batch: int = 20_000) -> Iterable[pa.Table]:
@@ -36,8 +37,9 @@ def read_parquet(path: Path, *, rows_per_batch: int = 20_000) -> Iterable[pa.Tab
             yield complete({name: pa.chunked_array([batch[name]]) for name in names}, len(batch))
 
 
-def write_parquet(table: pa.Table, path: Path) -> tuple[int, int]:
+def write_parquet(table: pa.Table, path: Path, progress: Progress = silent) -> tuple[int, int]:
     """Write interaction rows to a Parquet file, whole or not at all; return their number, and that nothing is left."""
+    progress("decisions exported", 0, len(table))
     with replacing(path) as file:
         pq.write_table(table, file, compression="zstd")
     return len(table), 0

@@ -16,6 +16,8 @@ from decision.errors import FieldError
 if TYPE_CHECKING:  # the command line lists formats without the library that reads them
     import pyarrow as pa
 
+    from pipelines.progress import Progress
+
 
 class Entry(NamedTuple):
     """A line of the registry.
@@ -97,11 +99,12 @@ class Format(NamedTuple):
 
     Attributes:
         find: (path, name) -> the logs there; the path is None for the one that is shipped.
-        write: (interactions, path) -> rows written, and rows that the format cannot hold; None where it is only read.
+        write: (interactions, path, progress) -> rows written, and rows that the format cannot hold; None where it is
+            only read.
     """
 
     find: Callable[[Path | None, str], Iterable[Found]]
-    write: Callable[[pa.Table, Path], tuple[int, int]] | None = None
+    write: Callable[[pa.Table, Path, Progress], tuple[int, int]] | None = None
 
 
 def one_log(read: Callable[[Path, str], Iterable[pa.Table]]) -> Callable[[Path | None, str], Iterable[Found]]:

@@ -25,6 +25,7 @@ from pipelines.formats.rows import check_rows
 from pipelines.lake.features import with_features
 from pipelines.lake.schemas import INTERACTIONS
 from pipelines.logs import step
+from pipelines.progress import Progress, counted, silent
 from pipelines.settings import Settings, check_loop_name, list_loops
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
@@ -58,7 +59,14 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
 
 @step("imported")
 def save_import(
-    settings: Settings, name: str, batches: Iterable[pa.Table], *, format: str, source: str, attribution: str = ""
+    settings: Settings,
+    name: str,
+    batches: Iterable[pa.Table],
+    *,
+    format: str,
+    source: str,
+    attribution: str = "",
+    progress: Progress = silent,
 ) -> Imported:
     """Check and keep the rows of an import under `name`, in place of an earlier import of that name.
 
@@ -69,6 +77,7 @@ def save_import(
         format: the format they were read from.
         source: where they were read from.
         attribution: whose data it is.
+        progress: told of the rows kept, after each batch.
 
     Raises:
         FieldError: the name is a loop's, or a row does not fit; nothing is kept then.
@@ -79,6 +88,7 @@ def save_import(
     folder.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
     try:
+        batches = counted(batches, progress, "decisions imported", size=len)
         note = _write(scratch, name, batches, format=format, source=source, attribution=attribution)
         target = folder / name
         if target.exists():

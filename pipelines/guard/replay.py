@@ -10,6 +10,7 @@ from pipelines.guard.state import GuardState, evidence_in
 from pipelines.guard.step import fold_until
 from pipelines.guard.store import GuardStore
 from pipelines.lake.lake import Lake
+from pipelines.progress import Progress, counted, silent
 from pipelines.settings import LoopSettings, Settings
 
 _REPLAYED = ("parts", "positions", "skipped", "inexact")
@@ -33,7 +34,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
 
 
-def replay(settings: Settings, loop: LoopSettings, lake: Lake) -> Replayed:
+def replay(settings: Settings, loop: LoopSettings, lake: Lake, progress: Progress = silent) -> Replayed:
     """Fold the present attempt again from its beginning and compare; nothing is written.
 
     Erasing a subject or restating rewards takes decisions or rewards away that were counted: then the states differ.
@@ -46,7 +47,7 @@ def replay(settings: Settings, loop: LoopSettings, lake: Lake) -> Replayed:
     if kept.attempt_number == 0:
         raise FieldError("attempt", wanted="a rollout to replay", got=None, says="there was no rollout yet")
     state, folds = store.attempt(kept.attempt_number)
-    for until in folds:
+    for until in counted(folds, progress, "folds made again", total=len(folds)):
         state = fold_until(lake, state, until)
     # Weights are what an operator may cap and stop; evidence is what is replayed.
     state, compared = (_unweighed(one) for one in (state, kept))

@@ -25,9 +25,11 @@ from decision.batch import Floats, Ints
 from decision.guard.coin import candidate_has, trajectory_weights
 from decision.guard.snapshot import segment_of
 from pipelines.guard.state import EPISODES, GuardState, Rows, Terms
-from pipelines.interactions.join import join_mark, partitions_of, place_of
-from pipelines.lake.lake import Lake, mark_of
+from pipelines.interactions.join import place_of
+from pipelines.interactions.window import join_mark
+from pipelines.lake.lake import Lake
 from pipelines.lake.schemas import TIME
+from pipelines.lake.tables import mark_of, partitions_of
 
 EXACT = 1e-9
 """Most that a logged propensity may differ from the mixture of the logged distributions."""

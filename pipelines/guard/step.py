@@ -35,6 +35,7 @@ from pipelines.guard.state import (
 from pipelines.guard.store import FencedError, GuardStore, Move, move
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
+from pipelines.progress import Progress, silent
 from pipelines.registry.registry import AliasMovedError, Registry
 from pipelines.settings import LoopSettings, Settings
 
@@ -44,7 +45,14 @@ _BY = "guard"
 
 
 @step("guard aggregated")
-def guard(settings: Settings, loop: LoopSettings, lake: Lake, registry: Registry, now: datetime) -> GuardState:
+def guard(
+    settings: Settings,
+    loop: LoopSettings,
+    lake: Lake,
+    registry: Registry,
+    now: datetime,
+    progress: Progress = silent,
+) -> GuardState:
     """Run one aggregation and return the state after it; safe to repeat and to cut short anywhere.
 
     Args:
@@ -53,6 +61,7 @@ def guard(settings: Settings, loop: LoopSettings, lake: Lake, registry: Registry
         lake: the tables; only decisions that the join settled are counted.
         registry: where the aliases ``champion`` and ``candidate`` stand.
         now: the time, with its UTC offset.
+        progress: told of the decisions folded in.
 
     Raises:
         FieldError: another aggregation of the loop is going on.
@@ -67,7 +76,7 @@ def guard(settings: Settings, loop: LoopSettings, lake: Lake, registry: Registry
     with _alone(store.path.with_suffix(".lock")):
         for attempt in range(_ATTEMPTS):
             try:
-                return _Step(store, loop, lake, registry, now).run()
+                return _Step(store, loop, lake, registry, now, progress).run()
             except FencedError:
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -77,8 +86,17 @@ def guard(settings: Settings, loop: LoopSettings, lake: Lake, registry: Registry
 class _Step:
     """One aggregation; `run` makes it."""
 
-    def __init__(self, store: GuardStore, loop: LoopSettings, lake: Lake, registry: Registry, now: datetime) -> None:
+    def __init__(
+        self,
+        store: GuardStore,
+        loop: LoopSettings,
+        lake: Lake,
+        registry: Registry,
+        now: datetime,
+        progress: Progress,
+    ) -> None:
         self.store, self.loop, self.lake, self.registry, self.now = store, loop, lake, registry, now
+        self.progress = progress
         self.before = store.load()
         self.moves: list[Move] = []
         self.begun: list[GuardState] = []
@@ -119,6 +137,7 @@ class _Step:
 
     def fold(self, state: GuardState) -> GuardState:
         settled = self.settled()
+        first = dict(state.positions)
         rows = ROWS_PER_FOLD if self.loop.guard.unit == "decision" else None  # slates are folded in whole
         while True:
             until = next_positions(state.positions, settled, rows)
@@ -126,6 +145,9 @@ class _Step:
                 return state
             state = fold_until(self.lake, state, until)
             self.folds.append((state.attempt_number, until))
+            if rows is not None:  # an episode's positions are times
+                done, there = (sum(end - first.get(p, 0) for p, end in ends.items()) for ends in (until, settled))
+                self.progress("decisions folded", done, there)
 
     def moved(self, state: GuardState) -> GuardState:
         """Return the state after what its evidence asks for."""

@@ -27,11 +27,13 @@ from decision.errors import FieldError
 from pipelines.ingestion.dedup import Seen
 from pipelines.ingestion.parse import DeadLetter, Parsed, parse_decisions, parse_outcomes
 from pipelines.lake.features import with_features
-from pipelines.lake.lake import ConflictError, Lake, mark_of
+from pipelines.lake.lake import ConflictError, Lake
 from pipelines.lake.schemas import DEAD_LETTERS, LOGGED
 from pipelines.lake.schemas import OUTCOMES as OUTCOME_ROWS
+from pipelines.lake.tables import mark_of
 from pipelines.log.protocol import DECISIONS, OUTCOMES, EventLog, Message, OffsetOutOfRange
 from pipelines.logs import step
+from pipelines.progress import Progress, silent
 
 ROWS_PER_COMMIT = 20_000
 HORIZON_S = 86_400.0
@@ -83,6 +85,7 @@ def ingest(
     max_messages: int | None = None,
     loops: Collection[str] | None = None,
     partitions: Collection[int] | None = None,
+    progress: Progress = silent,
 ) -> Ingested:
     """Bring what the log holds at the time of the call into the lake.
 
@@ -94,12 +97,13 @@ def ingest(
         max_messages: stop after this many; None for all.
         loops: the loops that exist; a record of another is a dead letter. None accepts every name.
         partitions: which of the log's to read; None for all.
+        progress: told of the messages of each topic after each commit.
 
     Raises:
         IngestError: the lake was filled from another log, or messages are gone that were never ingested.
         LogError: the log does not answer.
     """
-    return Ingester(log, lake, loops=loops, partitions=partitions).run(max_messages=max_messages)
+    return Ingester(log, lake, loops=loops, partitions=partitions).run(max_messages=max_messages, progress=progress)
 
 
 class Ingester:
@@ -135,14 +139,14 @@ class Ingester:
         ]
 
     @step("ingested", worth=lambda result: result.messages > 0)
-    def run(self, *, max_messages: int | None = None) -> Ingested:
+    def run(self, *, max_messages: int | None = None, progress: Progress = silent) -> Ingested:
         """Ingest what the log holds now; arguments and errors as `ingest`."""
         if max_messages is not None and max_messages < 0:
             raise FieldError("max_messages", wanted="0 or more", got=max_messages)
         total = Ingested()
         with _rare_collections():
             for topic in self._topics:
-                total += topic.run(None if max_messages is None else max_messages - total.messages)
+                total += topic.run(None if max_messages is None else max_messages - total.messages, progress)
         return total
 
 
@@ -179,9 +183,9 @@ class _TopicIngest:
         self._log_mark = int.from_bytes(blake2b(log.identity().encode(), digest_size=7).digest(), "big")
         self._loaded = False
 
-    def run(self, max_messages: int | None) -> Ingested:
+    def run(self, max_messages: int | None, progress: Progress) -> Ingested:
         ends = {p: self._log.watermarks(self._topic, p)[1] for p in self._partitions}
-        total, attempts = Ingested(), 0
+        total, attempts, there = Ingested(), 0, 0
         with ThreadPoolExecutor(1, thread_name_prefix="ingest") as writer:
             pending: Future[Ingested] | None = None
             under_way = 0
@@ -189,12 +193,15 @@ class _TopicIngest:
                 try:
                     if not self._loaded:
                         self._load()
+                    if not there:
+                        there = sum(max(0, ends[p] - self._next[p]) for p in self._partitions)
                     left = None if max_messages is None else max_messages - total.messages - under_way
                     batch = self._read(ends, left)  # while the one before is being committed
                     if pending is not None:
                         done, pending, under_way = pending, None, 0
                         total += done.result()
                         attempts = 0
+                        progress(f"{self._topic} ingested", total.messages, there)
                     if batch is None:
                         return total
                     if self._topic == DECISIONS:

@@ -11,21 +11,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
-import duckdb
 import msgspec
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
-from pipelines.interactions.join import instant_us, open_decisions, partitions_of, place_of, rule_of
-from pipelines.lake.lake import Lake, mark_of
+from pipelines.interactions.window import instant_us, join_mark, window_us
 from pipelines.lake.moment import at_one_moment
-from pipelines.lake.schemas import Table
+from pipelines.lake.tables import Tables, mark_of, partitions_of, rows_of
 from pipelines.settings import LoopSettings
+
+if TYPE_CHECKING:
+    from pipelines.lake.schemas import Table
 
 _TABLES: tuple[Table, ...] = ("interactions", "outcomes", "decisions", "dead_letters")
 
@@ -68,11 +65,11 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
         return self.decided == self.joined + self.pending + self.expired + sum(self.dropped.values())
 
 
-def counters(lake: Lake, loop: LoopSettings, now: datetime) -> Counters:
+def counters(tables: Tables, loop: LoopSettings, now: datetime) -> Counters:
     """Return the counters of `loop` at `now`; all of them are of one moment of the lake.
 
     Args:
-        lake: the tables.
+        tables: the lake's.
         loop: the loop; its reward window says which pending decisions are mature.
         now: the time, with its UTC offset.
 
@@ -81,46 +78,28 @@ def counters(lake: Lake, loop: LoopSettings, now: datetime) -> Counters:
         NoMomentError: others kept committing; ask again.
     """
     now_us = instant_us(now)
-    return at_one_moment(lake, _TABLES, lambda tables: _counted(tables, loop, now_us))
+    return at_one_moment(tables, _TABLES, lambda opened: _counted(opened, loop, now_us))
 
 
 def _counted(tables: Mapping[Table, DeltaTable], loop: LoopSettings, now_us: int) -> Counters:
-    interactions, decisions = tables["interactions"], tables["decisions"]
-    rows: dict[Table, ds.Dataset] = {name: table.to_pyarrow_dataset() for name, table in tables.items()}
-    window_us, here = rule_of(loop).window_us, pc.field("loop") == loop.name
-    still_open = [open_decisions(interactions, decisions, loop.name, p)[1] for p in partitions_of(decisions, loop.name)]
-    states, gone = _states(rows, loop.name, partitions_of(interactions, loop.name))
-    late, orphans = _strays(rows, loop.name, partitions_of(tables["outcomes"], loop.name))
+    found = Counter[str]()
+    for partition in sorted({p for name in _PARTITIONED for p in partitions_of(tables[name], loop.name)}):
+        values = {
+            "here": f"loop = '{loop.name}' AND partition = {partition}",
+            "position": mark_of(tables["interactions"], join_mark(loop.name, partition)) or 0,
+            "mature_us": now_us - window_us(loop),
+        }
+        for query in (_STATES, _OPEN, _STRAYS):
+            for row in rows_of(query.format(**values), tables):
+                found[row["what"]] += row["n"]
+    letters = rows_of("SELECT count(*) AS n FROM dead_letters", {"dead_letters": tables["dead_letters"]})
+    dropped = {what.removeprefix("dropped/"): n for what, n in sorted(found.items()) if what.startswith("dropped/")}
     return Counters(
-        decided=rows["decisions"].count_rows(filter=here),
-        joined=states["joined"],
-        pending=sum(map(len, still_open)),
-        mature=sum(int(np.count_nonzero(ts + window_us <= now_us)) for ts in still_open),
-        expired=states["expired"],
-        dropped={key.removeprefix("dropped/"): n for key, n in sorted(states.items()) if key.startswith("dropped/")},
-        outcomes=rows["outcomes"].count_rows(filter=here),
-        late_outcomes=late,
-        orphan_outcomes=orphans,
-        orphan_interactions=gone,
-        duplicates_seen=_duplicates(decisions, loop.name),
-        dead_letters=rows["dead_letters"].count_rows(),
+        **{name: found[name] for name in _COUNTED},
+        dropped=dropped,
+        duplicates_seen=_duplicates(tables["decisions"], loop.name),
+        dead_letters=letters[0]["n"],
     )
-
-
-def _states(rows: Mapping[Table, ds.Dataset], loop: str, partitions: list[int]) -> tuple[Counter[str], int]:
-    """Return how many decisions are in each state, and how many interactions have no decision any more."""
-    states, gone = Counter[str](), 0
-    for partition in partitions:
-        place = place_of(loop, partition)
-        settled = rows["interactions"].to_table(["offset", "state", "reason"], filter=place)
-        decided = rows["decisions"].to_table(["offset"], filter=place)["offset"].to_numpy()
-        there = np.isin(settled["offset"].to_numpy(), decided)
-        gone += int(np.count_nonzero(~there))
-        counts = settled.filter(pa.array(there)).group_by(["state", "reason"]).aggregate([([], "count_all")])
-        for row in counts.to_pylist():
-            key = row["state"] if row["reason"] is None else f"{row['state']}/{row['reason']}"
-            states[key] += row["count_all"]
-    return states, gone
 
 
 def _duplicates(decisions: DeltaTable, loop: str) -> int:
@@ -128,47 +107,49 @@ def _duplicates(decisions: DeltaTable, loop: str) -> int:
     return sum(mark_of(decisions, f"duplicates/{loop}/{p}") or 0 for p in range(max(partitions, default=-1) + 1))
 
 
-def _strays(rows: Mapping[Table, ds.Dataset], loop: str, partitions: list[int]) -> tuple[int, int]:
-    """Return how many outcomes came too late for their decision, and how many have none."""
-    late = orphans = 0
-    connection = duckdb.connect()
-    try:
-        for partition in partitions:
-            place = place_of(loop, partition)
-            tables: dict[str, Any] = {
-                "arrived": rows["outcomes"].scanner(filter=place, columns=_OUTCOME_COLUMNS).to_reader(),
-                "decided": rows["decisions"].scanner(filter=place, columns=_KEY).to_reader(),
-                "settled": rows["interactions"].scanner(filter=place, columns=_SETTLED_COLUMNS).to_reader(),
-            }
-            for name, table in tables.items():
-                connection.register(name, table)
-            # all of it: a result that is not read to its end keeps the connection busy
-            found = connection.execute(_STRAYS).fetchall()[0]
-            late, orphans = late + int(found[0]), orphans + int(found[1])
-    except duckdb.Error as error:  # a file that could not be read is told as an error of the query
-        raise OSError(f"outcomes of the loop {loop!r} cannot be read: {error}") from error
-    finally:
-        connection.close()
-    return late, orphans
+_PARTITIONED: tuple[Table, ...] = ("decisions", "outcomes", "interactions")
+_COUNTED = (
+    *("decided", "joined", "pending", "mature", "expired"),
+    *("outcomes", "late_outcomes", "orphan_outcomes", "orphan_interactions"),
+)
 
-
-_KEY = ["event_id", "slot"]
-_OUTCOME_COLUMNS = [*_KEY, "offset", "ts", "name", "idempotency_key", "spool", "spool_offset"]
-_SETTLED_COLUMNS = [*_KEY, "ts", "outcomes_until", "window_us"]
+# Each query gives rows of `what` and `n`, for one loop and partition, whose rows of all tables meet nobody else's.
+_STATES = """
+SELECT CASE WHEN d."offset" IS NULL THEN 'orphan_interactions'
+            WHEN i.reason IS NULL THEN i.state ELSE i.state || '/' || i.reason END AS what, count(*) AS n
+FROM (SELECT "offset", state, reason FROM interactions WHERE {here}) i
+LEFT JOIN (SELECT "offset" FROM decisions WHERE {here}) d ON d."offset" = i."offset"
+GROUP BY 1
+"""
+# Below the join's position every decision is settled.
+_OPEN = """
+WITH open AS (
+    SELECT d.us FROM (
+        SELECT "offset", arrow_cast(ts, 'Int64') AS us FROM decisions WHERE {here} AND "offset" >= {position}) d
+    LEFT ANTI JOIN (SELECT "offset" FROM interactions WHERE {here} AND "offset" >= {position}) i
+    ON d."offset" = i."offset"
+)
+SELECT 'decided' AS what, count(*) AS n FROM decisions WHERE {here}
+UNION ALL SELECT 'pending', count(*) FROM open
+UNION ALL SELECT 'mature', count(*) FROM open WHERE us <= {mature_us}
+"""
 # An outcome that arrived twice is one outcome; the first copy counts.
 _STRAYS = """
 WITH outcome AS (
-    SELECT event_id, slot, min("offset") AS position, min(ts) AS ts
-    FROM arrived
+    SELECT event_id, slot, min("offset") AS position, min(arrow_cast(ts, 'Int64')) AS us
+    FROM outcomes WHERE {here}
     GROUP BY event_id, slot, name,
              coalesce('k' || idempotency_key, 's' || spool || ':' || spool_offset, 'o' || "offset")
+), stray AS (
+    SELECT CASE WHEN d.event_id IS NULL THEN 'orphan_outcomes'
+                WHEN o.position >= s.outcomes_until OR o.us > s.us + s.window_us THEN 'late_outcomes' END AS what
+    FROM outcome o
+    LEFT JOIN (SELECT DISTINCT event_id, slot FROM decisions WHERE {here}) d
+        ON d.event_id = o.event_id AND d.slot = o.slot
+    LEFT JOIN (
+        SELECT event_id, slot, arrow_cast(ts, 'Int64') AS us, outcomes_until, window_us FROM interactions WHERE {here}
+    ) s ON s.event_id = o.event_id AND s.slot = o.slot
 )
-SELECT count(*) FILTER (
-           d.event_id IS NOT NULL AND s.event_id IS NOT NULL
-           AND (o.position >= s.outcomes_until OR epoch_us(o.ts) > epoch_us(s.ts) + s.window_us)
-       ) AS late,
-       count(*) FILTER (d.event_id IS NULL) AS orphans
-FROM outcome o
-LEFT JOIN (SELECT DISTINCT event_id, slot FROM decided) d USING (event_id, slot)
-LEFT JOIN settled s USING (event_id, slot)
+SELECT what, count(*) AS n FROM stray WHERE what IS NOT NULL GROUP BY what
+UNION ALL SELECT 'outcomes', count(*) FROM outcomes WHERE {here}
 """

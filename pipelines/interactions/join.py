@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 import numpy as np
@@ -20,16 +20,17 @@ from deltalake import DeltaTable
 from deltalake.transaction import AddAction
 
 from decision.batch import Ints
-from decision.errors import FieldError
 from decision.join import RewardRule
 from pipelines.interactions.settle import settled_rows
-from pipelines.lake.lake import ConflictError, Lake, mark_of
+from pipelines.interactions.window import instant_us, join_mark, window_us
+from pipelines.lake.lake import ConflictError, Lake
+from pipelines.lake.tables import mark_of, partitions_of
 from pipelines.logs import step
+from pipelines.progress import Progress, silent
 from pipelines.settings import LoopSettings
 
 ROWS_PER_COMMIT = 20_000
 _ATTEMPTS = 50
-_LONGEST_US = 100 * 365 * 86_400 * 1_000_000
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +54,14 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @step("joined")
-def join(lake: Lake, loop: LoopSettings, now: datetime, *, rows_per_commit: int = ROWS_PER_COMMIT) -> Joined:
+def join(
+    lake: Lake,
+    loop: LoopSettings,
+    now: datetime,
+    *,
+    rows_per_commit: int = ROWS_PER_COMMIT,
+    progress: Progress = silent,
+) -> Joined:
     """Settle the decisions of `loop` whose reward window is over at `now`.
 
     Only outcomes that are in the lake can be counted: take `now` before ingesting, not after.
@@ -63,6 +71,7 @@ def join(lake: Lake, loop: LoopSettings, now: datetime, *, rows_per_commit: int 
         loop: its reward definition, as it is now, holds for the decisions that are settled now.
         now: the time, with its UTC offset.
         rows_per_commit: decisions that are settled together; bounds the memory.
+        progress: told of the decisions settled, after each commit.
 
     Raises:
         FieldError: `now` has no UTC offset.
@@ -75,6 +84,7 @@ def join(lake: Lake, loop: LoopSettings, now: datetime, *, rows_per_commit: int 
             try:
                 done = _settle_some(lake, loop, partition, rule, now_us, rows_per_commit, tally)
                 attempts = 0
+                progress("decisions settled", tally["settled"])
             except (ConflictError, FileNotFoundError):
                 attempts += 1  # another join was faster, or an erasure took files away: look again
                 if attempts == _ATTEMPTS:
@@ -83,7 +93,13 @@ def join(lake: Lake, loop: LoopSettings, now: datetime, *, rows_per_commit: int 
 
 
 def restate(
-    lake: Lake, loop: LoopSettings, now: datetime, *, late: bool = False, rows_per_commit: int = ROWS_PER_COMMIT
+    lake: Lake,
+    loop: LoopSettings,
+    now: datetime,
+    *,
+    late: bool = False,
+    rows_per_commit: int = ROWS_PER_COMMIT,
+    progress: Progress = silent,
 ) -> Joined:
     """Settle the loop's whole history again under its present reward definition, in one transaction.
 
@@ -96,6 +112,7 @@ def restate(
         late: count every outcome in the lake, also those after the window and those that arrived after the decision
             had been settled. Without it a decision keeps to the outcomes that were known when it was settled.
         rows_per_commit: decisions that are settled together; bounds the memory.
+        progress: told of the decisions settled.
 
     Raises:
         FieldError: `now` has no UTC offset.
@@ -104,14 +121,16 @@ def restate(
     now_us, rule = instant_us(now), rule_of(loop, late=late)
     for attempt in range(_ATTEMPTS):
         try:
-            return _restated(lake, loop, rule, now_us, rows_per_commit)
+            return _restated(lake, loop, rule, now_us, rows_per_commit, progress)
         except (ConflictError, FileNotFoundError):
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
 
 
-def _restated(lake: Lake, loop: LoopSettings, rule: RewardRule, now_us: int, rows_per_commit: int) -> Joined:
+def _restated(
+    lake: Lake, loop: LoopSettings, rule: RewardRule, now_us: int, rows_per_commit: int, progress: Progress
+) -> Joined:
     interactions = lake.table("interactions")  # before the decisions: its marks are the fence
     decisions, outcomes = lake.table("decisions"), lake.table("outcomes")
     tally, files, marks = Counter[str](), list[AddAction](), dict[str, int]()
@@ -124,6 +143,7 @@ def _restated(lake: Lake, loop: LoopSettings, rule: RewardRule, now_us: int, row
             known = np.full(len(chunk), until) if rule.late else _known_before(interactions, place, chunk, until)
             rows = settled_rows(decisions, outcomes, place, chunk, known, rule, loop.reward.version, now_us)
             tally += _count(rows)
+            progress("decisions settled again", tally["settled"])
             files += lake.write("interactions", rows)
         tally["pending"] += int(np.count_nonzero(~mature))
         marks[join_mark(loop.name, partition)] = _position_after(offsets, offsets[~mature])
@@ -137,7 +157,7 @@ def rule_of(loop: LoopSettings, *, late: bool = False) -> RewardRule:
     reward = loop.reward
     return RewardRule(
         outcome=reward.outcome,
-        window_us=max(1, int(min(reward.window_s * 1e6, _LONGEST_US))),
+        window_us=window_us(loop),
         default=reward.default,
         aggregation=reward.aggregation,
         minimum=reward.minimum,
@@ -146,19 +166,9 @@ def rule_of(loop: LoopSettings, *, late: bool = False) -> RewardRule:
     )
 
 
-def partitions_of(table: DeltaTable, loop: str) -> list[int]:
-    """Return the log partitions in which the table has rows of `loop`."""
-    return sorted({int(values["partition"]) for values in table.partitions() if values["loop"] == loop})
-
-
 def place_of(loop: str, partition: int) -> ds.Expression:
     """Return the condition for the rows of a loop in a log partition."""
     return (pc.field("loop") == loop) & (pc.field("partition") == partition)
-
-
-def join_mark(loop: str, partition: int) -> str:
-    """Return the name of the join's position: every decision at a lower offset is settled."""
-    return f"join/{loop}/{partition}"
 
 
 def open_decisions(interactions: DeltaTable, decisions: DeltaTable, loop: str, partition: int) -> tuple[Ints, Ints]:
@@ -176,18 +186,6 @@ def open_decisions(interactions: DeltaTable, decisions: DeltaTable, loop: str, p
     settled = interactions.to_pyarrow_dataset().to_table(["offset"], filter=beyond)["offset"].to_numpy()
     is_open = ~np.isin(offsets, settled)
     return offsets[is_open], ts[is_open]
-
-
-def instant_us(now: datetime) -> int:
-    """Return `now` in microseconds since 1970.
-
-    Raises:
-        FieldError: it has no UTC offset.
-    """
-    if now.tzinfo is None:
-        raise FieldError("now", wanted="a time with its UTC offset", got=now.isoformat())
-    since = now.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def _settle_some(
@@ -252,6 +250,7 @@ def _chunks(offsets: Ints, size: int) -> Iterator[Ints]:
 def _count(rows: pa.Table) -> Counter[str]:
     states = zip(rows["state"].to_pylist(), rows["reason"].to_pylist(), strict=True)
     tally = Counter(state if reason is None else f"{state}/{reason}" for state, reason in states)
+    tally["settled"] = len(rows)
     tally["clipped"] = int(np.count_nonzero(rows["clipped"].to_numpy()))
     return tally
 

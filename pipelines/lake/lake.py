@@ -2,15 +2,13 @@
 
 Rows are written as Parquet files first and become visible with one commit, together with named positions
 ("marks"). A mark is also a fence: when two writers that read the same mark commit, one wins and the other gets
-`ConflictError`, reads again and finds the work done. `tables.py` holds the columns.
+`ConflictError`, reads again and finds the work done. `schemas.py` holds the columns.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,17 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Field, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from decision.errors import FieldError
-from pipelines.lake.files import STATISTICS, FileWriter, Replacement, merged, without
+from pipelines.lake.files import FileWriter, Replacement, merged, without
 from pipelines.lake.schemas import PARTITIONED_BY, SCHEMAS, Table
+from pipelines.lake.tables import Tables, mark_of
 
-_CONFIGURATION = {
-    "delta.checkpointInterval": "50",
-    "delta.dataSkippingStatsColumns": ",".join(STATISTICS),  # what files are skipped by
-}
 _REWRITES = "rewrites"  # mark that every replacement of files moves: two of them never mix
 _PLAIN_BY_STATE = ("joined", "expired")
 _ATTEMPTS = 100
@@ -45,65 +40,8 @@ class _Rewritten(NamedTuple):
     rows: int
 
 
-class Lake:
-    """The tables of one installation.
-
-    Args:
-        path: folder of the tables, or the address of one on object storage (``s3://bucket/folder``).
-        storage_options: what Delta needs to reach the storage; empty for folders.
-    """
-
-    def __init__(self, path: str | Path, *, storage_options: Mapping[str, str] | None = None) -> None:
-        self._local = "://" not in str(path)
-        self._root = str(Path(path).absolute()) if self._local else str(path).rstrip("/")
-        self._options = dict(storage_options or {})
-
-    def __repr__(self) -> str:
-        return f"Lake({self._root!r})"
-
-    @property
-    def path(self) -> str:
-        """Folder or address of the tables."""
-        return self._root
-
-    @property
-    def storage_options(self) -> dict[str, str]:
-        """What Delta needs to reach the storage."""
-        return dict(self._options)
-
-    def table(self, name: Table, version: int | None = None) -> DeltaTable:
-        """Return the Delta table as it is now, or as it was at `version`; created when it does not exist.
-
-        Raises:
-            FieldError: there is no such version.
-        """
-        uri = f"{self._root}/{name}"
-        try:
-            return DeltaTable(uri, version=version, storage_options=self._options)
-        except TableNotFoundError:
-            if version not in (None, 0):
-                raise FieldError("version", wanted=f"a version of the table {name!r}", got=version) from None
-        except DeltaError as error:
-            if version is None:
-                raise
-            raise FieldError("version", wanted=f"a kept version of the table {name!r}", got=version) from error
-        if self._local:
-            Path(uri).mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(DeltaError):  # another process created it just now; if not, the last line says so
-            DeltaTable.create(
-                uri,
-                schema=SCHEMAS[name],  # pyright: ignore[reportArgumentType]
-                mode="error",
-                partition_by=PARTITIONED_BY[name],
-                configuration=_CONFIGURATION,
-                storage_options=self._options,
-                commit_properties=CommitProperties(max_commit_retries=0),
-            )
-        return DeltaTable(uri, storage_options=self._options)
-
-    def version(self, name: Table) -> int:
-        """Return the number of the table's latest version."""
-        return self.table(name).version()
+class Lake(Tables):
+    """The tables of one installation, with their rows; arguments as `Tables`."""
 
     def decisions(
         self,
@@ -368,11 +306,6 @@ def _latest(data: ds.Dataset, keep: ds.Expression, latest: int | None) -> pa.Tab
 def dataset(name: Table, table: DeltaTable) -> ds.Dataset:
     """Return the rows of `table` in the present columns of the table `name`; null where older code wrote them."""
     return table.to_pyarrow_dataset(schema=SCHEMAS[name])
-
-
-def mark_of(table: DeltaTable, name: str) -> int | None:
-    """Return the value of a mark in the table, None where it was never set."""
-    return table.transaction_version(name)
 
 
 def _instant(field: str, value: datetime) -> pa.Scalar:

@@ -12,12 +12,14 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from deltalake import DeltaTable
 
-from pipelines.lake.lake import Lake
-from pipelines.lake.schemas import Table
+from pipelines.lake.tables import Tables
+
+if TYPE_CHECKING:
+    from pipelines.lake.schemas import Table
 
 _T = TypeVar("_T")
 _LOOKS = 1_000
@@ -28,7 +30,7 @@ class NoMomentError(Exception):
 
 
 def at_one_moment(
-    lake: Lake, names: Sequence[Table], read: Callable[[Mapping[Table, DeltaTable]], _T], *, looks: int = _LOOKS
+    lake: Tables, names: Sequence[Table], read: Callable[[Mapping[Table, DeltaTable]], _T], *, looks: int = _LOOKS
 ) -> _T:
     """Return what `read` makes of the tables at one moment.
 

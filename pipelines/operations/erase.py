@@ -18,10 +18,12 @@ import pyarrow.compute as pc
 
 from decision.errors import FieldError
 from decision.records import MAX_RECORD_BYTES
-from pipelines.interactions.join import instant_us, join_mark
-from pipelines.lake.lake import ConflictError, Lake, mark_of
+from pipelines.interactions.window import instant_us, join_mark
+from pipelines.lake.lake import ConflictError, Lake
 from pipelines.lake.schemas import Table
+from pipelines.lake.tables import mark_of
 from pipelines.logs import step
+from pipelines.progress import Progress, parted, silent
 
 _ATTEMPTS = 100
 _TABLES: tuple[Table, ...] = ("decisions", "outcomes", "interactions", "dead_letters")
@@ -63,6 +65,7 @@ def erase(
     forget: Callable[[str, Iterable[bytes]], int] | None = None,
     vacuum: bool = True,
     now: datetime | None = None,
+    progress: Progress = silent,
 ) -> Erased:
     """Remove every row of `subject_id`: its decisions, their outcomes and interactions, and its dead letters.
 
@@ -76,6 +79,7 @@ def erase(
         vacuum: remove the files of earlier versions as well. Others may go on writing meanwhile; what a writer left
             that was killed goes with the first erasure an hour later.
         now: the time, for the proof.
+        progress: told of the parts of the erasure that are done.
 
     Raises:
         FieldError: `subject_id` is empty or too long.
@@ -85,6 +89,7 @@ def erase(
         raise FieldError("subject_id", wanted=f"1 to {MAX_RECORD_BYTES} characters", got=subject_id)
     if now is not None:
         instant_us(now)
+    part_done = parted(progress, "parts of the erasure done", 5)
     before = {name: lake.version(name) for name in _TABLES}
     events = _events_of(lake, subject_id)
     rows = dict.fromkeys(_TABLES, 0)
@@ -92,14 +97,19 @@ def erase(
     rows["interactions"] += _delete_interactions(lake, subject_id)
     rows["decisions"] += lake.delete("decisions", theirs)
     rows["interactions"] += _delete_interactions(lake, subject_id)
+    part_done()
     for loop in sorted({loop for loop, _ in events}):
         ids = [event for name, event in events if name == loop]
         rows["outcomes"] += lake.delete("outcomes", (pc.field("loop") == loop) & pc.field("event_id").isin(ids))
+    part_done()
     dead, dead_keys = _delete_dead_letters(lake, subject_id, {event for _, event in events})
     rows["dead_letters"] += dead
+    part_done()
     keys = sorted({event.encode() for _, event in events} | dead_keys)
     messages = None if forget is None else sum(forget(topic, keys) for topic in ("decisions", "outcomes"))
+    part_done()
     files = sum(lake.forget(name) for name in _TABLES) if vacuum else None
+    part_done()
     proof = Erased(
         subject_sha256=hashlib.sha256(subject_id.encode()).hexdigest(),
         events=len(events),

@@ -8,11 +8,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from pipelines.progress import Progress, silent
 from pipelines.settings import LoopSettings, Settings, list_loops, load_loop, load_loops, load_settings
 
 if TYPE_CHECKING:
     from pipelines.features.store import Features
     from pipelines.lake.lake import Lake
+    from pipelines.lake.tables import Tables
     from pipelines.log.protocol import EventLog
     from pipelines.registry.registry import Registry
 
@@ -55,7 +57,7 @@ class Installation:
         """Names of the loops, also of those whose settings cannot be read."""
         return list_loops(self.settings)
 
-    def push_features(self) -> int:
+    def push_features(self, progress: Progress = silent) -> int:
         """Bring the streaming features of every loop that has some up to the lake; return the subjects that changed."""
         changed = 0
         for name, loop in self.readable().items():
@@ -65,7 +67,7 @@ class Installation:
 
                 if name not in self._features:
                     self._features[name] = Features(self.settings, loop)
-                changed += push_new(self.lake, loop, self._features[name]).subjects
+                changed += push_new(self.lake, loop, self._features[name], progress).subjects
         return changed
 
     def readable(self) -> dict[str, LoopSettings]:
@@ -93,6 +95,13 @@ class Installation:
             for topic in TOPICS:
                 self._log.create(topic, self.settings.partitions)
         return self._log
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The lake's tables, for who counts in them and reads no rows."""
+        from pipelines.lake.tables import Tables
+
+        return Tables(self.settings.lake_path)
 
     @cached_property
     def lake(self) -> Lake:

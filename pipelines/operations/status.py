@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.interactions.counters import Counters, counters
-from pipelines.lake.lake import mark_of
 from pipelines.lake.moment import NoMomentError
+from pipelines.lake.tables import mark_of
 from pipelines.log.protocol import LogError
 from pipelines.operations.installation import Installation
 from pipelines.settings import LOOP_NAME, LoopSettings, load_loops
@@ -104,7 +104,7 @@ def _numbers(counted: Counters | None) -> list[str]:
 
 def _counters(parts: Installation, settings: LoopSettings, now: datetime) -> Counters | None:
     try:
-        return counters(parts.lake, settings, now)
+        return counters(parts.tables, settings, now)
     except NoMomentError:
         return None
 
@@ -131,7 +131,7 @@ def _to_ingest(parts: Installation) -> dict[str, int] | None:
     try:
         found: dict[str, int] = {}
         for topic in topics:
-            table = parts.lake.table(topic)
+            table = parts.tables.table(topic)
             ends = [parts.log.watermarks(topic, number) for number in range(parts.log.partitions(topic))]
             found[topic] = sum(
                 end - (mark_of(table, f"{topic}/{number}") or start) for number, (start, end) in enumerate(ends)

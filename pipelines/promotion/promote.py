@@ -18,7 +18,9 @@ from pipelines.evaluation.evaluate import Evaluated, evaluate
 from pipelines.evaluation.trajectories import Trajectories
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
-from pipelines.registry.registry import Registry, WrittenVerdict
+from pipelines.progress import Progress, silent
+from pipelines.registry.charge import WrittenVerdict
+from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings
 from pipelines.training.train import POLICY
 
@@ -61,6 +63,7 @@ def promote(
     table_version: int | None = None,
     replace_candidate: bool = True,
     panels: PanelGate | None = None,
+    progress: Progress = silent,
 ) -> Promotion:
     """Judge a version against the champion, or the baseline where there is none, and promote it if the gate opens.
 
@@ -76,6 +79,7 @@ def promote(
         replace_candidate: with a guard, take the place of a version that is being rolled out; otherwise a version
             waits until the guard is done with the one before it.
         panels: the auditors' evidence; a loop with panels promotes nothing without.
+        progress: told how far the evaluation is, if there has to be one.
 
     Returns:
         The promotion or refusal; a refusal is written down and is no error. Repeated, it changes nothing.
@@ -98,7 +102,7 @@ def promote(
         reason = f"version {version} was {back.verdict.replace('_', ' ')} at {back.at}; name it to judge it again"
         return Promotion(version=version, promoted=False, champion=champion, reasons=[reason])
     if evaluated is None or (evaluated.version, evaluated.against_version) != (version, champion):
-        evaluated = evaluate(lake, registry, loop, version, table_version=table_version)
+        evaluated = evaluate(lake, registry, loop, version, table_version=table_version, progress=progress)
     gate = loop.gate
     verdict = judge(
         evaluated.lift.estimate,

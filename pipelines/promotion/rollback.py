@@ -9,12 +9,20 @@ from datetime import UTC, datetime
 
 from decision.errors import FieldError
 from pipelines.logs import step
-from pipelines.registry.registry import Registry, WrittenVerdict, moves
+from pipelines.registry.charge import WrittenVerdict, moves
+from pipelines.registry.registry import Registry
 
 
 @step("rolled back")
 def rollback(
-    registry: Registry, loop: str, *, now: datetime, by: str, reason: str = "", to: str | None = None
+    registry: Registry,
+    loop: str,
+    *,
+    now: datetime,
+    by: str,
+    reason: str = "",
+    to: str | None = None,
+    mirror: bool = True,
 ) -> WrittenVerdict:
     """Give the champion's place back to the version that held it before; without one, to the baseline.
 
@@ -25,6 +33,7 @@ def rollback(
         by: who asks, for the record.
         reason: why, in words.
         to: another version to go back to.
+        mirror: as in `Registry.set_alias`.
 
     Raises:
         FieldError: there is no champion, or it is `to` already.
@@ -41,7 +50,7 @@ def rollback(
         raise FieldError("to", wanted="another version than the champion's", got=to)
     reasons = [reason or "rolled back by hand", f"back to {f'version {target}' if target else 'the baseline'}"]
     fields = {"verdict": "rolled_back", "reasons": reasons, "at": now.astimezone(UTC).isoformat(), "by": by}
-    return registry.set_alias(loop, "champion", target, fields, expected=champion)
+    return registry.set_alias(loop, "champion", target, fields, expected=champion, mirror=mirror)
 
 
 def _before(registry: Registry, loop: str, champion: str) -> str | None:

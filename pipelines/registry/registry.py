@@ -1,35 +1,34 @@
 """Policies and who is in charge: versions, aliases, and a written verdict beside every alias that moves.
 
 A registered model of MLflow is a loop; a version is a run whose artifact folder ``policy`` holds the packed files.
-Aliases: ``champion`` decides, ``baseline`` is the reference, ``candidate`` is being rolled out. A verdict is written
-first and the alias moved after it, under one lock, so that no move is without its reasons; a verdict whose move a
-crash prevented is recognised by `moves`, because the next one does not start from it.
+Aliases: ``champion`` decides, ``baseline`` is the reference, ``candidate`` is being rolled out. No alias moves without
+its reasons. On a server, which several homes may share, MLflow keeps them; an embedded registry keeps them in a file
+of its own, and MLflow's are the mirror.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from decision.errors import FieldError
 from pipelines.registry.cache import ModelCache, manifest_digest, verify
+from pipelines.registry.charge import ALIASES, Alias, Charge, Version, WrittenVerdict
+from pipelines.registry.embedded import EmbeddedCharge
+from pipelines.registry.served import ServedCharge
 from pipelines.registry.tracking import MissingError, RegistryError, Tracking
 from pipelines.settings import Settings, check_loop_name
 
 _log = logging.getLogger(__name__)
 
-Alias = Literal["champion", "candidate", "baseline"]
-ALIASES = ("champion", "candidate", "baseline")
 MAX_VERDICT_CHARS = 90_000  # MLflow keeps 100,000 per tag
 
 _FOLDER = "policy"
 _KEY, _DIGEST = "key", "manifest_sha256"
-_VERDICT = re.compile(r"verdict\.(\d{6})")
 _ANY = "*"
 
 
@@ -37,54 +36,11 @@ class AliasMovedError(RegistryError):
     """Someone else moved the alias since it was read; look again and decide again."""
 
 
-class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """One registered version.
-
-    Attributes:
-        version: its number, as text.
-        run_id: MLflow's run with its files, metrics and plots.
-        created_at: when it was registered, UTC.
-        tags: its tags without the verdicts.
-    """
-
-    version: str
-    run_id: str
-    created_at: datetime
-    tags: dict[str, str]
-
-
-class WrittenVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """One verdict as it stands in the registry.
-
-    Attributes:
-        number: position in the loop's history, from 1.
-        version: the version it was passed on.
-        alias: the alias that was to move; "" for a refusal.
-        verdict: ``promoted``, ``refused``, ``rolled_back`` or ``set``.
-        reasons: why, in words.
-        numbers: the numbers it rests on.
-        from_version: where the alias stood (JSON key ``from``); None for nowhere.
-        to_version: where it went (``to``); None for nowhere.
-        at: when, ISO 8601 UTC.
-        by: who asked.
-    """
-
-    number: int
-    version: str
-    alias: str = ""
-    verdict: str = "set"
-    reasons: list[str] = []
-    numbers: dict[str, float | None] = {}
-    from_version: str | None = msgspec.field(default=None, name="from")
-    to_version: str | None = msgspec.field(default=None, name="to")
-    at: str = ""
-    by: str = ""
-
-
 class Registry:
     """Versions, aliases and verdicts of an installation's loops; safe to share between threads.
 
-    MLflow is imported and its tables are made on the first call that needs them: seconds, once.
+    MLflow is imported and its tables are made on the first call that needs them: seconds, once. An embedded registry
+    answers who is in charge, and hands out the versions that this machine has, without it.
 
     Args:
         settings: the installation.
@@ -93,11 +49,15 @@ class Registry:
     def __init__(self, settings: Settings) -> None:
         self._tracking = Tracking(settings)
         self._cache = ModelCache(settings.root / "cache" / "models")
+        database = self._tracking.database
+        mlflow = ServedCharge(self._tracking)
+        self._charge: Charge = mlflow if database is None else EmbeddedCharge(database, mlflow)
         self._warned = False
 
     def warm(self) -> None:
-        """Import MLflow, and touch nothing else."""
-        self._tracking.warm()
+        """Import MLflow if every look at the aliases needs it, and touch nothing else."""
+        if self._tracking.database is None:
+            self._tracking.warm()
 
     def open(self) -> None:
         """Import MLflow and make its tables now: seconds, which the first call that needs them takes otherwise.
@@ -136,6 +96,7 @@ class Registry:
         """
         check_loop_name(loop)
         verify(files)
+        self._charge.registered(loop)  # a version whose registration a crash cut short is one, too
         if key and (known := next((v.version for v in self.versions(loop) if v.tags.get(_KEY) == key), None)):
             return known
         run_id = self._tracking.new_run(loop)
@@ -144,6 +105,7 @@ class Registry:
         all_tags = {_DIGEST: manifest_digest(files), **({_KEY: key} if key else {}), **(tags or {})}
         # The version comes last: a crash before leaves a run that nothing refers to.
         version = self._tracking.new_version(loop, run_id, _FOLDER, all_tags)
+        self._charge.registered(loop)
         self._cache.put(loop, version, files)
         return version
 
@@ -173,12 +135,11 @@ class Registry:
         """
         cached = self._cache.files(check_loop_name(loop), version)
         try:
-            with self._tracking.client() as client:
-                model = client.get_model_version(loop, version)
-            digest = model.tags.get(_DIGEST, "")
+            known = self._version(loop, version)
+            digest = known.tags.get(_DIGEST, "")
             if cached is not None and manifest_digest(cached) == digest:
                 return cached
-            files = self._tracking.download(str(model.run_id), _FOLDER)
+            files = self._tracking.download(known.run_id, _FOLDER)
         except MissingError:
             raise
         except RegistryError:
@@ -200,7 +161,7 @@ class Registry:
             RegistryError: the registry cannot be reached and this machine never saw it.
         """
         try:
-            found = self._aliases(check_loop_name(loop))
+            found = self._charge.aliases(check_loop_name(loop))
         except RegistryError as error:
             last = self._cache.aliases(loop)
             if last is None:
@@ -222,6 +183,7 @@ class Registry:
         verdict: Mapping[str, Any],
         *,
         expected: str | None = _ANY,
+        mirror: bool = True,
     ) -> WrittenVerdict:
         """Move an alias, with the verdict that says why.
 
@@ -234,6 +196,7 @@ class Registry:
             version: where to; None takes the alias away.
             verdict: fields of `WrittenVerdict` (``verdict, reasons, numbers, at, by``); the rest is filled in here.
             expected: where the alias has to stand now (None: nowhere) for the move to happen.
+            mirror: tell MLflow, too; without, the next move does, or `mirror`.
 
         Raises:
             AliasMovedError: the alias stands elsewhere than expected.
@@ -242,18 +205,15 @@ class Registry:
         if alias not in ALIASES:
             raise FieldError.choice("alias", list(ALIASES), alias)
         with self._tracking.lock("registry"):
-            stands = self._aliases(check_loop_name(loop)).get(alias)
+            stands = self._charge.aliases(check_loop_name(loop)).get(alias)
             if expected not in (_ANY, stands):
                 raise AliasMovedError(f"{alias} of {loop}: expected version {expected}, found {stands}")
             on = version or stands
             if on is None:
                 raise MissingError(f"{alias} of {loop} stands nowhere already")
             written = self._write(loop, on, {**verdict, "alias": alias, "from": stands, "to": version})
-            with self._tracking.client() as client:
-                if version is None:
-                    client.delete_registered_model_alias(loop, alias)
-                else:
-                    client.set_registered_model_alias(loop, alias, version)
+        if mirror:
+            self.mirror()
         return written
 
     def refuse(self, loop: str, version: str, verdict: Mapping[str, Any]) -> WrittenVerdict:
@@ -263,7 +223,24 @@ class Registry:
             RegistryError: there is no such version, or the registry cannot be reached.
         """
         with self._tracking.lock("registry"):
-            return self._write(check_loop_name(loop), version, {**verdict, "alias": "", "from": None, "to": None})
+            written = self._write(check_loop_name(loop), version, {**verdict, "alias": "", "from": None, "to": None})
+        self.mirror()
+        return written
+
+    def mirror(self) -> None:
+        """Tell MLflow of moves that it does not know; if it is away, it learns of them by the next that come through.
+
+        On a server, where MLflow itself keeps them, there is nothing to tell.
+        """
+        if self._tracking.database is None:
+            return
+        try:
+            with self._tracking.client():  # before the lock: it may take seconds
+                pass
+            with self._tracking.lock("registry"):
+                self._charge.mirror()
+        except RegistryError as error:
+            _log.warning("MLflow does not show the last moves yet: %s", error)
 
     def versions(self, loop: str) -> list[Version]:
         """Return the loop's versions, oldest first; none for a loop that was never trained.
@@ -271,15 +248,7 @@ class Registry:
         Raises:
             RegistryError: the registry cannot be reached.
         """
-        return [
-            Version(
-                version=str(model.version),
-                run_id=model.run_id or "",
-                created_at=datetime.fromtimestamp(model.creation_timestamp / 1000, UTC),
-                tags={name: text for name, text in model.tags.items() if not _VERDICT.fullmatch(name)},
-            )
-            for model in self._tracking.models(check_loop_name(loop))
-        ]
+        return self._charge.versions(check_loop_name(loop))
 
     def metrics(self, loop: str, version: str) -> dict[str, float]:
         """Return the latest value of each metric of a version.
@@ -296,13 +265,7 @@ class Registry:
         Raises:
             RegistryError: the registry cannot be reached.
         """
-        found = [
-            msgspec.json.decode(text, type=WrittenVerdict)
-            for model in self._tracking.models(check_loop_name(loop))
-            for name, text in model.tags.items()
-            if _VERDICT.fullmatch(name)
-        ]
-        return sorted(found, key=lambda verdict: verdict.number)
+        return self._charge.verdicts(check_loop_name(loop))
 
     def _write(self, loop: str, version: str, verdict: Mapping[str, Any]) -> WrittenVerdict:
         number = max((written.number for written in self.verdicts(loop)), default=0) + 1
@@ -311,40 +274,15 @@ class Registry:
         text = msgspec.json.encode(written).decode()
         if len(text) > MAX_VERDICT_CHARS:
             raise FieldError("verdict", wanted=f"at most {MAX_VERDICT_CHARS} characters", got=len(text))
-        self._tracking.upload(self._run_id(loop, version), "verdicts", {f"{number:06d}.json": text.encode()})
-        with self._tracking.client() as client:
-            client.set_model_version_tag(loop, version, f"verdict.{number:06d}", text)
+        self._version(loop, version)
+        self._charge.write(loop, written)
         return written
 
     def _run_id(self, loop: str, version: str) -> str:
-        with self._tracking.client() as client:
-            return str(client.get_model_version(check_loop_name(loop), version).run_id)
+        return self._version(check_loop_name(loop), version).run_id
 
-    def _aliases(self, loop: str) -> dict[str, str]:
-        if not self._tracking.exists:
-            return {}
-        try:
-            with self._tracking.client() as client:
-                found = client.get_registered_model(loop).aliases
-        except MissingError:
-            return {}
-        return {name: str(version) for name, version in found.items() if name in ALIASES}
-
-
-def moves(verdicts: list[WrittenVerdict], alias: Alias, stands: str | None) -> list[WrittenVerdict]:
-    """Return the moves of `alias` that happened, oldest first.
-
-    Args:
-        verdicts: a loop's history, oldest first.
-        alias: the alias followed.
-        stands: where it stands now.
-
-    Returns:
-        The verdicts that lead to `stands`; one that was written before a crash and never carried out is left out.
-    """
-    chain: list[WrittenVerdict] = []
-    for written in reversed(verdicts):
-        if written.alias == alias and written.to_version == stands:
-            chain.append(written)
-            stands = written.from_version
-    return chain[::-1]
+    def _version(self, loop: str, version: str) -> Version:
+        for known in reversed(self._charge.versions(loop)):
+            if known.version == version:
+                return known
+        raise MissingError(f"version {version} of {loop} not found")

@@ -48,9 +48,14 @@ class Tracking:
         self._opening = threading.Lock()
 
     @property
+    def database(self) -> Path | None:
+        """The SQLite file of an embedded store."""
+        return Path(self._uri.removeprefix("sqlite:///")) if self._uri.startswith("sqlite:///") else None
+
+    @property
     def exists(self) -> bool:
         """Whether there can be anything in the store: an embedded database that no one has made yet holds nothing."""
-        return not self._uri.startswith("sqlite:///") or Path(self._uri.removeprefix("sqlite:///")).exists()
+        return self.database is None or self.database.exists()
 
     def warm(self) -> None:
         """Import MLflow; connects to nothing."""
@@ -153,6 +158,17 @@ class Tracking:
                 found.extend(page)
                 token = page.token or ""
         return sorted(found, key=lambda model: int(model.version))
+
+    def model_names(self) -> list[str]:
+        """Return the names of all registered models."""
+        found: list[str] = []
+        with self.client() as client:
+            token: str | None = None
+            while token is None or token:
+                page = client.search_registered_models(max_results=1000, page_token=token)
+                found.extend(model.name for model in page)
+                token = page.token or ""
+        return found
 
     def _new_experiment(self, client: MlflowClient, loop: str) -> str:
         # A server knows where its files go; a bare database does not.

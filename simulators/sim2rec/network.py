@@ -6,7 +6,7 @@ embedding. The extractor is a GRU; without memory the same head sees the inputs 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from decision.errors import FieldError
+from simulators.sim2rec.recurrence import SLOPE, Stepper, through_time
 
 HIDDEN, HEAD = 48, 64
 
@@ -36,7 +37,7 @@ class ContextPolicy(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.extractor = nn.GRU(inputs, hidden, batch_first=True) if hidden else None
-            self.head = nn.Sequential(nn.Linear(inputs + hidden, HEAD), nn.LeakyReLU(), nn.Linear(HEAD, outputs))
+            self.head = nn.Sequential(nn.Linear(inputs + hidden, HEAD), nn.LeakyReLU(SLOPE), nn.Linear(HEAD, outputs))
 
     def start(self, users: int) -> Tensor:
         """Return the state [n, h] of users nothing is known of."""
@@ -46,8 +47,17 @@ class ContextPolicy(nn.Module):
         """Return outputs [n, T, o] for `inputs` [n, T, f], and the state [n, h] after them; `state` None starts."""
         if self.extractor is None:
             return self.head(inputs), inputs.new_zeros(len(inputs), 0)
-        found, last = self.extractor(inputs, None if state is None else state[None])
+        first = self.start(len(inputs)) if state is None else state
+        if torch.is_grad_enabled():
+            return through_time(inputs, first, [*self.extractor.parameters()], [*self.head.parameters()])
+        found, last = self.extractor(inputs, first[None])
         return self.head(torch.cat([inputs, found], dim=-1)), last[0]
+
+    def stepper(self, users: int) -> Callable[[Tensor], Tensor]:
+        """Return what makes outputs [n, o] of each step's inputs [n, f] in turn, for `users` nothing is known of."""
+        if self.extractor is None:
+            return self.head
+        return Stepper([*self.extractor.parameters()], [*self.head.parameters()], users)
 
     def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return outputs [n, o] and next state [n, h] for one step's `inputs` [n, f]."""

@@ -90,7 +90,7 @@ class Progress:
 def beginner(view: View, recipe: Recipe, seed: int, *, recurrent: bool = True) -> Progress:
     """Return a student that has learned nothing."""
     policy, average = (ContextPolicy(view.width, hidden=HIDDEN if recurrent else 0, seed=seed) for _ in range(2))
-    optimizer = torch.optim.Adam(policy.parameters(), lr=recipe.rate)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=recipe.rate, fused=True)
     return Progress(policy, average, optimizer, np.random.default_rng(seed), deque(maxlen=recipe.kept))
 
 
@@ -139,12 +139,12 @@ def labelled_episodes(
     fixed, actions = view.fixed(observed, users.group), np.zeros(len(users), np.int64)
     seen = np.empty((len(users), env.horizon, view.width), np.float32)
     advantages = np.empty((len(users), env.horizon), np.float32)
-    state = policy.start(len(users))
+    step = policy.stepper(len(users))
     with torch.no_grad():
         for time in range(env.horizon):
             seen[:, time] = view.inputs(observed, actions, fixed)
             advantages[:, time] = planned.advantage_at(time, env.npe)
-            logit, state = policy.step(torch.from_numpy(seen[:, time]), state)
+            logit = step(torch.from_numpy(seen[:, time]))
             strong = logit[:, 0].numpy() > 0.0
             if explore > 0.0:
                 strong = np.where(rng.random(len(users)) < explore, rng.random(len(users)) < 0.5, strong)
@@ -154,13 +154,16 @@ def labelled_episodes(
 
 
 def _learn(progress: Progress, recipe: Recipe) -> float:
-    inputs = torch.from_numpy(np.concatenate([seen for seen, _ in progress.episodes]))
-    advantages = torch.from_numpy(np.concatenate([advantage for _, advantage in progress.episodes]))
-    total = 0.0
+    users = [len(advantage) for _, advantage in progress.episodes]
+    ends, total = np.cumsum(users), 0.0
     for _ in range(recipe.batches):
-        rows = torch.from_numpy(progress.rng.integers(0, len(inputs), recipe.batch))
-        logit = progress.policy(inputs[rows])[0][..., 0]
-        advantage = advantages[rows]
+        rows = progress.rng.integers(0, ends[-1], recipe.batch)
+        rounds = np.searchsorted(ends, rows, side="right")
+        places = list(zip(rounds.tolist(), (rows - (ends - users)[rounds]).tolist(), strict=True))
+        seen, advantage = (
+            torch.from_numpy(np.stack([progress.episodes[at][part][row] for at, row in places])) for part in (0, 1)
+        )
+        logit = progress.policy(seen)[0][..., 0]
         loss = (advantage.abs() * functional.softplus(-logit * advantage.sign())).mean()
         progress.optimizer.zero_grad()
         loss.backward()

@@ -121,10 +121,10 @@ def returns_of_policy(policy: ContextPolicy, view: View, users: LtsUsers, seed: 
     env = LtsEnv(users, noise=noise)
     observed, _ = env.reset(seed=seed)
     fixed, actions = view.fixed(observed, users.group), np.zeros(len(users), np.int64)
-    state, total = policy.start(len(users)), np.zeros(len(users))
+    step, total = policy.stepper(len(users)), np.zeros(len(users))
     with torch.no_grad():
         for _ in range(env.horizon):
-            logit, state = policy.step(torch.from_numpy(view.inputs(observed, actions, fixed)), state)
+            logit = step(torch.from_numpy(view.inputs(observed, actions, fixed)))
             actions = documents(logit[:, 0].numpy() > 0.0)
             observed, reward, *_ = env.step(actions)
             total += reward

@@ -11,7 +11,9 @@ import pytest
 
 
 @pytest.mark.connected
-@pytest.mark.parametrize("name", ["serving", "ingest", "simulators", "training", "real_data", "guard", "session"])
+@pytest.mark.parametrize(
+    "name", ["serving", "ingest", "simulators", "training", "real_data", "guard", "session", "commands"]
+)
 def test_bench_prints_ratios_against_its_reference(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"tests.bench.{name}"],

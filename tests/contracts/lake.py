@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 import pytest
 
 from decision.errors import FieldError
-from pipelines.lake.lake import ConflictError, Lake, mark_of
+from pipelines.lake.lake import ConflictError, Lake
 from pipelines.lake.schemas import DEAD_LETTERS, SCHEMAS
+from pipelines.lake.tables import mark_of
 
 Open = Callable[[], Lake]
 NAME = "dead_letters"

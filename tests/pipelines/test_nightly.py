@@ -43,7 +43,7 @@ class Night:
 
     def __call__(self, run_id: str | None = None, **fields: Any) -> Run:
         self.told = []
-        fields = {"now": LATER, "progress": lambda *news: self.told.append(news), **fields}
+        fields = {"now": LATER, "told": lambda *news: self.told.append(news), **fields}
         return nightly(self.settings, self.log, self.lake, self.registry, self.loop, run_id=run_id, **fields)
 
 
@@ -137,7 +137,7 @@ def test_without_an_id_an_unfinished_young_run_is_continued_and_else_a_new_one_s
 ) -> None:
     play(night.log, night.loop.name, 20)
     with monkeypatch.context() as patch:
-        patch.setattr(module, "join", lambda *args: 1 / 0)
+        patch.setattr(module, "join", lambda *args, **named: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             night()
         with pytest.raises(ZeroDivisionError):

@@ -19,7 +19,7 @@ LOW, HIGH = 0, DOCUMENTS - 1
 _CLICKBAIT = (LOW / DOCUMENTS, HIGH / DOCUMENTS)
 _PUSH = tuple(1.0 - 2.0 * c for c in _CLICKBAIT)
 _FLOOR, _CEILING = -1.0, 1.0
-_CHUNK = 512
+_CHUNK = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,21 +60,23 @@ def plan(users: LtsUsers, *, horizon: int = HORIZON, nodes: int = NODES) -> Plan
         memory, sensitivity = users.memory[rows, None], users.sensitivity[rows, None]
         satisfaction = 1.0 / (1.0 + np.exp(-sensitivity * (grid / (1.0 - memory))))
         offset = np.arange(len(memory))[:, None] * nodes
-        rewards, places = [], []
+        term, after = (np.zeros((len(memory), nodes), np.float32) for _ in range(2))
+        flat = after.ravel()
+        documents = []
         for clickbait, push in zip(_CLICKBAIT, _PUSH, strict=True):
             engagement = clickbait * users.choc[rows, None] + (1.0 - clickbait) * users.kale[rows, None]
-            rewards.append(engagement * satisfaction)
             lower, share = _place(memory * grid + (1.0 - memory) * push, nodes)
-            places.append((lower + offset, share))
-        after = np.zeros((len(memory), nodes), np.float32)
+            documents.append((engagement * satisfaction, lower + offset, (1.0 - share, share), np.empty_like(after)))
         for time in range(horizon - 1, -1, -1):
-            flat = after.ravel()
-            mild, strong = (
-                reward + flat[lower] * (1.0 - share) + flat[lower + 1] * share
-                for reward, (lower, share) in zip(rewards, places, strict=True)
-            )
-            advantage[time, rows] = strong - mild
-            after = np.maximum(strong, mild).astype(np.float32)
+            for reward, lower, shares, worth in documents:
+                left = reward
+                for next_to, share in enumerate(shares):
+                    np.take(flat[next_to:], lower, out=term, mode="clip")  # all are inside; clipping spares a copy
+                    np.multiply(term, share, out=term)
+                    left = np.add(left, term, out=worth)
+            mild, strong = (worth for *_, worth in documents)
+            np.subtract(strong, mild, out=advantage[time, rows])
+            np.maximum(strong, mild, out=after)
         lower, share = _place(np.full((len(memory), 1), 0.5, np.float32), nodes)
         ends = np.take_along_axis(after, np.concatenate([lower, lower + 1], axis=1), axis=1)
         value[rows] = ends[:, 0] * (1.0 - share[:, 0]) + ends[:, 1] * share[:, 0]

@@ -11,7 +11,8 @@ import pytest
 
 from decision.errors import FieldError
 from pipelines.registry.cache import ModelCache, verify
-from pipelines.registry.registry import Registry, WrittenVerdict, moves
+from pipelines.registry.charge import WrittenVerdict, moves
+from pipelines.registry.registry import Registry
 from pipelines.registry.tracking import RegistryError
 from pipelines.settings import Settings, load_settings
 from tests.contracts.registry import packed

@@ -1,0 +1,31 @@
+"""A table of the lake where there is none yet."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import DeltaError
+
+from pipelines.lake.files import STATISTICS
+from pipelines.lake.schemas import PARTITIONED_BY, SCHEMAS, Table
+
+_CONFIGURATION = {
+    "delta.checkpointInterval": "50",
+    "delta.dataSkippingStatsColumns": ",".join(STATISTICS),  # what files are skipped by
+}
+
+
+def create_table(uri: str, name: Table, storage_options: Mapping[str, str]) -> None:
+    """Make the table `name` at `uri`, unless another process does just now."""
+    with contextlib.suppress(DeltaError):  # whoever opens it next sees any other error
+        DeltaTable.create(
+            uri,
+            schema=SCHEMAS[name],  # pyright: ignore[reportArgumentType]
+            mode="error",
+            partition_by=PARTITIONED_BY[name],
+            configuration=_CONFIGURATION,
+            storage_options=dict(storage_options),
+            commit_properties=CommitProperties(max_commit_retries=0),
+        )

@@ -1,0 +1,102 @@
+"""The Delta tables themselves: opened at a version, their marks, and what SQL counts in them.
+
+Nothing here imports a library that holds rows in Python, so it is there at once; `lake.py` reads and writes rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deltalake import DeltaTable, QueryBuilder
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from decision.errors import FieldError
+
+if TYPE_CHECKING:
+    from pipelines.lake.schemas import Table
+
+
+class Tables:
+    """The tables of one installation.
+
+    Args:
+        path: folder of the tables, or the address of one on object storage (``s3://bucket/folder``).
+        storage_options: what Delta needs to reach the storage; empty for folders.
+    """
+
+    def __init__(self, path: str | Path, *, storage_options: Mapping[str, str] | None = None) -> None:
+        self._local = "://" not in str(path)
+        self._root = str(Path(path).absolute()) if self._local else str(path).rstrip("/")
+        self._options = dict(storage_options or {})
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._root!r})"
+
+    @property
+    def path(self) -> str:
+        """Folder or address of the tables."""
+        return self._root
+
+    @property
+    def storage_options(self) -> dict[str, str]:
+        """What Delta needs to reach the storage."""
+        return dict(self._options)
+
+    def table(self, name: Table, version: int | None = None) -> DeltaTable:
+        """Return the Delta table as it is now, or as it was at `version`; created when it does not exist.
+
+        Raises:
+            FieldError: there is no such version.
+        """
+        uri = f"{self._root}/{name}"
+        try:
+            return DeltaTable(uri, version=version, storage_options=self._options)
+        except TableNotFoundError:
+            if version not in (None, 0):
+                raise FieldError("version", wanted=f"a version of the table {name!r}", got=version) from None
+        except DeltaError as error:
+            if version is None:
+                raise
+            raise FieldError("version", wanted=f"a kept version of the table {name!r}", got=version) from error
+        from pipelines.lake.create import create_table  # imports pyarrow
+
+        if self._local:
+            Path(uri).mkdir(parents=True, exist_ok=True)
+        create_table(uri, name, self._options)
+        return DeltaTable(uri, storage_options=self._options)
+
+    def version(self, name: Table) -> int:
+        """Return the number of the table's latest version."""
+        return self.table(name).version()
+
+
+def mark_of(table: DeltaTable, name: str) -> int | None:
+    """Return the value of a mark in the table, None where it was never set."""
+    return table.transaction_version(name)
+
+
+def partitions_of(table: DeltaTable, loop: str) -> list[int]:
+    """Return the log partitions in which the table has rows of `loop`."""
+    return sorted({int(values["partition"]) for values in table.partitions() if values["loop"] == loop})
+
+
+def rows_of(query: str, tables: Mapping[Table, DeltaTable]) -> list[dict[str, Any]]:
+    """Return the few rows that an SQL query finds in tables, each as it stands in its `DeltaTable`.
+
+    Args:
+        query: in DataFusion's dialect.
+        tables: by the names that the query uses.
+
+    Raises:
+        OSError: a file cannot be read; it may be gone since the table was opened.
+    """
+    engine = QueryBuilder()
+    for name, table in tables.items():
+        engine.register(name, table)
+    try:
+        found: Any = engine.execute(query).read_all()
+        return found.to_struct_array().to_pylist()
+    except Exception as error:  # the engine has no type of its own for it
+        raise OSError(f"{', '.join(table.table_uri for table in tables.values())}: {error}") from error
