@@ -30,10 +30,11 @@ from decision.policy import OraclePolicy
 from pipelines.settings import LoopSettings, load_settings
 from serving.core import Core
 from serving.decide import decide
+from serving.question import Catalogues, question_of
 from serving.snapshot import Snapshot
 from serving.start import open_core
 from serving.wire import Action, DecideRequest
-from tests.bench.serving import body
+from tests.bench.serving import question
 
 QUICK = os.environ.get("QUICK") == "1"
 REQUESTS, ROUNDS = 500, 6 if QUICK else 40
@@ -53,7 +54,7 @@ class GivenPolicy:
 def trained(seed: int) -> OraclePolicy:
     """Return a VW policy that learned from 1,000 random decisions."""
     rng = np.random.default_rng(seed)
-    requests = [body(rng, i) for i in range(1000)]
+    requests = [question(rng) for i in range(1000)]
     contexts = [flatten(r["context"], field="context") for r in requests]
     actions = [flatten(a["features"], field="actions") for r in requests for a in r["actions"]]
     n = len(requests)
@@ -93,11 +94,13 @@ def durable(plain: Snapshot, guarded: Snapshot, requests: list[DecideRequest]) -
 def main() -> None:
     """Run the benchmark and print its line."""
     rng = np.random.default_rng(1)
-    raw = [body(rng, i) for i in range(REQUESTS)]
+    raw = [question(rng) for i in range(REQUESTS)]
     requests = [
         DecideRequest(r["context"], [Action(a["id"], a["features"]) for a in r["actions"]], event_id=f"e{i}")
         for i, r in enumerate(raw)
     ]
+    catalogues = Catalogues()
+    asked_before = [question_of(request, catalogues) for request in requests]
     champion, given = trained(0), GivenPolicy()
     guard = GuardSnapshot(
         guard_version=1,
@@ -121,10 +124,10 @@ def main() -> None:
     times = {name: np.empty((ROUNDS, REQUESTS)) for name in snapshots}
     gc.disable()
     for number in range(-1, ROUNDS):
-        for i, request in enumerate(requests):
+        for i, asked in enumerate(asked_before):
             for name, snapshot in snapshots.items():
                 started = time.perf_counter_ns()
-                decide(request, snapshot, event_id=f"e{i}", ts=ts, looked_up={})
+                decide(asked, snapshot, event_id=f"e{i}", ts=ts, looked_up={})
                 if number >= 0:  # the first round warms up
                     times[name][number, i] = (time.perf_counter_ns() - started) / 1e3
         gc.collect()

@@ -21,6 +21,7 @@ from decision.oracles.session import SessionOracle, SessionSettings
 from decision.policy import OraclePolicy
 from pipelines.settings import LoopSettings
 from serving.decide import decide
+from serving.question import Catalogues, question_of
 from serving.sessions import SessionStates
 from serving.snapshot import Snapshot
 from serving.wire import Action, DecideRequest
@@ -36,7 +37,8 @@ def main() -> None:
     oracle = SessionOracle(SessionSettings(actions=names, levels=[0.2, 0.4, 0.6]), arrays(0, hidden=48))
     policy = OraclePolicy(oracle, Exploration(kind="softmax", inverse_temperature=1.0, floor=0.01))
     snapshot = Snapshot(LoopSettings(name="bench"), policy, "1", policy, "baseline:given")
-    request, ts = DecideRequest({}, [Action(name) for name in names], subject_id="u"), datetime(2026, 1, 1, tzinfo=UTC)
+    request = question_of(DecideRequest({}, [Action(name) for name in names], subject_id="u"), Catalogues())
+    ts = datetime(2026, 1, 1, tzinfo=UTC)
     times = {name: np.empty(REQUESTS) for name in ("advance", "with_memory", "without")}
     with tempfile.TemporaryDirectory() as folder:
         states = SessionStates(Path(folder) / "s.sqlite", "bench")
