@@ -37,6 +37,10 @@ outcome.command(work)(json={json})
 """
 
 
+def _interruptible() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the tests may run in the background, where interrupts are ignored
+
+
 class Terminal:
     """A process whose standard error is a terminal."""
 
@@ -44,7 +48,13 @@ class Terminal:
         leader, follower = pty.openpty()
         environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=follower, env=environment, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=follower,
+            env=environment,
+            text=True,
+            preexec_fn=_interruptible,
         )
         os.close(follower)
         self._leader, self._text = leader, ""
