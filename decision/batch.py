@@ -59,14 +59,6 @@ class Batch:
             offsets=offsets,
         )
 
-    def between(self, start: int, stop: int) -> Batch:
-        """Return the decisions from `start` to before `stop`, sharing what is held."""
-        offsets = self.offsets[start : stop + 1]
-        first, last = int(offsets[0]), int(offsets[-1])
-        return Batch(
-            self.contexts[start:stop], self.actions[first:last], self.action_ids[first:last], offsets - offsets[0]
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Interactions:

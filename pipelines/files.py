@@ -57,6 +57,19 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Hold the file's one write transaction: what the block writes is there whole, or not at all when it raises."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite has ended it by itself after some errors, a full disk among them
+            connection.execute("ROLLBACK")
+        raise
+
+
 def open_sqlite(
     path: Path, *, busy_s: float, synchronous: Literal["FULL", "NORMAL"], schema: str = ""
 ) -> sqlite3.Connection:

@@ -15,7 +15,16 @@ import msgspec
 from decision.errors import DecisionError, FieldError
 from decision.guard.snapshot import weight_at
 from decision.protocols import Policy
-from decision.records import SCHEMA_VERSION, Decision, Outcome, check_outcome, decode_decision, decode_outcome, encode
+from decision.records import (
+    MAX_RECORD_BYTES,
+    SCHEMA_VERSION,
+    Decision,
+    Outcome,
+    check_outcome,
+    decode_decision,
+    decode_outcome,
+    encode,
+)
 from pipelines.log.protocol import LogError
 from pipelines.log.sqlite.log import Group, Stored
 from pipelines.registry.registry import Registry
@@ -182,6 +191,9 @@ class Core:
         event_id = question.event_id or uuid7(self.clock())
         records = self.records(snapshot, question, event_id)
         messages = [(DECISIONS, encode(record), ()) for record in records]
+        for _, value, _ in messages:
+            if len(value) > MAX_RECORD_BYTES:  # the lake would not take it
+                raise FieldError("record", wanted=f"a decision of at most {MAX_RECORD_BYTES} bytes", got=len(value))
         return _Decided(event_id, question.deferred, records, Group(event_id.encode(), messages, True))
 
     def _answered(self, loop: str, decided: _Decided, stored: Stored) -> DecideResponse:

@@ -20,7 +20,7 @@ import numpy as np
 from decision.oracles.session import SessionOracle, Singles
 from decision.policy import OraclePolicy
 from decision.records import Decision, Outcome, decode_decision, decode_outcome
-from pipelines.files import open_sqlite
+from pipelines.files import open_sqlite, transaction
 from pipelines.log.protocol import EventLog
 from pipelines.settings import Settings
 from serving.loops import Loops
@@ -95,8 +95,7 @@ class SessionStates:
                         messages = log.read(topic, part, at, max_messages=_BATCH)
                         if not messages:
                             break
-                        self._sql.execute("BEGIN IMMEDIATE")
-                        try:
+                        with transaction(self._sql):
                             for message in messages:
                                 if topic == "decisions":
                                     counted += self._decided(decode_decision(message.value))
@@ -104,10 +103,6 @@ class SessionStates:
                                     counted += self._reported(decode_outcome(message.value))
                             after = messages[-1].offset + 1
                             self._sql.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", (topic, part, after))
-                            self._sql.execute("COMMIT")
-                        except BaseException:
-                            self._sql.execute("ROLLBACK")
-                            raise
         return counted
 
     def history(self, subject_id: str) -> list[tuple[str, float]]:

@@ -119,8 +119,8 @@ class Spool:
         """
         future: Future[Stored] = Future()
         future.set_running_or_notify_cancel()  # from here on it is written, whoever stops waiting
-        groups = (Group(key, messages, unique),)
-        entry = _Entry(groups, self._size(groups), future, None)
+        group = Group(key, messages, unique)
+        entry = _Entry((group,), self._checked(group), future, None)
         self._admit(entry, _Turn())
         self._take((entry,), 1, entry.size)
         return future
@@ -146,7 +146,7 @@ class Spool:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Stored]] = loop.create_future()
-        entry = _Entry(groups, self._size(groups), future, loop)
+        entry = _Entry(groups, sum(map(self._checked, groups)), future, loop)
         turn = self._turns.get(loop)
         if turn is None:
             turn = _Turn()
@@ -171,15 +171,14 @@ class Spool:
         self._wake.set()
         self._thread.join()
 
-    def _size(self, groups: Sequence[Group]) -> int:
-        # checked here, so that one bad message cannot fail the commit of others
+    def _checked(self, group: Group) -> int:
+        """Return the group's size in bytes; done before it is taken, so that none can fail the commit of others."""
+        if not group.messages:
+            raise FieldError("messages", wanted="at least one", got=Words("none"))
         size = 0
-        for group in groups:
-            if not group.messages:
-                raise FieldError("messages", wanted="at least one", got=Words("none"))
-            for topic, value, headers in group.messages:
-                self._log.partitions(topic)
-                size += check_message(group.key, value, headers, max_headers=_MAX_HEADERS)
+        for topic, value, headers in group.messages:
+            self._log.partitions(topic)
+            size += check_message(group.key, value, headers, max_headers=_MAX_HEADERS)
         return size
 
     def _admit(self, entry: _Entry, turn: _Turn) -> None:
@@ -254,7 +253,7 @@ class Spool:
                 self.bytes += sum(entry.size for entry in batch)
             else:
                 groups = [group for entry in batch for group in entry.groups]
-                self.bytes += sum(self._size((group,)) for group, new in zip(groups, fresh, strict=True) if new)
+                self.bytes += sum(self._checked(group) for group, new in zip(groups, fresh, strict=True) if new)
         with self._lock:
             self._writing = self._writing_bytes = 0
         _answer(batch, results, error)

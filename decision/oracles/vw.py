@@ -80,8 +80,8 @@ class VwOracle:
         if interactions.weight is not None:
             labels = [f"{label} {weight:.6g}" for label, weight in zip(labels, interactions.weight, strict=True)]
         batch = interactions.batch
-        contexts = _texts(FeatureRows.of(batch.contexts))
-        actions = _texts(FeatureRows.of(take_rows(batch.actions, interactions.chosen)))
+        contexts = texts_of(FeatureRows.of(batch.contexts))
+        actions = texts_of(FeatureRows.of(take_rows(batch.actions, interactions.chosen)))
         lines = [
             f"{label} |C {context}|A {action}\n"
             for context, action, label in zip(contexts, actions, labels, strict=True)
@@ -345,12 +345,7 @@ def _labels(scaled: Floats, logistic: bool) -> list[str]:
     return [repr(value) for value in scaled.tolist()]
 
 
-def _text(features: Features) -> str:  # pyright: ignore[reportUnusedFunction] - tests and benches write rows with it
-    """Return one row as VW text."""
-    return _texts(FeatureRows.of([features]))[0]
-
-
-def _texts(rows: FeatureRows) -> list[str]:
+def texts_of(rows: FeatureRows) -> list[str]:
     """Return [r] rows as VW text; numbers in full, which VW rounds to single precision, and 0 left out."""
     used, row = np.unique(rows.rows, return_inverse=True)
     name, value, offsets = FeatureRows(rows.names, rows.name, rows.value, rows.offsets, used).entries()

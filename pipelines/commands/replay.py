@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from decision.errors import FieldError
-from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Outcome, command, console
-from pipelines.commands.progress import rows_bar
+from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Outcome, command, console, progress
 from pipelines.operations.installation import Installation
 from pipelines.replay.engines import EngineName
 
@@ -127,17 +126,16 @@ def replay(
             high=high,
             force=force,
         )
-        with rows_bar() as progress:
-            result = replay_log(
-                source,
-                spec,
-                options,
-                log=log,
-                left_out=left_out,
-                engine=engine_of(engine, address=ray_address, workers=workers),
-                generations=_generations(parts, log) if balanced else None,
-                progress=progress,
-            )
+        result = replay_log(
+            source,
+            spec,
+            options,
+            log=log,
+            left_out=left_out,
+            engine=engine_of(engine, address=ray_address, workers=workers),
+            generations=_generations(parts, log) if balanced else None,
+            progress=progress,
+        )
         data: dict[str, Any] = msgspec.to_builtins(result)
         page = "" if html is None else _page(result)
         if html is not None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from decision.decay import Decayed, merge
 from decision.errors import FieldError
 from decision.join import DROPPED, DecisionRows, OutcomeRows, match, settle
-from pipelines.files import open_sqlite
+from pipelines.files import open_sqlite, transaction
 from pipelines.interactions.join import rule_of
 from pipelines.lake.lake import ConflictError
 from pipelines.settings import LoopSettings
@@ -161,17 +161,12 @@ class Stream:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._sql.execute("BEGIN IMMEDIATE")  # one writer at a time, from its first look at the positions on
-        try:
+        with transaction(self._sql):  # one writer at a time, from its first look at the positions on
             if self._get("definition") != self._definition:
                 for table in ("positions", "decisions", "outcomes", "subjects"):
                     self._sql.execute(f"DELETE FROM {table}")
                 self._set("definition", self._definition)
             yield
-        except BaseException:
-            self._sql.execute("ROLLBACK")
-            raise
-        self._sql.execute("COMMIT")
 
     def _beyond(self, topic: Topic, rows: pa.Table, since: int | None) -> pa.Table:
         """Return the rows beyond the positions, and move these behind them."""

@@ -18,7 +18,7 @@ import msgspec
 
 from decision.errors import FieldError
 from decision.guard.snapshot import GuardSnapshot, encode_snapshot
-from pipelines.files import open_sqlite, write_atomically
+from pipelines.files import open_sqlite, transaction, write_atomically
 from pipelines.guard.state import GuardState
 from pipelines.settings import Settings
 
@@ -155,7 +155,7 @@ class GuardStore:
         """
         after = msgspec.structs.replace(state, epoch=state.epoch + 1)
         encode = msgspec.msgpack.encode
-        with self._open() as connection, self._write(connection):
+        with self._open() as connection, transaction(connection):
             if self._load(connection).epoch != state.epoch:
                 raise FencedError(f"guard of {self._loop}: another one moved it meanwhile; nothing was written")
             connection.execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?)", (after.epoch, encode(after)))
@@ -170,7 +170,7 @@ class GuardStore:
 
     def publish(self, floor: float, ttl_s: float) -> GuardSnapshot:
         """Write the snapshot of the committed state, atomically, and return it."""
-        with self._open() as connection, self._write(connection):
+        with self._open() as connection, transaction(connection):
             state = self._load(connection)
             snapshot = GuardSnapshot(
                 guard_version=state.guard_version,
@@ -199,13 +199,3 @@ class GuardStore:
     def _open(self) -> Iterator[sqlite3.Connection]:
         with closing(open_sqlite(self.path, busy_s=_BUSY_S, synchronous="FULL")) as connection:
             yield connection
-
-    @contextmanager
-    def _write(self, connection: sqlite3.Connection) -> Iterator[None]:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")

@@ -71,7 +71,7 @@ class Charge(Protocol):
         ...
 
     def write(self, loop: str, written: WrittenVerdict) -> None:
-        """Keep a verdict and move its alias, if it has one; once more changes nothing."""
+        """Keep a verdict and move its alias, if it has one."""
         ...
 
     def registered(self, loop: str) -> None:

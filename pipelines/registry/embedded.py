@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from pipelines.files import locked, open_sqlite
+from pipelines.files import locked, open_sqlite, transaction
 from pipelines.registry.charge import Version, WrittenVerdict
 from pipelines.registry.served import ServedCharge
 from pipelines.registry.tracking import RegistryError
@@ -61,7 +61,7 @@ class EmbeddedCharge:
 
     def write(self, loop: str, written: WrittenVerdict) -> None:
         """Keep a verdict and move its alias."""
-        with self._open() as connection, _transaction(connection):
+        with self._open() as connection, transaction(connection):
             _keep(connection, loop, written, mirrored=False)
             if written.alias:
                 _point(connection, loop, written.alias, written.to_version)
@@ -69,7 +69,7 @@ class EmbeddedCharge:
     def registered(self, loop: str) -> None:
         """Take notice of the versions that MLflow has."""
         versions = self._mlflow.versions(loop)
-        with self._open() as connection, _transaction(connection):
+        with self._open() as connection, transaction(connection):
             for version in versions:
                 _enter(connection, loop, version)
 
@@ -139,14 +139,3 @@ def _point(connection: sqlite3.Connection, loop: str, alias: str, version: str |
         connection.execute("DELETE FROM aliases WHERE loop = ? AND alias = ?", (loop, alias))
     else:
         connection.execute("INSERT OR REPLACE INTO aliases VALUES (?, ?, ?)", (loop, alias, version))
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")

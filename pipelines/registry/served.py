@@ -65,7 +65,7 @@ class ServedCharge:
         return sorted(found, key=lambda verdict: verdict.number)
 
     def write(self, loop: str, written: WrittenVerdict) -> None:
-        """Keep a verdict and move its alias."""
+        """Keep a verdict and move its alias; once more changes nothing."""
         data = msgspec.json.encode(written)
         with self._tracking.client() as client:
             run_id = str(client.get_model_version(loop, written.version).run_id)

@@ -32,6 +32,7 @@ from decision.options import Fraction, Seed
 from decision.protocols import Policy
 from decision.validation import Checked
 from pipelines.logs import step
+from pipelines.progress import Progress, silent
 from pipelines.replay.engine import Engine, LocalEngine
 from pipelines.replay.fields import require_action_feature, require_label
 from pipelines.replay.models import LEARNED, RewardModel, reward_models
@@ -42,8 +43,6 @@ from pipelines.replay.source import COLUMNS, Source, TableSource
 from pipelines.replay.survey import CHECKED_COLUMNS, Extent, Survey
 
 Part = TypeVar("Part")
-Progress = Callable[[str, int, int], None]
-
 MAX_REPLICATES = 100_000
 _REWARDED = 10.0
 
@@ -214,7 +213,7 @@ def replay_log(
     left_out: str = "",
     engine: Engine | None = None,
     generations: dict[str, PolicySpec] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Replay:
     """Evaluate a policy on a log of any size.
 
@@ -226,14 +225,13 @@ def replay_log(
         left_out: decisions that were left out and why.
         engine: who does the work; None for this process.
         generations: the policies that drew the log by version, for balanced weights; None to leave them out.
-        progress: told of each look at the log, of the decisions it has seen, and of how many there are (0 where that is
-            not known yet).
+        progress: told of each look at the log and of the decisions it has seen.
 
     Raises:
         SupportError: there are no rows.
         FieldError: a row does not fit, or a setting.
     """
-    engine, tell = engine or LocalEngine(), progress or (lambda look, done, of: None)
+    engine = engine or LocalEngine()
     looks = reads_features(policy.load())
     job = Job(
         source=source,
@@ -250,13 +248,15 @@ def replay_log(
             require_label(source, label, setting=setting)
     if options.grouping:
         require_action_feature(source, options.grouping, setting="group_by")
-    extent = engine.total(extent_unit, add, job, _counted("extent", 0, tell, _rows))
+    extent = engine.total(extent_unit, add, job, _counted("decisions found", None, progress, _rows))
     if extent is None or not extent.rows:
         raise _nothing(log, job)
     job = changed(job, extent=extent)
-    survey = engine.total(survey_unit, add, job, _counted("survey", extent.rows, tell, _rows)) or Survey()
+    survey = (
+        engine.total(survey_unit, add, job, _counted("decisions surveyed", extent.rows, progress, _rows)) or Survey()
+    )
     if options.reward_model in LEARNED:
-        tell("reward models", 0, 0)
+        progress("reward models fitted", 0)
     models = None if options.reward_model == "none" else reward_models(survey, options.reward_model)
     drawn = {name: rows for name, rows in survey.versions.items() if generations and name in generations}
     job = changed(
@@ -268,22 +268,24 @@ def replay_log(
         else (),
         drawn=tuple(drawn.values()),
     )
-    evaluated = engine.total(evaluate_unit, merged, job, _counted("estimates", extent.rows, tell, _evaluated))
+    evaluated = engine.total(
+        evaluate_unit, merged, job, _counted("decisions evaluated", extent.rows, progress, _evaluated)
+    )
     if evaluated is None:
         raise _nothing(log, job)
     report = check_propensities(survey.sampled()) if options.check else None
     return _replay(evaluated, job, options, report, log=log, left_out=left_out)
 
 
-def _counted(look: str, rows: int, tell: Progress, of: Callable[[Part], int]) -> Callable[[Part], None]:
+def _counted(look: str, rows: int | None, progress: Progress, of: Callable[[Part], int]) -> Callable[[Part], None]:
     """Return what tells of a look as its parts arrive; `of` says how many decisions a part has seen."""
     done = 0
-    tell(look, done, rows)
+    progress(look, done, rows)
 
     def seen(part: Part) -> None:
         nonlocal done
         done += of(part)
-        tell(look, done, rows)
+        progress(look, done, rows)
 
     return seen
 

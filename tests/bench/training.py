@@ -22,10 +22,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from decision.columns import FeatureRows
 from decision.features import flatten
 from decision.oracles.factory import new_oracle
 from decision.oracles.kind import OracleSettings
-from decision.oracles.vw import _text
+from decision.oracles.vw import texts_of
 from pipelines.training.dsjson import chunks
 
 QUICK = os.environ.get("QUICK") == "1"
@@ -66,7 +67,8 @@ def write(folder: Path) -> tuple[Path, Path]:
             }
             lines.write(json.dumps(line) + "\n")
             chosen = flatten(multi[pick]["A"], field="a")
-            plain.write(f"{'1' if cost < 0 else '-1'} |C {_text(flatten(context, field='c'))}|A {_text(chosen)}\n")
+            said, done = texts_of(FeatureRows.of([flatten(context, field="c"), chosen]))
+            plain.write(f"{'1' if cost < 0 else '-1'} |C {said}|A {done}\n")
     return log, text
 
 

@@ -100,7 +100,7 @@ def check_what_is_prepared_predicts_bit_for_bit(make, kind: str) -> None:
         if not isinstance(oracle, Prepares):
             return
         for i in range(len(data)):
-            asked = data.batch.between(i, i + 1)
+            asked = data.batch.take(np.array([i]))
             prepared = oracle.prepare(asked.actions)
             for context in (asked.contexts[0], data.batch.contexts[0], {}, {"never seen": 2.0}):
                 alone = one(context, asked.actions, asked.action_ids)

@@ -25,7 +25,7 @@ def check_pmf_of_a_decision_does_not_depend_on_the_others(policy, batch) -> None
 
 def check_what_is_prepared_gives_the_same_bit_for_bit(policy, batch) -> None:
     for i in range(len(batch)):
-        asked = batch.between(i, i + 1)
+        asked = batch.take(np.array([i]))
         assert policy.prepare(asked.actions, asked.action_ids)(asked.contexts[0]) == policy.pmf(asked).tolist()
 
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from decision.batch import Interactions, one
+from decision.batch import Batch, Features, Interactions, one
+from decision.columns import FeatureRows, Texts
 from decision.errors import FieldError
-from decision.oracles.vw import MODEL_FILE, SETTINGS_FILE, VwOracle, VwSettings, _text
+from decision.oracles.vw import MODEL_FILE, SETTINGS_FILE, VwOracle, VwSettings, texts_of
 from tests.strategies import interactions_of
 
 ODD = [
@@ -14,10 +15,14 @@ ODD = [
 ]  # fmt: skip
 
 
+def text_of(features: Features) -> str:
+    return texts_of(FeatureRows.of([features]))[0]
+
+
 def by_vw(oracle: VwOracle, data: Interactions) -> list[float]:
     offsets, actions = data.batch.offsets, data.batch.actions
     return [
-        oracle._workspace.predict(f"|C {_text(context)}|A {_text(actions[j])}")
+        oracle._workspace.predict(f"|C {text_of(context)}|A {text_of(actions[j])}")
         for i, context in enumerate(data.batch.contexts)
         for j in range(offsets[i], offsets[i + 1])
     ]
@@ -83,8 +88,33 @@ def test_fractional_rewards_in_a_range_of_their_own_are_learned() -> None:
     assert np.mean(error**2) < 0.2 * scaled.reward.var()
 
 
+@pytest.mark.parametrize("interactions", [True, False])
+def test_a_batch_of_columns_is_predicted_as_its_decisions_are_one_by_one_bit_for_bit(interactions: bool) -> None:
+    rng = np.random.default_rng(7)
+    sets = [
+        [{"kind=a": 1.0, "price": 2.5}, {"kind=b": 1.0}, {}],
+        [{"kind=b": 1.0}, {"price": -1.0, "kind=a": 1.0}],
+        [{"size": float(size)} for size in range(30)],
+    ]
+    names = [f"c{i}" for i in range(40)]
+    contexts = [
+        {name: float(rng.normal()) for name in rng.permutation(names)[: rng.integers(0, 30)]} for _ in range(400)
+    ]
+    offered = [sets[i] for i in rng.integers(0, len(sets), 400)]
+    actions = [action for each in offered for action in each]
+    offsets = np.concatenate(([0], np.cumsum([len(each) for each in offered])))
+    ids = Texts.of([str(j) for each in offered for j in range(len(each))])
+    oracle = VwOracle(VwSettings(bits=14, interactions=interactions))
+    batch = Batch(FeatureRows.of(contexts), FeatureRows.of(actions).interned(), ids, offsets)
+    chosen, m = offsets[:-1], int(offsets[-1])
+    oracle.fit(Interactions(batch, chosen, np.ones(400), (rng.random(400) < 0.5) * 1.0, np.ones(m)))
+    whole = oracle.predict(batch)
+    for i, context in enumerate(contexts):
+        assert whole[offsets[i] : offsets[i + 1]].tolist() == oracle.prepare(offered[i])(context).tolist()
+
+
 def test_names_that_would_break_vws_format_are_kept_apart() -> None:
-    texts = [_text({name: 1.0}) for name in ODD]
+    texts = [text_of({name: 1.0}) for name in ODD]
     assert len(set(texts)) == len(ODD)
     assert not any(sign in text[:-3] for text in texts for sign in " \n\t|")
 

@@ -259,14 +259,15 @@ def test_a_file_says_whether_a_distribution_is_missing(rows: pa.Table, tmp_path:
 
 
 def test_progress_tells_every_decision_of_every_look(rows: pa.Table) -> None:
-    told: list[tuple[str, int, int]] = []
+    told: list[tuple[str, float, float | None]] = []
     options = Options(reward_model="means", check=False, replicates=0)
     run(TableSource(rows, rows=200), options, progress=lambda *what: told.append(what))
-    assert [look for look, done, _ in told if done == 0] == ["extent", "survey", "estimates"]
+    looks = ["decisions found", "decisions surveyed", "decisions evaluated"]
+    assert [look for look, done, _ in told if done == 0] == looks
     assert {look: (done, of) for look, done, of in told} == {
-        "extent": (1_200, 0),
-        "survey": (1_200, 1_200),
-        "estimates": (1_200, 1_200),
+        "decisions found": (1_200, None),
+        "decisions surveyed": (1_200, 1_200),
+        "decisions evaluated": (1_200, 1_200),
     }
 
 

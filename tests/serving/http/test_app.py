@@ -144,6 +144,16 @@ def test_a_batch_decides_as_single_requests_do_and_repeats_as_they_do(call: Call
     assert len(call.logged("new")) == 1
 
 
+def test_a_decision_too_large_for_the_log_is_refused_alone(call: Caller) -> None:
+    large = QUESTION | {"event_id": "large", "context": {f"f{i}": "x" * 1_000 for i in range(1_100)}}
+    small = [QUESTION | {"event_id": f"beside-{i}"} for i in range(2)]
+    body = {"decisions": [small[0], large, small[1]]}
+    first, refused, last = call("POST", "/v1/loops/news/decide/batch", body).json()["decisions"]
+    assert (refused["status"], refused["field"]) == (422, "record")
+    assert [first["event_id"], last["event_id"]] == ["beside-0", "beside-1"]
+    assert [len(call.logged(event_id)) for event_id in ("beside-0", "large", "beside-1")] == [1, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
