@@ -1,8 +1,7 @@
 """Features of JSON texts as columns: row for row what `decision.features` makes of each text, for all of them at once.
 
-Plain objects - numbers, texts, booleans and nulls, nothing nested, nothing escaped - are cut out of their bytes by
-passes over flat arrays. A text in any doubt goes the slow way, where `flatten` has the last word; the fast way accepts
-nothing that the slow way would refuse or read otherwise.
+Plain objects are cut out of their bytes (`plain_objects`). A text in any doubt goes the slow way, where `flatten` has
+the last word.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-from numpy.typing import NDArray
 
-from decision.columns import Codes, FeatureRows, Features, joined
+from decision.columns import FeatureRows, Features, joined
 from decision.errors import FieldError
-from decision.features import MAX_FEATURES, MAX_NAME_CHARS, MAX_TEXT_CHARS, PREFIX, VERSION, flatten, looked_up
-from decision.ragged import Floats, Ints, ragged_offsets, ragged_rows
+from decision.features import PREFIX, VERSION, flatten, looked_up
+from decision.ragged import Ints, ragged_offsets, ragged_rows
+from pipelines.lake.plain_objects import CLOSE, COMMA, OPEN, Plain, bytes_of, cut, read_plain
 from pipelines.lake.schemas import DOUBLES, FEATURE_FIELDS, STRINGS
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
@@ -29,15 +28,6 @@ _decode_objects = msgspec.json.Decoder(list[dict[str, Any]]).decode
 _decode_raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 _AT_ONCE = 4_096  # rows: what is computed of them stays in the processor's cache
-_PASSES = 4
-
-Bytes = NDArray[np.uint8]
-Bools = NDArray[np.bool_]
-
-_QUOTE, _COLON, _COMMA, _OPEN, _CLOSE, _MINUS, _DOT, _ZERO, _SPACE, _BACKSLASH = b'":,{}-.0 \\'
-_NONE = np.zeros(1, np.int64)
-_IS_DIGIT = np.isin(np.arange(256), np.frombuffer(b"0123456789", np.uint8))
-_WORDS = {b"true": 1.0, b"false": 0.0, b"null": np.nan}
 
 
 class Flattened(NamedTuple):
@@ -188,8 +178,8 @@ def action_features(actions: str | bytes, k: int) -> list[Features]:
 def _flat_contexts(contexts: pa.Array, snapshots: pa.Array) -> Flattened:
     n = len(contexts)
     looked = np.flatnonzero(pc.binary_length(snapshots).to_numpy() > 2)
-    texts = _bytes_of([contexts, snapshots.take(pa.array(looked))] if looked.size else [contexts])
-    plain = _plain(*texts)
+    texts = bytes_of([contexts, snapshots.take(pa.array(looked))] if looked.size else [contexts])
+    plain = read_plain(*texts)
     ok, columns = plain.ok[:n], plain.columns
     if looked.size:
         ok[looked] &= plain.ok[n:]
@@ -254,7 +244,7 @@ def _repeating(columns: FeatureRows) -> Ints:
     return np.unique(pairs[1:][pairs[1:] == pairs[:-1]] // max(len(columns.names), 1))
 
 
-def _stored(table: pa.Table) -> _Plain | None:
+def _stored(table: pa.Table) -> Plain | None:
     """Return the columns of features, and which rows have them; None where no row has."""
     if any(field.name not in table.column_names for field in FEATURE_FIELDS):
         return None
@@ -279,7 +269,7 @@ def _stored(table: pa.Table) -> _Plain | None:
         ragged_offsets(sizes),
         np.arange(len(table), dtype=np.int64),
     )
-    return _Plain(columns, ok)
+    return Plain(columns, ok)
 
 
 class _Lists(NamedTuple):
@@ -300,8 +290,8 @@ def _interned(texts: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, Ints]:
 
 def _split(texts: pa.Array) -> _Lists:
     """Return the objects in `texts` ([d] lists of them), equal ones once."""
-    data, offsets = _bytes_of([texts])
-    opens, closes = np.flatnonzero(data == _OPEN), np.flatnonzero(data == _CLOSE)
+    data, offsets = bytes_of([texts])
+    opens, closes = np.flatnonzero(data == OPEN), np.flatnonzero(data == CLOSE)
     upto = np.searchsorted(opens, offsets)
     sizes = np.diff(upto)
     ok = (sizes > 0) & (sizes == np.diff(np.searchsorted(closes, offsets)))
@@ -320,15 +310,15 @@ def _split(texts: pa.Array) -> _Lists:
     later = np.flatnonzero(row[1:] == row[:-1]) + 1
     expected[later] = end[later - 1] + 2
     fits = (begin == expected) & (begin < end)
-    fits[later] &= data[end[later - 1] + 1] == _COMMA
+    fits[later] &= data[end[later - 1] + 1] == COMMA
     last = np.ones(row.size, np.bool_)
     last[later - 1] = False
     fits[last] &= end[last] == offsets[row[last] + 1] - 2
     ok[row[~fits]] = False
     keep = ok[row]
     begin, end, row = begin[keep], end[keep], row[keep]
-    objects, codes = _cut(data, begin, end + 1)
-    plain = _plain(*_bytes_of([objects]))
+    objects, codes = cut(data, begin, end + 1)
+    plain = read_plain(*bytes_of([objects]))
     readable = plain.ok
     readable[_repeating(plain.columns)] = False
     ok[row[~readable[codes]]] = False
@@ -361,184 +351,3 @@ def _read_list(text: str, known: dict[bytes, int], read: list[Features]) -> list
         return found
     except (FieldError, msgspec.DecodeError, RecursionError):
         return []
-
-
-def _cut(data: Bytes, starts: Ints, stops: Ints) -> tuple[pa.Array, Ints]:
-    """Return the distinct texts among ``data[starts[i]:stops[i]]``, and which of them each is.
-
-    Args:
-        data: all bytes.
-        starts: [k] ascending.
-        stops: [k] each at or before the next start.
-    """
-    encoded = _alternate(data, starts, stops).dictionary_encode()
-    used, codes = np.unique(encoded.indices.to_numpy()[::2], return_inverse=True)
-    return encoded.dictionary.take(pa.array(used)), codes.astype(np.int64)
-
-
-class _Plain(NamedTuple):
-    columns: FeatureRows  # [n] rows, each held once, in order; without entries where not `ok`
-    ok: Bools
-
-
-class _Entries(NamedTuple):
-    names: list[str]
-    name: Codes
-    value: Floats
-    sizes: Ints
-
-
-def _plain(data: Bytes, offsets: Ints) -> _Plain:
-    """Return the features of the objects that are plain, and which of ``data[offsets[i]:offsets[i + 1]]`` these are."""
-    n = offsets.size - 1
-    chosen, found = np.arange(n), _strange(data, offsets)
-    for _ in range(_PASSES):
-        if isinstance(found, np.ndarray):  # leave out those in doubt
-            data, offsets = _bytes_of([_array(data, offsets).filter(pa.array(~found))])
-            chosen = chosen[~found]
-        found = _entries(data, offsets)
-        if not isinstance(found, np.ndarray):
-            break
-    ok, sizes = np.zeros(n, np.bool_), np.zeros(n, np.int64)
-    if not isinstance(found, _Entries):
-        return _Plain(FeatureRows([], np.zeros(0, np.int32), np.zeros(0), np.zeros(n + 1, np.int64), np.arange(n)), ok)
-    ok[chosen], sizes[chosen] = True, found.sizes
-    return _Plain(FeatureRows(found.names, found.name, found.value, ragged_offsets(sizes), np.arange(n)), ok)
-
-
-def _strange(data: Bytes, offsets: Ints) -> Bools | None:
-    """Return which texts have escapes or control characters; None where none has."""
-    strange = (data < _SPACE) | (data == _BACKSLASH)
-    return np.diff(np.searchsorted(np.flatnonzero(strange), offsets)) > 0 if strange.any() else None
-
-
-def _entries(data: Bytes, offsets: Ints, *, spaced: bool = True) -> _Entries | Bools:
-    """Return the entries of all texts, which hold no escapes, or which of the texts are in doubt.
-
-    Without escapes every second quote ends a string. A text is plain when its first key stands behind its first brace,
-    every later one behind a comma, and every value between a key's colon and that comma or the last brace.
-    """
-    starts, stops = offsets[:-1], offsets[1:]
-    doubt = stops - starts < 2
-    if doubt.any():
-        return doubt
-    quotes = np.flatnonzero(data == _QUOTE)
-    quoted = np.diff(np.searchsorted(quotes, offsets))
-    doubt = (data[starts] != _OPEN) | (data[stops - 1] != _CLOSE) | (quoted % 2 == 1)
-    if doubt.any():
-        return doubt
-    if spaced and (spaces := _spaces(data, quotes)).size:
-        return _entries(np.delete(data, spaces), offsets - np.searchsorted(spaces, offsets), spaced=False)
-    opens, closes = quotes[::2], quotes[1::2]
-    keys = np.flatnonzero(data[closes + 1] == _COLON)
-    key_open, key_close = opens[keys], closes[keys]
-    cuts = np.searchsorted(key_open, offsets)
-    sizes = np.diff(cuts)
-    filled = np.flatnonzero(sizes)
-    row, first, last = np.repeat(np.arange(sizes.size), sizes), cuts[filled], cuts[filled + 1] - 1
-    start = key_close + 2
-    stop = np.empty_like(start)
-    stop[:-1] = key_open[1:] - 1
-    stop[last] = stops[filled] - 1
-    wrong = (data[stop] != _COMMA) | (stop <= start)
-    wrong[last] = stop[last] <= start[last]
-    wrong[first] |= key_open[first] != starts[filled] + 1
-    wrong |= key_close - key_open > MAX_NAME_CHARS  # bytes are as many as characters, or more
-    texts = np.flatnonzero(data[start] == _QUOTE)
-    wrong[texts] |= (closes[keys[texts] + 1] != stop[texts] - 1) | (stop[texts] - start[texts] > MAX_TEXT_CHARS)
-    doubt = (quoted != 2 * (sizes + np.bincount(row[texts], minlength=sizes.size))) | (sizes > MAX_FEATURES)
-    doubt |= (sizes == 0) & (stops - starts > 2)
-    doubt[row[wrong]] = True
-    if doubt.any():
-        return doubt
-    value = np.ones(keys.size)
-    others = np.flatnonzero(data[start] != _QUOTE)
-    value[others], wrong = _numbers(data, start[others], stop[others])
-    if wrong.any():
-        doubt[row[others[wrong]]] = True
-        return doubt
-    kept = value == value  # null is absent
-    if not kept.all():
-        at = np.flatnonzero(kept)
-        key_open, start, stop, value = key_open[at], start[at], stop[at], value[at]
-        sizes = np.bincount(row[at], minlength=sizes.size).astype(np.int64)
-    return _Entries(*_names(data, key_open + 1, start, stop), value, sizes)
-
-
-def _spaces(data: Bytes, quotes: Ints) -> Ints:
-    """Return where a space stands behind a colon or comma outside of strings."""
-    found = np.flatnonzero((data[1:] == _SPACE) & ((data[:-1] == _COLON) | (data[:-1] == _COMMA))) + 1
-    return found[np.searchsorted(quotes, found) % 2 == 0]
-
-
-def _names(data: Bytes, start: Ints, value_start: Ints, value_stop: Ints) -> tuple[list[str], Codes]:
-    """Return the features' names, and which of them each entry has: the key, or key and text around an "="."""
-    texts = data[value_start] == _QUOTE
-    # What stands between key and text is the same everywhere, and no part of either: it is replaced in distinct names.
-    encoded = _pieces(data, start, np.where(texts, value_stop - 1, value_start - 2)).dictionary_encode()
-    known: dict[str, int] = {}
-    codes = [known.setdefault(name.replace('":"', "=", 1), len(known)) for name in encoded.dictionary.to_pylist()]
-    name: Codes = encoded.indices.to_numpy()
-    return list(known), name if len(known) == len(codes) else np.array(codes, np.int32)[name]
-
-
-def _numbers(data: Bytes, start: Ints, stop: Ints) -> tuple[Floats, Bools]:
-    """Return [k] the numbers at ``data[start:stop]``, NaN for null, and which are in doubt."""
-    lead = data[start]
-    words = np.flatnonzero(lead >= ord("A"))
-    if words.size:
-        value, wrong = np.full(start.size, np.nan), np.zeros(start.size, np.bool_)
-        wrong[words] = True
-        for text, number in _WORDS.items():
-            same = words[stop[words] - start[words] == len(text)]
-            for place, byte in enumerate(text):
-                same = same[data[start[same] + place] == byte]
-            value[same], wrong[same] = number, False
-        others = np.flatnonzero(lead < ord("A"))
-        value[others], wrong[others] = _numbers(data, start[others], stop[others])
-        return value, wrong
-    # What a cast takes and JSON does not: no digit in front or at the end, a needless zero, no digit behind a point.
-    first = start + (lead == _MINUS)
-    second = np.minimum(first + 1, data.size - 1)
-    wrong = ~_IS_DIGIT[data[first]] | ~_IS_DIGIT[data[stop - 1]]
-    wrong |= (data[first] == _ZERO) & _IS_DIGIT[data[second]] & (second < stop)
-    bare = np.flatnonzero((data[:-1] == _DOT) & ((data[1:] == ord("e")) | (data[1:] == ord("E"))))
-    if bare.size:
-        wrong |= np.diff(np.searchsorted(bare, np.append(start, data.size))) > 0
-    try:
-        value: Floats = _pieces(data, start, stop).cast(pa.float64()).to_numpy()
-    except pa.ArrowInvalid:
-        return np.zeros(start.size), np.ones(start.size, np.bool_)
-    # -0 is the integer 0, and -0.0 is not; the slow way tells them apart
-    return value, wrong | ~np.isfinite(value) | ((value == 0) & np.signbit(value))
-
-
-def _pieces(data: Bytes, starts: Ints, stops: Ints) -> pa.Array:
-    """Return [k] the texts ``data[starts[i]:stops[i]]``, which follow one another."""
-    return _alternate(data, starts, stops).take(pa.array(np.arange(0, 2 * starts.size, 2)))
-
-
-def _alternate(data: Bytes, starts: Ints, stops: Ints) -> pa.Array:
-    """Return the same texts, with what stands between two of them as every second one; no copy is made."""
-    if not starts.size:
-        return pa.array([], pa.large_string())
-    bounds = np.empty(2 * starts.size, np.int64)
-    bounds[::2], bounds[1::2] = starts, stops
-    return _array(data, bounds)
-
-
-def _bytes_of(arrays: Sequence[pa.Array]) -> tuple[Bytes, Ints]:
-    """Return the bytes of the texts of all `arrays`, and where each text begins."""
-    parts, sizes = list[Bytes](), list[Ints]()
-    for array in arrays:
-        large = array.cast(pa.large_string())
-        offsets = np.frombuffer(large.buffers()[1], np.int64, len(large) + 1, 8 * large.offset) if len(large) else _NONE
-        data = large.buffers()[2]
-        parts.append(np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]] if data else np.zeros(0, np.uint8))
-        sizes.append(np.diff(offsets))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts), ragged_offsets(np.concatenate(sizes))
-
-
-def _array(data: Bytes, offsets: Ints) -> pa.Array:
-    buffers = pa.py_buffer(np.ascontiguousarray(offsets)), pa.py_buffer(data)
-    return pa.LargeStringArray.from_buffers(offsets.size - 1, *buffers)
