@@ -124,14 +124,6 @@ class Catalogues:
         self._old: dict[bytes, Catalogue] = {}
         self._bytes = 0
 
-    def __len__(self) -> int:
-        return len(self._young.keys() | self._old.keys())
-
-    @property
-    def bytes_held(self) -> int:
-        """Bytes of the JSON by which they are known."""
-        return sum(map(len, self._young.keys() | self._old.keys()))
-
     def of(self, text: bytes) -> Catalogue:
         """Return the actions in the JSON list `text`.
 

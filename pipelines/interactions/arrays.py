@@ -62,7 +62,7 @@ def to_batch(table: pa.Table) -> Batch:
     if errors:
         row = min(errors)
         raise errors[row].under(f"{table['event_id'][row].as_py()}: ") from errors[row]
-    return Batch(contexts, actions, _texts(pc.list_flatten(table["action_ids"])), ragged_offsets(sizes))
+    return Batch(contexts, actions, interned(pc.list_flatten(table["action_ids"])), ragged_offsets(sizes))
 
 
 def unreadable(table: pa.Table) -> Ints:
@@ -77,18 +77,22 @@ def sizes_of(table: pa.Table) -> Ints:
     return pc.list_value_length(table["action_ids"]).to_numpy().astype(np.int64)
 
 
+def interned(column: pa.ChunkedArray) -> Texts:
+    """Return a column of [n] texts, each distinct one held once; null is ""."""
+    encoded = column.combine_chunks()
+    if not pa.types.is_dictionary(encoded.type):
+        encoded = encoded.dictionary_encode()
+    codes, names = encoded.indices, encoded.dictionary.to_pylist()
+    if encoded.null_count:
+        names = names if "" in names else [*names, ""]
+        codes = pc.fill_null(codes, names.index(""))
+    return Texts(names, codes.to_numpy().astype(np.int64))
+
+
 def _require(table: pa.Table, names: tuple[str, ...]) -> None:
     for name in names:
         if name not in table.column_names:
             raise FieldError(name, wanted="a column of the interactions", got=None)
-
-
-def _texts(texts: pa.ChunkedArray) -> Texts:
-    encoded = texts.dictionary_encode()
-    if not encoded.num_chunks:
-        return Texts.of([])
-    codes = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
-    return Texts(encoded.chunk(encoded.num_chunks - 1).dictionary.to_pylist(), codes)
 
 
 def _pmf(column: pa.ChunkedArray, sizes: Ints) -> Floats:

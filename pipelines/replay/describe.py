@@ -18,10 +18,11 @@ import pyarrow as pa
 from decision.errors import SupportError
 from decision.ope.diagnostics.log_quality import LogQuality, coverage, trajectory_quality
 from decision.ope.sums.exact import exact_group_sums
+from pipelines.interactions.arrays import interned
 from pipelines.replay.engine import Engine
 from pipelines.replay.passes import Job
 from pipelines.replay.policy import PolicySpec
-from pipelines.replay.rows import interned, load, text_hash
+from pipelines.replay.rows import load, text_hash
 from pipelines.replay.source import COLUMNS, Source
 
 MAX_PAIRS = 2_000_000

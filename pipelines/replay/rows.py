@@ -17,7 +17,7 @@ from decision.batch import Batch, Floats, Interactions, Ints
 from decision.columns import FeatureRows, Texts
 from decision.errors import FieldError
 from decision.ragged import ragged_offsets, ragged_rows
-from pipelines.interactions.arrays import to_interactions
+from pipelines.interactions.arrays import interned, to_interactions
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
@@ -59,12 +59,12 @@ def load(table: pa.Table, *, features: bool, counted: bool) -> Loaded:
     Raises:
         FieldError: features cannot be read.
     """
-    encoded = pc.list_flatten(table["action_ids"]).combine_chunks().dictionary_encode()
+    ids = interned(pc.list_flatten(table["action_ids"]))
     return Loaded(
         table=table,
         interactions=to_interactions(table) if features else _without_features(table),
-        ids=encoded.indices.to_numpy().astype(np.int64),
-        names=encoded.dictionary.to_pylist(),
+        ids=ids.code,
+        names=ids.names,
         counts=1.0 / table["pass_probability"].to_numpy() if counted else None,
         hashed=hash_of(table),
         ts=table["ts"].cast(pa.int64()).to_numpy(),
@@ -86,18 +86,6 @@ def text_hash(values: NDArray[np.object_]) -> NDArray[np.uint64]:
     """Return [n] hashes of [n] texts, the same in every run."""
     hashed: Any = hash_array  # its stub names another object
     return hashed(values, categorize=False)
-
-
-def interned(column: pa.ChunkedArray) -> Texts:
-    """Return a column of [n] texts, each distinct one held once; null is ""."""
-    encoded = column.combine_chunks()
-    if not pa.types.is_dictionary(encoded.type):
-        encoded = encoded.dictionary_encode()
-    codes, names = encoded.indices, encoded.dictionary.to_pylist()
-    if encoded.null_count:
-        names = names if "" in names else [*names, ""]
-        codes = pc.fill_null(codes, names.index(""))
-    return Texts(names, codes.to_numpy().astype(np.int64))
 
 
 def fold_of_hash(hashed: NDArray[np.uint64], folds: int) -> Ints:

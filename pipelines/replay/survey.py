@@ -13,7 +13,8 @@ from decision.ope.estimators.mrdr import mrdr_row_weights
 from decision.ope.rows import Rows
 from decision.ope.sums.exact import exact_group_sums
 from decision.protocols import Policy
-from pipelines.replay.rows import Loaded, fold_of_hash, interned
+from pipelines.interactions.arrays import interned
+from pipelines.replay.rows import Loaded, fold_of_hash
 
 SAMPLE = 200_000
 """Rows, at most about, that a learned reward model is fitted on and that the log's propensities are tested on."""

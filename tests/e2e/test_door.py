@@ -20,7 +20,7 @@ from pipelines.operations.init import init_loop
 from pipelines.operations.processes import environment, free_port, process, serve_command, wait_until_ready
 from pipelines.operations.waiting import wait_until
 from pipelines.settings import Settings, load_settings
-from tests.e2e.traffic import BODY, Load, booked
+from tests.e2e.traffic import BODY, Load, check_booked_once
 
 pytestmark = pytest.mark.connected
 
@@ -130,15 +130,7 @@ def test_service_told_to_end_under_load_loses_and_repeats_nothing_it_acknowledge
                 "every connection to be answered a few times",
             )
         assert output.read_text().count("Service instance cleanup finalized") % 2 == 0
-    for load in loads:
-        load.stop.set()
-        load.join()
-    counts = booked(settings.spool_path)
-    decided = [event_id for load in loads for event_id in load.decided]
-    reported = [event_id for load in loads for event_id in load.reported]
-    assert [e for e in decided if counts["decisions"][e] != 1] == []
-    assert [e for e in reported if counts["outcomes"][e] != 1] == []
-    assert max(counts["decisions"].values()) == 1
+    check_booked_once(loads, settings.spool_path)
 
 
 def test_a_built_bento_opens_both_ports(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from decision.draw import draw
@@ -70,3 +71,17 @@ def booked(spool: Path) -> dict[str, Counter[str]]:
                     assert draw(record.pmf, record.seed) == record.action_index
     log.close()
     return counts
+
+
+def check_booked_once(loads: Sequence[Load], spool: Path) -> int:
+    """End `loads`, check that all they were told is in the spool once, and return how many decisions that is."""
+    for load in loads:
+        load.stop.set()
+        load.join()
+    counts = booked(spool)
+    decided = [event_id for load in loads for event_id in load.decided]
+    reported = [event_id for load in loads for event_id in load.reported]
+    assert [e for e in decided if counts["decisions"][e] != 1] == []
+    assert [e for e in reported if counts["outcomes"][e] != 1] == []
+    assert max(counts["decisions"].values()) == 1
+    return len(decided)
