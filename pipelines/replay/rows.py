@@ -63,7 +63,7 @@ def load(table: pa.Table, *, features: bool, counted: bool) -> Loaded:
     return Loaded(
         table=table,
         interactions=to_interactions(table) if features else _without_features(table),
-        ids=ids.code,
+        ids=ids.code.astype(np.int64, copy=False),
         names=ids.names,
         counts=1.0 / table["pass_probability"].to_numpy() if counted else None,
         hashed=hash_of(table),
