@@ -82,7 +82,8 @@ class OraclePolicy:
         """
         oracle, given = self.oracle, self.exploration
         few = rule_of(given.kind).few
-        if few is None or len(actions) > _FEW or not isinstance(oracle, Prepares) or type(self) is not OraclePolicy:
+        ours = type(self) is OraclePolicy and "pmf" not in vars(self)  # what has a `pmf` of its own is asked by it
+        if few is None or len(actions) > _FEW or not isinstance(oracle, Prepares) or not ours:
             return lambda context: self.pmf(one(context, actions, action_ids)).tolist()
         score, floor = oracle.prepare(actions), given.floor
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -236,7 +237,10 @@ def test_replicas_fall_back_when_the_guard_falls_silent_and_stop_when_told(site:
     check_propensities(site.records())
 
 
-def test_a_candidate_that_fails_leaves_the_policy_in_charge_alone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fails", ["pmf", "prepare", "scores"])
+def test_a_candidate_that_fails_leaves_the_policy_in_charge_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
     site.point("candidate", site.register(policy(PAYS["good"], 0.05)))
     site.aggregate()
 
@@ -244,7 +248,11 @@ def test_a_candidate_that_fails_leaves_the_policy_in_charge_alone(site: Site, mo
         raise ArithmeticError("no scores")
 
     for replica in site.replicas:
-        monkeypatch.setattr(replica.snapshot("shop").candidate, "pmf", broken)
+        candidate: Any = replica.snapshot("shop").candidate
+        if fails == "pmf":
+            monkeypatch.setattr(candidate, "pmf", broken)
+        else:
+            monkeypatch.setattr(candidate.oracle, "prepare", broken if fails == "prepare" else lambda actions: broken)
     site.traffic(50)
     records = site.records()
     assert {(r.guard_weight, r.pmf_candidate is None, r.policy_version) for r in records} == {(0.0, True, "1")}
