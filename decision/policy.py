@@ -19,6 +19,9 @@ from decision.exploration.rule import Exploration, rule_of
 from decision.exploration.uniform import uniform
 from decision.protocols import ManyModels, Oracle, Policy, Prepares
 
+Pmfs = Callable[[Sequence[Features]], list[list[float]]]
+"""From n contexts to the probabilities, [n][k], of the actions it was made for."""
+
 _FEW = 64
 
 
@@ -29,10 +32,10 @@ class UniformPolicy:
         """Return [m] probabilities 1 / K."""
         return uniform(batch.offsets)
 
-    def prepare(self, actions: Sequence[Features], action_ids: Sequence[str]) -> Callable[[Features], list[float]]:
-        """Return what gives the [k] probabilities of `actions` ([k]) in any context."""
+    def prepare(self, actions: Sequence[Features], action_ids: Sequence[str]) -> Pmfs:
+        """Return what gives the probabilities of `actions` ([k]) in any contexts."""
         pmf = [1.0 / len(actions)] * len(actions)
-        return lambda context: pmf
+        return lambda contexts: [pmf] * len(contexts)
 
 
 class FirstPolicy:
@@ -44,10 +47,10 @@ class FirstPolicy:
         out[batch.offsets[:-1]] = 1.0
         return out
 
-    def prepare(self, actions: Sequence[Features], action_ids: Sequence[str]) -> Callable[[Features], list[float]]:
-        """Return what gives the [k] probabilities of `actions` ([k]) in any context."""
+    def prepare(self, actions: Sequence[Features], action_ids: Sequence[str]) -> Pmfs:
+        """Return what gives the probabilities of `actions` ([k]) in any contexts."""
         pmf = [1.0] + [0.0] * (len(actions) - 1)
-        return lambda context: pmf
+        return lambda contexts: [pmf] * len(contexts)
 
 
 class OraclePolicy:
@@ -74,26 +77,34 @@ class OraclePolicy:
         """
         return self.pmf_of(self.scores(batch), batch)
 
-    def prepare(self, actions: Sequence[Features], action_ids: Sequence[str]) -> Callable[[Features], list[float]]:
-        """Return what gives the [k] probabilities of `actions` ([k]) in one context, bit for bit those of `pmf`.
+    def prepare(self, actions: Sequence[Features], action_ids: Sequence[str]) -> Pmfs:
+        """Return what gives the probabilities of `actions` ([k]) in contexts, bit for bit as `pmf` of each alone.
 
         Applications offer the same actions again and again: what depends on them alone is computed here, once. The
-        caller validates the probabilities; what is returned raises as `pmf` where the scores are no numbers.
+        caller validates the probabilities; what is returned raises as `pmf` where the scores of one are no numbers.
         """
         oracle, given = self.oracle, self.exploration
-        few = rule_of(given.kind).few
+        rule, k = rule_of(given.kind), len(actions)
         ours = type(self) is OraclePolicy and "pmf" not in vars(self)  # what has a `pmf` of its own is asked by it
-        if few is None or len(actions) > _FEW or not isinstance(oracle, Prepares) or not ours:
-            return lambda context: self.pmf(one(context, actions, action_ids)).tolist()
-        score, floor = oracle.prepare(actions), given.floor
+        if rule.asks_members or not isinstance(oracle, Prepares) or not ours:
+            return lambda contexts: [self.pmf(one(each, actions, action_ids)).tolist() for each in contexts]
+        scores_of, few, floor = oracle.prepare(actions), rule.few, given.floor
 
-        def pmf(context: Features) -> list[float]:
-            scores: list[float] = score(context).tolist()
-            if not isfinite(sum(scores)):
-                check_scores(np.array(scores))
-            return with_floor_few(few(scores, given), floor)
+        def pmfs(contexts: Sequence[Features]) -> list[list[float]]:
+            scores, n = scores_of(contexts), len(contexts)
+            if few is None or n * k > _FEW:
+                check_scores(scores)
+                offsets = np.arange(0, n * k + 1, k)
+                pmf = with_floor(rule.pmf(scores.ravel(), offsets, given), offsets, floor)
+                return pmf.reshape(n, k).tolist()
+            out: list[list[float]] = []
+            for row in scores.tolist():
+                if not isfinite(sum(row)):
+                    check_scores(np.array(row))
+                out.append(with_floor_few(few(row, given), floor))
+            return out
 
-        return pmf
+        return pmfs
 
     def pmf_of(self, scores: Floats, batch: Batch) -> Floats:
         """Return [m] probabilities of `scores` ([m]), validated.

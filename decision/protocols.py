@@ -28,10 +28,11 @@ class Oracle(Protocol):
 class Prepares(Protocol):
     """An oracle that gets ready for actions that are offered again and again."""
 
-    def prepare(self, actions: Sequence[Features]) -> Callable[[Features], Floats]:
-        """Return what gives [k] expected rewards of `actions` ([k]) in one context, bit for bit as `predict`.
+    def prepare(self, actions: Sequence[Features]) -> Callable[[Sequence[Features]], Floats]:
+        """Return what gives [n, k] expected rewards of `actions` ([k]) in each of n contexts.
 
-        It holds for the model as it is now; a fit makes another one necessary.
+        A context's are, bit for bit, those that `predict` gives for it alone, whatever others it comes with. It holds
+        for the model as it is now; a fit makes another one necessary.
         """
         ...
 

@@ -43,6 +43,16 @@ def sum_of(values: list[float]) -> float:
     return float(np.add.reduceat(values, _START)[0]) if values else 0.0
 
 
+def sums_by_owner(owner: Ints, values: Floats, count: int) -> Floats:
+    """Return [n, count] sums of each row of `values` ([n, e]) by `owner` ([e], in [0, count)), in the order of e."""
+    n = len(values)
+    if n == 1:
+        return np.asarray(np.bincount(owner, weights=values[0], minlength=count)[None, :], dtype=np.float64)
+    owners = np.arange(n)[:, None] * count + owner
+    sums = np.bincount(owners.ravel(), weights=values.ravel(), minlength=n * count)
+    return np.asarray(sums.reshape(n, count), dtype=np.float64)
+
+
 def group_max(values: Floats, offsets: Ints) -> Floats:
     """Return [n] largest of `values` ([m]) per group."""
     return np.maximum.reduceat(values, offsets[:-1])

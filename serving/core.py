@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
 from serving import metrics
 from serving.counters import Counts, LakeCounters
-from serving.decide import answer, decide, is_same_request
+from serving.decide import Ask, answer, decide, is_same_request
 from serving.episodes import Episodes
 from serving.errors import EventIdReusedError, UnavailableError, UnknownDecisionError, UnknownLoopError
 from serving.event_ids import uuid7
@@ -40,7 +40,7 @@ from serving.loops import Loops
 from serving.question import Catalogues, Question, question_of
 from serving.refresher import Refresher
 from serving.snapshot import OnlineFeatures, Snapshot
-from serving.spool import Spool, SpoolClosed, SpoolFull
+from serving.spool import Spool, SpoolClosed, SpoolFull, Waiting
 from serving.wire import (
     DecideRequest,
     DecideResponse,
@@ -53,6 +53,17 @@ from serving.wire import (
 
 DECISIONS, OUTCOMES = "decisions", "outcomes"
 _AT_ONCE = 50
+_FAILURES = (RuntimeError, ArithmeticError, LookupError)  # of a policy: then the baseline answers
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    """A question that waits for its event loop's next turn, and later for the disk."""
+
+    loop: str
+    question: Question
+    future: asyncio.Future[list[Stored]]
+    decided: _Decided | None = None
 
 
 class _Decided(NamedTuple):
@@ -96,6 +107,7 @@ class Core:
     catalogues: Catalogues = field(default_factory=Catalogues)
     closed: bool = False
     _lake: LakeCounters = field(init=False)
+    _turns: dict[asyncio.AbstractEventLoop, list[_Turn]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._lake = LakeCounters(self.settings, self.clock)
@@ -145,10 +157,46 @@ class Core:
         return await self.answer(loop, question_of(request, self.catalogues))
 
     async def answer(self, loop: str, question: Question) -> DecideResponse:
-        """Answer one question; it is on disk when this returns. Errors as `decide`."""
+        """Answer one question; it is on disk when this returns. Errors as `decide`.
+
+        What the coroutines of an event loop ask in one of its turns is decided, and handed to the spool, together.
+        """
         self._check_open()
-        prepared = self._decided(self.snapshot(loop), question)
-        return self._answered(loop, prepared, (await self._append_all((prepared.group,)))[0])
+        self.snapshot(loop)
+        running = asyncio.get_running_loop()
+        asked = _Turn(loop, question, running.create_future())
+        turn = self._turns.get(running)
+        if turn is None:
+            turn = self._turns[running] = []
+            running.call_soon(self._end_turn, running)
+        turn.append(asked)
+        stored = await _on_disk(asked.future)
+        if asked.decided is None:
+            raise RuntimeError("written before it was decided")
+        return self._answered(loop, asked.decided, stored[0])
+
+    def _end_turn(self, running: asyncio.AbstractEventLoop) -> None:
+        by_loop: dict[str, list[_Turn]] = {}
+        for asked in self._turns.pop(running):
+            if not asked.future.done():  # else whoever asked has gone
+                by_loop.setdefault(asked.loop, []).append(asked)
+        for loop, some in by_loop.items():
+            for start in range(0, len(some), _AT_ONCE):
+                self._decide_and_give(loop, some[start : start + _AT_ONCE], running)
+
+    def _decide_and_give(self, loop: str, turn: Sequence[_Turn], running: asyncio.AbstractEventLoop) -> None:
+        try:
+            decided = self._decided(self.snapshot(loop), [asked.question for asked in turn])
+        except Exception as error:  # the loop is gone since it was asked
+            decided = [error] * len(turn)
+        waiting: list[Waiting] = []
+        for asked, each in zip(turn, decided, strict=True):
+            if isinstance(each, Exception):
+                asked.future.set_exception(each)
+            else:
+                asked.decided = each
+                waiting.append(Waiting((each.group,), asked.future))
+        self.spool.give(waiting, running)
 
     async def answer_many(
         self, loop: str, questions: Sequence[Question | Exception]
@@ -164,18 +212,14 @@ class Core:
         self._check_open()
         snapshot = self.snapshot(loop)
         done: list[_Decided | Exception] = []
-        for number, question in enumerate(questions):
-            if number % _AT_ONCE == _AT_ONCE - 1:
+        for start in range(0, len(questions), _AT_ONCE):
+            if start:
                 await asyncio.sleep(0)  # others are waiting for their one decision
-            if isinstance(question, Exception):
-                done.append(question)
-                continue
-            try:
-                done.append(self._decided(snapshot, question))
-            except Exception as error:
-                done.append(error)
+            some = questions[start : start + _AT_ONCE]
+            decided = iter(self._decided(snapshot, [each for each in some if not isinstance(each, Exception)]))
+            done += [each if isinstance(each, Exception) else next(decided) for each in some]
         groups = [each.group for each in done if isinstance(each, _Decided)]
-        stored = iter(await self._append_all(groups)) if groups else iter(())
+        stored = iter(await _on_disk(self.spool.append_all(groups))) if groups else iter(())
         answers: list[DecideResponse | Exception] = []
         for each in done:
             if isinstance(each, Exception):
@@ -187,14 +231,52 @@ class Core:
                 answers.append(error)
         return answers
 
-    def _decided(self, snapshot: Snapshot, question: Question) -> _Decided:
-        event_id = question.event_id or uuid7(self.clock())
-        records = self.records(snapshot, question, event_id)
-        messages = [(DECISIONS, encode(record), ()) for record in records]
-        for _, value, _ in messages:
-            if len(value) > MAX_RECORD_BYTES:  # the lake would not take it
-                raise FieldError("record", wanted=f"a decision of at most {MAX_RECORD_BYTES} bytes", got=len(value))
-        return _Decided(event_id, question.deferred, records, Group(event_id.encode(), messages, True))
+    def _decided(self, snapshot: Snapshot, questions: Sequence[Question]) -> list[_Decided | Exception]:
+        """Return what each question came to, or why it came to nothing."""
+        now = self.clock()
+        ts = datetime.fromtimestamp(now, UTC)
+        asks = [
+            Ask(question, pinned, question.event_id or uuid7(now), looked_up)
+            for question, pinned, looked_up in zip(
+                questions,
+                self._pinned(snapshot, questions, now),
+                self._looked_up(snapshot, questions, ts),
+                strict=True,
+            )
+        ]
+        return [
+            _group(ask, self._by_baseline(ask, ts, records) if isinstance(records, Exception) else records)
+            for ask, records in zip(asks, decide(asks, ts), strict=True)
+        ]
+
+    def _pinned(self, snapshot: Snapshot, questions: Sequence[Question], now: float) -> list[Snapshot]:
+        """Return what answers each question: where the guard goes by episodes, what each began with."""
+        guard = snapshot.loop.guard
+        if self.episodes is None or not guard.enabled or guard.unit != "episode":
+            return [snapshot] * len(questions)
+        return [self.episodes.pinned(snapshot, question, now) for question in questions]
+
+    def _looked_up(self, snapshot: Snapshot, questions: Sequence[Question], ts: datetime) -> list[dict[str, Any]]:
+        """Return the features of each question's subject."""
+        found: list[dict[str, Any]] = [{}] * len(questions)
+        features = self.features(snapshot) if snapshot.loop.features.enabled else None
+        if features is not None:
+            known = [(at, asked.subject_id) for at, asked in enumerate(questions) if asked.subject_id is not None]
+            for (at, _), looked_up in zip(known, features.online_many([name for _, name in known], ts), strict=True):
+                found[at] = looked_up
+        return found
+
+    def _by_baseline(self, ask: Ask, ts: datetime, error: Exception) -> list[Decision] | Exception:
+        """Return the records that the baseline makes where the policy failed; the error where it was not the policy."""
+        snapshot = ask.snapshot
+        of_policy = error.field in ("pmf", "scores") if isinstance(error, FieldError) else isinstance(error, _FAILURES)
+        if not of_policy or snapshot.policy is None:
+            return error
+        loop = snapshot.loop
+        self.count(loop.name).fallbacks += 1
+        metrics.count("fallbacks", loop.name)
+        plain = Snapshot(loop, None, snapshot.baseline_version, snapshot.baseline, snapshot.baseline_version)
+        return decide((ask._replace(snapshot=plain),), ts)[0]
 
     def _answered(self, loop: str, decided: _Decided, stored: Stored) -> DecideResponse:
         counts, records = self.count(loop), decided.records
@@ -209,28 +291,6 @@ class Core:
             raise EventIdReusedError(decided.event_id)
         return answer(earlier)
 
-    def records(self, snapshot: Snapshot, question: Question, event_id: str) -> list[Decision]:
-        """Return the records of one question; the baseline's when the policy fails."""
-        ts = datetime.fromtimestamp(self.clock(), UTC)
-        if self.episodes is not None and snapshot.loop.guard.enabled and snapshot.loop.guard.unit == "episode":
-            snapshot = self.episodes.pinned(snapshot, question, ts.timestamp())
-        looked_up: dict[str, Any] = {}
-        if question.subject_id is not None and snapshot.loop.features.enabled:
-            features = self.features(snapshot)
-            looked_up = features.online(question.subject_id, ts) if features is not None else {}
-        try:
-            return decide(question, snapshot, event_id=event_id, ts=ts, looked_up=looked_up)
-        except FieldError as error:
-            if error.field not in ("pmf", "scores") or snapshot.policy is None:
-                raise
-        except (RuntimeError, ArithmeticError, LookupError):
-            if snapshot.policy is None:
-                raise
-        self.count(snapshot.loop.name).fallbacks += 1
-        metrics.count("fallbacks", snapshot.loop.name)
-        plain = Snapshot(snapshot.loop, None, snapshot.baseline_version, snapshot.baseline, snapshot.baseline_version)
-        return decide(question, plain, event_id=event_id, ts=ts, looked_up=looked_up)
-
     async def report(self, loop: str, requests: Sequence[OutcomeRequest]) -> int:
         """Write outcomes; they are on disk when this returns. Events may be unknown yet: the join sorts them out.
 
@@ -243,7 +303,8 @@ class Core:
         self.snapshot(loop)
         now = datetime.fromtimestamp(self.clock(), UTC)
         outcomes = [self._outcome(loop, request, now, i, len(requests)) for i, request in enumerate(requests)]
-        await self._append_all([Group(o.event_id.encode(), [(OUTCOMES, encode(o), ())]) for o in outcomes])
+        groups = [Group(o.event_id.encode(), [(OUTCOMES, encode(o), ())]) for o in outcomes]
+        await _on_disk(self.spool.append_all(groups))
         self.count(loop).outcomes += len(outcomes)
         metrics.count("outcomes", loop, len(outcomes))
         return len(outcomes)
@@ -274,14 +335,6 @@ class Core:
         except FieldError as error:
             raise error.under(prefix) from error
         return outcome
-
-    async def _append_all(self, groups: Sequence[Group]) -> Sequence[Stored]:
-        try:
-            return await self.spool.append_all(groups)
-        except SpoolFull as error:
-            raise UnavailableError("too many requests wait for the disk") from error
-        except (SpoolClosed, LogError) as error:
-            raise UnavailableError("the disk takes no writes at present") from error
 
     def stored(self, event_id: str) -> list[Decision]:
         """Return the records on disk under `event_id`; blocking.
@@ -372,3 +425,23 @@ class Core:
             if refresher.late:
                 return f"{refresher.name} have not been refreshed for {refresher.age_s:.0f} s"
         return None
+
+
+def _group(ask: Ask, records: list[Decision] | Exception) -> _Decided | Exception:
+    """Return what is to be written of one question, or why nothing is."""
+    if isinstance(records, Exception):
+        return records
+    messages = [(DECISIONS, encode(record), ()) for record in records]
+    for _, value, _ in messages:
+        if len(value) > MAX_RECORD_BYTES:  # the lake would not take it
+            return FieldError("record", wanted=f"a decision of at most {MAX_RECORD_BYTES} bytes", got=len(value))
+    return _Decided(ask.event_id, ask.question.deferred, records, Group(ask.event_id.encode(), messages, True))
+
+
+async def _on_disk(writing: Awaitable[list[Stored]]) -> list[Stored]:
+    try:
+        return await writing
+    except SpoolFull as error:
+        raise UnavailableError("too many requests wait for the disk") from error
+    except (SpoolClosed, LogError) as error:
+        raise UnavailableError("the disk takes no writes at present") from error

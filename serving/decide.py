@@ -1,4 +1,4 @@
-"""From a request to decision records: pure, on one snapshot of policy and versions.
+"""From requests to decision records: pure, each on one snapshot of policy and versions.
 
 Whatever is answered comes from one snapshot, is validated before it is drawn from, and is drawn by the event's own
 seed; the record holds everything that is needed to draw it again.
@@ -6,9 +6,9 @@ seed; the record holds everything that is needed to draw it again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -28,34 +28,89 @@ from serving.wire import DecideResponse, Ranked, SlotAnswer
 
 _encode = msgspec.json.encode
 _NO_FEATURES = msgspec.Raw(b"{}")
+_T = TypeVar("_T")
 
 
-def decide(
-    question: Question,
-    snapshot: Snapshot,
-    *,
-    event_id: str,
-    ts: datetime,
-    looked_up: Mapping[str, Any],
-) -> list[Decision]:
-    """Return the records of one request: one, or one per slot.
+class Ask(NamedTuple):
+    """One request and what answers it.
 
-    Args:
+    Attributes:
         question: what is asked.
         snapshot: what answers.
         event_id: the decision's id.
-        ts: now, UTC.
         looked_up: features of the subject.
-
-    Raises:
-        FieldError: a feature does not fit, or nothing is left to choose from.
     """
+
+    question: Question
+    snapshot: Snapshot
+    event_id: str
+    looked_up: Mapping[str, Any]
+
+
+def decide(asks: Sequence[Ask], ts: datetime) -> list[list[Decision] | Exception]:
+    """Return the records of each request, one or one per slot, or why it has none.
+
+    Those that offer the same actions to the same policy are scored together; each one's records are, bit for bit, what
+    they would be if it came alone.
+
+    Args:
+        asks: the requests.
+        ts: now, UTC.
+
+    Returns:
+        For each the records or an error: a `FieldError` where a feature does not fit or nothing is left to choose from,
+        and whatever the policy raised.
+    """
+    ready = [_kept(_ready, ask, ts) for ask in asks]
+    _score_together([each for each in ready if not isinstance(each, Exception)])
+    return [each if isinstance(each, Exception) else _kept(_records, each) for each in ready]
+
+
+def _kept(call: Callable[..., _T], *args: Any) -> _T | Exception:
+    try:
+        return call(*args)
+    except Exception as error:
+        return error
+
+
+def _ready(ask: Ask, ts: datetime) -> _Asked:
+    question, snapshot, event_id, looked_up = ask
     context = flatten(question.context, field="context")
     snapshot_json = _NO_FEATURES
     if looked_up:
         context |= prefixed(looked_up)
         snapshot_json = msgspec.Raw(_encode(looked_up))
-    asked = _Asked(question, snapshot, _share(question, snapshot, event_id, ts), event_id, ts, snapshot_json)
+    return _Asked(
+        question, snapshot, _share(question, snapshot, event_id, ts), event_id, ts, snapshot_json, context, {}
+    )
+
+
+def _score_together(asked: Sequence[_Asked]) -> None:
+    """Fill in the probabilities of those that ask one policy about the same actions."""
+    together: dict[tuple[int, int], list[_Asked]] = {}
+    policies: dict[int, Policy] = {}
+    for each in asked:
+        if each.question.slots is not None or each.snapshot.loop.mode == "logging_only":
+            continue
+        for policy in (each.snapshot.policy, each.snapshot.candidate if each.share.weight > 0.0 else None):
+            if policy is not None:
+                policies[id(policy)] = policy
+                together.setdefault((id(policy), id(each.question.actions)), []).append(each)
+    for (policy_id, _), some in together.items():
+        if len(some) == 1:
+            continue
+        pmfs = _kept(_pmfs, policies[policy_id], some)
+        if not isinstance(pmfs, Exception):  # else one of them is at fault, and each is asked alone
+            for each, pmf in zip(some, pmfs, strict=True):
+                each.known[policy_id] = pmf
+
+
+def _pmfs(policy: Policy, asked: Sequence[_Asked]) -> list[list[float]]:
+    return asked[0].question.actions.pmfs_of(policy)([each.context for each in asked])
+
+
+def _records(asked: _Asked) -> list[Decision]:
+    question, context = asked.question, asked.context
     if question.slots is None:
         return [_record(asked, "", question.raw_context, context, question.actions)]
     records: list[Decision] = []
@@ -80,7 +135,7 @@ def decide(
 
 
 class _Asked(NamedTuple):
-    """What all slots of a request share."""
+    """What all slots of a request share; `known` has the probabilities that are there already, by the policy's `id`."""
 
     question: Question
     snapshot: Snapshot
@@ -88,6 +143,8 @@ class _Asked(NamedTuple):
     event_id: str
     ts: datetime
     looked_up: msgspec.Raw
+    context: Features
+    known: dict[int, list[float]]
 
 
 class _Share(NamedTuple):
@@ -121,9 +178,9 @@ def _record(
     context: Features,
     offered: Catalogue,
 ) -> Decision:
-    question, snapshot, share, event_id, ts, looked_up = asked
+    question, snapshot, share, event_id, ts, looked_up, _, known = asked
     loop = snapshot.loop
-    pmf_baseline = offered.pmf_of(snapshot.baseline)(context)
+    pmf_baseline = offered.pmfs_of(snapshot.baseline)((context,))[0]
     pmf_candidate: list[float] | None = None
     weight = 0.0
     version = snapshot.policy_version
@@ -133,12 +190,12 @@ def _record(
         # What is returned is the baseline's; the policy's own distribution is logged beside it.
         pmf = pmf_baseline
         if snapshot.policy is not None:
-            pmf_candidate = offered.pmf_of(snapshot.policy)(context)
+            pmf_candidate = _pmf(snapshot.policy, offered, context, known)
             check_one(pmf_candidate)
     else:
-        pmf = pmf_baseline if snapshot.policy is None else offered.pmf_of(snapshot.policy)(context)
+        pmf = pmf_baseline if snapshot.policy is None else _pmf(snapshot.policy, offered, context, known)
         if share.weight > 0.0 and snapshot.candidate is not None:
-            pmf_candidate = _candidate_pmf(snapshot.candidate, offered, context)
+            pmf_candidate = _candidate_pmf(snapshot.candidate, offered, context, known)
             if pmf_candidate is not None:
                 weight = share.weight
                 # The guard compares the candidate with the policy in charge: that is the mixture's reference.
@@ -179,10 +236,17 @@ def _record(
     )
 
 
-def _candidate_pmf(candidate: Policy, offered: Catalogue, context: Features) -> list[float] | None:
+def _pmf(policy: Policy, offered: Catalogue, context: Features, known: Mapping[int, list[float]]) -> list[float]:
+    found = known.get(id(policy))
+    return offered.pmfs_of(policy)((context,))[0] if found is None else found
+
+
+def _candidate_pmf(
+    candidate: Policy, offered: Catalogue, context: Features, known: Mapping[int, list[float]]
+) -> list[float] | None:
     """Return the candidate's distribution, None when it has none: then the policy in charge answers alone."""
     try:
-        pmf = offered.pmf_of(candidate)(context)
+        pmf = _pmf(candidate, offered, context, known)
         check_one(pmf)
     except (DecisionError, RuntimeError, ArithmeticError, LookupError):
         return None

@@ -15,11 +15,9 @@ import msgspec
 from decision.batch import Features, one
 from decision.errors import FieldError
 from decision.features import flatten
+from decision.policy import Pmfs
 from decision.protocols import Policy
 from serving.wire import MAX_BATCH, Action, BatchRequest, DecideRequest, Slot, check_action_ids, check_decide, decode
-
-PmfOf = Callable[[Features], list[float]]
-"""From a context's features to the probabilities of the actions it was made for."""
 
 _MAX_CATALOGUES, _MAX_BYTES = 1_000, 16 << 20
 _FORMS, _SUBSETS = 3, 8
@@ -59,7 +57,7 @@ _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 @runtime_checkable
 class _Prepares(Protocol):
-    def prepare(self, actions: Sequence[Features], action_ids: Sequence[str]) -> PmfOf: ...
+    def prepare(self, actions: Sequence[Features], action_ids: Sequence[str]) -> Pmfs: ...
 
 
 class Catalogue:
@@ -81,15 +79,15 @@ class Catalogue:
         self.ids = ids
         self.raw = msgspec.Raw(b"[" + b",".join(objects) + b"]")
         self._features, self._objects = features, objects
-        self._forms: list[tuple[Policy, PmfOf]] = []
+        self._forms: list[tuple[Policy, Pmfs]] = []
         self._subsets: dict[frozenset[str], Catalogue] = {}
 
-    def pmf_of(self, policy: Policy) -> PmfOf:
-        """Return what gives `policy`'s probabilities of these actions in one context."""
+    def pmfs_of(self, policy: Policy) -> Pmfs:
+        """Return what gives `policy`'s probabilities of these actions in any contexts."""
         for known, form in self._forms:
             if known is policy:
                 return form
-        form: PmfOf
+        form: Pmfs
         if isinstance(policy, _Prepares):
             form = policy.prepare(self._features, self.ids)
         else:
@@ -282,5 +280,5 @@ def _offered(actions: Sequence[Action]) -> Catalogue:
     return Catalogue(ids, features, [_encode(action.features) for action in actions])
 
 
-def _unprepared(policy: Policy, features: Sequence[Features], ids: Sequence[str]) -> PmfOf:
-    return lambda context: policy.pmf(one(context, features, ids)).tolist()
+def _unprepared(policy: Policy, features: Sequence[Features], ids: Sequence[str]) -> Pmfs:
+    return lambda contexts: [policy.pmf(one(each, features, ids)).tolist() for each in contexts]

@@ -9,7 +9,7 @@ another policy takes charge, its vector is made from the history at the first lo
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -69,7 +69,7 @@ class SessionStates:
         with self._lock:
             self._oracle, self._policy = oracle, digest
 
-    def online(self, subject_id: str, at: datetime | None = None) -> dict[str, Any]:
+    def online(self, subject_id: str) -> dict[str, Any]:
         """Return ``{"session": [f + h numbers]}`` of a user, {} when nothing happened to him or no policy is used."""
         with self._lock:
             if self._oracle is None:
@@ -236,7 +236,11 @@ class _Joined:
     def __init__(self, inner: OnlineFeatures | None, states: SessionStates) -> None:
         self._inner, self._states = inner, states
 
-    def online(self, subject_id: str, at: datetime | None = None) -> dict[str, Any]:
-        """Return the subject's features and memory."""
-        found = {} if self._inner is None else self._inner.online(subject_id, at)
-        return {**found, **self._states.online(subject_id, at)}
+    def online_many(self, subject_ids: Sequence[str], at: datetime) -> list[dict[str, Any]]:
+        """Return each subject's features and memory."""
+        memories = [self._states.online(subject_id) for subject_id in subject_ids]
+        if self._inner is None:
+            return memories
+        return [
+            found | memory for found, memory in zip(self._inner.online_many(subject_ids, at), memories, strict=True)
+        ]

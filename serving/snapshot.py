@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -14,8 +15,8 @@ from pipelines.settings import LoopSettings
 class OnlineFeatures(Protocol):
     """Looks features up by subject; never raises."""
 
-    def online(self, subject_id: str, at: datetime | None = None) -> dict[str, Any]:
-        """Return the subject's features at the time `at`, {} when there are none."""
+    def online_many(self, subject_ids: Sequence[str], at: datetime) -> list[dict[str, Any]]:
+        """Return each subject's features at the time `at`, {} when there are none."""
         ...
 
 

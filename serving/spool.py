@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
@@ -35,6 +34,13 @@ class SpoolClosed(Exception):
     """The spool takes nothing any more."""
 
 
+class Waiting(NamedTuple):
+    """Groups that a coroutine gives together, and what tells it what became of them."""
+
+    groups: Sequence[Group]
+    future: asyncio.Future[list[Stored]]
+
+
 class _Entry(NamedTuple):
     """Groups that were given together and are answered together."""
 
@@ -42,15 +48,6 @@ class _Entry(NamedTuple):
     size: int
     future: Future[Stored] | asyncio.Future[list[Stored]]
     loop: asyncio.AbstractEventLoop | None  # None: a thread waits
-
-
-@dataclass(slots=True)
-class _Turn:
-    """What the coroutines of one event loop appended since it last handed over."""
-
-    entries: list[_Entry] = field(default_factory=list)
-    groups: int = 0
-    size: int = 0
 
 
 _Answer = tuple["asyncio.Future[list[Stored]]", "list[Stored] | None"]
@@ -80,7 +77,6 @@ class Spool:
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._turns: dict[asyncio.AbstractEventLoop, _Turn] = {}
         self._pending: list[_Entry] = []
         self._pending_groups = 0
         self._pending_bytes = 0
@@ -121,7 +117,7 @@ class Spool:
         future.set_running_or_notify_cancel()  # from here on it is written, whoever stops waiting
         group = Group(key, messages, unique)
         entry = _Entry((group,), self._checked(group), future, None)
-        self._admit(entry, _Turn())
+        self._admit(1, entry.size)
         self._take((entry,), 1, entry.size)
         return future
 
@@ -134,8 +130,7 @@ class Spool:
     async def append_all(self, groups: Sequence[Group]) -> list[Stored]:
         """Return once all `groups` are on disk, with what became of each; see `submit`.
 
-        What the coroutines of an event loop append in one of its turns is handed over together. A coroutine that is
-        cancelled while it waits leaves its messages to be written.
+        A coroutine that is cancelled while it waits leaves its messages to be written.
 
         Raises:
             SpoolFull: too much is waiting.
@@ -146,19 +141,32 @@ class Spool:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Stored]] = loop.create_future()
-        entry = _Entry(groups, sum(map(self._checked, groups)), future, loop)
-        turn = self._turns.get(loop)
-        if turn is None:
-            turn = _Turn()
-            self._admit(entry, turn)
-            self._turns[loop] = turn
-            loop.call_soon(self._hand_over, loop)
-        else:
-            self._admit(entry, turn)
-        turn.entries.append(entry)
-        turn.groups += len(groups)
-        turn.size += entry.size
+        self.give((Waiting(groups, future),), loop)
         return await future
+
+    def give(self, waiting: Sequence[Waiting], loop: asyncio.AbstractEventLoop) -> None:
+        """Take what coroutines of `loop`, the running one, wait for; what cannot be taken fails alone.
+
+        Each future gets what became of its groups, or one of the errors of `append_all`.
+        """
+        entries: list[_Entry] = []
+        groups = size = 0
+        for some, future in waiting:
+            try:
+                entry = _Entry(some, sum(map(self._checked, some)), future, loop)
+                self._admit(groups + len(some), size + entry.size)
+            except (SpoolClosed, SpoolFull, FieldError, LogError) as error:
+                future.set_exception(error)
+                continue
+            entries.append(entry)
+            groups += len(some)
+            size += entry.size
+        if not entries:
+            return
+        try:
+            self._take(entries, groups, size)
+        except SpoolClosed as error:
+            _resolve([(future, None) for _, future in waiting], error)
 
     def find(self, topic: str, key: bytes) -> list[Message]:
         """Return what `topic` holds under `key`; sees everything acknowledged."""
@@ -181,12 +189,11 @@ class Spool:
             size += check_message(group.key, value, headers, max_headers=_MAX_HEADERS)
         return size
 
-    def _admit(self, entry: _Entry, turn: _Turn) -> None:
-        """Refuse what cannot wait beside all that waits already, the rest of its turn among it."""
+    def _admit(self, groups: int, size: int) -> None:
+        """Refuse what cannot wait beside all that waits already."""
         if self._closed:
             raise SpoolClosed("the spool is closed")
-        waiting = self.depth + turn.groups + len(entry.groups)
-        if waiting > self._max_events or self._bytes_waiting + turn.size + entry.size > self._max_bytes:
+        if self.depth + groups > self._max_events or self._bytes_waiting + size > self._max_bytes:
             raise SpoolFull(f"spool: {self.depth} events and {self._bytes_waiting} bytes wait")
 
     def _take(self, entries: Sequence[_Entry], groups: int, size: int) -> None:
@@ -199,14 +206,6 @@ class Spool:
             self._pending_bytes += size
         if first:
             self._wake.set()
-
-    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give the writer what the loop's coroutines appended in this turn."""
-        turn = self._turns.pop(loop)
-        try:
-            self._take(turn.entries, turn.groups, turn.size)
-        except SpoolClosed as error:
-            _resolve([(entry.future, None) for entry in turn.entries], error)  # pyright: ignore[reportArgumentType]
 
     def _run(self) -> None:
         while True:

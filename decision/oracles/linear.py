@@ -16,6 +16,7 @@ from decision.errors import FieldError
 from decision.options import SHIPPED, Positive, Range, Samples, Seed
 from decision.oracles.encoder import columns_of, dense, entries, positions_of
 from decision.oracles.kind import Kind, OracleSettings
+from decision.ragged import sums_by_owner
 
 MODEL_FILE = "linear.json"
 NUMBERS_FILE = "linear.f64"
@@ -88,14 +89,14 @@ class LinearOracle:
     def predict(self, batch: Batch) -> Floats:
         """Return [m] expected rewards, flat in the order offered; the middle of the range before any fit."""
         if len(batch) == 1:
-            return self.prepare(batch.actions)(batch.contexts[0])
+            return self.prepare(batch.actions)(batch.contexts)[0]
         return self._predicted(batch, self._weights)
 
-    def prepare(self, actions: Sequence[Features]) -> Callable[[Features], Floats]:
-        """Return what gives [k] expected rewards of `actions` ([k]) in one context, bit for bit as `predict`."""
+    def prepare(self, actions: Sequence[Features]) -> Callable[[Sequence[Features]], Floats]:
+        """Return what gives [n, k] expected rewards of `actions` ([k]) in n contexts, bit for bit as `predict`."""
         k, middle, low, high = len(actions), self._middle, self.settings.low, self.settings.high
         if not self._fitted:
-            return lambda context: np.full(k, middle)
+            return lambda contexts: np.full((len(contexts), k), middle)
         c, a = len(self._context_positions), len(self._action_positions)
         constant, shared, own, products = np.split(self._weights, (1, 1 + c, 1 + c + a))
         row, column, value = entries(actions, self._action_positions)
@@ -103,20 +104,24 @@ class LinearOracle:
         alone = np.bincount(row, weights=own[column] * value, minlength=k)
         position = self._context_positions.get
 
-        def score(context: Features) -> Floats:
-            row_of = [0.0] * c
-            for name, number in context.items():
-                at = position(name)
-                if at is not None:
-                    row_of[at] = number
-            dense = np.array((row_of,))
+        def scores(contexts: Sequence[Features]) -> Floats:
+            rows: list[list[float]] = []
+            for context in contexts:
+                row_of = [0.0] * c
+                for name, number in context.items():
+                    at = position(name)
+                    if at is not None:
+                        row_of[at] = number
+                rows.append(row_of)
+            # n products of one row: each as if it came alone
+            dense = np.array(rows, dtype=np.float64).reshape(len(rows), 1, c)
             terms = alone
             if crossed is not None:
-                per_action = own + (dense @ crossed)[0]
-                terms = np.bincount(row, weights=per_action[column] * value, minlength=k)
+                per_action = own + (dense @ crossed)[:, 0, :]
+                terms = sums_by_owner(row, per_action[:, column] * value, k)
             return (middle + (constant + dense @ shared + terms)).clip(low, high)
 
-        return score
+        return scores
 
     def members(self, batch: Batch) -> Floats:
         """Return [S, m] expected rewards under S fixed draws from the Gaussian posterior.

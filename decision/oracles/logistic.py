@@ -25,6 +25,7 @@ from decision.options import SHIPPED, Positive, Range, Samples, Seed
 from decision.oracles.design import Block, PairEntries, Part, Sizes, outer
 from decision.oracles.kind import Kind, OracleSettings
 from decision.oracles.products import ColumnSet, Entries, entries_of, places_of
+from decision.ragged import sums_by_owner
 
 MODEL_FILE = "logistic.json"
 NUMBERS_FILE = "logistic.f64"
@@ -101,11 +102,11 @@ class LogisticOracle:
     def predict(self, batch: Batch) -> Floats:
         """Return [m] expected rewards, flat in the order offered; the middle of the range before any fit."""
         if len(batch) == 1:
-            return self.prepare(batch.actions)(batch.contexts[0])
+            return self.prepare(batch.actions)(batch.contexts)[0]
         return self._reward(_sigmoid(self._logits(batch, self._mean[None, :])[0]))
 
-    def prepare(self, actions: Sequence[Features]) -> Callable[[Features], Floats]:
-        """Return what gives [k] expected rewards of `actions` ([k]) in one context, bit for bit as `predict`."""
+    def prepare(self, actions: Sequence[Features]) -> Callable[[Sequence[Features]], Floats]:
+        """Return what gives [n, k] expected rewards of `actions` ([k]) in n contexts, bit for bit as `predict`."""
         k, c, interactions = len(actions), len(self._context), self.settings.interactions
         block = Block.of(self._mean[None, :], c, len(self._action), interactions)
         constant, shared, own, crossed = block.constant[0], block.shared[0], block.own[0], block.crossed[0]
@@ -118,17 +119,21 @@ class LogisticOracle:
         shift, scale = (numbers.tolist() for numbers in self._scales)
         low, span = self.settings.low, self.settings.high - self.settings.low
 
-        def score(context: Features) -> Floats:
-            row_of = [0.0] * c
-            for name, number in context.items():
-                at = position(name)
-                if at is not None:
-                    row_of[at] = (number - shift[at]) / scale[at]
-            dense = np.array((row_of,))
+        def scores(contexts: Sequence[Features]) -> Floats:
+            rows: list[list[float]] = []
+            for context in contexts:
+                row_of = [0.0] * c
+                for name, number in context.items():
+                    at = position(name)
+                    if at is not None:
+                        row_of[at] = (number - shift[at]) / scale[at]
+                rows.append(row_of)
+            n = len(rows)
+            dense = np.array(rows, dtype=np.float64).reshape(n, 1, c)  # n products of one row: each as if it came alone
             logit = constant + dense @ shared
             if alone is None:
-                per_action = own + (dense @ crossed)[0]
-                logit = logit + np.bincount(row, weights=per_action[column] * value, minlength=k)
+                per_action = own + (dense @ crossed)[:, 0, :]
+                logit = logit + sums_by_owner(row, per_action[:, column] * value, k)
             else:
                 logit = logit + alone
             if pairs is not None:
@@ -136,7 +141,7 @@ class LogisticOracle:
             # minimum and maximum rather than clip: a third of the time for ten numbers
             return low + span * (1.0 / (1.0 + np.exp(-np.minimum(np.maximum(logit, -500.0), 500.0))))
 
-        return score
+        return scores
 
     def members(self, batch: Batch) -> Floats:
         """Return [S, m] expected rewards under S fixed draws from the diagonal Laplace posterior.

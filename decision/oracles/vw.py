@@ -164,12 +164,12 @@ class VwOracle:
             out = 1.0 / (1.0 + np.exp(-np.minimum(np.maximum(out, -50.0), 50.0)))
         return low + span * np.minimum(np.maximum(out, 0.0), 1.0)
 
-    def prepare(self, actions: Sequence[Features]) -> Callable[[Features], Floats]:
-        """Return what gives [k] expected rewards of `actions` ([k]) in one context, bit for bit as `predict`."""
+    def prepare(self, actions: Sequence[Features]) -> Callable[[Sequence[Features]], Floats]:
+        """Return what gives [n, k] expected rewards of `actions` ([k]) in n contexts, bit for bit as `predict`."""
         settings, k = self.settings, len(actions)
         low, span, logistic = settings.low, settings.high - settings.low, bool(settings.logistic)
         if self._workspace is None:
-            return lambda context: np.full(k, low + 0.5 * span)
+            return lambda contexts: np.full((len(contexts), k), low + 0.5 * span)
         _, constant = self._table()
         rows = _Rows(self, actions)
         own, a_value, owners = rows.own, rows.value, rows.owners
@@ -184,7 +184,7 @@ class VwOracle:
                 out = 1.0 / (1.0 + np.exp(-np.minimum(np.maximum(out, -50.0), 50.0)))
             return low + span * np.minimum(np.maximum(out, 0.0), 1.0)
 
-        return score
+        return lambda contexts: np.array([score(context) for context in contexts])
 
     def weights_of(self, index: Ints) -> Floats:
         """Return VW's weights at `index`, any shape."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from decision.decay import Decayed, faded, mean_reward
@@ -75,8 +75,8 @@ class Lookup:
         self._statement = ""
         self._kept: dict[str, tuple[float, dict[str, Value | None]]] = {}
 
-    def stored(self, subject_id: str) -> Mapping[str, Value | None]:
-        """Return the stored columns of a subject, {} when there are none.
+    def stored(self, subject_ids: Sequence[str]) -> list[Mapping[str, Value | None]]:
+        """Return the stored columns of each subject, {} when there are none.
 
         Raises:
             Exception: whatever Feast or SQLite raises when the store cannot be read.
@@ -88,13 +88,7 @@ class Lookup:
                 self._statement = self._prepared()
                 self._version = version
             now = self._clock()
-            at, columns = self._kept.get(subject_id, (now, None))
-            if columns is None or now - at > self._cache_s:
-                columns = self._read(subject_id)
-                if len(self._kept) >= _MOST_KEPT:
-                    self._kept.clear()
-                self._kept[subject_id] = (now, columns)
-            return columns
+            return [self._of(subject_id, now) for subject_id in subject_ids]
 
     def close(self) -> None:
         """Close the store; does nothing when it was closed before."""
@@ -104,6 +98,15 @@ class Lookup:
         there = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         selects = [f'SELECT feature_name, value FROM "{name}" WHERE entity_key = ?1' for name in self._wanted]
         return " UNION ALL ".join(select for select, name in zip(selects, self._wanted, strict=True) if name in there)
+
+    def _of(self, subject_id: str, now: float) -> Mapping[str, Value | None]:
+        at, columns = self._kept.get(subject_id, (now, None))
+        if columns is None or now - at > self._cache_s:
+            columns = self._read(subject_id)
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            self._kept[subject_id] = (now, columns)
+        return columns
 
     def _read(self, subject_id: str) -> dict[str, Value | None]:
         found: dict[str, Value | None] = {}

@@ -76,20 +76,25 @@ class Features:
             self._stream = None
 
     def online(self, subject_id: str, at: datetime | None = None) -> dict[str, Value]:
-        """Return the subject's features, {} when there are none or Feast does not answer; never raises.
+        """Return one subject's features; now when `at` is None. See `online_many`."""
+        return self.online_many((subject_id,), datetime.fromtimestamp(self._clock(), UTC) if at is None else at)[0]
+
+    def online_many(self, subject_ids: Sequence[str], at: datetime) -> list[dict[str, Value]]:
+        """Return each subject's features, {} when there are none or Feast does not answer; never raises.
 
         Args:
-            subject_id: whom the decision is for.
-            at: the decision's time; now when None.
+            subject_ids: whom the decisions are for.
+            at: the decisions' time.
         """
         self.open()
         if self._lookup is not None:
+            now = at.timestamp()
             try:
-                return served(self._lookup.stored(subject_id), self._clock() if at is None else at.timestamp())
-            except Exception as error:  # whatever is wrong in there, the decision goes on without features
+                return [served(stored, now) for stored in self._lookup.stored(subject_ids)]
+            except Exception as error:  # whatever is wrong in there, the decisions go on without features
                 self._failed(error)
-        self.failures += 1
-        return {}
+        self.failures += len(subject_ids)
+        return [{} for _ in subject_ids]
 
     def names(self) -> list[str]:
         """Return the names of the features, sorted."""

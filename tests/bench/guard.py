@@ -29,7 +29,7 @@ from decision.oracles.vw import VwOracle
 from decision.policy import OraclePolicy
 from pipelines.settings import LoopSettings, load_settings
 from serving.core import Core
-from serving.decide import decide
+from serving.decide import Ask, decide
 from serving.question import Catalogues, question_of
 from serving.snapshot import Snapshot
 from serving.start import open_core
@@ -127,7 +127,7 @@ def main() -> None:
         for i, asked in enumerate(asked_before):
             for name, snapshot in snapshots.items():
                 started = time.perf_counter_ns()
-                decide(asked, snapshot, event_id=f"e{i}", ts=ts, looked_up={})
+                decide((Ask(asked, snapshot, f"e{i}", {}),), ts)
                 if number >= 0:  # the first round warms up
                     times[name][number, i] = (time.perf_counter_ns() - started) / 1e3
         gc.collect()

@@ -20,7 +20,7 @@ from decision.exploration.rule import Exploration
 from decision.oracles.session import SessionOracle, SessionSettings
 from decision.policy import OraclePolicy
 from pipelines.settings import LoopSettings
-from serving.decide import decide
+from serving.decide import Ask, decide
 from serving.question import Catalogues, question_of
 from serving.sessions import SessionStates
 from serving.snapshot import Snapshot
@@ -52,9 +52,9 @@ def main() -> None:
             started = time.perf_counter_ns()
             state = oracle.advance(state, names[number % 3], 3.0)
             advanced = time.perf_counter_ns()
-            decide(request, snapshot, event_id="e", ts=ts, looked_up=states.online(f"u{number % 100}"))
+            decide((Ask(request, snapshot, "e", states.online(f"u{number % 100}")),), ts)
             with_memory = time.perf_counter_ns()
-            decide(request, snapshot, event_id="e", ts=ts, looked_up={})
+            decide((Ask(request, snapshot, "e", {}),), ts)
             if number >= 0:
                 times["advance"][number] = (advanced - started) / 1e3
                 times["with_memory"][number] = (with_memory - advanced) / 1e3

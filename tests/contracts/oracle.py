@@ -102,9 +102,10 @@ def check_what_is_prepared_predicts_bit_for_bit(make, kind: str) -> None:
         for i in range(len(data)):
             asked = data.batch.take(np.array([i]))
             prepared = oracle.prepare(asked.actions)
-            for context in (asked.contexts[0], data.batch.contexts[0], {}, {"never seen": 2.0}):
-                alone = one(context, asked.actions, asked.action_ids)
-                assert prepared(context).tolist() == oracle.predict(alone).tolist()
+            contexts = [asked.contexts[0], *data.batch.contexts[:i], {}, {"never seen": 2.0}]
+            alone = [oracle.predict(one(each, asked.actions, asked.action_ids)).tolist() for each in contexts]
+            assert prepared(contexts).tolist() == alone
+            assert [prepared([each])[0].tolist() for each in contexts] == alone
 
 
 CHECKS = [value for name, value in sorted(globals().items()) if name.startswith("check_")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from decision.batch import one
 from decision.exploration import mix
 
 
@@ -26,7 +27,11 @@ def check_pmf_of_a_decision_does_not_depend_on_the_others(policy, batch) -> None
 def check_what_is_prepared_gives_the_same_bit_for_bit(policy, batch) -> None:
     for i in range(len(batch)):
         asked = batch.take(np.array([i]))
-        assert policy.prepare(asked.actions, asked.action_ids)(asked.contexts[0]) == policy.pmf(asked).tolist()
+        prepared = policy.prepare(asked.actions, asked.action_ids)
+        contexts = batch.contexts[: i + 1]
+        alone = [policy.pmf(one(each, asked.actions, asked.action_ids)).tolist() for each in contexts]
+        assert prepared(contexts) == alone
+        assert [prepared([each])[0] for each in contexts] == alone
 
 
 CHECKS = [value for name, value in sorted(globals().items()) if name.startswith("check_")]

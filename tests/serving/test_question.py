@@ -116,7 +116,7 @@ def test_each_policy_gives_its_own_probabilities_however_often_they_are_swapped(
     context = flatten({"x": 0.5}, field="context")
     features = [flatten(json.loads(raw), field="a") for raw in (b'{"colour":"red"}', b'{"size":2}')]
     for policy in [*policies, UniformPolicy(), *policies, *reversed(policies)]:
-        assert catalogue.pmf_of(policy)(context) == policy.pmf(one(context, features, ["a", "b"])).tolist()
+        assert catalogue.pmfs_of(policy)([context]) == [policy.pmf(one(context, features, ["a", "b"])).tolist()]
 
 
 def test_a_batch_is_read_question_by_question() -> None:

@@ -163,7 +163,7 @@ def test_core_answers_with_a_session_policy_whose_next_answer_knows_the_last_out
     asyncio.run(core.report("feed", [OutcomeRequest("q1", 8.0)]))
     for _ in range(200):  # the service's own thread may have been quicker; the event counts once either way
         sessions.refresh()
-        if sessions.source(snapshot).online("u"):
+        if sessions.source(snapshot).online_many(["u"], NOW) != [{}]:
             break
         time.sleep(0.05)
     second = ask(2)

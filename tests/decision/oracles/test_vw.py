@@ -110,7 +110,7 @@ def test_a_batch_of_columns_is_predicted_as_its_decisions_are_one_by_one_bit_for
     oracle.fit(Interactions(batch, chosen, np.ones(400), (rng.random(400) < 0.5) * 1.0, np.ones(m)))
     whole = oracle.predict(batch)
     for i, context in enumerate(contexts):
-        assert whole[offsets[i] : offsets[i + 1]].tolist() == oracle.prepare(offered[i])(context).tolist()
+        assert whole[offsets[i] : offsets[i + 1]].tolist() == oracle.prepare(offered[i])([context])[0].tolist()
 
 
 def test_names_that_would_break_vws_format_are_kept_apart() -> None:

@@ -47,7 +47,7 @@ def test_it_reads_what_feast_reads(features: Features, tmp_path: Path) -> None:
         theirs: dict[str, Any] = store.get_online_features(
             features=[f"{views.subject_view}:{name}" for name in columns], entity_rows=[{SUBJECT: subject}]
         ).to_dict()
-        stored = ours.stored(subject)
+        stored = ours.stored([subject])[0]
         assert [stored.get(name) for name in columns] == [theirs[name][0] for name in columns]
     ours.close()
 
@@ -55,14 +55,14 @@ def test_it_reads_what_feast_reads(features: Features, tmp_path: Path) -> None:
 def test_what_another_writer_commits_is_seen_at_once(features: Features, tmp_path: Path) -> None:
     views = Views(load_settings({}, home=str(tmp_path)), LOOP)
     ours = Lookup(views, stream=True, cache_s=1e9)
-    assert ours.stored("ann") == {}
+    assert ours.stored(["ann"])[0] == {}
     upload(features, tmp_path, "subject_id,age\nann,1\n")
-    assert ours.stored("ann")["age"] == 1.0
+    assert ours.stored(["ann"])[0]["age"] == 1.0
     for age in range(2, 6):
         upload(features, tmp_path, f"subject_id,age\nann,{age}\n")
-        assert ours.stored("ann")["age"] == ours.stored("ann")["age"] == float(age)
+        assert ours.stored(["ann"])[0]["age"] == ours.stored(["ann"])[0]["age"] == float(age)
     features.erase("ann")
-    assert ours.stored("ann") == {}
+    assert ours.stored(["ann"])[0] == {}
     ours.close()
 
 
@@ -78,9 +78,9 @@ def test_what_is_kept_has_an_age_and_a_number(
     monkeypatch.setattr(lookup_module, "_MOST_KEPT", 3)
     for now, expected in ((0.0, 1), (5.0, 1), (10.0, 1), (10.5, 2), (20.5, 2), (21.0, 3)):
         clock.now = now
-        assert ours.stored("ann")["age"] == 1.0
+        assert ours.stored(["ann"])[0]["age"] == 1.0
         assert len(reads) == expected
     for number in range(50):
-        assert ours.stored(f"s{number}") == {}
+        assert ours.stored([f"s{number}"])[0] == {}
         assert len(ours._kept) <= 3
     ours.close()
