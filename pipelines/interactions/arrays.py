@@ -20,7 +20,8 @@ from pipelines.lake.features import contexts_of, flat_actions
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
-_OFFERED = ("event_id", "context", "feature_snapshot", "actions", "action_ids")
+_OFFERED = ("event_id", "actions", "action_ids")
+_TEXTS = ("context", "feature_snapshot")  # what columns of features, where there are such, were made of
 _COLUMNS = (*_OFFERED, "action_index", "propensity", "reward", "pmf")
 
 
@@ -54,7 +55,7 @@ def to_batch(table: pa.Table) -> Batch:
     Raises:
         FieldError: a column is missing, or the features of a row cannot be read.
     """
-    _require(table, _OFFERED)
+    _require(table, _OFFERED if "features_version" in table.column_names else (*_OFFERED, *_TEXTS))
     contexts, errors = contexts_of(table)
     sizes = sizes_of(table)
     actions, more = flat_actions(table["actions"], sizes)

@@ -28,6 +28,7 @@ _decode_objects = msgspec.json.Decoder(list[dict[str, Any]]).decode
 _decode_raws = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 _AT_ONCE = 4_096  # rows: what is computed of them stays in the processor's cache
+_BOTH = pa.schema([("context", pa.string()), ("snapshot", pa.string())])
 
 
 class Flattened(NamedTuple):
@@ -97,7 +98,8 @@ def flat_contexts(contexts: pa.Array | pa.ChunkedArray, snapshots: pa.Array | pa
     """
     parts, errors = list[FeatureRows](), dict[int, FieldError]()
     start = 0
-    for table in pa.table({"context": contexts, "snapshot": snapshots}).to_batches(max_chunksize=_AT_ONCE):
+    texts = pa.table({"context": contexts, "snapshot": snapshots}).cast(_BOTH)
+    for table in texts.to_batches(max_chunksize=_AT_ONCE):
         rows, failed = _flat_contexts(table["context"], table["snapshot"])
         parts.append(rows)
         errors |= {start + row: error for row, error in failed.items()}
@@ -281,11 +283,12 @@ class _Lists(NamedTuple):
 def _interned(texts: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, Ints]:
     """Return the distinct texts, and which of them each is."""
     chunked = texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([texts])
-    encoded = chunked.cast(pa.large_string()).dictionary_encode()
+    read = pa.types.is_dictionary(chunked.type)
+    encoded = chunked.unify_dictionaries() if read else chunked.cast(pa.large_string()).dictionary_encode()
     if not encoded.num_chunks:
         return pa.array([], pa.large_string()), np.zeros(0, np.int64)
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks])
-    return encoded.chunk(encoded.num_chunks - 1).dictionary, codes.astype(np.int64)
+    return encoded.chunk(encoded.num_chunks - 1).dictionary.cast(pa.large_string()), codes.astype(np.int64)
 
 
 def _split(texts: pa.Array) -> _Lists:

@@ -23,13 +23,13 @@ from pipelines.replay.engine import Engine
 from pipelines.replay.passes import Job
 from pipelines.replay.policy import PolicySpec
 from pipelines.replay.rows import load, text_hash
-from pipelines.replay.source import COLUMNS, Source
+from pipelines.replay.source import COLUMNS, FLAT, Source
 
 MAX_PAIRS = 2_000_000
 _STATES = 1 << 20  # contexts are counted in this many cells by their hash
 _LEAST_ROWS, _LEAST_ESS, _LEAST_ACTION_ROWS = 1_000, 0.02, 30
 _LEARNED, _UNIQUE = 0.3, 0.9
-_COLUMNS = tuple(name for name in COLUMNS if name not in ("actions", "feature_snapshot", "seed"))
+_COLUMNS = tuple(name for name in COLUMNS if name not in ("actions", "feature_snapshot", "seed", *FLAT))
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,11 +20,13 @@ from decision.protocols import Oracle, Policy
 from pipelines.replay.models import Predicted, RewardModels
 from pipelines.replay.policy import OneAtATime, PolicySpec, reads_features
 from pipelines.replay.rows import Loaded, action_groups, group_of_hash, labels_of, load, matching_rows
-from pipelines.replay.source import COLUMNS, Source
+from pipelines.replay.source import COLUMNS, FLAT, Source
 from pipelines.replay.survey import EXTENT_COLUMNS, Extent, Survey, extent_of, survey_of
 
-_TEXTS = ("context", "actions", "feature_snapshot", "seed")
-_PLAIN = tuple(name for name in COLUMNS if name not in (*_TEXTS, "state", "reward_version"))
+_CONTEXT = ("context", "feature_snapshot")
+_PLAIN = tuple(
+    name for name in COLUMNS if name not in (*_CONTEXT, *FLAT, "actions", "seed", "state", "reward_version")
+)
 """What is read of a log when nobody looks at features."""
 
 
@@ -95,7 +97,7 @@ def survey_unit(job: Job, unit: int) -> Survey:
     features = job.robust and ready.reads_features
     total = Survey()
     wanted = COLUMNS if features else tuple(dict.fromkeys((*_PLAIN, *job.sampled)))
-    for table in _tables(job, unit, wanted):
+    for table in _tables(job, unit, _read(job, unit, wanted)):
         loaded = load(table, features=features, counted=job.extent.counted)
         total += survey_of(loaded, job.extent, policy, sampled=job.sampled)
     return total
@@ -107,7 +109,7 @@ def evaluate_unit(job: Job, unit: int) -> Evaluated | None:
         raise ValueError("a job without a plan cannot be evaluated")
     policy, _, generations, oracles = _ready(job)
     total: Evaluated | None = None
-    for table in _tables(job, unit, _needed(job)):
+    for table in _tables(job, unit, _needed(job, unit)):
         loaded = load(table, features=job.features, counted=job.extent.counted)
         pmf = policy.pmf(loaded.interactions.batch)
         predicted = None if job.models is None else job.models.predict(loaded, oracles)
@@ -149,11 +151,15 @@ def _ready(job: Job) -> _Ready:
     return threads[here]
 
 
-def _needed(job: Job) -> tuple[str, ...]:
-    if job.features:
-        return COLUMNS
+def _needed(job: Job, unit: int) -> tuple[str, ...]:
+    read = _read(job, unit, COLUMNS) if job.features else _PLAIN
     named = () if job.segment is None else ("context",)
-    return (*_PLAIN, *named, *(() if job.grouping is None else ("actions",)))
+    return tuple(dict.fromkeys((*read, *named, *(() if job.grouping is None else ("actions",)))))
+
+
+def _read(job: Job, unit: int, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return `columns` without the contexts' texts where columns of features say the same."""
+    return tuple(name for name in columns if name not in _CONTEXT) if job.source.flat(unit) else columns
 
 
 def _tables(job: Job, unit: int, columns: tuple[str, ...]) -> Iterator[pa.Table]:

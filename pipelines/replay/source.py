@@ -19,11 +19,15 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from decision.errors import FieldError
+from decision.features import VERSION
 from pipelines.lake.lake import Lake
+from pipelines.lake.schemas import FEATURE_FIELDS
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
 ROWS_AT_ONCE = 65_536
+FLAT = tuple(field.name for field in FEATURE_FIELDS)
+"""Features of the contexts as columns; logs that were written before there were such have none."""
 COLUMNS = (
     "event_id",
     "slot",
@@ -41,9 +45,13 @@ COLUMNS = (
     "state",
     "reward",
     "reward_version",
+    *FLAT,
 )
 _SETTLED = ("joined", "expired")
-_REPEATED = ("slot", "policy_version", "state", "reward_version")
+_REPEATED = (
+    *("slot", "policy_version", "state", "reward_version", "feature_snapshot", "actions"),
+    *("action_ids.list.element", "context_names.list.element"),
+)
 """Columns of few different texts, which are read as their dictionaries and codes."""
 
 
@@ -123,6 +131,10 @@ class LakeSource:
         """Return whether the file says of every row of a unit that it has its whole logging distribution."""
         return _has_all(self._fragments()[unit], "pmf")
 
+    def flat(self, unit: int) -> bool:
+        """Return whether the file says of every row of a unit that its features stand in columns."""
+        return _is_flat(self._fragments()[unit])
+
     def _fragments(self) -> list[Any]:
         return _fragments(self.root, tuple(sorted(self.storage_options.items())), self.loop, self.version)
 
@@ -161,6 +173,10 @@ class FileSource:
         """Return whether the file says of every row of a unit that it has its whole logging distribution."""
         return _has_all(self._fragment(unit), "pmf")
 
+    def flat(self, unit: int) -> bool:
+        """Return whether the file says of every row of a unit that its features stand in columns."""
+        return _is_flat(self._fragment(unit))
+
     def _fragment(self, unit: int) -> Any:
         form = ds.ParquetFileFormat(dictionary_columns=_REPEATED)
         file: Any = next(iter(ds.dataset(self.path, format=form).get_fragments()))
@@ -187,7 +203,7 @@ class TableSource:
 
     def batches(self, unit: int, columns: tuple[str, ...] = COLUMNS) -> Iterator[pa.Table]:
         """Yield the rows of a unit, some at a time."""
-        rows = self.table.slice(unit, self.rows).select(_with(columns, self.cut))
+        rows = self.table.slice(unit, self.rows).select(_with(columns, self.cut, self.table.column_names))
         span = self.cut.expression()
         rows = self.cut.kept(rows if span is None else rows.filter(span))
         for start in range(0, len(rows), ROWS_AT_ONCE):
@@ -196,6 +212,12 @@ class TableSource:
     def whole(self, unit: int) -> bool:
         """Return whether every row of a unit has its whole logging distribution."""
         return not self.table["pmf"].slice(unit, self.rows).null_count
+
+    def flat(self, unit: int) -> bool:
+        """Return whether the features of every row of a unit stand in columns."""
+        if FLAT[0] not in self.table.column_names:
+            return False
+        return bool(pc.all(pc.equal(self.table[FLAT[0]].slice(unit, self.rows), VERSION), skip_nulls=False).as_py())
 
 
 Source = LakeSource | FileSource | TableSource
@@ -224,7 +246,7 @@ def import_source(path: Path, cut: Cut | None = None) -> FileSource:
 
 def _scanned(fragment: Any, cut: Cut, columns: tuple[str, ...]) -> Iterator[pa.Table]:
     scanned = fragment.to_batches(
-        columns=_with(columns, cut),
+        columns=_with(columns, cut, fragment.physical_schema.names),
         filter=cut.expression(),
         batch_size=ROWS_AT_ONCE,
         batch_readahead=1,
@@ -237,16 +259,26 @@ def _scanned(fragment: Any, cut: Cut, columns: tuple[str, ...]) -> Iterator[pa.T
             yield rows
 
 
-def _with(columns: tuple[str, ...], cut: Cut) -> list[str]:
-    return list(dict.fromkeys((*columns, *cut.columns)))
+def _with(columns: tuple[str, ...], cut: Cut, known: list[str]) -> list[str]:
+    return [name for name in dict.fromkeys((*columns, *cut.columns)) if name not in FLAT or name in known]
 
 
 def _has_all(fragment: Any, column: str) -> bool:
     """Return whether a file's statistics count no null in `column`; False where they say nothing."""
+    return all(found is not None and found.null_count == 0 for found in _statistics(fragment, column))
+
+
+def _is_flat(fragment: Any) -> bool:
+    """Return whether a file's statistics say that this version of flattening wrote the features of all rows."""
+    return all(
+        found is not None and found.null_count == 0 and found.has_min_max and found.min == found.max == VERSION
+        for found in _statistics(fragment, FLAT[0])
+    )
+
+
+def _statistics(fragment: Any, column: str) -> Iterator[Any]:
+    """Yield the statistics of `column` in every row group; None where there are none."""
     for group in fragment.row_groups:
         part = fragment.metadata.row_group(group.id)
         found = [part.column(number) for number in range(part.num_columns)]
-        counts = [one.statistics for one in found if one.path_in_schema.split(".")[0] == column]
-        if not counts or any(one is None or one.null_count is None or one.null_count > 0 for one in counts):
-            return False
-    return True
+        yield from [one.statistics for one in found if one.path_in_schema.split(".")[0] == column] or [None]

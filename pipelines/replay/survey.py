@@ -141,7 +141,7 @@ class Survey:
         """Return the sample in an order that does not depend on how the log was cut; None without a row."""
         if not self.sample:
             return None
-        rows = pa.concat_tables(self.sample)
+        rows = pa.concat_tables(self.sample, promote_options="default")
         return rows.sort_by([(name, "ascending") for name in ("ts", "event_id", "slot")]).combine_chunks()
 
     @property
@@ -205,7 +205,8 @@ def survey_of(loaded: Loaded, extent: Extent, policy: Policy | None, *, sampled:
     if sampled:
         share = min(1.0, SAMPLE / max(extent.rows, 1))
         chosen_rows = (loaded.hashed >> np.uint64(40)).astype(np.float64) * 2.0**-24 < share
-        kept = (_plain(loaded.table.select(list(sampled)).filter(pa.array(chosen_rows))),)
+        there = [name for name in sampled if name in loaded.table.column_names]
+        kept = (_plain(loaded.table.select(there).filter(pa.array(chosen_rows))),)
     return Survey(
         {name: sums[:, number].tolist() for number, name in enumerate(loaded.names)},
         {name: count for name, count in sorted(zip(versions.names, rows, strict=True)) if count},
@@ -215,7 +216,11 @@ def survey_of(loaded: Loaded, extent: Extent, policy: Policy | None, *, sampled:
 
 def _plain(table: pa.Table) -> pa.Table:
     # Texts, not the codes of each batch's own dictionary: the sample is put together and sorted.
-    for at, column in enumerate(table.schema):
-        if pa.types.is_dictionary(column.type):
-            table = table.set_column(at, column.name, table[column.name].cast(column.type.value_type))
-    return table
+    fields = [field.with_type(_decoded(field.type)) for field in table.schema]
+    return table.cast(pa.schema(fields))
+
+
+def _decoded(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    return pa.list_(kind.value_field.with_type(_decoded(kind.value_type))) if pa.types.is_list(kind) else kind
