@@ -17,7 +17,7 @@ MOST_THREADS = 4
 
 
 class Engine(Protocol):
-    """Does a step of a replay on every unit of a log."""
+    """Does a step of a replay on every unit of a log, or of whatever else it has numbered."""
 
     def total(
         self,
@@ -25,14 +25,16 @@ class Engine(Protocol):
         merge: Callable[[Part, Part], Part],
         job: Job,
         seen: Callable[[Part], None] | None = None,
+        units: Sequence[int] | None = None,
     ) -> Part | None:
-        """Return what `merge` makes of the step's results of all units, in any order; None of a log without units.
+        """Return what `merge` makes of the step's results of all units, in any order; None without units.
 
         Args:
             step: done on every unit, at the same time on some of them.
             merge: puts two results together.
             job: what is done.
             seen: told here of every result, of one unit or of several, as it arrives.
+            units: numbers that the step knows; None for the units of the log.
         """
         ...
 
@@ -61,13 +63,13 @@ class LocalEngine:
         merge: Callable[[Part, Part], Part],
         job: Job,
         seen: Callable[[Part], None] | None = None,
+        units: Sequence[int] | None = None,
     ) -> Part | None:
         """Return the merged result of all units."""
-        return _merged(_told(self._parts(step, job), seen), merge)
+        return _merged(_told(self._parts(step, job, job.source.units() if units is None else units), seen), merge)
 
-    def _parts(self, step: Callable[[Job, int], Part], job: Job) -> Iterator[Part]:
+    def _parts(self, step: Callable[[Job, int], Part], job: Job, units: Sequence[int]) -> Iterator[Part]:
         """Yield the results in the units' order."""
-        units = job.source.units()
         if min(self._workers, len(units)) < 2:
             yield from (step(job, unit) for unit in units)
             return

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Literal, cast, get_args
 
 import numpy as np
+import pyarrow as pa
 
-from decision.batch import Batch, Floats, Interactions, Ints
+from decision.batch import Batch, Features, Floats, Interactions, Ints
+from decision.columns import FeatureRows
 from decision.oracles.factory import load_oracle, new_oracle
 from decision.oracles.kind import OracleSettings
 from decision.protocols import Oracle
@@ -23,7 +28,7 @@ LEARNED: tuple[str, ...] = get_args(Learner)
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A learned model for every fold, fitted on the rows of all others; small enough to be sent anywhere.
+    """Learned models by fold, small enough to be sent anywhere; `+` joins those of different folds.
 
     Attributes:
         kind: of the oracle.
@@ -32,29 +37,16 @@ class Fitted:
     """
 
     kind: str
-    files: tuple[dict[str, bytes], ...]
-    constant: tuple[float, ...]
+    files: dict[int, dict[str, bytes]]
+    constant: dict[int, float]
 
-    @staticmethod
-    def of(log: Interactions, fold: Ints, kind: Learner) -> Fitted:
-        """Return the models of a log whose rows are in [n] folds."""
-        files: list[dict[str, bytes]] = []
-        constant: list[float] = []
-        for number in range(FOLDS):
-            training = log.take(np.flatnonzero(fold != number))
-            low, high = (float(training.reward.min()), float(training.reward.max())) if len(training) else (0.0, 0.0)
-            constant.append(low)
-            if low == high:
-                files.append({})
-                continue
-            oracle = new_oracle(OracleSettings(kind=kind, low=low, high=high))
-            oracle.fit(training)
-            files.append(oracle.save())
-        return Fitted(kind, tuple(files), tuple(constant))
+    def __add__(self, other: Fitted) -> Fitted:
+        return Fitted(self.kind, self.files | other.files, self.constant | other.constant)
 
     def load(self) -> tuple[Oracle | None, ...]:
-        """Return the models ready to predict; None for a constant."""
-        return tuple(load_oracle(self.kind, files) if files else None for files in self.files)
+        """Return the models of all folds ready to predict; None for a constant."""
+        files = [self.files[number] for number in range(FOLDS)]
+        return tuple(load_oracle(self.kind, of_fold) if of_fold else None for of_fold in files)
 
     def predict(self, batch: Batch, fold: Ints, oracles: tuple[Oracle | None, ...]) -> Floats:
         """Return [m] expected rewards of decisions in [n] folds; `oracles` are those of `load`."""
@@ -67,6 +59,45 @@ class Fitted:
             elif here.size:
                 out[flat == number] = oracle.predict(batch.take(here))
         return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CrossFit:
+    """What learned models are fitted on, each fold's on the rows of all others.
+
+    Attributes:
+        kind: of the oracle.
+        log: [n] rows.
+        fold: [n] int64 in 0..FOLDS-1.
+    """
+
+    kind: Learner
+    log: Interactions
+    fold: Ints
+
+    @staticmethod
+    def of(rows: pa.Table | None, kind: RewardModel) -> CrossFit | None:
+        """Return the task that sampled rows set; None where the tables of means are the model."""
+        if kind not in LEARNED or rows is None:
+            return None
+        log = to_interactions(rows)
+        if not any(_any(features) for features in (log.batch.contexts, log.batch.actions)):
+            return None  # there are no features to learn from
+        return CrossFit(cast(Learner, kind), log, fold_of_hash(hash_of(rows), FOLDS))
+
+    def model(self, fold: int) -> Fitted:
+        """Return the model of one fold."""
+        training = self.log.take(np.flatnonzero(self.fold != fold))
+        low, high = (float(training.reward.min()), float(training.reward.max())) if len(training) else (0.0, 0.0)
+        if low == high:
+            return Fitted(self.kind, {fold: {}}, {fold: low})
+        oracle = new_oracle(OracleSettings(kind=self.kind, low=low, high=high))
+        oracle.fit(training)
+        return Fitted(self.kind, {fold: oracle.save()}, {fold: low})
+
+    def models(self) -> Fitted:
+        """Return the models of all folds, one after the other."""
+        return reduce(add, map(self.model, range(FOLDS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +153,15 @@ class RewardModels:
         return () if self.fitted is None else self.fitted.load()
 
 
-def reward_models(survey: Survey, kind: RewardModel) -> RewardModels:
-    """Return the reward models that a survey of the whole log teaches."""
+def reward_models(survey: Survey, fitted: Fitted | None = None) -> RewardModels:
+    """Return the reward models that a survey of the whole log teaches, with learned ones where there are such."""
     folds, early, robust = survey.tables()
-    names = {name: number for number, name in enumerate(survey.names)}
-    rows = survey.sampled() if kind in LEARNED else None
-    if rows is None:
-        return RewardModels(names, folds, early, robust)
-    log = to_interactions(rows)
-    if not any(log.batch.contexts) and not any(log.batch.actions):
-        return RewardModels(names, folds, early, robust)  # there are no features to learn from
-    learned = Fitted.of(log, fold_of_hash(hash_of(rows), FOLDS), cast(Learner, kind))
-    return RewardModels(names, folds, early, robust, learned)
+    return RewardModels({name: number for number, name in enumerate(survey.names)}, folds, early, robust, fitted)
+
+
+def _any(features: Sequence[Features]) -> bool:
+    columns = FeatureRows.of(features)
+    return bool(np.diff(columns.offsets)[columns.rows].any())
 
 
 def _padded(tables: Floats) -> Floats:

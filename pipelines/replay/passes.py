@@ -1,4 +1,7 @@
-"""The three looks that a replay takes at every unit of a log: its extent, the survey, and the evaluation."""
+"""The three looks that a replay takes at every unit of a log: its extent, the survey, and the evaluation.
+
+Between the last two, reward models are fitted fold by fold.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from decision.ope.evaluation.family import Plan, Shard
 from decision.ope.evaluation.sums import EvaluationSums, evaluation_sums
 from decision.ope.rows import Rows
 from decision.protocols import Oracle, Policy
-from pipelines.replay.models import Predicted, RewardModels
+from pipelines.replay.models import CrossFit, Fitted, Predicted, RewardModels
 from pipelines.replay.policy import OneAtATime, PolicySpec, reads_features
 from pipelines.replay.rows import Loaded, action_groups, group_of_hash, labels_of, load, matching_rows
 from pipelines.replay.source import COLUMNS, FLAT, Source
@@ -45,6 +48,7 @@ class Job:
         features: whether somebody reads features.
         generations: policies that drew the log, for balanced weights; empty to leave them out.
         extent: of the log, once known.
+        crossfit: what reward models are fitted on, while they are.
         plan: of the evaluation, once known.
         models: reward models, once fitted; None without.
         drawn: decisions that each generation drew.
@@ -60,6 +64,7 @@ class Job:
     features: bool = False
     generations: tuple[PolicySpec, ...] = ()
     extent: Extent = field(default_factory=Extent)
+    crossfit: CrossFit | None = None
     plan: Plan | None = None
     models: RewardModels | None = None
     drawn: tuple[int, ...] = ()
@@ -101,6 +106,13 @@ def survey_unit(job: Job, unit: int) -> Survey:
         loaded = load(table, features=features, counted=job.extent.counted)
         total += survey_of(loaded, job.extent, policy, sampled=job.sampled)
     return total
+
+
+def fit_fold(job: Job, fold: int) -> Fitted:
+    """Return the learned reward model of a fold."""
+    if job.crossfit is None:
+        raise ValueError("a job without rows to learn from has no model")
+    return job.crossfit.model(fold)
 
 
 def evaluate_unit(job: Job, unit: int) -> Evaluated | None:

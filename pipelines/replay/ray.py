@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -46,13 +46,14 @@ class RayEngine:
         merge: Callable[[Part, Part], Part],
         job: Job,
         seen: Callable[[Part], None] | None = None,
+        units: Sequence[int] | None = None,
     ) -> Part | None:
         """Return the merged result of all units."""
         if isinstance(job.source, TableSource):
             job = replace(job, source=replace(job.source, table=job.source.table.combine_chunks()))
         remote: Any = ray.remote(total_of)
         shared = ray.put(job)
-        units = job.source.units()
+        units = job.source.units() if units is None else units
         tasks = min(len(units), _TASKS * self._workers)
         waiting = [units[number::tasks] for number in reversed(range(tasks))]
         running: list[Any] = []

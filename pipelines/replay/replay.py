@@ -35,12 +35,12 @@ from pipelines.logs import step
 from pipelines.progress import Progress, silent
 from pipelines.replay.engine import Engine, LocalEngine
 from pipelines.replay.fields import require_action_feature, require_label
-from pipelines.replay.models import LEARNED, RewardModel, reward_models
-from pipelines.replay.passes import Evaluated, Job, evaluate_unit, extent_unit, merged, survey_unit
+from pipelines.replay.models import LEARNED, CrossFit, Fitted, RewardModel, reward_models
+from pipelines.replay.passes import Evaluated, Job, evaluate_unit, extent_unit, fit_fold, merged, survey_unit
 from pipelines.replay.policy import PolicySpec, reads_features, spec_of
 from pipelines.replay.propensities import check_propensities
 from pipelines.replay.source import COLUMNS, Source, TableSource
-from pipelines.replay.survey import CHECKED_COLUMNS, Extent, Survey
+from pipelines.replay.survey import CHECKED_COLUMNS, FOLDS, Extent, Survey
 
 Part = TypeVar("Part")
 MAX_REPLICATES = 100_000
@@ -255,9 +255,9 @@ def replay_log(
     survey = (
         engine.total(survey_unit, add, job, _counted("decisions surveyed", extent.rows, progress, _rows)) or Survey()
     )
-    if options.reward_model in LEARNED:
-        progress("reward models fitted", 0)
-    models = None if options.reward_model == "none" else reward_models(survey, options.reward_model)
+    sample = survey.sampled()
+    fitted = _fitted(CrossFit.of(sample, options.reward_model), job, engine, progress)
+    models = None if options.reward_model == "none" else reward_models(survey, fitted)
     drawn = {name: rows for name, rows in survey.versions.items() if generations and name in generations}
     job = changed(
         job,
@@ -273,25 +273,36 @@ def replay_log(
     )
     if evaluated is None:
         raise _nothing(log, job)
-    report = check_propensities(survey.sampled()) if options.check else None
+    report = check_propensities(sample) if options.check else None
     return _replay(evaluated, job, options, report, log=log, left_out=left_out)
 
 
-def _counted(look: str, rows: int | None, progress: Progress, of: Callable[[Part], int]) -> Callable[[Part], None]:
-    """Return what tells of a look as its parts arrive; `of` says how many decisions a part has seen."""
+def _fitted(crossfit: CrossFit | None, job: Job, engine: Engine, progress: Progress) -> Fitted | None:
+    if crossfit is None:
+        return None
+    seen = _counted("reward models fitted", FOLDS, progress, _folds)
+    return engine.total(fit_fold, add, changed(job, crossfit=crossfit), seen, range(FOLDS))
+
+
+def _counted(look: str, total: int | None, progress: Progress, of: Callable[[Part], int]) -> Callable[[Part], None]:
+    """Return what tells of a look as its parts arrive; `of` says how much a part counts."""
     done = 0
-    progress(look, done, rows)
+    progress(look, done, total)
 
     def seen(part: Part) -> None:
         nonlocal done
         done += of(part)
-        progress(look, done, rows)
+        progress(look, done, total)
 
     return seen
 
 
 def _rows(part: Extent | Survey) -> int:
     return part.rows
+
+
+def _folds(part: Fitted) -> int:
+    return len(part.constant)
 
 
 def _evaluated(part: Evaluated | None) -> int:

@@ -28,7 +28,7 @@ from decision.ope.sums.means import Support
 from decision.oracles.factory import new_oracle
 from decision.oracles.kind import OracleSettings
 from decision.protocols import Oracle
-from pipelines.replay.models import Fitted, Learner
+from pipelines.replay.models import CrossFit, Learner
 from pipelines.replay.survey import FOLDS
 from simulators.environments.payments import PaymentsWorld, payments_world
 
@@ -169,7 +169,7 @@ def payments(logs: int, n: int, seed: int) -> dict[str, dict[str, dict[str, floa
             fold = rng.integers(FOLDS, size=n)
             expected: dict[str, Floats] = {"true means": world.approval(drawn_now)[drawn_now.available]}
             for kind in PAYMENT_MODELS:
-                models = Fitted.of(log, fold, kind)
+                models = CrossFit(kind, log, fold).models()
                 expected[kind] = models.predict(batch, fold, models.load())
             group, bucket = rng.integers(512, size=n), np.arange(n) * STRETCHES // n
             plan = Plan(low=0.0, high=1.0, bootstrap=512, buckets=STRETCHES)

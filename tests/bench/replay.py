@@ -37,7 +37,7 @@ from decision.policy import UniformPolicy
 from pipelines.formats.rows import complete
 from pipelines.formats.store import Imported
 from pipelines.lake.schemas import INTERACTIONS
-from pipelines.replay.models import LEARNED, RewardModel, reward_models
+from pipelines.replay.models import LEARNED, CrossFit, RewardModel, reward_models
 from pipelines.replay.passes import Job, extent_unit, survey_unit
 from pipelines.replay.policy import PolicySpec
 from pipelines.replay.rows import Loaded, group_of_hash, load
@@ -144,7 +144,9 @@ def staged(path: Path, kind: RewardModel, *, dictionaries: bool = False) -> dict
         extent = reduce(add, (extent_unit(job, unit) for unit in source.units()))
     job = replace(job, extent=extent)
     with stage("models"):
-        models = reward_models(reduce(add, (survey_unit(job, unit) for unit in source.units())), kind)
+        survey = reduce(add, (survey_unit(job, unit) for unit in source.units()))
+        crossfit = CrossFit.of(survey.sampled(), kind)
+        models = reward_models(survey, None if crossfit is None else crossfit.models())
         oracles = models.loaded_oracles()
     plan, total = Plan(low=0.0, high=1.0, robust=True, buckets=0), None
     for unit in source.units():

@@ -13,7 +13,7 @@ from decision.errors import SupportError
 from decision.policy import FirstPolicy, UniformPolicy
 from pipelines.formats.rows import complete
 from pipelines.interactions.arrays import to_interactions
-from pipelines.replay.models import LEARNED, Fitted, reward_models
+from pipelines.replay.models import LEARNED, CrossFit, reward_models
 from pipelines.replay.propensities import check_propensities
 from pipelines.replay.replay import replay
 from pipelines.replay.report import replay_report
@@ -118,7 +118,7 @@ def test_a_learned_reward_model_never_saw_the_row_it_predicts(kind: Any) -> None
     interactions, folds = to_interactions(log(200)), np.arange(200) % FOLDS
 
     def expected() -> Floats:
-        models = Fitted.of(interactions, folds, kind)
+        models = CrossFit(kind, interactions, folds).models()
         return models.predict(interactions.batch, folds, models.load())
 
     before = expected()
@@ -133,7 +133,7 @@ def test_a_learned_reward_model_never_saw_the_row_it_predicts(kind: Any) -> None
 def test_means_are_those_of_the_other_folds_drawn_towards_the_mean_of_all() -> None:
     rows = log(300, ts=[AT + timedelta(minutes=row) for row in range(300)])
     loaded = load(rows, features=False, counted=False)
-    models = reward_models(survey_of(loaded, extent_of(rows), None, sampled=()), "means")
+    models = reward_models(survey_of(loaded, extent_of(rows), None, sampled=()))
     folds, reward, chosen = (
         fold_of_hash(loaded.hashed, FOLDS),
         rows["reward"].to_numpy(),
