@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
+import pyarrow as pa
 from hypothesis import strategies as st
 
 from decision.batch import Batch, Floats, Interactions, Ints
@@ -15,6 +18,51 @@ def ragged_scores(draw: st.DrawFn, *, low: float = -5.0, high: float = 5.0) -> t
     count = sum(sizes)
     values = draw(st.lists(st.floats(low, high), min_size=count, max_size=count))
     return np.array(values), np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+
+
+_WORDS = st.sampled_from(["a", "b", "a=b", "feature.a", "é", "日", "", "x:y", "k,{", "|C a", "n\n"]) | st.text(
+    st.characters(exclude_categories=["Cs"]), max_size=4
+)
+_NUMBERS = st.integers(-3, 3) | st.floats(-100.0, 100.0) | st.sampled_from([0, -0.0, 5e-324, 1e3])
+_VALUES = st.recursive(
+    _NUMBERS | _WORDS | st.booleans() | st.none(),
+    lambda inner: (
+        st.lists(_NUMBERS, max_size=3) | st.lists(_WORDS, max_size=3) | st.dictionaries(_WORDS, inner, max_size=3)
+    ),
+    max_leaves=4,
+)
+FEATURE_OBJECTS = st.dictionaries(_WORDS, _VALUES, max_size=5)
+"""Objects of features as requests have them: any name, numbers, texts, lists of either, objects in objects, nothing."""
+
+
+@st.composite
+def feature_logs(draw: st.DrawFn, *, most: int = 12) -> pa.Table:
+    """Return up to `most` interactions with the lake's columns, whose contexts and catalogues repeat or do not."""
+    n = draw(st.integers(1, most))
+    contexts = draw(st.lists(FEATURE_OBJECTS, min_size=1, max_size=n))
+    snapshots = draw(st.lists(st.just({}) | FEATURE_OBJECTS, min_size=1, max_size=3))
+    objects = draw(st.lists(FEATURE_OBJECTS, min_size=1, max_size=5))
+    catalogues = draw(
+        st.lists(st.lists(st.integers(0, len(objects) - 1), min_size=1, max_size=4), min_size=1, max_size=3)
+    )
+    seed = draw(st.integers(0, 2**16))
+    rng = np.random.default_rng(seed)
+    offered = [catalogues[int(rng.integers(len(catalogues)))] for _ in range(n)]
+    index = [int(rng.integers(len(ids))) for ids in offered]
+    reward = rng.integers(2, size=n).astype(float) if draw(st.booleans()) else rng.random(n)
+    return pa.table(
+        {
+            "event_id": [f"e{row}" for row in range(n)],
+            "context": [json.dumps(contexts[int(rng.integers(len(contexts)))], ensure_ascii=False) for _ in range(n)],
+            "feature_snapshot": [json.dumps(snapshots[int(rng.integers(len(snapshots)))]) for _ in range(n)],
+            "actions": [json.dumps([objects[number] for number in ids]) for ids in offered],
+            "action_ids": [[str(number) for number in ids] for ids in offered],
+            "action_index": pa.array(index, pa.int32()),
+            "propensity": [1.0 / len(ids) for ids in offered],
+            "reward": reward,
+            "pmf": [[1.0 / len(ids)] * len(ids) for ids in offered],
+        }
+    )
 
 
 def interactions_of(rng: np.random.Generator, n: int = 200, *, binary: bool = True) -> Interactions:
