@@ -20,6 +20,7 @@ from scipy import sparse
 from decision.oracles.products import Entries
 from decision.ragged import Floats, Ints, ragged_offsets, ragged_rows
 
+_DENSE = 1_024
 _FOLDED = 4
 """Folded weights of a part may be this many times its contexts' entries."""
 
@@ -66,7 +67,9 @@ class PairEntries(NamedTuple):
 class Part:
     """Some rows of the design: [r, width], whatever it is held as."""
 
-    def __init__(self, x: Entries, actions: Entries, pairs: PairEntries, of: Ints, sizes: Sizes) -> None:
+    def __init__(
+        self, x: Entries, actions: Entries, pairs: PairEntries, of: Ints, sizes: Sizes, *, written: bool = False
+    ) -> None:
         """Take the rows.
 
         Args:
@@ -75,11 +78,12 @@ class Part:
             pairs: theirs.
             of: [r] int64 the action of each row.
             sizes: of the weights.
+            written: hold the products, whatever that costs.
         """
         self._sizes = sizes
         r, d, c = of.size, actions.offsets.size - 1, sizes.context
         lengths = np.diff(x.offsets)
-        self._folded = sizes.interactions and d * (c + 1) <= _FOLDED * (x.column.size + r)
+        self._folded = not written and sizes.interactions and d * (c + 1) <= _FOLDED * (x.column.size + r)
         if self._folded:
             starts = x.offsets[:-1] + np.arange(r)
             last = x.offsets[1:] + np.arange(r)
@@ -119,6 +123,17 @@ class Part:
         """Return [width] the sums over the rows of the squared design times [r] `weight`."""
         squared = tuple(matrix.power(2) for matrix in self._actions_and_pairs())
         return self._unfolded(self._rows.power(2), squared, weight)
+
+    def curvatures(self, weight: Floats) -> Floats:
+        """Return [width, width] the sums over the rows of every product of two columns times [r] `weight`.
+
+        Only of a part that was written out.
+        """
+        out = np.zeros((self._sizes.width, self._sizes.width))
+        for start in range(0, len(self), _DENSE):
+            rows = self._rows[start : start + _DENSE].toarray()
+            out += (rows * weight[start : start + _DENSE, None]).T @ rows
+        return out
 
     def _actions_and_pairs(self) -> tuple[Any, ...]:
         return (self._actions, self._pairs) if self._folded else ()

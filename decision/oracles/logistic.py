@@ -11,7 +11,7 @@ that appear later, a new action's among them, get weights of their own under the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -36,6 +36,10 @@ _ROWS = 65_536
 _LOOSE = 1e-3  # the constant's prior precision, as a share of the others'
 _GRADIENT = 1e-7  # of the mean loss, at which the fit has converged
 _STEPS = 2_000
+_FACTORED = 2_048  # weights up to which their curvatures are factored
+_FEW = 16  # rows for each weight that know the curvatures roughly
+_MANY = 8  # times these, from where on they are asked first; one part is fitted before it would pay
+_ROUGH = 1e-4  # of the mean loss, at which they have said enough
 
 
 class LogisticSettings(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,12 +96,28 @@ class LogisticOracle:
             return
         scaled = (interactions.reward[rows] - self.settings.low) / (self.settings.high - self.settings.low)
         weight, target = interactions.weights[rows], np.clip(scaled, 0.0, 1.0)
-        parts = self._parts(contexts, chosen)
-        self._mean = _minimise(parts, target, weight, self._mean, self._precision)
-        cuts = _cuts(len(rows))
-        for part, (start, stop) in zip(parts, cuts, strict=True):
-            p = _sigmoid(part.logits(self._mean))
-            self._precision = self._precision + part.curvature(weight[start:stop] * p * (1.0 - p))
+        all_rows = _Rows(self._parts(contexts, chosen), target, weight)
+        start, factor = self._mean, None
+        few = _FEW * self._mean.size
+        if self._mean.size <= _FACTORED and rows.size > max(_ROWS, _MANY * few):
+            some = np.linspace(0, rows.size - 1, few).astype(np.int64)
+            drawn = self._parts(contexts.take(some), chosen.take(some), written=True)
+            pilot = _Rows(drawn, target[some], weight[some] * (all_rows.total / float(weight[some].sum())))
+            start, factor = self._ahead(all_rows, pilot)
+        self._mean = _minimise(all_rows, self._mean, self._precision, start, factor, _GRADIENT)
+        self._precision = self._precision + all_rows.curvature(self._mean)
+
+    def _ahead(self, rows: _Rows, pilot: _Rows) -> tuple[Floats, Floats]:
+        """Return where the search over `rows` starts and the factor of the curvatures it expects, by those of `pilot`.
+
+        A few rows know the optimum and the curvatures around it roughly, which saves nine of ten passes over all. A
+        weight that they say nothing of has its curvature among all rows.
+        """
+        start = _minimise(pilot, self._mean, self._precision, self._mean, None, _ROUGH)
+        guess = pilot.curvatures(start)
+        alone = np.diag(guess)
+        guess += np.diag(self._precision + np.where(alone == 0.0, rows.curvature(start), 0.0))
+        return start, _factor(guess / rows.total)
 
     def predict(self, batch: Batch) -> Floats:
         """Return [m] expected rewards, flat in the order offered; the middle of the range before any fit."""
@@ -232,8 +252,8 @@ class LogisticOracle:
         codes = codes[~np.isin(codes, self._pair_codes)][:room]
         return [(int(code) // len(self._action), int(code) % len(self._action)) for code in codes]
 
-    def _parts(self, contexts: FeatureRows, chosen: FeatureRows) -> list[Part]:
-        """Return the design of the rows; its product with the weights is the logit."""
+    def _parts(self, contexts: FeatureRows, chosen: FeatureRows, *, written: bool = False) -> list[Part]:
+        """Return the design of the rows, written out or not; its product with the weights is the logit."""
         sizes = Sizes(len(self._context), len(self._action), len(self._pairs), self.settings.interactions)
         places = places_of(contexts.names, self._context_positions)
         parts: list[Part] = []
@@ -241,7 +261,7 @@ class LogisticOracle:
             x = entries_of(contexts[start:stop], self._context_positions, *self._scales, places)
             used, of = np.unique(chosen.rows[start:stop], return_inverse=True)
             y = entries_of(_distinct(chosen).take(used), self._action_positions, *self._action_scales)
-            parts.append(Part(x, y, self._pair_entries(y), of, sizes))
+            parts.append(Part(x, y, self._pair_entries(y), of, sizes, written=written))
         return parts
 
     def _pair_entries(self, y: Entries) -> PairEntries:
@@ -316,30 +336,109 @@ def _sigmoid(logit: Floats) -> Floats:
     return 1.0 / (1.0 + np.exp(-np.clip(logit, -500.0, 500.0)))
 
 
-def _minimise(parts: list[Part], target: Floats, weight: Floats, mean: Floats, precision: Floats) -> Floats:
-    """Return the weights of least weighted log-loss plus the prior's penalty, per unit of weight."""
-    total = float(weight.sum())
-    cuts = _cuts(target.size)
+class _Rows:
+    """Rows to fit: their parts, [r] targets in [0, 1] and [r] weights."""
 
-    def loss(beta: Floats) -> tuple[float, Floats]:
+    def __init__(self, parts: list[Part], target: Floats, weight: Floats) -> None:
+        self.parts, self.target, self.weight = parts, target, weight
+        self.total = float(weight.sum())
+
+    def __iter__(self) -> Iterator[tuple[Part, Floats, Floats]]:
+        for part, (start, stop) in zip(self.parts, _cuts(self.target.size), strict=True):
+            yield part, self.target[start:stop], self.weight[start:stop]
+
+    def loss(self, beta: Floats, mean: Floats, precision: Floats) -> tuple[float, Floats]:
+        """Return the log-loss plus the prior's penalty under [width] weights, and its slope, per unit of weight."""
         off = beta - mean
         slope = precision * off
         value = 0.5 * float(slope @ off)
-        for part, (start, stop) in zip(parts, cuts, strict=True):
-            y, w = target[start:stop], weight[start:stop]
+        for part, y, w in self:
             logit = part.logits(beta)
             small = np.exp(-np.abs(logit))
             # summed by numpy, not by BLAS, whose threads change the order of a long sum
             value += float(np.sum(w * (np.log1p(small) + np.maximum(logit, 0.0) - y * logit)))
             p = np.where(logit < 0.0, small, 1.0) / (1.0 + small)
             slope += part.slope(w * (p - y))
-        return value / total, slope / total
+        return value / self.total, slope / self.total
 
-    options = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "maxcor": 20, "ftol": 0.0, "gtol": _GRADIENT}
-    found: Any = optimize.minimize(loss, mean, jac=True, method="L-BFGS-B", options=options)
-    if float(np.abs(found.jac).max()) > 100.0 * _GRADIENT:
+    def curvature(self, beta: Floats) -> Floats:
+        """Return [width] the second derivatives of the summed log-loss."""
+        found = np.zeros(beta.size)
+        for part, _, w in self:
+            p = _sigmoid(part.logits(beta))
+            found += part.curvature(w * p * (1.0 - p))
+        return found
+
+    def curvatures(self, beta: Floats) -> Floats:
+        """Return [width, width] those of every two weights."""
+        found = np.zeros((beta.size, beta.size))
+        for part, _, w in self:
+            p = _sigmoid(part.logits(beta))
+            found += part.curvatures(w * p * (1.0 - p))
+        return found
+
+
+def _minimise(
+    rows: _Rows, mean: Floats, precision: Floats, start: Floats, factor: Floats | None, gradient: float
+) -> Floats:
+    """Return the [width] weights of least loss, searched from `start` in the coordinates that `factor` makes.
+
+    Args:
+        rows: what to fit.
+        mean: [width] the prior's.
+        precision: [width] likewise.
+        start: [width] weights.
+        factor: [width, width] lower triangle L of a guess L L' of the curvatures; None for the identity. The search
+            goes over z = L' weights, where a good guess leaves a bowl as wide as it is long.
+        gradient: steepest slope of the mean loss, in any weight, at which the search has converged.
+
+    Raises:
+        ArithmeticError: it did not converge.
+    """
+    steepest = np.inf
+
+    def loss(z: Floats) -> tuple[float, Floats]:
+        nonlocal steepest
+        beta = z if factor is None else _solved(factor, z, transposed=True)
+        value, slope = rows.loss(beta, mean, precision)
+        steepest = float(np.abs(slope).max())
+        return value, slope if factor is None else _solved(factor, slope)
+
+    def stop(intermediate_result: object) -> None:
+        if steepest <= gradient:
+            raise StopIteration
+
+    options = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "maxcor": 20, "ftol": 0.0}
+    options["gtol"] = gradient if factor is None else 0.0
+    first = start if factor is None else factor.T @ start
+    found: Any = optimize.minimize(loss, first, jac=True, method="L-BFGS-B", options=options, callback=stop)
+    if steepest > 100.0 * gradient:
         raise ArithmeticError(f"logistic regression did not converge: {found.message}")
-    return np.asarray(found.x, dtype=np.float64)
+    return np.asarray(found.x if factor is None else _solved(factor, found.x, transposed=True), dtype=np.float64)
+
+
+def _factor(matrix: Floats) -> Floats:
+    """Return the lower triangle L with L L' = `matrix` ([s, s]), by loops of numpy's own; LAPACK's threads round."""
+    lower = matrix.copy()
+    for j in range(len(lower)):
+        lower[j, j + 1 :] = 0.0
+        lower[j:, j] /= np.sqrt(lower[j, j])
+        lower[j + 1 :, j + 1 :] -= np.multiply.outer(lower[j + 1 :, j], lower[j + 1 :, j])
+    return lower
+
+
+def _solved(lower: Floats, right: Floats, *, transposed: bool = False) -> Floats:
+    """Return x with L x = `right` ([s]), or with L' x."""
+    left = right.copy()
+    if transposed:
+        for j in range(left.size - 1, -1, -1):
+            left[j] /= lower[j, j]
+            left[:j] -= lower[j, :j] * left[j]
+    else:
+        for j in range(left.size):
+            left[j] /= lower[j, j]
+            left[j + 1 :] -= lower[j + 1 :, j] * left[j]
+    return left
 
 
 def _new(s: OracleSettings) -> LogisticOracle:

@@ -38,3 +38,6 @@ def test_folded_or_written_out_a_part_is_the_design_of_the_formula(
     assert np.allclose(part.logits(weights), design @ weights, atol=1e-12)
     assert np.allclose(part.slope(residual), design.T @ residual, atol=1e-12)
     assert np.allclose(part.curvature(residual), (design**2).T @ residual, atol=1e-12)
+    written = Part(entries(x), entries(actions), PairEntries(row, pair, each[row, pair]), of, sizes, written=True)
+    assert np.allclose(written.logits(weights), design @ weights, atol=1e-12)
+    assert np.allclose(written.curvatures(residual), (design.T * residual) @ design, atol=1e-12)

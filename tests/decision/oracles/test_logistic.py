@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import msgspec
 import numpy as np
 import pytest
@@ -55,6 +59,68 @@ def test_weight_of_two_is_the_row_twice_and_of_zero_is_no_row() -> None:
     weighted.fit(Interactions(log.batch, log.chosen, log.propensity, log.reward, log.pmf, weight))
     twice.fit(log.take(repeated))
     assert np.allclose(weighted.predict(log.batch), twice.predict(log.batch), atol=1e-4)
+
+
+def test_many_rows_end_where_newton_ends_nearer_than_the_tolerance_asks() -> None:
+    """More than a part: a few rows are asked first where the optimum lies, and all decide."""
+    log, design = small(70_000)
+    oracle = LogisticOracle()
+    oracle.fit(log)
+    penalty = np.full(design.shape[1], LogisticSettings().ridge)
+    penalty[0] *= 1e-3
+    beta = np.zeros(design.shape[1])
+    for _ in range(12):
+        p = 1.0 / (1.0 + np.exp(-design @ beta))
+        slope = design.T @ (p - log.reward) + penalty * beta
+        beta -= np.linalg.solve((design.T * (p * (1.0 - p))) @ design + np.diag(penalty), slope)
+    assert np.allclose(oracle.predict(log.batch), 1.0 / (1.0 + np.exp(-design @ beta)), atol=2e-6)
+
+
+def test_what_a_few_rows_have_not_seen_is_learned_from_all() -> None:
+    """A feature of 30 rows in 70,000 that stand together, and a weight of 0 wherever it is off."""
+    rng = np.random.default_rng(5)
+    log, _ = small(70_000)
+    rare = np.arange(len(log)) // 30 == 1_234
+    contexts = [x | {"rare": 1.0} if on else x for x, on in zip(log.batch.contexts, rare, strict=True)]
+    reward = np.where(rare, rng.random(len(log)) < 0.95, log.reward).astype(float)
+    batch = Batch(contexts, log.batch.actions, log.batch.action_ids, log.batch.offsets)
+    oracle = LogisticOracle()
+    oracle.fit(Interactions(batch, log.chosen, log.propensity, reward, log.pmf))
+    assert oracle.predict(batch)[rare].mean() == pytest.approx(reward[rare].mean(), abs=0.05)
+
+
+THREADS = """
+import hashlib
+import numpy as np
+from decision.batch import Batch, Interactions
+from decision.columns import FeatureRows
+from decision.oracles.logistic import LogisticOracle
+
+n, c, k = 70_000, 12, 10
+rng = np.random.default_rng(0)
+names = [f"x{i}" for i in range(c)]
+contexts = FeatureRows(names, np.tile(np.arange(c, dtype=np.int32), n), rng.normal(size=n * c),
+    np.arange(0, n * c + 1, c), np.arange(n))
+actions = FeatureRows.of([{f"a{i}": 1.0} for i in range(k)]).take(rng.integers(0, k, n))
+batch = Batch(contexts, actions, ["a"] * n, np.arange(n + 1))
+oracle = LogisticOracle()
+oracle.fit(Interactions(batch, np.arange(n), np.ones(n), (rng.random(n) < 0.3).astype(float), np.ones(n)))
+for name, data in sorted(oracle.save().items()):
+    print(name, hashlib.sha256(data).hexdigest())
+"""
+
+
+def test_number_of_threads_does_not_change_a_bit() -> None:
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", THREADS],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(found) == 1
 
 
 def test_order_of_rows_does_not_matter() -> None:
