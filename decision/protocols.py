@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 from decision.batch import Batch, Features, Floats, Interactions
@@ -21,6 +21,15 @@ class Oracle(Protocol):
 
     def save(self) -> dict[str, bytes]:
         """Return the native files of the model by name; never a pickle."""
+        ...
+
+
+@runtime_checkable
+class FitsChunks(Protocol):
+    """An oracle that learns from more rows than memory holds."""
+
+    def fit_chunks(self, chunks: Iterable[Interactions]) -> None:
+        """Learn from `chunks`, which are gone through once, as `fit` from all of them at once, bit for bit."""
         ...
 
 

@@ -12,15 +12,18 @@ rows are held as.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
 from decision.oracles.products import Entries
 from decision.ragged import Floats, Ints, ragged_offsets, ragged_rows
 
 _DENSE = 1_024
+_MATRIX = 4  # arrays of one matrix
 _FOLDED = 4
 """Folded weights of a part may be this many times its contexts' entries."""
 
@@ -99,6 +102,22 @@ class Part:
             self._pairs = _matrix(pairs.value[order], pairs.pair[order], pair_offsets, (d, sizes.pairs))
         else:
             self._rows = _products(x, actions, pairs, of, sizes)
+
+    @classmethod
+    def of(cls, arrays: Sequence[NDArray[Any]], sizes: Sizes) -> Part:
+        """Return the part that `arrays` described."""
+        part = cls.__new__(cls)
+        part._sizes, part._folded = sizes, len(arrays) > _MATRIX
+        matrices = [_of_arrays(*arrays[start : start + _MATRIX]) for start in range(0, len(arrays), _MATRIX)]
+        part._rows = matrices[0]
+        if part._folded:
+            part._actions, part._pairs = matrices[1:]
+        return part
+
+    def arrays(self) -> list[NDArray[Any]]:
+        """Return what the part is made of."""
+        matrices = (self._rows, *self._actions_and_pairs())
+        return [array for m in matrices for array in (m.data, m.indices, m.indptr, np.array(m.shape))]
 
     def __len__(self) -> int:
         return self._rows.shape[0]
@@ -192,6 +211,10 @@ def _products(x: Entries, actions: Entries, pairs: PairEntries, of: Ints, sizes:
         values.append(pairs.value[flat])
     entries = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
     return sparse.csr_matrix(entries, shape=(r, sizes.width))
+
+
+def _of_arrays(value: Floats, column: Ints, offsets: Ints, shape: Ints) -> Any:
+    return sparse.csr_matrix((value, column, offsets), shape=tuple(shape.tolist()))
 
 
 def _matrix(value: Floats, column: Ints, offsets: Ints, shape: tuple[int, int]) -> Any:

@@ -11,20 +11,21 @@ that appear later, a new action's among them, get weights of their own under the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 import numpy as np
-from scipy import optimize
 
-from decision.batch import Batch, Features, Floats, Interactions, Ints, take_rows
+from decision.batch import Batch, Features, Floats, Interactions, Ints
 from decision.columns import FeatureRows
 from decision.errors import FieldError, Words
 from decision.options import SHIPPED, Positive, Range, Samples, Seed
 from decision.oracles.design import Block, PairEntries, Part, Sizes, outer
+from decision.oracles.drawn import ROWS, Drawn, DrawnRows
 from decision.oracles.kind import Kind, OracleSettings
+from decision.oracles.likelihood import DesignRows, least, sigmoid
 from decision.oracles.products import ColumnSet, Entries, entries_of, places_of
+from decision.oracles.spill import Spill
 from decision.ragged import sums_by_owner
 
 MODEL_FILE = "logistic.json"
@@ -32,14 +33,10 @@ NUMBERS_FILE = "logistic.f64"
 MAX_WEIGHTS = 200_000
 MAX_PAIRS = 4_096
 _DECISIONS = 512
-_ROWS = 65_536
 _LOOSE = 1e-3  # the constant's prior precision, as a share of the others'
-_GRADIENT = 1e-7  # of the mean loss, at which the fit has converged
-_STEPS = 2_000
 _FACTORED = 2_048  # weights up to which their curvatures are factored
 _FEW = 16  # rows for each weight that know the curvatures roughly
 _MANY = 8  # times these, from where on they are asked first; one part is fitted before it would pay
-_ROUGH = 1e-4  # of the mean loss, at which they have said enough
 
 
 class LogisticSettings(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,46 +81,38 @@ class LogisticOracle:
             FieldError: the columns make more than 200,000 weights.
             ArithmeticError: the fit did not converge.
         """
-        batch = interactions.batch
-        rows = np.flatnonzero(interactions.weights > 0)
-        contexts = FeatureRows.of(batch.contexts if rows.size == len(batch) else take_rows(batch.contexts, rows))
-        # In the form that depends on the rows alone: so do the sums, however the rows were held.
-        chosen = FeatureRows.of(take_rows(batch.actions, interactions.chosen[rows])).interned()
-        self._extend(contexts, chosen)
-        self._draws = None
-        self._fitted = True
-        if not rows.size:
-            return
-        scaled = (interactions.reward[rows] - self.settings.low) / (self.settings.high - self.settings.low)
-        weight, target = interactions.weights[rows], np.clip(scaled, 0.0, 1.0)
-        all_rows = _Rows(self._parts(contexts, chosen), target, weight)
-        start, factor = self._mean, None
-        few = _FEW * self._mean.size
-        if self._mean.size <= _FACTORED and rows.size > max(_ROWS, _MANY * few):
-            some = np.linspace(0, rows.size - 1, few).astype(np.int64)
-            drawn = self._parts(contexts.take(some), chosen.take(some), written=True)
-            pilot = _Rows(drawn, target[some], weight[some] * (all_rows.total / float(weight[some].sum())))
-            start, factor = self._ahead(all_rows, pilot)
-        self._mean = _minimise(all_rows, self._mean, self._precision, start, factor, _GRADIENT)
-        self._precision = self._precision + all_rows.curvature(self._mean)
+        self.fit_chunks([interactions])
 
-    def _ahead(self, rows: _Rows, pilot: _Rows) -> tuple[Floats, Floats]:
-        """Return where the search over `rows` starts and the factor of the curvatures it expects, by those of `pilot`.
+    def fit_chunks(self, chunks: Iterable[Interactions]) -> None:
+        """Learn from `chunks`, which are gone through once, as `fit` from all of them at once, bit for bit.
 
-        A few rows know the optimum and the curvatures around it roughly, which saves nine of ten passes over all. A
-        weight that they say nothing of has its curvature among all rows.
+        Memory does not grow with the rows: beyond some tens of megabytes they lie in a scratch file.
+
+        Raises:
+            FieldError: the columns make more than 200,000 weights.
+            ArithmeticError: the fit did not converge.
         """
-        start = _minimise(pilot, self._mean, self._precision, self._mean, None, _ROUGH)
-        guess = pilot.curvatures(start)
-        alone = np.diag(guess)
-        guess += np.diag(self._precision + np.where(alone == 0.0, rows.curvature(start), 0.0))
-        return start, _factor(guess / rows.total)
+        with Spill() as held, Spill() as written, Spill() as once:
+            rows = DrawnRows(chunks, held)
+            self._extend(rows)
+            self._draws, self._fitted = None, True
+            if not rows.rows:
+                return
+            design = self._design(rows, written)
+            few = _FEW * self._mean.size
+            pilot: DesignRows | None = None
+            if self._mean.size <= _FACTORED and rows.rows > max(ROWS, _MANY * few):
+                some = rows.take(np.linspace(0, rows.rows - 1, few).astype(np.int64))
+                some = some._replace(weight=some.weight * (design.total / float(some.weight.sum())))
+                pilot = self._design([some], once, written=True)
+            self._mean = least(design, self._mean, self._precision, pilot)
+            self._precision = self._precision + design.curvature(self._mean)
 
     def predict(self, batch: Batch) -> Floats:
         """Return [m] expected rewards, flat in the order offered; the middle of the range before any fit."""
         if len(batch) == 1:
             return self.prepare(batch.actions)(batch.contexts)[0]
-        return self._reward(_sigmoid(self._logits(batch, self._mean[None, :])[0]))
+        return self._reward(sigmoid(self._logits(batch, self._mean[None, :])[0]))
 
     def prepare(self, actions: Sequence[Features]) -> Callable[[Sequence[Features]], Floats]:
         """Return what gives [n, k] expected rewards of `actions` ([k]) in n contexts, bit for bit as `predict`."""
@@ -173,7 +162,7 @@ class LogisticOracle:
                 size=(self.settings.samples, self._mean.size)
             )
             self._draws = self._mean + normal / np.sqrt(self._precision)
-        return self._reward(_sigmoid(self._logits(batch, self._draws)))
+        return self._reward(sigmoid(self._logits(batch, self._draws)))
 
     def save(self) -> dict[str, bytes]:
         """Return settings and columns as JSON; the weights and their precisions as little-endian doubles."""
@@ -224,13 +213,15 @@ class LogisticOracle:
             raise FieldError("features", wanted=f"at most {MAX_WEIGHTS} weights with interactions", got=width)
         return width
 
-    def _extend(self, contexts: FeatureRows, chosen: FeatureRows) -> None:
+    def _extend(self, rows: DrawnRows) -> None:
         """Append the columns that only these rows have; old weights move to their new places."""
         old = _blocks(self._mean, self._precision, len(self._context), len(self._action), self.settings.interactions)
         c, a, pairs = len(self._context), len(self._action), len(self._pairs)
-        self._set_layout(self._context.extended(contexts), self._action.extended(chosen), self._pairs)
+        context = self._context.extended_by(rows.context_names, lambda: (part.contexts for part in rows))
+        action = self._action.extended_by(rows.action_names, lambda: (part.chosen for part in rows))
+        self._set_layout(context, action, self._pairs)
         if self.settings.interactions:
-            self._set_layout(self._context, self._action, self._pairs + self._new_pairs(chosen))
+            self._set_layout(self._context, self._action, self._pairs + self._new_pairs(rows))
         width, prior = self._width(), self.settings.ridge
         mean, precision = np.zeros(width), np.full(width, prior)
         new = _blocks(mean, precision, len(self._context), len(self._action), self.settings.interactions)
@@ -239,30 +230,34 @@ class LogisticOracle:
             now.crossed[:, :c, :a], now.pairs[:, :pairs] = was.crossed, was.pairs
         self._mean, self._precision = mean, precision
 
-    def _new_pairs(self, chosen: FeatureRows) -> list[tuple[int, int]]:
+    def _new_pairs(self, rows: DrawnRows) -> list[tuple[int, int]]:
+        """Return the pairs of an action's own columns that only `rows` have, the most frequent first."""
         room = MAX_PAIRS - len(self._pairs)
-        distinct = entries_of(_distinct(chosen), self._action_positions, *self._action_scales)
-        first, second = outer(distinct, distinct)
-        i, j = distinct.column[first], distinct.column[second]
-        times = np.bincount(chosen.rows, minlength=chosen.distinct)[distinct.row[first]]
-        kept = i < j
-        codes, place = np.unique((i * len(self._action) + j)[kept], return_inverse=True)
-        counts = np.bincount(place, weights=times[kept], minlength=codes.size)
+        codes, counts = np.zeros(0, np.int64), np.zeros(0)
+        for part in rows:
+            distinct = entries_of(_distinct(part.chosen), self._action_positions, *self._action_scales)
+            first, second = outer(distinct, distinct)
+            i, j = distinct.column[first], distinct.column[second]
+            times = np.bincount(part.chosen.rows, minlength=part.chosen.distinct)[distinct.row[first]]
+            kept = i < j
+            both = np.concatenate((codes, (i * len(self._action) + j)[kept]))
+            codes, place = np.unique(both, return_inverse=True)
+            counts = np.bincount(place, weights=np.concatenate((counts, times[kept])), minlength=codes.size)
         codes = codes[np.lexsort((codes, -counts))]
         codes = codes[~np.isin(codes, self._pair_codes)][:room]
         return [(int(code) // len(self._action), int(code) % len(self._action)) for code in codes]
 
-    def _parts(self, contexts: FeatureRows, chosen: FeatureRows, *, written: bool = False) -> list[Part]:
+    def _design(self, rows: Iterable[Drawn], spill: Spill, *, written: bool = False) -> DesignRows:
         """Return the design of the rows, written out or not; its product with the weights is the logit."""
         sizes = Sizes(len(self._context), len(self._action), len(self._pairs), self.settings.interactions)
-        places = places_of(contexts.names, self._context_positions)
-        parts: list[Part] = []
-        for start, stop in _cuts(len(contexts)):
-            x = entries_of(contexts[start:stop], self._context_positions, *self._scales, places)
-            used, of = np.unique(chosen.rows[start:stop], return_inverse=True)
-            y = entries_of(_distinct(chosen).take(used), self._action_positions, *self._action_scales)
-            parts.append(Part(x, y, self._pair_entries(y), of, sizes, written=written))
-        return parts
+        low, span = self.settings.low, self.settings.high - self.settings.low
+        design = DesignRows(sizes, spill)
+        for contexts, chosen, reward, weight in rows:
+            x = entries_of(contexts, self._context_positions, *self._scales)
+            y = entries_of(_distinct(chosen), self._action_positions, *self._action_scales)
+            part = Part(x, y, self._pair_entries(y), chosen.rows, sizes, written=written)
+            design.append(part, np.clip((reward - low) / span, 0.0, 1.0), weight)
+        return design
 
     def _pair_entries(self, y: Entries) -> PairEntries:
         """Return row, pair and value of every known pair of an action's own columns."""
@@ -323,122 +318,9 @@ def _scales(columns: ColumnSet) -> tuple[Floats, Floats]:
     return np.array(columns.shift, dtype=np.float64), np.array(columns.scale, dtype=np.float64)
 
 
-def _cuts(rows: int) -> list[tuple[int, int]]:
-    return [(start, min(start + _ROWS, rows)) for start in range(0, rows, _ROWS)]
-
-
 def _distinct(rows: FeatureRows) -> FeatureRows:
     """Return the distinct rows, each once."""
     return FeatureRows(rows.names, rows.name, rows.value, rows.offsets, np.arange(rows.distinct, dtype=np.int64))
-
-
-def _sigmoid(logit: Floats) -> Floats:
-    return 1.0 / (1.0 + np.exp(-np.clip(logit, -500.0, 500.0)))
-
-
-class _Rows:
-    """Rows to fit: their parts, [r] targets in [0, 1] and [r] weights."""
-
-    def __init__(self, parts: list[Part], target: Floats, weight: Floats) -> None:
-        self.parts, self.target, self.weight = parts, target, weight
-        self.total = float(weight.sum())
-
-    def __iter__(self) -> Iterator[tuple[Part, Floats, Floats]]:
-        for part, (start, stop) in zip(self.parts, _cuts(self.target.size), strict=True):
-            yield part, self.target[start:stop], self.weight[start:stop]
-
-    def loss(self, beta: Floats, mean: Floats, precision: Floats) -> tuple[float, Floats]:
-        """Return the log-loss plus the prior's penalty under [width] weights, and its slope, per unit of weight."""
-        off = beta - mean
-        slope = precision * off
-        value = 0.5 * float(slope @ off)
-        for part, y, w in self:
-            logit = part.logits(beta)
-            small = np.exp(-np.abs(logit))
-            # summed by numpy, not by BLAS, whose threads change the order of a long sum
-            value += float(np.sum(w * (np.log1p(small) + np.maximum(logit, 0.0) - y * logit)))
-            p = np.where(logit < 0.0, small, 1.0) / (1.0 + small)
-            slope += part.slope(w * (p - y))
-        return value / self.total, slope / self.total
-
-    def curvature(self, beta: Floats) -> Floats:
-        """Return [width] the second derivatives of the summed log-loss."""
-        found = np.zeros(beta.size)
-        for part, _, w in self:
-            p = _sigmoid(part.logits(beta))
-            found += part.curvature(w * p * (1.0 - p))
-        return found
-
-    def curvatures(self, beta: Floats) -> Floats:
-        """Return [width, width] those of every two weights."""
-        found = np.zeros((beta.size, beta.size))
-        for part, _, w in self:
-            p = _sigmoid(part.logits(beta))
-            found += part.curvatures(w * p * (1.0 - p))
-        return found
-
-
-def _minimise(
-    rows: _Rows, mean: Floats, precision: Floats, start: Floats, factor: Floats | None, gradient: float
-) -> Floats:
-    """Return the [width] weights of least loss, searched from `start` in the coordinates that `factor` makes.
-
-    Args:
-        rows: what to fit.
-        mean: [width] the prior's.
-        precision: [width] likewise.
-        start: [width] weights.
-        factor: [width, width] lower triangle L of a guess L L' of the curvatures; None for the identity. The search
-            goes over z = L' weights, where a good guess leaves a bowl as wide as it is long.
-        gradient: steepest slope of the mean loss, in any weight, at which the search has converged.
-
-    Raises:
-        ArithmeticError: it did not converge.
-    """
-    steepest = np.inf
-
-    def loss(z: Floats) -> tuple[float, Floats]:
-        nonlocal steepest
-        beta = z if factor is None else _solved(factor, z, transposed=True)
-        value, slope = rows.loss(beta, mean, precision)
-        steepest = float(np.abs(slope).max())
-        return value, slope if factor is None else _solved(factor, slope)
-
-    def stop(intermediate_result: object) -> None:
-        if steepest <= gradient:
-            raise StopIteration
-
-    options = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "maxcor": 20, "ftol": 0.0}
-    options["gtol"] = gradient if factor is None else 0.0
-    first = start if factor is None else factor.T @ start
-    found: Any = optimize.minimize(loss, first, jac=True, method="L-BFGS-B", options=options, callback=stop)
-    if steepest > 100.0 * gradient:
-        raise ArithmeticError(f"logistic regression did not converge: {found.message}")
-    return np.asarray(found.x if factor is None else _solved(factor, found.x, transposed=True), dtype=np.float64)
-
-
-def _factor(matrix: Floats) -> Floats:
-    """Return the lower triangle L with L L' = `matrix` ([s, s]), by loops of numpy's own; LAPACK's threads round."""
-    lower = matrix.copy()
-    for j in range(len(lower)):
-        lower[j, j + 1 :] = 0.0
-        lower[j:, j] /= np.sqrt(lower[j, j])
-        lower[j + 1 :, j + 1 :] -= np.multiply.outer(lower[j + 1 :, j], lower[j + 1 :, j])
-    return lower
-
-
-def _solved(lower: Floats, right: Floats, *, transposed: bool = False) -> Floats:
-    """Return x with L x = `right` ([s]), or with L' x."""
-    left = right.copy()
-    if transposed:
-        for j in range(left.size - 1, -1, -1):
-            left[j] /= lower[j, j]
-            left[:j] -= lower[j, :j] * left[j]
-    else:
-        for j in range(left.size):
-            left[j] /= lower[j, j]
-            left[j + 1 :] -= lower[j + 1 :, j] * left[j]
-    return left
 
 
 def _new(s: OracleSettings) -> LogisticOracle:

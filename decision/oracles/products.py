@@ -9,7 +9,7 @@ weights keep their meaning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decision.batch import Features, Floats, Ints
-from decision.columns import Codes, FeatureRows
+from decision.columns import FeatureRows
 from decision.errors import FieldError
 from decision.ragged import ragged_offsets
 
@@ -65,20 +65,30 @@ class ColumnSet(msgspec.Struct, forbid_unknown_fields=True):
     def extended(self, rows: Sequence[Features]) -> ColumnSet:
         """Return the columns with those appended that only `rows` have; the most frequent when they are too many."""
         columns = FeatureRows.of(rows)
+        cuts = range(0, len(columns), _ROWS)
+        return self.extended_by(columns.names, lambda: (columns[cut : cut + _ROWS] for cut in cuts))
+
+    def extended_by(self, names: list[str], parts: Callable[[], Iterable[FeatureRows]]) -> ColumnSet:
+        """Return the columns with those appended that only the rows of `parts` have, as `extended` by all of them.
+
+        Args:
+            names: of all parts, each in the same place.
+            parts: gives the parts once more each time it is asked.
+        """
         known = set(self.names)
-        new = np.array([name not in known for name in columns.names], dtype=np.bool_)
+        new = np.array([name not in known for name in names], dtype=np.bool_)
         if not new.any():
             return self
-        seen = _Seen(columns, new)
+        seen = _Seen(parts, new)
         found = np.flatnonzero(seen.count)
         found = found[np.argsort(seen.first[found], kind="stable")]
         room = MAX_COLUMNS - len(self)
         if found.size > room:
-            named = np.array([columns.names[code] for code in found.tolist()])
+            named = np.array([names[code] for code in found.tolist()])
             found = found[np.lexsort((named, -seen.count[found]))[:room]]
         shift, scale = seen.shift_and_scale()
         return ColumnSet(
-            self.names + [columns.names[code] for code in found.tolist()],
+            self.names + [names[code] for code in found.tolist()],
             self.shift + shift[found].tolist(),
             self.scale + scale[found].tolist(),
         )
@@ -136,20 +146,22 @@ def _of_dictionaries(rows: Sequence[Features], columns: dict[str, int], shift: F
 
 
 class _Seen:
-    """What is counted of every name of `rows`, in passes over parts of them.
+    """What is counted of every name, in passes over parts of rows.
 
     Attributes:
         count: [c] int64 entries of each name, 0 where it is not asked for.
         first: [c] int64 the first of them.
     """
 
-    def __init__(self, rows: FeatureRows, wanted: NDArray[np.bool_]) -> None:
-        self._rows, self._size = rows, wanted.size
+    def __init__(self, parts: Callable[[], Iterable[FeatureRows]], wanted: NDArray[np.bool_]) -> None:
+        self._parts, self._size, self._rows = parts, wanted.size, 0
         self.count, self.first = np.zeros(wanted.size, np.int64), np.zeros(wanted.size, np.int64)
         self._sum, self._squares = np.zeros(wanted.size), np.zeros(wanted.size)
         self._number = np.zeros(wanted.size, np.bool_)
         before = 0
-        for name, value in self._parts():
+        for part in self._parts():
+            name, value, _ = part.entries()
+            self._rows += len(part)
             count = np.bincount(name, minlength=self._size)
             first = np.zeros(self._size, np.int64)
             first[name[::-1]] = np.arange(before + name.size - 1, before - 1, -1)  # the last to be written stays
@@ -167,9 +179,10 @@ class _Seen:
         shift, scale = np.zeros(self._size), np.ones(self._size)
         count = np.maximum(self.count, 1)
         mean, apart = self._sum / count, np.zeros(self._size)
-        common = self._number & (self.count > _COMMON * len(self._rows))
+        common = self._number & (self.count > _COMMON * self._rows)
         if common.any():
-            for name, value in self._parts():
+            for part in self._parts():
+                name, value, _ = part.entries()
                 apart += np.bincount(name, weights=(value - mean[name]) ** 2, minlength=self._size)
         spread = np.sqrt(apart / count)
         centred = common & (np.abs(mean) > np.maximum(spread, 1.0))
@@ -177,8 +190,3 @@ class _Seen:
         shift[centred] = mean[centred]
         scale[self._number] = np.where(centred, np.maximum(spread, 1.0), root)[self._number]
         return shift, scale
-
-    def _parts(self) -> Iterator[tuple[Codes, Floats]]:
-        for start in range(0, len(self._rows), _ROWS):
-            name, value, _ = self._rows[start : start + _ROWS].entries()
-            yield name, value

@@ -84,7 +84,8 @@ def train(
     home: Home = None,
     seed: Seed = 1,
     dsjson: Annotated[
-        Path | None, typer.Option(help="Train on this dsjson file instead, in constant memory (vw or linear).")
+        Path | None,
+        typer.Option(help="Train on this dsjson file instead, in constant memory (logistic, vw or linear)."),
     ] = None,
     json: Json = False,
 ) -> Outcome:

@@ -20,6 +20,7 @@ from decision.errors import FieldError, SupportError, Words
 from decision.features import flatten
 from decision.oracles.factory import new_oracle
 from decision.policy import OraclePolicy
+from decision.protocols import FitsChunks
 from decision.records import MAX_RECORD_BYTES
 from pipelines.formats.store import check_file
 from pipelines.logs import step
@@ -29,8 +30,8 @@ from pipelines.training.train import POLICY, code_version, exploration_of, libra
 from pipelines.training.variants import configuration
 
 CHUNK = 10_000
-STREAMING = ("vw", "linear")
-"""Oracles whose fit on a chunk goes on from the last one without keeping rows."""
+STREAMING = ("logistic", "vw", "linear")
+"""Oracles that keep no rows in memory: they fit chunks, or go on from the last one."""
 
 
 class Line(msgspec.Struct, kw_only=True):
@@ -125,7 +126,7 @@ def train_from_dsjson(
     Args:
         path: the file; it is gone through once.
         registry: where the version goes.
-        loop: the loop; its oracle must be one that streams, ``vw`` or ``linear``.
+        loop: the loop; its oracle must be one that streams, ``logistic``, ``vw`` or ``linear``.
         seed: of every random choice.
         now: time of the training, UTC, for the manifest.
         progress: told the number of lines learned from so far.
@@ -140,11 +141,20 @@ def train_from_dsjson(
     made = configuration(loop, Variant(passes=1), seed)
     oracle = new_oracle(made.oracle)
     rows = skipped = 0
-    for interactions, left_out in chunks(path):
-        oracle.fit(interactions)
-        rows, skipped = rows + len(interactions), skipped + left_out
-        if progress is not None:
-            progress(rows)
+
+    def read() -> Iterator[Interactions]:
+        nonlocal rows, skipped
+        for interactions, left_out in chunks(path):
+            yield interactions
+            rows, skipped = rows + len(interactions), skipped + left_out
+            if progress is not None:
+                progress(rows)
+
+    if isinstance(oracle, FitsChunks):
+        oracle.fit_chunks(read())
+    else:
+        for interactions in read():
+            oracle.fit(interactions)
     if not rows:
         raise SupportError(f"{path.name} holds no decision to learn from")
     policy = OraclePolicy(oracle, exploration_of(loop, float(rows)))

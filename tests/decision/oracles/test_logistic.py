@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
@@ -11,8 +12,10 @@ from scipy import optimize
 
 from decision.batch import Batch, Interactions
 from decision.errors import FieldError
+from decision.oracles import logistic
 from decision.oracles.logistic import MODEL_FILE, NUMBERS_FILE, LogisticOracle, LogisticSettings
 from decision.oracles.products import ColumnSet
+from decision.oracles.spill import Spill
 from tests.strategies import interactions_of
 
 
@@ -87,6 +90,25 @@ def test_what_a_few_rows_have_not_seen_is_learned_from_all() -> None:
     oracle = LogisticOracle()
     oracle.fit(Interactions(batch, log.chosen, log.propensity, reward, log.pmf))
     assert oracle.predict(batch)[rare].mean() == pytest.approx(reward[rare].mean(), abs=0.05)
+
+
+def cut(log: Interactions, size: int) -> Iterator[Interactions]:
+    for start in range(0, len(log), size):
+        yield log.take(np.arange(start, min(start + size, len(log))))
+
+
+@pytest.mark.parametrize(("rows", "size", "held_bytes"), [(900, 128, 0), (900, 1, 1 << 20), (70_000, 30_000, 0)])
+def test_chunks_of_a_log_are_the_log_bit_for_bit_in_memory_or_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, rows: int, size: int, held_bytes: int
+) -> None:
+    log, _ = small(rows)
+    weight = np.random.default_rng(1).choice([0.0, 0.5, 1.0], rows)
+    log = Interactions(log.batch, log.chosen, log.propensity, log.reward, log.pmf, weight)
+    whole, chunked = LogisticOracle(), LogisticOracle()
+    whole.fit(log)
+    monkeypatch.setattr(logistic, "Spill", lambda: Spill(held_bytes))
+    chunked.fit_chunks(cut(log, size))
+    assert chunked.save() == whole.save()
 
 
 THREADS = """

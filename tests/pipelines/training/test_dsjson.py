@@ -61,7 +61,7 @@ def test_lines_read_for_training_are_those_that_an_import_reads(log: Path) -> No
     assert np.array_equal(np.concatenate([part.propensity for part in read]), imported.propensity)
 
 
-@pytest.mark.parametrize("oracle", ["vw", "linear"])
+@pytest.mark.parametrize("oracle", ["logistic", "vw", "linear"])
 def test_version_learned_from_a_file_prefers_what_paid(tmp_path: Path, log: Path, oracle: str) -> None:
     settings = new_settings(tmp_path)
     loop = new_loop(settings, "moved", f'[policy]\noracle = "{oracle}"')
@@ -76,7 +76,7 @@ def test_version_learned_from_a_file_prefers_what_paid(tmp_path: Path, log: Path
 
 def test_oracle_that_needs_all_rows_at_once_is_refused(tmp_path: Path, log: Path) -> None:
     settings = new_settings(tmp_path)
-    loop = new_loop(settings, "moved", "")
+    loop = new_loop(settings, "moved", "[policy]\nbag = 3")
     with pytest.raises(FieldError) as caught:
         train_from_dsjson(log, Registry(settings), loop, seed=1, now=LATER)
     assert caught.value.field == "policy.oracle"
