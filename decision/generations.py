@@ -22,13 +22,14 @@ NEGLIGIBLE = 1e-3
 """Weight below which a row is left out."""
 
 
-def ages(ends: Sequence[int], rows: int, *, minimum: int) -> Ints:
-    """Return [rows] int64 how many generations lie between each row and the newest.
+def ages(ends: Sequence[int], rows: int, *, minimum: int, of: Ints | None = None) -> Ints:
+    """Return [k] int64 how many generations lie between each row and the newest.
 
     Args:
         ends: rows, counted from the oldest, that each earlier training had in sight.
         rows: number of rows, oldest first.
         minimum: rows that a generation has at least; an end closer to the next one is passed over.
+        of: [k] int64 the rows in question; None for all.
     """
     kept: list[int] = []
     following = rows
@@ -36,7 +37,8 @@ def ages(ends: Sequence[int], rows: int, *, minimum: int) -> Ints:
         if 0 < end < rows and following - end >= minimum:
             kept.append(end)
             following = end
-    return len(kept) - np.searchsorted(np.array(kept[::-1], dtype=np.int64), np.arange(rows), side="right")
+    of = np.arange(rows) if of is None else of
+    return len(kept) - np.searchsorted(np.array(kept[::-1], dtype=np.int64), of, side="right")
 
 
 def training_weights(interactions: Interactions, age: Ints, rules: DataRules) -> Floats:
@@ -95,20 +97,55 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     importance_ess: float
 
 
-def balance(interactions: Interactions, weight: Floats, *, middle: float = 0.5) -> Balance:
-    """Return the diagnostics of a training's rows.
+class Tally:
+    """Sums over the rows of a training, chunk by chunk.
 
-    Args:
-        interactions: n >= 1 rows.
-        weight: [n] training weights, not all 0.
-        middle: reward that separates success from failure.
+    Attributes:
+        rows: how many were looked at.
+        counted: those with a weight above 0.
     """
-    total = float(weight.sum())
-    positive = float(weight @ (interactions.reward > middle)) / total
-    against = 1.0 / (interactions.propensity * np.diff(interactions.batch.offsets))
-    return Balance(
-        positive_rate=positive,
-        minority_rows=min(positive, 1.0 - positive) * total,
-        effective_sample_size=total**2 / float(weight @ weight),
-        importance_ess=float(against.sum() ** 2 / (against @ against) / against.size),
-    )
+
+    def __init__(self, *, middle: float = 0.5) -> None:
+        """Take the reward that separates success from failure."""
+        self._middle = middle
+        self.rows = self.counted = 0
+        self._total = self._largest = self._squares = self._positive = self._reward = 0.0
+        self._against = self._against_squares = 0.0
+
+    def add(self, interactions: Interactions, weight: Floats) -> None:
+        """Add n rows.
+
+        Args:
+            interactions: the rows.
+            weight: [n] their training weights.
+        """
+        against = 1.0 / (interactions.propensity * np.diff(interactions.batch.offsets))
+        self.rows += len(interactions)
+        self.counted += int(np.sum(weight > 0))
+        self._total += float(weight.sum())
+        self._largest = max(self._largest, float(weight.max(initial=0.0)))
+        self._squares += float(weight @ weight)
+        self._positive += float(weight @ (interactions.reward > self._middle))
+        self._reward += float(interactions.reward.sum())
+        self._against += float(against.sum())
+        self._against_squares += float(against @ against)
+
+    @property
+    def effective_rows(self) -> float:
+        """The number of rows that the weights amount to, as `effective_rows` of all of them."""
+        return self._total / self._largest if self._largest > 0 else 0.0
+
+    @property
+    def mean_reward(self) -> float:
+        """Mean reward of the rows, one or more, whatever they weigh."""
+        return self._reward / self.rows
+
+    def balance(self) -> Balance:
+        """Return the diagnostics of the rows; some weight is not 0."""
+        positive = self._positive / self._total
+        return Balance(
+            positive_rate=positive,
+            minority_rows=min(positive, 1.0 - positive) * self._total,
+            effective_sample_size=self._total**2 / self._squares,
+            importance_ess=self._against**2 / self._against_squares / self.rows,
+        )

@@ -229,6 +229,7 @@ class _Night:
                 table_version=self._table_version(),
                 key=f"{self.run.loop}:{self.run.run_id}",
                 pairs=training_pairs(self.settings, self.lake, self.loop),
+                progress=self.progress,
             )
         except SupportError as error:
             return {"skipped": str(error)}

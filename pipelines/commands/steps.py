@@ -101,7 +101,9 @@ def train(
     with Installation.at(home) as parts:
         settings = parts.loop(loop)
         pairs = training_pairs(parts.settings, parts.lake, settings)
-        trained = run(parts.lake, parts.registry, settings, seed=seed, now=datetime.now(UTC), pairs=pairs)
+        trained = run(
+            parts.lake, parts.registry, settings, seed=seed, now=datetime.now(UTC), pairs=pairs, progress=progress
+        )
     data = _plain(trained)
 
     def show(out: Console) -> None:

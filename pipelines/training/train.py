@@ -21,17 +21,21 @@ import numpy as np
 
 import decision
 from decision.artifact import MANIFEST_FILE, Manifest, pack, unpack
+from decision.batch import Interactions, Ints
 from decision.errors import FieldError, SupportError
 from decision.exploration.rule import Exploration
 from decision.fairness.penalty import FairFit, UpheldPairs, fit_with_pairs
-from decision.generations import balance, effective_rows
+from decision.generations import Tally
+from decision.oracles.factory import new_oracle
 from decision.policy import OraclePolicy
+from decision.protocols import FitsChunks, Oracle
 from pipelines.interactions.arrays import to_interactions
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
+from pipelines.progress import Progress, silent
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Variant
-from pipelines.training.variants import Compared, compare, configuration, learned
+from pipelines.training.variants import Compared, compare, configuration, learned, untried
 from pipelines.training.window import Data, window
 
 POLICY = "policy"
@@ -70,6 +74,7 @@ def train(
     table_version: int | None = None,
     key: str = "",
     pairs: UpheldPairs | None = None,
+    progress: Progress = silent,
 ) -> Trained:
     """Learn a policy from the loop's window and register it; nobody is promoted.
 
@@ -82,6 +87,7 @@ def train(
         table_version: version of the interactions table to read; None for the present one.
         key: a training repeated under the same key returns the version of the first.
         pairs: pairs of people that a panel wants treated alike; their gaps cost.
+        progress: told of the rows read and of the passes over them.
 
     Raises:
         SupportError: there are fewer rows than the loop's minimum.
@@ -89,21 +95,27 @@ def train(
     """
     versions = [version for version in registry.versions(loop.name) if version.tags.get("kind") == POLICY]
     ends = [version.tags[_ENDS] for version in versions if _ENDS in version.tags]
-    rows = window(lake, loop, table_version, trainings=ends)
-    if rows.data.rows < loop.training.minimum or not len(rows.training):
+    rows = window(lake, loop, table_version, trainings=ends, progress=progress)
+    if rows.data.rows < loop.training.minimum or not rows.rows:
         raise SupportError(f"loop {loop.name} has {rows.data.rows} interactions, {loop.training.minimum} are needed")
-    interactions, age = to_interactions(rows.training), rows.ages(loop.training.generation_rows)
     earlier = _earlier(registry, loop, [v.version for v in versions if v.tags.get(_ENDS) in rows.data.trainings])
-    compared = compare(interactions, age, loop, seed, earlier)
+    held: tuple[Interactions, Ints] | None = None
+    if loop.training.variants or not isinstance(new_oracle(configuration(loop, Variant(), seed).oracle), FitsChunks):
+        held = to_interactions(rows.training), rows.ages()
+    compared = untried(loop) if held is None else compare(*held, loop, seed, earlier)
     chosen = next(entry for entry in compared if entry.chosen)
     made = configuration(loop, msgspec.convert(chosen.variant, Variant), seed)
-    kind, oracle, weight = learned(interactions, age, made, earlier)
-    policy = OraclePolicy(oracle, exploration_of(loop, effective_rows(weight)))
+
+    def learn(also: Interactions | None = None) -> tuple[str, Oracle, Tally]:
+        return learned(rows.chunks() if held is None else [held], made, earlier, also)
+
+    kind, oracle, tally = learn()
+    policy = OraclePolicy(oracle, exploration_of(loop, tally.effective_rows))
     fair: FairFit | None = None
     if pairs is not None and len(pairs):
         fair = fit_with_pairs(
             oracle,
-            lambda also: learned(interactions, age, made, earlier, also)[1],
+            lambda also: learn(also)[1],
             pairs,
             policy.exploration,
             cost=loop.fairness.cost,
@@ -130,14 +142,13 @@ def train(
         created_at=now.astimezone(UTC).isoformat(),
         parent=parent,
     )
-    middle = 0.5 * (loop.reward.minimum + loop.reward.maximum)
     metrics = {
-        "train.rows": float(np.sum(weight > 0)),
-        "train.generations": float(age.max() + 1),
-        "train.effective_rows": effective_rows(weight),
-        "train.mean_reward": float(interactions.reward.mean()),
+        "train.rows": float(tally.counted),
+        "train.generations": float(rows.ages(np.zeros(1, np.int64))[0] + 1),
+        "train.effective_rows": tally.effective_rows,
+        "train.mean_reward": tally.mean_reward,
         "train.holdout_rows": float(rows.data.holdout),
-        **{f"train.{name}": v for name, v in msgspec.to_builtins(balance(interactions, weight, middle=middle)).items()},
+        **{f"train.{name}": number for name, number in msgspec.to_builtins(tally.balance()).items()},
         **({} if fair is None else fair.metrics()),
         **{f"train.variant_{i}_loss": c.loss for i, c in enumerate(compared) if c.loss is not None},
     }
@@ -149,7 +160,7 @@ def train(
         tags={"kind": POLICY, "code_version": manifest.code_version, "parent": parent, _ENDS: rows.data.last_ts},
         key=key,
     )
-    return Trained(version=version, rows=int(np.sum(weight > 0)), metrics=metrics, data=rows.data, compared=compared)
+    return Trained(version=version, rows=tally.counted, metrics=metrics, data=rows.data, compared=compared)
 
 
 @cache

@@ -6,8 +6,9 @@ that is too short loses where nothing changes. The gate's own holdout is not loo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -16,12 +17,12 @@ import numpy as np
 from decision.batch import Floats, Interactions, Ints
 from decision.errors import FieldError, SupportError
 from decision.fairness.penalty import concatenate
-from decision.generations import training_weights
+from decision.generations import Tally, training_weights
 from decision.options import DataRules
 from decision.oracles.ensemble import EnsembleOracle
 from decision.oracles.factory import load_oracle, new_oracle
 from decision.oracles.kind import OracleSettings
-from decision.protocols import Oracle
+from decision.protocols import FitsChunks, Oracle
 from pipelines.settings import LoopSettings, Variant
 
 SHARE = 0.25
@@ -79,17 +80,16 @@ def configuration(loop: LoopSettings, variant: Variant, seed: int) -> Configurat
 
 
 def learned(
-    interactions: Interactions,
-    age: Ints,
+    chunks: Iterable[tuple[Interactions, Ints]],
     made: Configuration,
     earlier: Sequence[tuple[str, dict[str, bytes]]],
     also: Interactions | None = None,
-) -> tuple[str, Oracle, Floats]:
-    """Return the kind and the oracle that `made` learns from the rows, and the [n] weights of the rows.
+) -> tuple[str, Oracle, Tally]:
+    """Return the kind and the oracle that `made` learns from the rows, and what was counted of the rows.
 
     Args:
-        interactions: the rows.
-        age: [n] their generations, see `decision.generations`.
+        chunks: the rows with their generations ([n], see `decision.generations`), gone through once; an oracle that
+            does not fit chunks holds all of them.
         made: the configuration.
         earlier: kind and files of the models of earlier generations, newest last; for averages and warm starts.
         also: rows that no rule touches, with their own weights; the costs of upheld pairs.
@@ -98,31 +98,51 @@ def learned(
         SupportError: the rules leave no row.
         FieldError: the settings do not fit the rows.
     """
-    weight = training_weights(interactions, age, made.rules)
-    rows = np.flatnonzero(weight > 0)
-    if not rows.size:
-        raise SupportError("the rules of the training leave no row to learn from")
-    kept = interactions if rows.size == weight.size else interactions.take(rows)
     kind, oracle = made.oracle.kind, None
     if made.rules.warm_start and earlier and earlier[-1][0] == kind:
         oracle = load_oracle(*earlier[-1])
     oracle = oracle or new_oracle(made.oracle)
-    kept = replace(kept, weight=weight[rows])
-    oracle.fit(kept if also is None else concatenate([kept, also]))
+    tally = Tally(middle=0.5 * (made.oracle.low + made.oracle.high))
+    kept = _kept(chunks, made.rules, tally)
+    more = [] if also is None else [also]
+    if isinstance(oracle, FitsChunks):
+        oracle.fit_chunks(chain(kept, more))
+    else:
+        whole = [*kept, *more]
+        oracle.fit(whole[0] if len(whole) == 1 else concatenate(whole))
     if made.oracle.bag > 1:
         if made.rules.average > 1:
             raise FieldError("average", wanted="1 beside a bag", got=made.rules.average)
-        return "ensemble", oracle, weight
+        return "ensemble", oracle, tally
     members = [(kind, oracle)]
     for known, files in reversed(earlier[len(earlier) - made.rules.average + 1 :] if made.rules.average > 1 else []):
         members.insert(0, newest_member(known, files))
-    return (kind, oracle, weight) if len(members) == 1 else ("ensemble", EnsembleOracle(members), weight)
+    return (kind, oracle, tally) if len(members) == 1 else ("ensemble", EnsembleOracle(members), tally)
+
+
+def _kept(chunks: Iterable[tuple[Interactions, Ints]], rules: DataRules, tally: Tally) -> Iterator[Interactions]:
+    """Yield the rows that count with their weights, and add all to `tally`."""
+    for interactions, age in chunks:
+        weight = training_weights(interactions, age, rules)
+        tally.add(interactions, weight)
+        rows = np.flatnonzero(weight > 0)
+        if rows.size:
+            kept = interactions if rows.size == weight.size else interactions.take(rows)
+            yield replace(kept, weight=weight[rows])
+    if not tally.counted:
+        raise SupportError("the rules of the training leave no row to learn from")
 
 
 def newest_member(kind: str, files: dict[str, bytes]) -> tuple[str, Oracle]:
     """Return the model that its own generation contributed to an average, or the model itself."""
     oracle = load_oracle(kind, files)
     return oracle.members_by_kind[-1] if isinstance(oracle, EnsembleOracle) else (kind, oracle)
+
+
+def untried(loop: LoopSettings) -> list[Compared]:
+    """Return every configuration of the loop without a loss, its own chosen."""
+    variants = [Variant(), *loop.training.variants]
+    return [Compared(variant=msgspec.to_builtins(c), loss=None, chosen=not i) for i, c in enumerate(variants)]
 
 
 def compare(
@@ -139,14 +159,14 @@ def compare(
     variants = [Variant(), *loop.training.variants]
     past, newest = _cut(age)
     if len(variants) == 1 or not past.size or not newest.size:
-        return [Compared(variant=msgspec.to_builtins(c), loss=None, chosen=not i) for i, c in enumerate(variants)]
+        return untried(loop)
     before, after = interactions.take(past), interactions.take(newest)
     ages = age[past] - age[past].min()
     losses: list[float | None] = []
     errors: list[str] = []
     for variant in variants:
         try:
-            _, oracle, _ = learned(before, ages, configuration(loop, variant, seed), earlier[:-1])
+            _, oracle, _ = learned([(before, ages)], configuration(loop, variant, seed), earlier[:-1])
             losses.append(weighted_log_loss(oracle.predict(after.batch)[after.chosen], after, loop))
             errors.append("")
         except (FieldError, SupportError, ArithmeticError, ImportError) as error:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from decision.errors import FieldError
-from decision.generations import ages, balance, effective_rows, training_weights
+from decision.generations import Tally, ages, effective_rows, training_weights
 from decision.options import DataRules
 from tests.strategies import interactions_of
 
@@ -95,9 +96,30 @@ def test_effective_rows_are_the_rows_at_full_weight() -> None:
 def test_balance_is_the_closed_form() -> None:
     reward = np.repeat((1.0, 0.0), (45, 15))
     log = type(LOG)(LOG.batch, LOG.chosen, LOG.propensity, reward, LOG.pmf)
-    out = balance(log, np.full(60, 2.0))
+    tally = Tally()
+    tally.add(log, np.full(60, 2.0))
+    out = tally.balance()
     assert (out.positive_rate, out.minority_rows, out.effective_sample_size) == (0.75, 30.0, 60.0)
     assert out.importance_ess == pytest.approx(1.0)
+
+
+def test_tally_of_chunks_is_that_of_all_rows() -> None:
+    weight = np.linspace(0.0, 1.0, 60)
+    whole, chunked = Tally(), Tally()
+    whole.add(LOG, weight)
+    for rows in np.split(np.arange(60), [7, 7, 40]):
+        chunked.add(LOG.take(rows), weight[rows])
+    assert (whole.rows, whole.counted, whole.effective_rows) == (60, 59, pytest.approx(effective_rows(weight)))
+    assert (chunked.rows, chunked.counted) == (60, 59)
+    assert chunked.effective_rows == pytest.approx(whole.effective_rows)
+    assert chunked.mean_reward == pytest.approx(LOG.reward.mean())
+    for name, value in msgspec.structs.asdict(whole.balance()).items():
+        assert getattr(chunked.balance(), name) == pytest.approx(value)
+
+
+def test_ages_of_some_rows_are_theirs_among_all() -> None:
+    of = np.array([5, 0, 3])
+    assert ages([2, 4], 6, minimum=1, of=of).tolist() == ages([2, 4], 6, minimum=1)[of].tolist()
 
 
 def test_ages_that_do_not_fit_are_refused() -> None:

@@ -3,13 +3,16 @@ from __future__ import annotations
 from datetime import timedelta
 
 import msgspec
+import numpy as np
 import pytest
 
 from decision.artifact import MANIFEST_FILE, Manifest, unpack
 from decision.errors import SupportError
+from pipelines.interactions.arrays import to_interactions
 from pipelines.lake.lake import Lake
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings
+from pipelines.training import window as windows
 from pipelines.training.train import code_version, train
 from pipelines.training.window import window
 from tests.worlds.synthetic import LATER, new_loop, new_settings, open_parts, play, settle, value_of
@@ -97,6 +100,41 @@ def test_no_row_of_the_holdout_is_learned_from_in_any_generation(lake: Lake, loo
     assert abs(len(ids["holdout"]) / ROWS - 0.2) < 4 * (0.2 * 0.8 / ROWS) ** 0.5
     assert set(recent.holdout["event_id"].to_pylist()) <= ids["holdout"]
     assert set(recent.training["event_id"].to_pylist()) <= ids["training"]
+
+
+@pytest.mark.parametrize("size", [37, 300])
+def test_slices_of_a_window_are_the_window(
+    lake: Lake, loop: LoopSettings, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    loop = with_training(loop, window=500, generation_rows=20)
+    ends = [row.isoformat() for row in lake.interactions(loop.name)["ts"].to_pylist()[400:760:120]]
+    whole = window(lake, loop, trainings=ends)
+    told: list[tuple] = []
+    monkeypatch.setattr(windows, "SLICE", size)
+    sliced = window(
+        lake, loop, trainings=ends, progress=lambda what, done, total=None: told.append((what, done, total))
+    )
+    assert sliced.data == whole.data
+    assert len(set(whole.ages().tolist())) > 1
+    assert sliced.training.equals(whole.training)
+    assert sliced.holdout.equals(whole.holdout)
+    chunks = list(sliced.chunks())
+    assert np.array_equal(np.concatenate([age for _, age in chunks]), whole.ages())
+    log = to_interactions(whole.training)
+    assert [x for part, _ in chunks for x in part.batch.contexts] == list(log.batch.contexts)
+    assert np.array_equal(np.concatenate([part.reward for part, _ in chunks]), log.reward)
+    assert told[0] == ("decisions looked through", 0, 500)
+    assert told[-1] == ("decisions read", 500, 500)
+
+
+def test_default_model_is_the_same_however_its_window_is_sliced(
+    lake: Lake, registry: Registry, loop: LoopSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(lake, registry, loop, seed=3, now=LATER)
+    monkeypatch.setattr(windows, "SLICE", 90)
+    again = train(lake, registry, loop, seed=3, now=LATER)
+    assert registry.files(loop.name, first.version) == registry.files(loop.name, again.version)
+    assert first.metrics == pytest.approx(again.metrics)
 
 
 def test_the_window_is_the_latest_rows(lake: Lake, loop: LoopSettings) -> None:

@@ -72,14 +72,14 @@ def test_average_is_the_mean_of_the_newest_models() -> None:
     made = configuration(loop, Variant(), 0)
     earlier = []
     for seed in (1, 2, 3):
-        kind, oracle, _ = learned(interactions_of(np.random.default_rng(seed)), np.zeros(200, np.int64), made, [])
+        kind, oracle, _ = learned([(interactions_of(np.random.default_rng(seed)), np.zeros(200, np.int64))], made, [])
         earlier.append((kind, oracle.save()))
-    kind, oracle, _ = learned(log, age, made, earlier)
+    kind, oracle, _ = learned([(log, age)], made, earlier)
     assert isinstance(oracle, EnsembleOracle)
     assert kind == "ensemble"
     members = oracle.members(log.batch)
     assert len(members) == 3
-    newest = learned(log, age, configuration(loop_of('[policy]\noracle = "linear"'), Variant(), 0), [])[1]
+    newest = learned([(log, age)], configuration(loop_of('[policy]\noracle = "linear"'), Variant(), 0), [])[1]
     assert np.allclose(members[-1], newest.predict(log.batch))
     assert np.allclose(oracle.predict(log.batch), members.mean(axis=0))
 
@@ -88,7 +88,7 @@ def test_rules_that_leave_no_row_are_said() -> None:
     log, _ = turned(100)
     made = configuration(loop_of("[training]\ngenerations = 1"), Variant(), 0)
     with pytest.raises(SupportError, match="no row"):
-        learned(log, np.full(100, 2), made, [])
+        learned([(log, np.full(100, 2))], made, [])
 
 
 def test_training_keeps_the_comparison_in_the_manifest_and_resumes_generations(tmp_path) -> None:
