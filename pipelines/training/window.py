@@ -26,7 +26,7 @@ from decision.generations import ages
 from decision.split import in_share
 from pipelines.interactions.arrays import to_interactions
 from pipelines.lake.lake import Lake, dataset
-from pipelines.progress import Progress, silent
+from pipelines.progress import Progress, counted, silent
 from pipelines.settings import LoopSettings
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
@@ -38,6 +38,8 @@ SLICE = 65_536
 IMPORTED = "imported"
 """Reward definition of rows that came with their reward: they count under every definition."""
 
+_AHEAD: Any = {"batch_size": 8_192, "batch_readahead": 2, "fragment_readahead": 1}
+"""How far a scan reads ahead: by itself, it holds whole files."""
 _SETTLED = ("joined", "expired")
 _ORDER = ("ts", "event_id", "slot")
 _NARROW = (*_ORDER, "reward_version", "partition", "offset")
@@ -97,8 +99,8 @@ class Window:
         seen = np.zeros(micros.size, np.int64)
         newest: dict[int, int] = {}
         rows = held = first = last = 0
-        for table in self._read(_NARROW, "decisions looked through"):
-            own = self._own(table)
+        for cut in counted(self._slices, progress, "parts of the window looked through", total=len(self._slices)):
+            own = self._own(cut, _NARROW)
             out = in_share(own["event_id"].to_pylist(), f"holdout {loop.name}", loop.training.holdout)
             at = _times(own)
             self._held.append(np.packbits(out))
@@ -134,20 +136,25 @@ class Window:
     @cached_property
     def training(self) -> pa.Table:
         """The rows to learn from, all at once."""
-        return pa.concat_tables(self._kept(held=False))
+        return pa.concat_tables(self._part(number, held=False) for number in self._numbers())
 
     @cached_property
     def holdout(self) -> pa.Table:
         """The rows to judge on."""
-        return pa.concat_tables(self._kept(held=True))
+        return pa.concat_tables(self._part(number, held=True) for number in self._numbers())
 
     def chunks(self) -> Iterator[tuple[Interactions, Ints]]:
         """Yield the rows to learn from slice by slice, each with its age in generations, see `ages`."""
         first = 0
-        for table in self._kept(held=False):
-            of = np.arange(first, first + len(table), dtype=np.int64)
-            yield to_interactions(table), self.ages(of)
-            first += len(table)
+        for number in self._numbers():
+            chunk = to_interactions(self._part(number, held=False))
+            of = np.arange(first, first + len(chunk), dtype=np.int64)
+            first += len(chunk)
+            yield chunk, self.ages(of)
+
+    def _numbers(self) -> Iterator[int]:
+        total = len(self._slices)
+        return counted(range(total), self._progress, "parts of the window read", total=total)
 
     def ages(self, of: Ints | None = None) -> Ints:
         """Return [k] generations between rows to learn from, those at `of` ([k]) or all, and the newest one."""
@@ -163,22 +170,17 @@ class Window:
         cuts = zip(begins, [*begins[1:], None], skips, strict=False)
         return [_Slice(*cut) for cut in cuts], times.size - start
 
-    def _kept(self, *, held: bool) -> Iterator[pa.Table]:
-        """Yield the rows to judge on or to learn from, slice by slice."""
-        for table, bits in zip(self._read(None, "decisions read"), self._held, strict=True):
-            own = self._own(table)
-            yield own.filter(pa.array(np.unpackbits(bits, count=len(own)).astype(np.bool_) == held))
+    def _part(self, number: int, *, held: bool) -> pa.Table:
+        """Return the rows of a slice to judge on or to learn from."""
+        own = self._own(self._slices[number], None)
+        bits = np.unpackbits(self._held[number], count=len(own))
+        return own.filter(pa.array(bits.astype(np.bool_) == held))
 
-    def _read(self, columns: tuple[str, ...] | None, what: str) -> Iterator[pa.Table]:
-        """Yield the settled rows of each slice, and say how many there were."""
-        done = 0
-        self._progress(what, done, self._settled)
-        for cut in self._slices:
-            rows = self._scan(columns, cut).sort_by([(column, "ascending") for column in _ORDER])
-            table = rows.slice(cut.skip)
-            yield table
-            done += len(table)
-            self._progress(what, done, self._settled)
+    def _own(self, cut: _Slice, columns: tuple[str, ...] | None) -> pa.Table:
+        """Return the settled rows of a slice that carry the loop's reward definition, in the order of time."""
+        table = self._scan(columns, cut).sort_by([(column, "ascending") for column in _ORDER]).slice(cut.skip)
+        versions = pa.array([self._loop.reward.version, IMPORTED])
+        return table.filter(pc.is_in(table["reward_version"], value_set=versions))
 
     def _scan(self, columns: tuple[str, ...] | None, cut: _Slice | None) -> pa.Table:
         """Return the settled rows of a slice or of all times."""
@@ -188,15 +190,11 @@ class Window:
             if cut.until is not None:
                 keep &= pc.field("ts") < _scalar(cut.until)
         try:
-            return self._data.to_table(columns=None if columns is None else list(columns), filter=keep)
+            names = None if columns is None else list(columns)
+            return self._data.scanner(columns=names, filter=keep, **_AHEAD).to_table()
         except FileNotFoundError as error:  # an erasure took earlier versions away
             wanted = "a version of the table 'interactions' whose files are kept"
             raise FieldError("version", wanted=wanted, got=self._version) from error
-
-    def _own(self, table: pa.Table) -> pa.Table:
-        """Return the rows of the loop's reward definition."""
-        versions = pa.array([self._loop.reward.version, IMPORTED])
-        return table.filter(pc.is_in(table["reward_version"], value_set=versions))
 
 
 def window(

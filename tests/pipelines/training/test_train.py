@@ -123,8 +123,9 @@ def test_slices_of_a_window_are_the_window(
     log = to_interactions(whole.training)
     assert [x for part, _ in chunks for x in part.batch.contexts] == list(log.batch.contexts)
     assert np.array_equal(np.concatenate([part.reward for part, _ in chunks]), log.reward)
-    assert told[0] == ("decisions looked through", 0, 500)
-    assert told[-1] == ("decisions read", 500, 500)
+    parts = -(-500 // size)
+    assert told[0] == ("parts of the window looked through", 0, parts)
+    assert told[-1] == ("parts of the window read", parts, parts)
 
 
 def test_default_model_is_the_same_however_its_window_is_sliced(
