@@ -432,10 +432,11 @@ def _group(ask: Ask, records: list[Decision] | Exception) -> _Decided | Exceptio
     if isinstance(records, Exception):
         return records
     messages = [(DECISIONS, encode(record), ()) for record in records]
+    chosen = ask.question.event_id is not None  # an id of ours is random: nobody has it yet
     for _, value, _ in messages:
         if len(value) > MAX_RECORD_BYTES:  # the lake would not take it
             return FieldError("record", wanted=f"a decision of at most {MAX_RECORD_BYTES} bytes", got=len(value))
-    return _Decided(ask.event_id, ask.question.deferred, records, Group(ask.event_id.encode(), messages, True))
+    return _Decided(ask.event_id, ask.question.deferred, records, Group(ask.event_id.encode(), messages, chosen))
 
 
 async def _on_disk(writing: Awaitable[list[Stored]]) -> list[Stored]:

@@ -26,6 +26,7 @@ from serving.start import open_core
 settings = load_settings()
 set_up(settings.log_format, settings.log_level)
 app = App(lambda: open_core(settings))
+_YOUNG_OBJECTS = 20_000
 _BENTOML_ANSWERS = frozenset({"/healthz", "/schema.json"})
 
 
@@ -71,7 +72,10 @@ class DecisionService:
     async def open(self) -> None:
         """Answer on the service's port from now on."""
         gc.collect()
-        gc.freeze()  # what is there stays: collections need not look at it again, whatever a request leaves behind
+        # What is there stays, and collections need not look at it again. What requests leave behind goes by itself;
+        # rare collections find the few circles among it.
+        gc.freeze()
+        gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
         try:
             await self.door.open()
         except BaseException:

@@ -18,11 +18,13 @@ from decision.errors import FieldError, Words
 from pipelines.log.protocol import FORWARDER_HEADERS, MAX_HEADERS, Headers, LogError, Message, check_message
 from pipelines.log.sqlite.log import Group, LocalLog, Stored
 
-__all__ = ["Spool", "SpoolClosed", "SpoolFull", "Stored"]
+__all__ = ["Spool", "SpoolClosed", "SpoolFull", "Stored", "Waiting"]
 
 _GROUPS_PER_COMMIT = 512
 _BYTES_PER_COMMIT = 8 << 20
 _PROBE_S = 0.5
+_APART_S, _MANY = 0.001, 64
+"""Commits begin so far apart while fewer groups wait: a commit costs a processor about as much as ten decisions."""
 _MAX_HEADERS = MAX_HEADERS - FORWARDER_HEADERS
 
 
@@ -212,7 +214,11 @@ class Spool:
             self._wake.wait(timeout=None if self.healthy else _PROBE_S)
             self._wake.clear()
             while batch := self._next():
+                begun = time.perf_counter()
                 self._write(batch)
+                rest = begun + _APART_S - time.perf_counter()
+                if rest > 0.0 and self._pending_groups < _MANY and not self._closed:
+                    time.sleep(rest)
             if not self.healthy:
                 self._probe()
             with self._lock:
