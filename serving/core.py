@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,7 +43,7 @@ from serving.loops import Loops
 from serving.question import Catalogues, Question, question_of
 from serving.refresher import Refresher
 from serving.snapshot import OnlineFeatures, Snapshot
-from serving.spool import Spool, SpoolClosed, SpoolFull, Waiting
+from serving.spool import Answer, Spool, SpoolClosed, SpoolFull, Waiting
 from serving.wire import (
     DecideRequest,
     DecideResponse,
@@ -58,11 +61,11 @@ _FAILURES = (RuntimeError, ArithmeticError, LookupError)  # of a policy: then th
 
 @dataclass(slots=True, eq=False)
 class _Turn:
-    """A question that waits for its event loop's next turn, and later for the disk."""
+    """A question that waits to be decided together with others, and later for the disk."""
 
     loop: str
     question: Question
-    future: asyncio.Future[list[Stored]]
+    future: Answer
     decided: _Decided | None = None
 
 
@@ -108,6 +111,9 @@ class Core:
     closed: bool = False
     _lake: LakeCounters = field(init=False)
     _turns: dict[asyncio.AbstractEventLoop, list[_Turn]] = field(init=False, default_factory=dict)
+    _asked: deque[_Turn] = field(init=False, default_factory=deque)
+    _deciding: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _counting: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._lake = LakeCounters(self.settings, self.clock)
@@ -164,27 +170,50 @@ class Core:
         self._check_open()
         self.snapshot(loop)
         running = asyncio.get_running_loop()
-        asked = _Turn(loop, question, running.create_future())
+        future: asyncio.Future[list[Stored]] = running.create_future()
+        asked = _Turn(loop, question, future)
         turn = self._turns.get(running)
         if turn is None:
             turn = self._turns[running] = []
             running.call_soon(self._end_turn, running)
         turn.append(asked)
-        stored = await _on_disk(asked.future)
+        return self._told(asked, await _on_disk(future))
+
+    def decide_here(self, loop: str, request: DecideRequest) -> DecideResponse:
+        """As `decide`, for a thread that may wait.
+
+        Threads that ask while another one decides are decided together by whoever comes next.
+        """
+        self._check_open()
+        self.snapshot(loop)
+        future: Future[list[Stored]] = Future()
+        asked = _Turn(loop, question_of(request, self.catalogues), future)
+        self._asked.append(asked)
+        with self._deciding:
+            turn: list[_Turn] = []
+            while self._asked:
+                turn.append(self._asked.popleft())
+            self._decide_turn(turn, None)
+        return self._told(asked, _waited(future))
+
+    def _told(self, asked: _Turn, stored: Sequence[Stored]) -> DecideResponse:
         if asked.decided is None:
             raise RuntimeError("written before it was decided")
-        return self._answered(loop, asked.decided, stored[0])
+        return self._answered(asked.loop, asked.decided, stored[0])
 
     def _end_turn(self, running: asyncio.AbstractEventLoop) -> None:
+        self._decide_turn(self._turns.pop(running), running)
+
+    def _decide_turn(self, turn: Sequence[_Turn], running: asyncio.AbstractEventLoop | None) -> None:
         by_loop: dict[str, list[_Turn]] = {}
-        for asked in self._turns.pop(running):
+        for asked in turn:
             if not asked.future.done():  # else whoever asked has gone
                 by_loop.setdefault(asked.loop, []).append(asked)
         for loop, some in by_loop.items():
             for start in range(0, len(some), _AT_ONCE):
                 self._decide_and_give(loop, some[start : start + _AT_ONCE], running)
 
-    def _decide_and_give(self, loop: str, turn: Sequence[_Turn], running: asyncio.AbstractEventLoop) -> None:
+    def _decide_and_give(self, loop: str, turn: Sequence[_Turn], running: asyncio.AbstractEventLoop | None) -> None:
         try:
             decided = self._decided(self.snapshot(loop), [asked.question for asked in turn])
         except Exception as error:  # the loop is gone since it was asked
@@ -281,10 +310,12 @@ class Core:
     def _answered(self, loop: str, decided: _Decided, stored: Stored) -> DecideResponse:
         counts, records = self.count(loop), decided.records
         if not stored.existing:
-            counts.decided += len(records)
+            with self._counting:
+                counts.decided += len(records)
             metrics.count("decided", loop, len(records))
             return answer(records)
-        counts.repeated += 1
+        with self._counting:
+            counts.repeated += 1
         metrics.count("repeated", loop)
         earlier = [decode_decision(message.value) for message in stored.messages]
         if not is_same_request(earlier, records, decided.deferred):
@@ -299,15 +330,30 @@ class Core:
             UnknownLoopError: there is no such loop.
             UnavailableError: nothing was written.
         """
+        await _on_disk(self.spool.append_all(self._reports(loop, requests)))
+        return self._reported(loop, len(requests))
+
+    def report_here(self, loop: str, requests: Sequence[OutcomeRequest]) -> int:
+        """As `report`, for a thread that may wait."""
+        future: Future[list[Stored]] = Future()
+        self.spool.give((Waiting(self._reports(loop, requests), future),), None)
+        _waited(future)
+        return self._reported(loop, len(requests))
+
+    def _reports(self, loop: str, requests: Sequence[OutcomeRequest]) -> list[Group]:
+        """Return what is to be written of outcomes."""
         self._check_open()
         self.snapshot(loop)
         now = datetime.fromtimestamp(self.clock(), UTC)
         outcomes = [self._outcome(loop, request, now, i, len(requests)) for i, request in enumerate(requests)]
-        groups = [Group(o.event_id.encode(), [(OUTCOMES, encode(o), ())]) for o in outcomes]
-        await _on_disk(self.spool.append_all(groups))
-        self.count(loop).outcomes += len(outcomes)
-        metrics.count("outcomes", loop, len(outcomes))
-        return len(outcomes)
+        return [Group(o.event_id.encode(), [(OUTCOMES, encode(o), ())]) for o in outcomes]
+
+    def _reported(self, loop: str, number: int) -> int:
+        counts = self.count(loop)
+        with self._counting:
+            counts.outcomes += number
+        metrics.count("outcomes", loop, number)
+        return number
 
     def _outcome(self, loop: str, request: OutcomeRequest, now: datetime, position: int, total: int) -> Outcome:
         prefix = f"[{position}]." if total > 1 else ""
@@ -442,7 +488,18 @@ def _group(ask: Ask, records: list[Decision] | Exception) -> _Decided | Exceptio
 async def _on_disk(writing: Awaitable[list[Stored]]) -> list[Stored]:
     try:
         return await writing
-    except SpoolFull as error:
-        raise UnavailableError("too many requests wait for the disk") from error
-    except (SpoolClosed, LogError) as error:
-        raise UnavailableError("the disk takes no writes at present") from error
+    except (SpoolFull, SpoolClosed, LogError) as error:
+        raise _not_written(error) from error
+
+
+def _waited(writing: Future[list[Stored]]) -> list[Stored]:
+    try:
+        return writing.result()
+    except (SpoolFull, SpoolClosed, LogError) as error:
+        raise _not_written(error) from error
+
+
+def _not_written(error: Exception) -> UnavailableError:
+    if isinstance(error, SpoolFull):
+        return UnavailableError("too many requests wait for the disk")
+    return UnavailableError("the disk takes no writes at present")

@@ -24,7 +24,8 @@ _GROUPS_PER_COMMIT = 512
 _BYTES_PER_COMMIT = 8 << 20
 _PROBE_S = 0.5
 _APART_S, _MANY = 0.001, 64
-"""Commits begin so far apart while fewer groups wait: a commit costs a processor about as much as ten decisions."""
+"""After a commit that several share, the next begins so much later than it did, in seconds, or once so many groups
+wait: a commit costs a processor about as much as ten decisions."""
 _MAX_HEADERS = MAX_HEADERS - FORWARDER_HEADERS
 
 
@@ -36,11 +37,15 @@ class SpoolClosed(Exception):
     """The spool takes nothing any more."""
 
 
+Answer = asyncio.Future[list[Stored]] | Future[list[Stored]]
+"""What a coroutine, or a thread, waits for: what became of each of its groups."""
+
+
 class Waiting(NamedTuple):
-    """Groups that a coroutine gives together, and what tells it what became of them."""
+    """Groups that are given together, and what tells whoever gave them what became of them."""
 
     groups: Sequence[Group]
-    future: asyncio.Future[list[Stored]]
+    future: Answer
 
 
 class _Entry(NamedTuple):
@@ -48,11 +53,11 @@ class _Entry(NamedTuple):
 
     groups: Sequence[Group]
     size: int
-    future: Future[Stored] | asyncio.Future[list[Stored]]
+    future: Answer
     loop: asyncio.AbstractEventLoop | None  # None: a thread waits
 
 
-_Answer = tuple["asyncio.Future[list[Stored]]", "list[Stored] | None"]
+_Told = tuple[Answer, list[Stored] | None]
 
 
 class Spool:
@@ -98,39 +103,23 @@ class Spool:
     def _bytes_waiting(self) -> int:
         return self._pending_bytes + self._writing_bytes
 
-    def submit(
-        self, key: bytes, messages: Sequence[tuple[str, bytes, Headers]], *, unique: bool = False
-    ) -> Future[Stored]:
-        """Queue messages that are written whole or not at all; the result comes once they are on disk.
-
-        Args:
-            key: the event id.
-            messages: topic, value and headers of each; at least one.
-            unique: write nothing when the first message's topic already holds `key`; the result is then what it
-                holds (`Stored.existing`).
-
-        Raises:
-            SpoolFull: too much is waiting.
-            SpoolClosed: the spool was closed.
-            FieldError: a message that does not fit.
-            UnknownTopic: a topic that was not created.
-        """
-        future: Future[Stored] = Future()
-        future.set_running_or_notify_cancel()  # from here on it is written, whoever stops waiting
-        group = Group(key, messages, unique)
-        entry = _Entry((group,), self._checked(group), future, None)
-        self._admit(1, entry.size)
-        self._take((entry,), 1, entry.size)
-        return future
-
     async def append(
         self, key: bytes, messages: Sequence[tuple[str, bytes, Headers]], *, unique: bool = False
     ) -> Stored:
-        """As `submit`, for a coroutine: return once the messages are on disk. Errors as `append_all`."""
+        """Return once the messages, at least one, are on disk whole, with what became of them.
+
+        Args:
+            key: the event id.
+            messages: topic, value and headers of each.
+            unique: write nothing when the first message's topic already holds `key`; the result is then what it
+                holds (`Stored.existing`).
+
+        Errors as `append_all`.
+        """
         return (await self.append_all((Group(key, messages, unique),)))[0]
 
     async def append_all(self, groups: Sequence[Group]) -> list[Stored]:
-        """Return once all `groups` are on disk, with what became of each; see `submit`.
+        """Return once all `groups` are on disk, each whole, with what became of each.
 
         A coroutine that is cancelled while it waits leaves its messages to be written.
 
@@ -146,8 +135,10 @@ class Spool:
         self.give((Waiting(groups, future),), loop)
         return await future
 
-    def give(self, waiting: Sequence[Waiting], loop: asyncio.AbstractEventLoop) -> None:
-        """Take what coroutines of `loop`, the running one, wait for; what cannot be taken fails alone.
+    def give(self, waiting: Sequence[Waiting], loop: asyncio.AbstractEventLoop | None) -> None:
+        """Take what coroutines of `loop`, the running one, wait for, or threads where it is None.
+
+        What cannot be taken fails alone.
 
         Each future gets what became of its groups, or one of the errors of `append_all`.
         """
@@ -217,7 +208,7 @@ class Spool:
                 begun = time.perf_counter()
                 self._write(batch)
                 rest = begun + _APART_S - time.perf_counter()
-                if rest > 0.0 and self._pending_groups < _MANY and not self._closed:
+                if len(batch) > 1 and rest > 0.0 and self._pending_groups < _MANY and not self._closed:
                     time.sleep(rest)
             if not self.healthy:
                 self._probe()
@@ -272,16 +263,13 @@ class Spool:
 
 
 def _answer(batch: list[_Entry], results: list[Stored] | None, error: Exception | None) -> None:
-    by_loop: dict[asyncio.AbstractEventLoop, list[_Answer]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Told]] = {}
     rest = None if results is None else iter(results)
     for entry in batch:
         stored = None if rest is None else list(islice(rest, len(entry.groups)))
-        if isinstance(entry.future, Future):
-            if stored is not None:
-                entry.future.set_result(stored[0])
-            else:
-                entry.future.set_exception(error)
-        elif entry.loop is not None:
+        if entry.loop is None:
+            _resolve([(entry.future, stored)], error)
+        else:
             by_loop.setdefault(entry.loop, []).append((entry.future, stored))
     for loop, answers in by_loop.items():
         try:
@@ -290,7 +278,7 @@ def _answer(batch: list[_Entry], results: list[Stored] | None, error: Exception 
             continue
 
 
-def _resolve(answers: Sequence[_Answer], error: Exception | None) -> None:
+def _resolve(answers: Sequence[_Told], error: Exception | None) -> None:
     for future, stored in answers:
         if future.done():  # cancelled
             continue

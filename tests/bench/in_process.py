@@ -20,7 +20,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,13 @@ from decision.columns import FeatureRows
 from decision.features import flatten
 from decision.oracles.vw import texts_of
 from decision.records import encode
+from pipelines.log.sqlite.log import Group
 from pipelines.settings import load_settings
 from serving.client import Client
 from serving.core import DECISIONS
-from serving.decide import answer
+from serving.decide import Ask, answer, decide
 from serving.question import question_of
+from serving.spool import Spool, Stored, Waiting
 from serving.wire import Action, DecideRequest
 from tests.bench.serving import question
 
@@ -86,9 +89,16 @@ def synced(path: Path) -> Call:
     return write
 
 
-def decide(client: Client, loop: str, requests: list[DecideRequest]) -> Call:
+def decision(client: Client, loop: str, requests: list[DecideRequest]) -> Call:
     """Return the whole decision."""
     return lambda i: client.decide(loop, requests[i])
+
+
+def appended(spool: Spool, group: Group) -> object:
+    """Append a group and wait for the disk."""
+    future: Future[list[Stored]] = Future()
+    spool.give((Waiting((group,), future),), None)
+    return future.result()
 
 
 def stages(client: Client, loop: str, requests: list[DecideRequest]) -> dict[str, Call]:
@@ -98,19 +108,21 @@ def stages(client: Client, loop: str, requests: list[DecideRequest]) -> dict[str
     policy: Any = snapshot.policy
     questions = [question_of(request, core.catalogues) for request in requests]
     contexts = [flatten(asks.context, field="context") for asks in questions]
-    pmf_of = questions[0].actions.pmf_of(policy)
+    pmfs_of = questions[0].actions.pmfs_of(policy)
     score = policy.oracle.prepare([flatten(a.features, field="features") for a in requests[0].actions])
-    records = [core.records(snapshot, asks, "0" * 32) for asks in questions]
+    ts = datetime(2026, 1, 1, tzinfo=UTC)
+    asks = [Ask(question, snapshot, "0" * 32, {}) for question in questions]
+    records: list[Any] = decide(asks, ts)
     values = [encode(record) for (record,) in records]
     keys = (f"{loop}-{number}".encode() for number in count())
     return {
         "question": lambda i: question_of(requests[i], core.catalogues),
         "features": lambda i: flatten(questions[i].context, field="context"),
-        "score": lambda i: score(contexts[i]),
-        "score, explore": lambda i: pmf_of(contexts[i]),
-        "features, score, explore, record": lambda i: core.records(snapshot, questions[i], "0" * 32),
+        "score": lambda i: score((contexts[i],)),
+        "score, explore": lambda i: pmfs_of((contexts[i],)),
+        "features, score, explore, record": lambda i: decide((asks[i],), ts),
         "encode": lambda i: encode(records[i][0]),
-        "append": lambda i: core.spool.submit(next(keys), [(DECISIONS, values[i], ())], unique=True).result(),
+        "append": lambda i: appended(core.spool, Group(next(keys), [(DECISIONS, values[i], ())], True)),
         "answer": lambda i: answer(records[i]),
     }
 
@@ -161,7 +173,7 @@ def main() -> None:
             subprocess.run(prepare, check=True, capture_output=True)
             clients[place] = stack.enter_context(Client(load_settings({}, home=folder)))
         calls = references(raw) | {"sync": synced(clients[""].core.settings.root / "synced")}
-        decides = {f"decide{place}": decide(client, "plain", requests) for place, client in clients.items()}
+        decides = {f"decide{place}": decision(client, "plain", requests) for place, client in clients.items()}
         calls |= decides
         for loop in LOOPS:
             parts = stages(clients[IN_MEMORY], loop, requests)

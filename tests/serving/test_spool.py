@@ -10,14 +10,16 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from decision.errors import FieldError
 from pipelines.log.protocol import LogUnavailable, UnknownTopic
 from pipelines.log.sqlite.log import Group, LocalLog, Stored
-from serving.spool import Spool, SpoolClosed, SpoolFull
+from serving.spool import Spool, SpoolClosed, SpoolFull, Waiting
 from tests.contracts.event_log import read_all
 
 CLIENT = """
@@ -42,6 +44,13 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+def submit(spool: Spool, key: bytes, messages: Any, *, unique: bool = False) -> Future[list[Stored]]:
+    """Give the spool one group, as a thread does that will wait for it."""
+    future: Future[list[Stored]] = Future()
+    spool.give((Waiting((Group(key, messages, unique),), future),), None)
+    return future
 
 
 @pytest.fixture
@@ -141,9 +150,9 @@ def test_a_unique_key_is_written_once_however_many_threads_ask(log: LocalLog, sp
     def run(number: int) -> None:
         barrier.wait()
         futures = [
-            spool.submit(b"key %d" % n, [("decisions", b"from %d" % number, ())], unique=True) for n in range(100)
+            submit(spool, b"key %d" % n, [("decisions", b"from %d" % number, ())], unique=True) for n in range(100)
         ]
-        answers[number] = [future.result(30) for future in futures]
+        answers[number] = [future.result(30)[0] for future in futures]
 
     threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -178,32 +187,32 @@ def test_a_unique_key_is_written_once_however_many_processes_ask(log: LocalLog) 
 
 def test_messages_of_one_submit_are_written_whole_or_not_at_all(log: LocalLog, spool: Spool) -> None:
     messages = [("decisions", b"slot a", ()), ("decisions", b"slot b", ()), ("outcomes", b"seen", ())]
-    first = spool.submit(b"k", messages, unique=True).result(10)
-    second = spool.submit(b"k", [*messages, ("outcomes", b"again", ())], unique=True).result(10)
+    first = submit(spool, b"k", messages, unique=True).result(10)[0]
+    second = submit(spool, b"k", [*messages, ("outcomes", b"again", ())], unique=True).result(10)[0]
     assert len(first.positions) == 3
     assert [m.value for m in second.messages] == [b"slot a", b"slot b"]
     assert all_keys(log) == ["k", "k"]
     assert all_keys(log, "outcomes") == ["k"]
     assert [m.value for m in spool.find("outcomes", b"k")] == [b"seen"]
     for n in range(3):  # outcomes repeat their key
-        assert not spool.submit(b"k", [("outcomes", b"%d" % n, ())]).result(10).existing
+        assert not submit(spool, b"k", [("outcomes", b"%d" % n, ())]).result(10)[0].existing
 
 
 def test_a_full_queue_refuses_and_loses_nothing_it_took(log: LocalLog) -> None:
     spool = Spool(log, max_events=10, max_bytes=1000)
     blocker = LocalLog(log.path)
     with blocker._file.transaction():  # another process is writing, and takes its time
-        futures = [spool.submit(b"%d" % n, [("decisions", b"v", ())]) for n in range(10)]
+        futures = [submit(spool, b"%d" % n, [("decisions", b"v", ())]) for n in range(10)]
         with pytest.raises(SpoolFull, match="10 events"):
-            spool.submit(b"x", [("decisions", b"v", ())])
+            submit(spool, b"x", [("decisions", b"v", ())]).result(10)
         assert spool.depth == 10
         assert not any(future.done() for future in futures)
     for future in futures:
         future.result(10)
     with blocker._file.transaction():
-        future = spool.submit(b"large", [("decisions", bytes(900), ())])
+        future = submit(spool, b"large", [("decisions", bytes(900), ())])
         with pytest.raises(SpoolFull):
-            spool.submit(b"too much", [("decisions", bytes(200), ())])
+            submit(spool, b"too much", [("decisions", bytes(200), ())]).result(10)
     future.result(10)
     assert sorted(all_keys(log)) == sorted([*map(str, range(10)), "large"])
     spool.close()
@@ -216,7 +225,7 @@ def test_a_disk_that_fails_is_every_waiters_error_and_heals_by_itself(tmp_path: 
     spool = Spool(log)
     taken, error = 0, None
     while error is None:
-        error = spool.submit(b"%d" % taken, [("decisions", bytes(5000), ())]).exception(10)
+        error = submit(spool, b"%d" % taken, [("decisions", bytes(5000), ())]).exception(10)
         taken += error is None
     assert isinstance(error, LogUnavailable)
     assert "full" in str(error)
@@ -229,32 +238,32 @@ def test_a_disk_that_fails_is_every_waiters_error_and_heals_by_itself(tmp_path: 
     while not spool.healthy:  # no request is needed for it
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    spool.submit(b"y", [("decisions", b"v", ())]).result(10)
+    submit(spool, b"y", [("decisions", b"v", ())]).result(10)[0]
     spool.close()
     log.close()
 
 
 def test_a_message_that_does_not_fit_is_refused_at_once_and_harms_no_other(log: LocalLog, spool: Spool) -> None:
     with pytest.raises(FieldError, match="value"):
-        spool.submit(b"k", [("decisions", bytes(5 << 20), ())])
+        submit(spool, b"k", [("decisions", bytes(5 << 20), ())]).result(10)
     with pytest.raises(FieldError, match="key"):
-        spool.submit(b"", [("decisions", b"", ())])
+        submit(spool, b"", [("decisions", b"", ())]).result(10)
     with pytest.raises(UnknownTopic):
-        spool.submit(b"k", [("nowhere", b"", ())])
+        submit(spool, b"k", [("nowhere", b"", ())]).result(10)
     with pytest.raises(FieldError, match="messages"):
-        spool.submit(b"k", [])
-    assert spool.submit(b"k", [("decisions", b"", ())]).result(10).positions
+        submit(spool, b"k", []).result(10)
+    assert submit(spool, b"k", [("decisions", b"", ())]).result(10)[0].positions
     assert spool.healthy
 
 
 def test_close_writes_what_waits_and_then_takes_nothing(log: LocalLog) -> None:
     spool = Spool(log)
-    futures = [spool.submit(b"%d" % n, [("decisions", b"v", ())]) for n in range(500)]
+    futures = [submit(spool, b"%d" % n, [("decisions", b"v", ())]) for n in range(500)]
     spool.close()
     assert all(future.done() and not future.exception() for future in futures)
     assert len(all_keys(log)) == 500
     with pytest.raises(SpoolClosed):
-        spool.submit(b"x", [("decisions", b"v", ())])
+        submit(spool, b"x", [("decisions", b"v", ())]).result(10)
     spool.close()
 
 
