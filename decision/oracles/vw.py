@@ -18,6 +18,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow
+import pyarrow.compute
 from vowpalwabbit import Workspace
 
 from decision.batch import Batch, Features, Floats, Interactions, Ints, take_rows
@@ -25,12 +27,17 @@ from decision.columns import FeatureRows
 from decision.errors import FieldError
 from decision.options import PASSES, SHIPPED, Bits, NotNegative, Passes, Positive, Range, Seed
 from decision.oracles.kind import Kind, OracleSettings
+from decision.ragged import ragged_offsets
+
+pa: Any = pyarrow
+pc: Any = pyarrow.compute
 
 MODEL_FILE = "model.vw"
 SETTINGS_FILE = "vw.json"
 MAX_HASHES = 200_000
 _AT_ONCE = 1 << 20  # crossed weights that are held at once
 _MAX_CROSSED = 1 << 14
+_START = np.zeros(1, np.int64)
 _FNV_PRIME = 16_777_619  # VW's hash of a pair of features: (first * prime) ^ second
 _CONSTANT = 11_650_396  # VW's index of the constant
 _ESCAPE = str.maketrans({"%": "%25", " ": "%20", ":": "%3A", "|": "%7C", "\n": "%0A", "\r": "%0D", "\t": "%09"})
@@ -76,32 +83,28 @@ class VwOracle:
                 logistic = bool(np.isin(scaled, (0.0, 1.0)).all())
                 self.settings = msgspec.structs.replace(self.settings, logistic=logistic)
             self._workspace = Workspace(self._arguments())
-        labels = _labels(scaled, bool(self.settings.logistic))
-        if interactions.weight is not None:
-            labels = [f"{label} {weight:.6g}" for label, weight in zip(labels, interactions.weight, strict=True)]
         batch = interactions.batch
-        contexts = texts_of(FeatureRows.of(batch.contexts))
-        actions = texts_of(FeatureRows.of(take_rows(batch.actions, interactions.chosen)))
-        lines = [
-            f"{label} |C {context}|A {action}\n"
-            for context, action, label in zip(contexts, actions, labels, strict=True)
-        ]
+        lines = _lines(
+            _labels(scaled, bool(self.settings.logistic), interactions.weight),
+            texts_of(FeatureRows.of(batch.contexts)),
+            texts_of(FeatureRows.of(take_rows(batch.actions, interactions.chosen))),
+        )
         for number in range(self.settings.passes):
             if self.settings.passes > 1:
                 order = np.random.default_rng([self.settings.seed, self._fits, number]).permutation(len(lines))
-                self._learn([lines[i] for i in order])
+                self._learn(lines.take(pa.array(order)))
             else:
                 self._learn(lines)
         self._fits += 1
         self._weights = None
 
-    def _learn(self, lines: list[str]) -> None:
+    def _learn(self, lines: Any) -> None:
         """Have VW's own driver read the lines: a quarter of the time of handing them over one by one, same weights."""
-        if not lines:
+        if not len(lines):
             return
         with _scratch() as model:
             text = model.with_name("rows.txt")
-            text.write_text("".join(lines), encoding="utf-8", newline="")
+            text.write_bytes(_bytes_of(lines))
             self._workspace.save(str(model))
             self._workspace.finish()
             self._workspace = Workspace(f"{self._arguments()} -i {model} -d {text}")
@@ -339,28 +342,55 @@ def _alike(actions: FeatureRows, offsets: Ints) -> list[Ints]:
     return np.split(order, np.cumsum(np.bincount(group, minlength=1))[:-1]) if group.size else []
 
 
-def _labels(scaled: Floats, logistic: bool) -> list[str]:
-    if logistic:
-        return ["1" if value > 0.5 else "-1" for value in scaled]
-    return [repr(value) for value in scaled.tolist()]
+def _labels(scaled: Floats, logistic: bool, weight: Floats | None) -> Any:
+    """Return [n] labels, with the rows' weights where they have some."""
+    labels = np.where(scaled > 0.5, "1", "-1").tolist() if logistic else [repr(value) for value in scaled.tolist()]
+    if weight is not None:
+        labels = [f"{label} {number:.6g}" for label, number in zip(labels, weight.tolist(), strict=True)]
+    return pa.array(labels, pa.large_string())
 
 
-def texts_of(rows: FeatureRows) -> list[str]:
+def _lines(labels: Any, contexts: Any, actions: Any) -> Any:
+    """Return [n] examples."""
+    between = [pa.scalar(text, pa.large_string()) for text in (" |C ", "|A ", "\n", "")]
+    return pc.binary_join_element_wise(labels, between[0], contexts, between[1], actions, *between[2:])
+
+
+def texts_of(rows: FeatureRows) -> Any:
     """Return [r] rows as VW text; numbers in full, which VW rounds to single precision, and 0 left out."""
     used, row = np.unique(rows.rows, return_inverse=True)
     name, value, offsets = FeatureRows(rows.names, rows.name, rows.value, rows.offsets, used).entries()
-    numbers, number = np.unique(value, return_inverse=True)
-    pairs, pair = np.unique(name.astype(np.int64) * max(numbers.size, 1) + number, return_inverse=True)
-    # A name with its number is written once, however often it stands in the rows.
-    written = [
-        f"{_name(rows.names[code // numbers.size])}:{numbers[code % numbers.size].item()!r} "
-        if numbers[code % numbers.size] != 0.0
-        else ""
-        for code in pairs.tolist()
-    ]
-    parts = [written[code] for code in pair.tolist()]
-    distinct = ["".join(parts[a:b]) for a, b in pairwise(offsets.tolist())]
-    return [distinct[code] for code in row.tolist()]
+    kept = value != 0.0
+    if not kept.all():
+        name, value, offsets = name[kept], value[kept], ragged_offsets(kept.astype(np.int64))[offsets]
+    names = pa.array([f"{_name(text)}:" for text in rows.names], pa.large_string()).take(pa.array(name))
+    space, nothing = pa.scalar(" ", pa.large_string()), pa.scalar("", pa.large_string())
+    entries = pc.binary_join_element_wise(names, *_numbers(value), space, nothing)
+    begins = np.frombuffer(entries.buffers()[1], np.int64, len(entries) + 1) if len(entries) else _START
+    buffers = pa.py_buffer(np.ascontiguousarray(begins[offsets])), entries.buffers()[2]
+    distinct = pa.LargeStringArray.from_buffers(used.size, *buffers)
+    return distinct if np.array_equal(row, np.arange(used.size)) else distinct.take(pa.array(row))
+
+
+def _numbers(value: Floats) -> tuple[Any, Any]:
+    """Return [k] numbers as Python writes them, in two pieces: VW reads other digits of the same number otherwise."""
+    texts = pa.array(value).cast(pa.large_string())
+    size = np.abs(value)
+    rare = np.flatnonzero((size < 1e-4) | (size >= 1e10))
+    ends = np.where((value == np.trunc(value)), 1, 0)
+    if rare.size:
+        ends[rare] = 0
+        written = pa.array([repr(number) for number in value[rare].tolist()], pa.large_string())
+        mask = np.zeros(value.size, np.bool_)
+        mask[rare] = True
+        texts = pc.replace_with_mask(texts, pa.array(mask), written)
+    return texts, pa.array(["", ".0"], pa.large_string()).take(pa.array(ends))
+
+
+def _bytes_of(texts: Any) -> memoryview:
+    """Return the bytes of all texts, one after another."""
+    ends = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    return memoryview(texts.buffers()[2])[int(ends[0]) : int(ends[-1])]
 
 
 @lru_cache(maxsize=MAX_HASHES)

@@ -15,14 +15,17 @@ import msgspec
 import numpy as np
 
 from decision.artifact import Manifest, pack
-from decision.batch import Batch, Features, Interactions
+from decision.batch import Batch, Features, Interactions, Ints
+from decision.columns import Codes, FeatureRows, Texts, joined
 from decision.errors import FieldError, SupportError, Words
-from decision.features import flatten
+from decision.features import MAX_FEATURES, flatten
 from decision.oracles.factory import new_oracle
 from decision.policy import OraclePolicy
 from decision.protocols import FitsChunks
+from decision.ragged import ragged_offsets
 from decision.records import MAX_RECORD_BYTES
 from pipelines.formats.store import check_file
+from pipelines.lake.plain_objects import Plain, read_plain
 from pipelines.logs import step
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Variant
@@ -30,6 +33,8 @@ from pipelines.training.train import POLICY, code_version, exploration_of, libra
 from pipelines.training.variants import configuration
 
 CHUNK = 10_000
+MAX_CATALOGUES = 1_024
+"""Lists of actions that are kept: applications offer the same ones again and again."""
 STREAMING = ("logistic", "vw", "linear")
 """Oracles that keep no rows in memory: they fit chunks, or go on from the last one."""
 
@@ -73,10 +78,9 @@ def chunks(path: Path, *, rows: int = CHUNK) -> Iterator[tuple[Interactions, int
         FieldError: a line that is no single decision, named by its number.
     """
     check_file(path)
-    contexts: list[Features] = []
-    actions: list[Features] = []
-    numbers: list[tuple[float, float]] = []
-    skipped = number = 0
+    read = _Chunk()
+    number = 0
+    catalogues: dict[bytes, list[bytes | Features]] = {}
     with path.open("rb") as file:
         while line := file.readline(MAX_RECORD_BYTES + 1):
             number += 1
@@ -87,28 +91,122 @@ def chunks(path: Path, *, rows: int = CHUNK) -> Iterator[tuple[Interactions, int
                     continue
                 parsed = _decode_line(line)
                 if parsed.skip_learn:
-                    skipped += 1
+                    read.skipped += 1
                     continue
                 if not 0.0 < parsed.probability <= 1.0:
                     raise FieldError("_label_probability", wanted="a number in (0, 1]", got=parsed.probability)
-                multi = parsed.c.pop("_multi", None)
-                offered = None if multi is None else _decode_raws(multi)
-                if offered is None or "_slots" in parsed.c or not 0 <= parsed.index < len(offered):
+                multi = bytes(parsed.c.pop("_multi", b""))
+                offered = catalogues.get(multi)
+                if offered is None:
+                    if len(catalogues) == MAX_CATALOGUES:
+                        catalogues.clear()
+                    offered = catalogues[multi] = [bytes(raw) for raw in _decode_raws(multi)] if multi else []
+                if not offered or "_slots" in parsed.c or not 0 <= parsed.index < len(offered):
                     raise FieldError("_labelIndex", wanted="the place of an action in c._multi", got=parsed.index)
-                drawn = _decode_object(offered[parsed.index])
-                drawn.pop("_tag", None)
-                actions.append(flatten(drawn, field="action"))
-                contexts.append(flatten({name: _decode_any(raw) for name, raw in parsed.c.items()}, field="c"))
-            except msgspec.DecodeError as error:
+                drawn = offered[parsed.index]
+                if isinstance(drawn, bytes):
+                    decoded = _decode_object(drawn)
+                    decoded.pop("_tag", None)
+                    drawn = offered[parsed.index] = flatten(decoded, field="action")
+                read.add(number, parsed, drawn)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise FieldError(f"line {number}", wanted="a decision", got=error) from error
             except FieldError as error:
                 raise error.under(f"line {number}: ") from error
-            numbers.append((-parsed.cost + 0.0, parsed.probability))
-            if len(numbers) == rows:
-                yield _interactions(contexts, actions, numbers), skipped
-                contexts, actions, numbers, skipped = [], [], [], 0
-    if numbers or skipped:
-        yield _interactions(contexts, actions, numbers), skipped
+            if len(read) == rows:
+                yield read.interactions(), read.skipped
+                read = _Chunk()
+    if len(read) or read.skipped:
+        yield read.interactions(), read.skipped
+
+
+class _Chunk:
+    """Lines that are being read; their contexts are flattened together.
+
+    Attributes:
+        skipped: lines between them that were left out.
+    """
+
+    def __init__(self) -> None:
+        self.skipped = 0
+        self._contexts: list[dict[str, msgspec.Raw]] = []
+        self._actions: list[Features] = []
+        self._numbers: list[tuple[int, float, float]] = []
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def add(self, number: int, line: Line, drawn: Features) -> None:
+        """Add line `number` of the file, of which `drawn` was drawn."""
+        self._contexts.append(line.c)
+        self._actions.append(drawn)
+        self._numbers.append((number, -line.cost + 0.0, line.probability))
+
+    def interactions(self) -> Interactions:
+        """Return the lines as decisions with the drawn action alone.
+
+        Raises:
+            FieldError: a context that is none, under the number of its line.
+        """
+        n = len(self)
+        _, reward, propensity = np.array(self._numbers, dtype=np.float64).reshape(n, 3).T
+        ids = Texts(["drawn"], np.zeros(n, np.int64))
+        batch = Batch(self._flat(), FeatureRows.of(self._actions), ids, np.arange(n + 1, dtype=np.int64))
+        return Interactions(batch, np.arange(n, dtype=np.int64), propensity, reward, np.ones(n))
+
+    def _flat(self) -> FeatureRows:
+        """Return [n] contexts: plain namespaces are read together, a line with anything else by itself."""
+        ends = ragged_offsets(np.array([*map(len, self._contexts)], dtype=np.int64))
+        spaces: dict[str, int] = {}
+        space = np.array([spaces.setdefault(name, len(spaces)) for c in self._contexts for name in c], dtype=np.int64)
+        pieces = [bytes(raw) for c in self._contexts for raw in c.values()]
+        read, ok = _plain(pieces)
+        names, name = _joined(list(spaces), read.names, np.repeat(space, np.diff(read.offsets)), read.name)
+        rows = np.arange(len(self), dtype=np.int64)
+        offsets = read.offsets[ends]
+        sizes = np.diff(offsets)
+        places = np.sort(np.repeat(rows, sizes) * max(len(names), 1) + name, kind="stable")
+        doubt = (np.diff(ragged_offsets((~ok).astype(np.int64))[ends]) > 0) | (sizes > MAX_FEATURES)
+        doubt[places[1:][places[1:] == places[:-1]] // max(len(names), 1)] = True
+        if len(set(names)) < len(names):
+            doubt[:] = True
+        columns = FeatureRows(names, name, read.value, offsets, rows)
+        slow = np.flatnonzero(doubt)
+        if not slow.size:
+            return columns
+        rest = rows[~doubt]
+        both = joined([columns.take(rest), FeatureRows.of([self._context(row) for row in slow.tolist()])])
+        place = np.empty_like(rows)
+        place[rest], place[slow] = both.rows[: rest.size], both.rows[rest.size :]
+        return FeatureRows(both.names, both.name, both.value, both.offsets, place)
+
+    def _context(self, row: int) -> Features:
+        line = f"line {self._numbers[row][0]}"
+        try:
+            return flatten({name: _decode_any(raw) for name, raw in self._contexts[row].items()}, field="c")
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise FieldError(line, wanted="a decision", got=error) from error
+        except FieldError as error:
+            raise error.under(f"{line}: ") from error
+
+
+def _plain(pieces: list[bytes]) -> Plain:
+    """Return the features of the JSON texts that are plain objects."""
+    data = b"".join(pieces)
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        pieces, data = [b""] * len(pieces), b""
+    return read_plain(np.frombuffer(data, np.uint8), ragged_offsets(np.array([*map(len, pieces)], dtype=np.int64)))
+
+
+def _joined(spaces: list[str], names: list[str], space: Ints, name: Codes) -> tuple[list[str], Codes]:
+    """Return names with their namespaces, and which of them each entry has."""
+    if len(spaces) <= 1:
+        return [f"{space}.{text}" for space in spaces for text in names], name
+    codes, place = np.unique(space * max(len(names), 1) + name, return_inverse=True)
+    pairs = (divmod(code, len(names)) for code in codes.tolist())
+    return [f"{spaces[one]}.{names[other]}" for one, other in pairs], place.astype(np.int32)
 
 
 @step("trained from a file")
@@ -181,12 +279,3 @@ def train_from_dsjson(
         tags={"kind": POLICY, "code_version": manifest.code_version, "parent": manifest.parent},
     )
     return TrainedFromFile(version=version, rows=rows, skipped=skipped)
-
-
-def _interactions(
-    contexts: list[Features], actions: list[Features], numbers: list[tuple[float, float]]
-) -> Interactions:
-    n = len(numbers)
-    reward, propensity = np.array(numbers, dtype=np.float64).reshape(n, 2).T
-    batch = Batch(contexts, actions, ["drawn"] * n, np.arange(n + 1, dtype=np.int64))
-    return Interactions(batch, np.arange(n, dtype=np.int64), propensity, reward, np.ones(n))

@@ -67,7 +67,7 @@ def write(folder: Path) -> tuple[Path, Path]:
             }
             lines.write(json.dumps(line) + "\n")
             chosen = flatten(multi[pick]["A"], field="a")
-            said, done = texts_of(FeatureRows.of([flatten(context, field="c"), chosen]))
+            said, done = texts_of(FeatureRows.of([flatten(context, field="c"), chosen])).to_pylist()
             plain.write(f"{'1' if cost < 0 else '-1'} |C {said}|A {done}\n")
     return log, text
 

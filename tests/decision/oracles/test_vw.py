@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from decision.batch import Batch, Features, Interactions, one
 from decision.columns import FeatureRows, Texts
@@ -14,9 +16,16 @@ ODD = [
     "é", "日本", "²", "٣", "7", "0012", "-5", "", "#x", "'q", '"', "\\", "x" * 300,
 ]  # fmt: skip
 
+NUMBERS = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.integers(-(1 << 53), 1 << 53).map(float),
+    st.floats(-10, 10).map(lambda number: round(number, 3)),
+    st.sampled_from([0.0, -0.0, 1e-4, 9.999e-5, 1e15, 1e16, 123456789012345.6, 1e22, 5e-324]),
+)
+
 
 def text_of(features: Features) -> str:
-    return texts_of(FeatureRows.of([features]))[0]
+    return texts_of(FeatureRows.of([features]))[0].as_py()
 
 
 def by_vw(oracle: VwOracle, data: Interactions) -> list[float]:
@@ -26,6 +35,15 @@ def by_vw(oracle: VwOracle, data: Interactions) -> list[float]:
         for i, context in enumerate(data.batch.contexts)
         for j in range(offsets[i], offsets[i + 1])
     ]
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["a", "b c", "d:e", "é"]), NUMBERS, max_size=4), max_size=5))
+def test_text_of_many_rows_is_each_ones_own_with_numbers_as_python_writes_them(rows: list[Features]) -> None:
+    names = {"a": "a", "b c": "b%20c", "d:e": "d%3Ae", "é": "é"}
+    expected = ["".join(f"{names[k]}:{v!r} " for k, v in row.items() if v != 0.0) for row in rows]
+    columns = FeatureRows.of([*rows, *rows[:1]])
+    assert texts_of(columns).to_pylist() == [*expected, *expected[:1]]
+    assert texts_of(columns[1:2]).to_pylist() == [*expected, *expected[:1]][1:2]
 
 
 @pytest.mark.parametrize("interactions", [True, False])

@@ -9,6 +9,7 @@ import pytest
 
 from decision.artifact import unpack
 from decision.errors import FieldError, SupportError
+from decision.features import flatten
 from pipelines.formats.dsjson import read_dsjson
 from pipelines.interactions.arrays import to_interactions
 from pipelines.registry.registry import Registry
@@ -59,6 +60,46 @@ def test_lines_read_for_training_are_those_that_an_import_reads(log: Path) -> No
     assert [action for part in read for action in part.batch.actions] == drawn
     assert np.array_equal(np.concatenate([part.reward for part in read]), imported.reward)
     assert np.array_equal(np.concatenate([part.propensity for part in read]), imported.propensity)
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        {"C": {"x": 1, "y": -0.5, "t": "a b", "on": True, "none": None}},
+        {"C": {"x": 1}, "U": {"x": 2, "é": "日本"}, "E": {}},
+        {"C": {"deep": {"er": [1, 2], "s": ["a", "b"]}}, "D": {"z": 1e-7}},
+        {"n": 3, "s": "text", "C": {"x": 1e16}},
+        {"C": {"D.x": 1}, "C.D": {"x": 2}},
+        {"C": {"quote": 'a"b\\c', "nl": "\n"}},
+        {"C": {f"f{i}": i / 7 for i in range(300)}},
+        {},
+    ],
+)
+def test_contexts_are_flattened_together_as_each_alone(tmp_path: Path, context: dict) -> None:
+    plain = {"C": {"hour": 3, "country": "de"}}
+    every = [plain, context, plain, {**plain, **context}, context]
+    multi = line(0, 0, 0.0)["c"]["_multi"]
+    path = write(tmp_path / "log.dsjson", [line(i, 0, 0.0, c={**c, "_multi": multi}) for i, c in enumerate(every)])
+    ((part, _),) = chunks(path)
+    assert list(part.batch.contexts) == [flatten(c, field="c") for c in every]
+    assert [list(found) for found in part.batch.contexts] == [list(flatten(c, field="c")) for c in every]
+
+
+def test_repeated_name_counts_once_with_its_last_value(tmp_path: Path) -> None:
+    text = json.dumps(line(0, 0, 0.0)).replace('"hour": 0', '"hour": 0, "hour": 5')
+    (tmp_path / "log.dsjson").write_text(text + "\n")
+    ((part, _),) = chunks(tmp_path / "log.dsjson")
+    assert list(part.batch.contexts) == [{"C.hour": 5.0, "C.country=de": 1.0}]
+
+
+@pytest.mark.parametrize("wrong", [b'"hour": 0, "x": "\xff"', b'"hour": 1e999', b'"hour": {"a":{"b":{"c":{"d":1}}}}'])
+def test_context_that_is_none_is_named_by_its_line(tmp_path: Path, wrong: bytes) -> None:
+    good = json.dumps(line(0, 0, 0.0)).encode()
+    path = tmp_path / "log.dsjson"
+    path.write_bytes(good + b"\n\n" + good.replace(b'"hour": 0', wrong) + b"\n")
+    with pytest.raises(FieldError) as caught:
+        list(chunks(path))
+    assert caught.value.field.startswith("line 3")
 
 
 @pytest.mark.parametrize("oracle", ["logistic", "vw", "linear"])
