@@ -269,7 +269,7 @@ class Core:
             for question, pinned, looked_up in zip(
                 questions,
                 self._pinned(snapshot, questions, now),
-                self._looked_up(snapshot, questions, ts),
+                self.looked_up(snapshot, questions, ts),
                 strict=True,
             )
         ]
@@ -285,7 +285,7 @@ class Core:
             return [snapshot] * len(questions)
         return [self.episodes.pinned(snapshot, question, now) for question in questions]
 
-    def _looked_up(self, snapshot: Snapshot, questions: Sequence[Question], ts: datetime) -> list[dict[str, Any]]:
+    def looked_up(self, snapshot: Snapshot, questions: Sequence[Question], ts: datetime) -> list[dict[str, Any]]:
         """Return the features of each question's subject."""
         found: list[dict[str, Any]] = [{}] * len(questions)
         features = self.features(snapshot) if snapshot.loop.features.enabled else None

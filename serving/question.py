@@ -70,15 +70,16 @@ class Catalogue:
 
     Attributes:
         ids: [k].
+        features: [k].
         raw: JSON list of the feature objects.
     """
 
-    __slots__ = ("_features", "_forms", "_objects", "_subsets", "ids", "raw")
+    __slots__ = ("_forms", "_objects", "_subsets", "features", "ids", "raw")
 
     def __init__(self, ids: list[str], features: Sequence[Features], objects: Sequence[bytes]) -> None:
         self.ids = ids
         self.raw = msgspec.Raw(b"[" + b",".join(objects) + b"]")
-        self._features, self._objects = features, objects
+        self.features, self._objects = features, objects
         self._forms: list[tuple[Policy, Pmfs]] = []
         self._subsets: dict[frozenset[str], Catalogue] = {}
 
@@ -89,9 +90,9 @@ class Catalogue:
                 return form
         form: Pmfs
         if isinstance(policy, _Prepares):
-            form = policy.prepare(self._features, self.ids)
+            form = policy.prepare(self.features, self.ids)
         else:
-            form = _unprepared(policy, self._features, self.ids)
+            form = _unprepared(policy, self.features, self.ids)
         # the policy in charge, a candidate and the baseline; what was swapped out goes
         self._forms = [*self._forms[-_FORMS + 1 :], (policy, form)]
         return form
@@ -107,7 +108,7 @@ class Catalogue:
         if known is None:
             kept = [i for i, action_id in enumerate(self.ids) if action_id not in out]
             known = Catalogue(
-                [self.ids[i] for i in kept], [self._features[i] for i in kept], [self._objects[i] for i in kept]
+                [self.ids[i] for i in kept], [self.features[i] for i in kept], [self._objects[i] for i in kept]
             )
             if len(self._subsets) < _SUBSETS:
                 self._subsets[out] = known

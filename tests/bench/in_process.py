@@ -20,9 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
-from itertools import count
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +30,12 @@ from vowpalwabbit import Workspace
 from decision.columns import FeatureRows
 from decision.features import flatten
 from decision.oracles.vw import texts_of
-from decision.records import encode
-from pipelines.log.sqlite.log import Group
 from pipelines.settings import load_settings
 from serving.client import Client
-from serving.core import DECISIONS
-from serving.decide import Ask, answer, decide
 from serving.question import question_of
-from serving.spool import Spool, Stored, Waiting
 from serving.wire import Action, DecideRequest
 from tests.bench.serving import question
+from tests.bench.stages import by_stage, parts
 
 QUICK = os.environ.get("QUICK") == "1"
 ROUNDS, CALLS, CALLERS = (5, 100, 32) if QUICK else (20, 200, 32)
@@ -94,39 +88,6 @@ def decision(client: Client, loop: str, requests: list[DecideRequest]) -> Call:
     return lambda i: client.decide(loop, requests[i])
 
 
-def appended(spool: Spool, group: Group) -> object:
-    """Append a group and wait for the disk."""
-    future: Future[list[Stored]] = Future()
-    spool.give((Waiting((group,), future),), None)
-    return future.result()
-
-
-def stages(client: Client, loop: str, requests: list[DecideRequest]) -> dict[str, Call]:
-    """Return the parts of a decision, each on what the one before it made."""
-    core = client.core
-    snapshot = core.snapshot(loop)
-    policy: Any = snapshot.policy
-    questions = [question_of(request, core.catalogues) for request in requests]
-    contexts = [flatten(asks.context, field="context") for asks in questions]
-    pmfs_of = questions[0].actions.pmfs_of(policy)
-    score = policy.oracle.prepare([flatten(a.features, field="features") for a in requests[0].actions])
-    ts = datetime(2026, 1, 1, tzinfo=UTC)
-    asks = [Ask(question, snapshot, "0" * 32, {}) for question in questions]
-    records: list[Any] = decide(asks, ts)
-    values = [encode(record) for (record,) in records]
-    keys = (f"{loop}-{number}".encode() for number in count())
-    return {
-        "question": lambda i: question_of(requests[i], core.catalogues),
-        "features": lambda i: flatten(questions[i].context, field="context"),
-        "score": lambda i: score((contexts[i],)),
-        "score, explore": lambda i: pmfs_of((contexts[i],)),
-        "features, score, explore, record": lambda i: decide((asks[i],), ts),
-        "encode": lambda i: encode(records[i][0]),
-        "append": lambda i: appended(core.spool, Group(next(keys), [(DECISIONS, values[i], ())], True)),
-        "answer": lambda i: answer(records[i]),
-    }
-
-
 def each(call: Call, first: int) -> float:
     """Return microseconds a call."""
     numbers = [number % REQUESTS for number in range(first, first + CALLS)]
@@ -143,15 +104,6 @@ def together(call: Call, pool: ThreadPoolExecutor) -> tuple[float, float]:
     list(pool.map(lambda k: [call(number) for number in numbers[k::CALLERS]], range(CALLERS)))
     ended, used = time.perf_counter_ns(), time.process_time_ns()
     return (ended - started) / 1e3 / len(numbers), (used - spent) / 1e3 / len(numbers)
-
-
-def alone(us: dict[str, float], loop: str) -> dict[str, float]:
-    """Return the cost of every stage alone, from that of the parts of a decision that were measured."""
-    cost = {name.removeprefix(f"{loop}: "): value for name, value in us.items()}
-    found = {name: cost[name] for name in ("question", "features", "score")}
-    found["explore"] = cost["score, explore"] - cost["score"]
-    found["record"] = cost["features, score, explore, record"] - cost["features"] - cost["score, explore"]
-    return found | {name: cost[name] for name in ("encode", "append", "answer")}
 
 
 def rounded(numbers: dict[str, float], places: int) -> dict[str, float]:
@@ -175,9 +127,10 @@ def main() -> None:
         calls = references(raw) | {"sync": synced(clients[""].core.settings.root / "synced")}
         decides = {f"decide{place}": decision(client, "plain", requests) for place, client in clients.items()}
         calls |= decides
+        core = clients[IN_MEMORY].core
         for loop in LOOPS:
-            parts = stages(clients[IN_MEMORY], loop, requests)
-            calls |= {f"{loop}: {part}": call for part, call in parts.items()}
+            of_loop = parts(core, loop, lambda i: question_of(requests[i], core.catalogues), REQUESTS)
+            calls |= {f"{loop}: {part}": call for part, call in of_loop.items()}
         times: dict[str, list[float]] = {name: [] for name in calls}
         shared: dict[str, list[tuple[float, float]]] = {name: [] for name in decides}
         gc.disable()
@@ -192,16 +145,19 @@ def main() -> None:
         clock, processor = np.median(np.array(pairs[1:]), 0).tolist()
         us[f"{CALLERS} callers{name.removeprefix('decide')}"] = clock
         us[f"{CALLERS} callers{name.removeprefix('decide')}, processor time"] = processor
-    by_stage = {loop: alone(us, loop) for loop in LOOPS}
+    stages = {
+        loop: by_stage({name.removeprefix(f"{loop}: "): cost for name, cost in us.items() if name.startswith(loop)})
+        for loop in LOOPS
+    }
     for loop, said in LOOPS.items():
-        us[f"off the disk{said}"] = sum(cost for part, cost in by_stage[loop].items() if part != "append")
+        us[f"off the disk{said}"] = sum(cost for part, cost in stages[loop].items() if part != "spool")
     us = {name: cost for name, cost in us.items() if ": " not in name}
-    by_stage["plain"]["threads"] = us[f"decide{IN_MEMORY}"] - sum(by_stage["plain"].values())
+    stages["plain"]["threads"] = us[f"decide{IN_MEMORY}"] - sum(stages["plain"].values())
     ratios = {name: cost / us[REFERENCE] for name, cost in us.items() if name != REFERENCE}
     ratios |= {f"{name}, of ten": us[name] / us[ONE_BY_ONE] for name in us if name.startswith("off the disk")}
     detail = {
         "us": rounded(us, 1),
-        "by_stage_us": {loop: rounded(costs, 1) for loop, costs in by_stage.items()},
+        "by_stage_us": {loop: rounded(costs, 1) for loop, costs in stages.items()},
         "rounds": ROUNDS,
         "in_memory": MEMORY is not None,
     }

@@ -34,6 +34,7 @@ QUICK = os.environ.get("QUICK") == "1"
 ROUNDS, SECONDS, CONNECTIONS = (2, 0.6, 32) if QUICK else (5, 1.5, 32)
 CORES = sorted(os.sched_getaffinity(0))
 SUBJECTS = 500
+TOGETHER = 16  # decisions that share a turn under this load
 SETTLE_S = 0.2  # what was due while a service slept is done before it is measured
 SERVICES = ("uvicorn no-op", "no-op", "no-op, metrics off", "one worker", "two workers")
 
@@ -273,11 +274,22 @@ def main() -> None:
                     rate = measured["requests_per_second"] / 2
                     halves[name].append(burst(row, running[row.service], SECONDS, rate))
                     print(f"round {number} {name}, half load: {halves[name][-1]}", file=sys.stderr)
-    print(
-        json.dumps(
-            {"name": "serving", "ratios": ratios_of(rows, results, halves), "detail": detail_of(rows, results, halves)}
-        )
-    )
+        stages = {loop: stages_of(folder, loop) for loop in ("features", "plain")}
+    ratios, detail = ratios_of(rows, results, halves), detail_of(rows, results, halves)
+    rows_us = {name: row["cpu_us"] for name, row in detail["rows"].items()}
+    frame = rows_us["uvicorn no-op"]
+    detail["by_stage_us"] = {
+        loop: {"frame": frame} | costs | {"rest": round(rows_us[loop] - frame - sum(costs.values()), 1)}
+        for loop, costs in stages.items()
+    }
+    print(json.dumps({"name": "serving", "ratios": ratios, "detail": detail}))
+
+
+def stages_of(folder: str, loop: str) -> dict[str, float]:
+    """Return what each stage of a decision costs beside the frame, in microseconds of processor time."""
+    command = [sys.executable, "-m", "tests.bench.stages", folder, loop, str(TOGETHER)]
+    done = subprocess.run(command, check=True, capture_output=True)
+    return {name: round(cost, 1) for name, cost in json.loads(done.stdout).items()}
 
 
 def median(rows: list[dict[str, float]], key: str) -> float:
