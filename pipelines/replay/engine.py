@@ -55,7 +55,7 @@ class LocalEngine:
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self._workers = workers or min(_cores(), MOST_THREADS)
+        self.workers = workers or min(_cores(), MOST_THREADS)
 
     def total(
         self,
@@ -70,15 +70,15 @@ class LocalEngine:
 
     def _parts(self, step: Callable[[Job, int], Part], job: Job, units: Sequence[int]) -> Iterator[Part]:
         """Yield the results in the units' order."""
-        if min(self._workers, len(units)) < 2:
+        if min(self.workers, len(units)) < 2:
             yield from (step(job, unit) for unit in units)
             return
-        with ThreadPoolExecutor(self._workers) as pool:
+        with ThreadPoolExecutor(self.workers) as pool:
             running: deque[Future[Part]] = deque()
             try:
                 for unit in units:
                     running.append(pool.submit(step, job, unit))
-                    if len(running) > self._workers:
+                    if len(running) > self.workers:
                         yield running.popleft().result()
                 while running:
                     yield running.popleft().result()

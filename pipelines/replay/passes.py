@@ -20,16 +20,15 @@ from decision.ope.evaluation.family import Plan, Shard
 from decision.ope.evaluation.sums import EvaluationSums, evaluation_sums
 from decision.ope.rows import Rows
 from decision.protocols import Oracle, Policy
-from pipelines.replay.models import CrossFit, Fitted, Predicted, RewardModels
+from pipelines.replay.crossfit import CrossFit, Fitted
+from pipelines.replay.models import Predicted, RewardModels
 from pipelines.replay.policy import OneAtATime, PolicySpec, reads_features
 from pipelines.replay.rows import Loaded, action_groups, group_of_hash, labels_of, load, matching_rows
 from pipelines.replay.source import COLUMNS, FLAT, Source
 from pipelines.replay.survey import EXTENT_COLUMNS, Extent, Survey, extent_of, survey_of
 
 _CONTEXT = ("context", "feature_snapshot")
-_PLAIN = tuple(
-    name for name in COLUMNS if name not in (*_CONTEXT, *FLAT, "actions", "seed", "state", "reward_version")
-)
+_PLAIN = tuple(name for name in COLUMNS if name not in (*_CONTEXT, *FLAT, "actions", "seed", "state", "reward_version"))
 """What is read of a log when nobody looks at features."""
 
 

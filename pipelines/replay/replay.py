@@ -33,14 +33,15 @@ from decision.protocols import Policy
 from decision.validation import Checked
 from pipelines.logs import step
 from pipelines.progress import Progress, silent
+from pipelines.replay.crossfit import FOLDS, CrossFit, Fitted
 from pipelines.replay.engine import Engine, LocalEngine
 from pipelines.replay.fields import require_action_feature, require_label
-from pipelines.replay.models import LEARNED, CrossFit, Fitted, RewardModel, reward_models
+from pipelines.replay.models import LEARNED, RewardModel, crossfit_of, reward_models
 from pipelines.replay.passes import Evaluated, Job, evaluate_unit, extent_unit, fit_fold, merged, survey_unit
 from pipelines.replay.policy import PolicySpec, reads_features, spec_of
 from pipelines.replay.propensities import check_propensities
 from pipelines.replay.source import COLUMNS, Source, TableSource
-from pipelines.replay.survey import CHECKED_COLUMNS, FOLDS, Extent, Survey
+from pipelines.replay.survey import CHECKED_COLUMNS, Extent, Survey
 
 Part = TypeVar("Part")
 MAX_REPLICATES = 100_000
@@ -256,7 +257,7 @@ def replay_log(
         engine.total(survey_unit, add, job, _counted("decisions surveyed", extent.rows, progress, _rows)) or Survey()
     )
     sample = survey.sampled()
-    fitted = _fitted(CrossFit.of(sample, options.reward_model), job, engine, progress)
+    fitted = _fitted(crossfit_of(sample, options.reward_model), job, engine, progress)
     models = None if options.reward_model == "none" else reward_models(survey, fitted)
     drawn = {name: rows for name, rows in survey.versions.items() if generations and name in generations}
     job = changed(
@@ -281,6 +282,8 @@ def _fitted(crossfit: CrossFit | None, job: Job, engine: Engine, progress: Progr
     if crossfit is None:
         return None
     seen = _counted("reward models fitted", FOLDS, progress, _folds)
+    if isinstance(engine, LocalEngine):  # whose threads would wait for one another
+        return crossfit.models(engine.workers, seen)
     return engine.total(fit_fold, add, changed(job, crossfit=crossfit), seen, range(FOLDS))
 
 

@@ -14,6 +14,7 @@ from decision.ope.rows import Rows
 from decision.ope.sums.exact import exact_group_sums
 from decision.protocols import Policy
 from pipelines.interactions.arrays import interned
+from pipelines.replay.crossfit import FOLDS
 from pipelines.replay.rows import Loaded, fold_of_hash
 
 SAMPLE = 200_000
@@ -22,7 +23,6 @@ SAMPLE = 200_000
 EARLY = 0.2
 """Share of the log's time whose rows teach the confidence sequence's reward model, and are left out of it."""
 
-FOLDS = 5
 _KEPT = 4  # sums of every fold: rows, rewards, and both weighted for MRDR; of early rows and of later ones
 
 

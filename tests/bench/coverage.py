@@ -28,8 +28,7 @@ from decision.ope.sums.means import Support
 from decision.oracles.factory import new_oracle
 from decision.oracles.kind import OracleSettings
 from decision.protocols import Oracle
-from pipelines.replay.models import CrossFit, Learner
-from pipelines.replay.survey import FOLDS
+from pipelines.replay.crossfit import FOLDS, CrossFit, Learner
 from simulators.environments.payments import PaymentsWorld, payments_world
 
 LEVEL = 0.95

@@ -36,8 +36,9 @@ from decision.ope.rows import Rows
 from decision.policy import UniformPolicy
 from pipelines.formats.rows import complete
 from pipelines.formats.store import Imported
+from pipelines.lake.features import with_features
 from pipelines.lake.schemas import INTERACTIONS
-from pipelines.replay.models import LEARNED, CrossFit, RewardModel, reward_models
+from pipelines.replay.models import LEARNED, RewardModel, crossfit_of, reward_models
 from pipelines.replay.passes import Job, extent_unit, survey_unit
 from pipelines.replay.policy import PolicySpec
 from pipelines.replay.rows import Loaded, group_of_hash, load
@@ -72,7 +73,7 @@ def written(home: Path, name: str, rows: int, *, features: bool = False) -> None
             for column, values in columns.items():
                 at = INTERACTIONS.get_field_index(column)
                 table = table.set_column(at, INTERACTIONS.field(at), pa.array(values, INTERACTIONS.field(at).type))
-            writer.write_table(table)
+            writer.write_table(with_features(table))
     note = Imported(name=name, format="bench", source="bench", rows=rows, with_pmf=rows, first=None, last=None)
     (folder / "import.json").write_bytes(msgspec.json.encode(note))
 
@@ -145,7 +146,7 @@ def staged(path: Path, kind: RewardModel, *, dictionaries: bool = False) -> dict
     job = replace(job, extent=extent)
     with stage("models"):
         survey = reduce(add, (survey_unit(job, unit) for unit in source.units()))
-        crossfit = CrossFit.of(survey.sampled(), kind)
+        crossfit = crossfit_of(survey.sampled(), kind)
         models = reward_models(survey, None if crossfit is None else crossfit.models())
         oracles = models.loaded_oracles()
     plan, total = Plan(low=0.0, high=1.0, robust=True, buckets=0), None

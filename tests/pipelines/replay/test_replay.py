@@ -13,12 +13,13 @@ from decision.errors import SupportError
 from decision.policy import FirstPolicy, UniformPolicy
 from pipelines.formats.rows import complete
 from pipelines.interactions.arrays import to_interactions
-from pipelines.replay.models import LEARNED, CrossFit, reward_models
+from pipelines.replay.crossfit import FOLDS, CrossFit, Fitted
+from pipelines.replay.models import LEARNED, reward_models
 from pipelines.replay.propensities import check_propensities
 from pipelines.replay.replay import replay
 from pipelines.replay.report import replay_report
 from pipelines.replay.rows import fold_of_hash, load
-from pipelines.replay.survey import FOLDS, extent_of, survey_of
+from pipelines.replay.survey import extent_of, survey_of
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 IDS = ["a", "b", "c"]
@@ -128,6 +129,15 @@ def test_a_learned_reward_model_never_saw_the_row_it_predicts(kind: Any) -> None
     np.testing.assert_array_equal(before[group == 0], after[group == 0])
     for other in range(1, FOLDS):
         assert (before[group == other] != after[group == other]).any()
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_models_of_folds_are_the_same_whichever_process_fits_them(kind: Any) -> None:
+    few = to_interactions(log(200))
+    crossfit = CrossFit(kind, few.take(np.arange(20_000) % 200), np.arange(20_000) % FOLDS)
+    seen: list[Fitted] = []
+    assert crossfit.models(3, seen.append) == crossfit.models()
+    assert sorted(fold for part in seen for fold in part.constant) == list(range(FOLDS))
 
 
 def test_means_are_those_of_the_other_folds_drawn_towards_the_mean_of_all() -> None:
