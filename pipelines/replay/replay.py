@@ -257,6 +257,7 @@ def replay_log(
         engine.total(survey_unit, add, job, _counted("decisions surveyed", extent.rows, progress, _rows)) or Survey()
     )
     sample = survey.sampled()
+    survey = changed(survey, sample=())  # not held twice
     fitted = _fitted(crossfit_of(sample, options.reward_model), job, engine, progress)
     models = None if options.reward_model == "none" else reward_models(survey, fitted)
     drawn = {name: rows for name, rows in survey.versions.items() if generations and name in generations}
