@@ -28,8 +28,11 @@ class Oracle(Protocol):
 class FitsChunks(Protocol):
     """An oracle that learns from more rows than memory holds."""
 
-    def fit_chunks(self, chunks: Iterable[Interactions]) -> None:
-        """Learn from `chunks`, which are gone through once, as `fit` from all of them at once, bit for bit."""
+    def fit_chunks(self, chunks: Iterable[Interactions], *, watch: Callable[[int], None] | None = None) -> None:
+        """Learn from `chunks`, which are gone through once, as `fit` from all of them at once, bit for bit.
+
+        `watch` is told how often the rows have been gone over since, after each time.
+        """
         ...
 
 

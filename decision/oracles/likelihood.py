@@ -6,7 +6,7 @@ coordinates which make those curvatures a sphere, a dozen passes over all rows e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,13 @@ class DesignRows:
         return found
 
 
-def least(rows: DesignRows, mean: Floats, precision: Floats, pilot: DesignRows | None = None) -> Floats:
+def least(
+    rows: DesignRows,
+    mean: Floats,
+    precision: Floats,
+    pilot: DesignRows | None = None,
+    watch: Callable[[int], None] | None = None,
+) -> Floats:
     """Return the [width] weights of least loss, searched from the prior's mean.
 
     Args:
@@ -80,17 +86,18 @@ def least(rows: DesignRows, mean: Floats, precision: Floats, pilot: DesignRows |
         mean: [width] the prior's.
         precision: [width] likewise.
         pilot: a few of the rows, written out, whose weights sum to those of all: they are asked first.
+        watch: told how often all rows have been gone over.
 
     Raises:
         ArithmeticError: the search did not converge.
     """
     if pilot is None:
-        return _minimise(rows, mean, precision, mean, None, GRADIENT)
+        return _minimise(rows, mean, precision, mean, None, GRADIENT, watch)
     start = _minimise(pilot, mean, precision, mean, None, _ROUGH)
     guess = pilot.curvatures(start)
     unseen = np.diag(guess) == 0.0  # a weight that the few say nothing of has its curvature among all
     guess += np.diag(precision + np.where(unseen, rows.curvature(start), 0.0))
-    return _minimise(rows, mean, precision, start, _factor(guess / rows.total), GRADIENT)
+    return _minimise(rows, mean, precision, start, _factor(guess / rows.total), GRADIENT, watch)
 
 
 def sigmoid(logit: Floats) -> Floats:
@@ -99,7 +106,13 @@ def sigmoid(logit: Floats) -> Floats:
 
 
 def _minimise(
-    rows: DesignRows, mean: Floats, precision: Floats, start: Floats, factor: Floats | None, gradient: float
+    rows: DesignRows,
+    mean: Floats,
+    precision: Floats,
+    start: Floats,
+    factor: Floats | None,
+    gradient: float,
+    watch: Callable[[int], None] | None = None,
 ) -> Floats:
     """Return the [width] weights of least loss, searched from `start` in the coordinates that `factor` makes.
 
@@ -111,17 +124,20 @@ def _minimise(
         factor: [width, width] lower triangle L of a guess L L' of the curvatures; None for the identity. The search
             goes over z = L' weights, where a good guess leaves a bowl as wide as it is long.
         gradient: steepest slope of the mean loss, in any weight, at which the search has converged.
+        watch: told the number of passes after each.
 
     Raises:
         ArithmeticError: it did not converge.
     """
-    steepest = np.inf
+    steepest, passes = np.inf, 0
 
     def loss(z: Floats) -> tuple[float, Floats]:
-        nonlocal steepest
+        nonlocal steepest, passes
         beta = z if factor is None else _solved(factor, z, transposed=True)
         value, slope = rows.loss(beta, mean, precision)
-        steepest = float(np.abs(slope).max())
+        steepest, passes = float(np.abs(slope).max()), passes + 1
+        if watch is not None:
+            watch(passes)
         return value, slope if factor is None else _solved(factor, slope)
 
     def stop(intermediate_result: object) -> None:

@@ -83,10 +83,11 @@ class LogisticOracle:
         """
         self.fit_chunks([interactions])
 
-    def fit_chunks(self, chunks: Iterable[Interactions]) -> None:
+    def fit_chunks(self, chunks: Iterable[Interactions], *, watch: Callable[[int], None] | None = None) -> None:
         """Learn from `chunks`, which are gone through once, as `fit` from all of them at once, bit for bit.
 
-        Memory does not grow with the rows: beyond some tens of megabytes they lie in a scratch file.
+        Memory does not grow with the rows: beyond some tens of megabytes they lie in a scratch file. `watch` is told
+        how often the rows have been gone over since, after each time.
 
         Raises:
             FieldError: the columns make more than 200,000 weights.
@@ -105,7 +106,7 @@ class LogisticOracle:
                 some = rows.take(np.linspace(0, rows.rows - 1, few).astype(np.int64))
                 some = some._replace(weight=some.weight * (design.total / float(some.weight.sum())))
                 pilot = self._design([some], once, written=True)
-            self._mean = least(design, self._mean, self._precision, pilot)
+            self._mean = least(design, self._mean, self._precision, pilot, watch)
             self._precision = self._precision + design.curvature(self._mean)
 
     def predict(self, batch: Batch) -> Floats:

@@ -33,8 +33,9 @@ from pipelines.training.train import POLICY, code_version, exploration_of, libra
 from pipelines.training.variants import configuration
 
 CHUNK = 10_000
-MAX_CATALOGUES = 1_024
-"""Lists of actions that are kept: applications offer the same ones again and again."""
+_AT_ONCE = 1_024  # contexts: what is computed of them stays in the processor's cache
+CATALOGUE_BYTES = 16 << 20
+"""Lists of actions that are kept, in bytes of JSON: applications offer the same ones again and again."""
 STREAMING = ("logistic", "vw", "linear")
 """Oracles that keep no rows in memory: they fit chunks, or go on from the last one."""
 
@@ -79,7 +80,7 @@ def chunks(path: Path, *, rows: int = CHUNK) -> Iterator[tuple[Interactions, int
     """
     check_file(path)
     read = _Chunk()
-    number = 0
+    number = held = 0
     catalogues: dict[bytes, list[bytes | Features]] = {}
     with path.open("rb") as file:
         while line := file.readline(MAX_RECORD_BYTES + 1):
@@ -98,8 +99,9 @@ def chunks(path: Path, *, rows: int = CHUNK) -> Iterator[tuple[Interactions, int
                 multi = bytes(parsed.c.pop("_multi", b""))
                 offered = catalogues.get(multi)
                 if offered is None:
-                    if len(catalogues) == MAX_CATALOGUES:
-                        catalogues.clear()
+                    held += len(multi)
+                    if held > CATALOGUE_BYTES:
+                        catalogues, held = {}, len(multi)
                     offered = catalogues[multi] = [bytes(raw) for raw in _decode_raws(multi)] if multi else []
                 if not offered or "_slots" in parsed.c or not 0 <= parsed.index < len(offered):
                     raise FieldError("_labelIndex", wanted="the place of an action in c._multi", got=parsed.index)
@@ -108,15 +110,15 @@ def chunks(path: Path, *, rows: int = CHUNK) -> Iterator[tuple[Interactions, int
                     decoded = _decode_object(drawn)
                     decoded.pop("_tag", None)
                     drawn = offered[parsed.index] = flatten(decoded, field="action")
-                read.add(number, parsed, drawn)
+                read.lines.append((number, parsed, drawn))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise FieldError(f"line {number}", wanted="a decision", got=error) from error
             except FieldError as error:
                 raise error.under(f"line {number}: ") from error
-            if len(read) == rows:
+            if len(read.lines) == rows:
                 yield read.interactions(), read.skipped
                 read = _Chunk()
-    if len(read) or read.skipped:
+    if read.lines or read.skipped:
         yield read.interactions(), read.skipped
 
 
@@ -125,22 +127,12 @@ class _Chunk:
 
     Attributes:
         skipped: lines between them that were left out.
+        lines: each with its number in the file and what was drawn.
     """
 
     def __init__(self) -> None:
         self.skipped = 0
-        self._contexts: list[dict[str, msgspec.Raw]] = []
-        self._actions: list[Features] = []
-        self._numbers: list[tuple[int, float, float]] = []
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def add(self, number: int, line: Line, drawn: Features) -> None:
-        """Add line `number` of the file, of which `drawn` was drawn."""
-        self._contexts.append(line.c)
-        self._actions.append(drawn)
-        self._numbers.append((number, -line.cost + 0.0, line.probability))
+        self.lines: list[tuple[int, Line, Features]] = []
 
     def interactions(self) -> Interactions:
         """Return the lines as decisions with the drawn action alone.
@@ -148,46 +140,50 @@ class _Chunk:
         Raises:
             FieldError: a context that is none, under the number of its line.
         """
-        n = len(self)
-        _, reward, propensity = np.array(self._numbers, dtype=np.float64).reshape(n, 3).T
-        ids = Texts(["drawn"], np.zeros(n, np.int64))
-        batch = Batch(self._flat(), FeatureRows.of(self._actions), ids, np.arange(n + 1, dtype=np.int64))
+        n = len(self.lines)
+        reward = np.array([-line.cost + 0.0 for _, line, _ in self.lines], dtype=np.float64)
+        propensity = np.array([line.probability for _, line, _ in self.lines], dtype=np.float64)
+        actions = FeatureRows.of([drawn for _, _, drawn in self.lines])
+        contexts = joined(_flat(self.lines[start : start + _AT_ONCE]) for start in range(0, n, _AT_ONCE))
+        batch = Batch(contexts, actions, Texts(["drawn"], np.zeros(n, np.int64)), np.arange(n + 1, dtype=np.int64))
         return Interactions(batch, np.arange(n, dtype=np.int64), propensity, reward, np.ones(n))
 
-    def _flat(self) -> FeatureRows:
-        """Return [n] contexts: plain namespaces are read together, a line with anything else by itself."""
-        ends = ragged_offsets(np.array([*map(len, self._contexts)], dtype=np.int64))
-        spaces: dict[str, int] = {}
-        space = np.array([spaces.setdefault(name, len(spaces)) for c in self._contexts for name in c], dtype=np.int64)
-        pieces = [bytes(raw) for c in self._contexts for raw in c.values()]
-        read, ok = _plain(pieces)
-        names, name = _joined(list(spaces), read.names, np.repeat(space, np.diff(read.offsets)), read.name)
-        rows = np.arange(len(self), dtype=np.int64)
-        offsets = read.offsets[ends]
-        sizes = np.diff(offsets)
-        places = np.sort(np.repeat(rows, sizes) * max(len(names), 1) + name, kind="stable")
-        doubt = (np.diff(ragged_offsets((~ok).astype(np.int64))[ends]) > 0) | (sizes > MAX_FEATURES)
-        doubt[places[1:][places[1:] == places[:-1]] // max(len(names), 1)] = True
-        if len(set(names)) < len(names):
-            doubt[:] = True
-        columns = FeatureRows(names, name, read.value, offsets, rows)
-        slow = np.flatnonzero(doubt)
-        if not slow.size:
-            return columns
-        rest = rows[~doubt]
-        both = joined([columns.take(rest), FeatureRows.of([self._context(row) for row in slow.tolist()])])
-        place = np.empty_like(rows)
-        place[rest], place[slow] = both.rows[: rest.size], both.rows[rest.size :]
-        return FeatureRows(both.names, both.name, both.value, both.offsets, place)
 
-    def _context(self, row: int) -> Features:
-        line = f"line {self._numbers[row][0]}"
-        try:
-            return flatten({name: _decode_any(raw) for name, raw in self._contexts[row].items()}, field="c")
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise FieldError(line, wanted="a decision", got=error) from error
-        except FieldError as error:
-            raise error.under(f"{line}: ") from error
+def _flat(lines: list[tuple[int, Line, Features]]) -> FeatureRows:
+    """Return the contexts of `lines`: plain namespaces are read together, a line with anything else by itself."""
+    contexts = [line.c for _, line, _ in lines]
+    ends = ragged_offsets(np.array([*map(len, contexts)], dtype=np.int64))
+    spaces: dict[str, int] = {}
+    space = np.array([spaces.setdefault(name, len(spaces)) for c in contexts for name in c], dtype=np.int64)
+    pieces = [bytes(raw) for c in contexts for raw in c.values()]
+    read, ok = _plain(pieces)
+    names, name = _joined(list(spaces), read.names, np.repeat(space, np.diff(read.offsets)), read.name)
+    rows = np.arange(len(contexts), dtype=np.int64)
+    offsets = read.offsets[ends]
+    sizes = np.diff(offsets)
+    places = np.sort(np.repeat(rows, sizes) * max(len(names), 1) + name, kind="stable")
+    doubt = (np.diff(ragged_offsets((~ok).astype(np.int64))[ends]) > 0) | (sizes > MAX_FEATURES)
+    doubt[places[1:][places[1:] == places[:-1]] // max(len(names), 1)] = True
+    if len(set(names)) < len(names):
+        doubt[:] = True
+    columns = FeatureRows(names, name, read.value, offsets, rows)
+    slow = np.flatnonzero(doubt)
+    if not slow.size:
+        return columns
+    rest = rows[~doubt]
+    both = joined([columns.take(rest), FeatureRows.of([_context(*lines[row][:2]) for row in slow.tolist()])])
+    place = np.empty_like(rows)
+    place[rest], place[slow] = both.rows[: rest.size], both.rows[rest.size :]
+    return FeatureRows(both.names, both.name, both.value, both.offsets, place)
+
+
+def _context(number: int, line: Line) -> Features:
+    try:
+        return flatten({name: _decode_any(raw) for name, raw in line.c.items()}, field="c")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FieldError(f"line {number}", wanted="a decision", got=error) from error
+    except FieldError as error:
+        raise error.under(f"line {number}: ") from error
 
 
 def _plain(pieces: list[bytes]) -> Plain:
@@ -203,7 +199,7 @@ def _plain(pieces: list[bytes]) -> Plain:
 def _joined(spaces: list[str], names: list[str], space: Ints, name: Codes) -> tuple[list[str], Codes]:
     """Return names with their namespaces, and which of them each entry has."""
     if len(spaces) <= 1:
-        return [f"{space}.{text}" for space in spaces for text in names], name
+        return [f"{first}.{text}" for first in spaces for text in names], name
     codes, place = np.unique(space * max(len(names), 1) + name, return_inverse=True)
     pairs = (divmod(code, len(names)) for code in codes.tolist())
     return [f"{spaces[one]}.{names[other]}" for one, other in pairs], place.astype(np.int32)

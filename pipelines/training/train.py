@@ -107,7 +107,7 @@ def train(
     made = configuration(loop, msgspec.convert(chosen.variant, Variant), seed)
 
     def learn(also: Interactions | None = None) -> tuple[str, Oracle, Tally]:
-        return learned(rows.chunks() if held is None else [held], made, earlier, also)
+        return learned(rows.chunks() if held is None else [held], made, earlier, also, progress)
 
     kind, oracle, tally = learn()
     policy = OraclePolicy(oracle, exploration_of(loop, tally.effective_rows))

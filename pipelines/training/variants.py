@@ -23,6 +23,7 @@ from decision.oracles.ensemble import EnsembleOracle
 from decision.oracles.factory import load_oracle, new_oracle
 from decision.oracles.kind import OracleSettings
 from decision.protocols import FitsChunks, Oracle
+from pipelines.progress import Progress, silent
 from pipelines.settings import LoopSettings, Variant
 
 SHARE = 0.25
@@ -84,6 +85,7 @@ def learned(
     made: Configuration,
     earlier: Sequence[tuple[str, dict[str, bytes]]],
     also: Interactions | None = None,
+    progress: Progress = silent,
 ) -> tuple[str, Oracle, Tally]:
     """Return the kind and the oracle that `made` learns from the rows, and what was counted of the rows.
 
@@ -93,6 +95,7 @@ def learned(
         made: the configuration.
         earlier: kind and files of the models of earlier generations, newest last; for averages and warm starts.
         also: rows that no rule touches, with their own weights; the costs of upheld pairs.
+        progress: told of the passes over the rows, where the oracle tells them.
 
     Raises:
         SupportError: the rules leave no row.
@@ -106,10 +109,12 @@ def learned(
     kept = _kept(chunks, made.rules, tally)
     more = [] if also is None else [also]
     if isinstance(oracle, FitsChunks):
-        oracle.fit_chunks(chain(kept, more))
+        oracle.fit_chunks(chain(kept, more), watch=lambda passes: progress("passes over the decisions", passes))
     else:
         whole = [*kept, *more]
+        progress("models fitted", 0, 1)
         oracle.fit(whole[0] if len(whole) == 1 else concatenate(whole))
+        progress("models fitted", 1, 1)
     if made.oracle.bag > 1:
         if made.rules.average > 1:
             raise FieldError("average", wanted="1 beside a bag", got=made.rules.average)

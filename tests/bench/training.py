@@ -3,6 +3,7 @@
 The file is a dsjson log, as Azure Personalizer and VW's reinforcement learning library write it: 10 actions, 20 context
 features and 2 features an action. Both read it from disk and learn from the drawn action: the driver by ``--dsjson
 --cb_explore_adf --cb_type mtr -q``, ours as `decision train LOOP --dsjson FILE` does, chunk by chunk.
+The default oracle, ``logistic``, learns from the same file in the same way.
 ``text`` is the driver on the same events written as one line of VW text for the drawn action: the least that VW can be
 asked to do. ``python tests/bench/training.py``, ``QUICK=1`` for under a minute.
 """
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -27,7 +29,8 @@ from decision.features import flatten
 from decision.oracles.factory import new_oracle
 from decision.oracles.kind import OracleSettings
 from decision.oracles.vw import texts_of
-from pipelines.training.dsjson import chunks
+from decision.protocols import FitsChunks
+from pipelines.training.dsjson import CHUNK, chunks
 
 QUICK = os.environ.get("QUICK") == "1"
 EVENTS, ROUNDS = (20_000, 2) if QUICK else (1_000_000, 2)
@@ -80,24 +83,24 @@ def native(arguments: str) -> float:
     return time.perf_counter() - start
 
 
-def ours(path: Path, events: int) -> float:
+def ours(kind: str, path: Path, events: int) -> float:
     """Return the seconds that our pipeline takes, in this process."""
     start = time.perf_counter()
-    oracle = new_oracle(OracleSettings(kind="vw", passes=1))
-    done = 0
-    for chunk, _ in chunks(path):
-        oracle.fit(chunk)
-        done += len(chunk)
-        if done >= events:
-            break
+    oracle = new_oracle(OracleSettings(kind=kind, passes=1))
+    read = (chunk for chunk, _ in islice(chunks(path), -(-events // CHUNK)))
+    if isinstance(oracle, FitsChunks):
+        oracle.fit_chunks(read)
+    else:
+        for chunk in read:
+            oracle.fit(chunk)
     oracle.save()
     return time.perf_counter() - start
 
 
-def peak_mb(path: Path, events: int) -> float:
+def peak_mb(kind: str, path: Path, events: int) -> float:
     """Return the peak resident memory of a process that trains on the first `events`."""
     code = (
-        f"import sys; sys.argv = ['training', 'child', {str(path)!r}, '{events}']; "
+        f"import sys; sys.argv = ['training', 'child', {kind!r}, {str(path)!r}, '{events}']; "
         f"import runpy; runpy.run_path({str(Path(__file__))!r}, run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -106,24 +109,29 @@ def peak_mb(path: Path, events: int) -> float:
 
 def main() -> None:
     if sys.argv[1:2] == ["child"]:
-        ours(Path(sys.argv[2]), int(sys.argv[3]))
+        ours(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     with tempfile.TemporaryDirectory() as name:
         log, text = write(Path(name))
         adf = f"--quiet --dsjson -d {log} --cb_explore_adf --cb_type mtr -q CA -b 18 -f {name}/a.vw"
         plain = f"--quiet -d {text} --loss_function logistic --link logistic -q CA -b 18 -f {name}/b.vw"
-        times: dict[str, list[float]] = {"ours": [], "native_dsjson": [], "native_text": []}
+        times: dict[str, list[float]] = {"vw": [], "logistic": [], "native_dsjson": [], "native_text": []}
         for _ in range(ROUNDS):
             times["native_dsjson"].append(native(adf))
-            times["ours"].append(ours(log, EVENTS))
+            times["vw"].append(ours("vw", log, EVENTS))
+            times["logistic"].append(ours("logistic", log, EVENTS))
             times["native_text"].append(native(plain))
-        memory = {str(events): round(peak_mb(log, events), 1) for events in FLAT}
+        memory = {kind: {str(n): round(peak_mb(kind, log, n), 1) for n in FLAT} for kind in ("vw", "logistic")}
     middle = {name: statistics.median(values) for name, values in times.items()}
     ratios = {
-        "time_over_native_dsjson": round(middle["ours"] / middle["native_dsjson"], 3),
-        "time_over_native_text": round(middle["ours"] / middle["native_text"], 3),
-        "memory_whole_over_quarter": round(memory[str(FLAT[-1])] / memory[str(FLAT[0])], 3),
+        "time_over_native_dsjson": round(middle["vw"] / middle["native_dsjson"], 3),
+        "time_over_native_text": round(middle["vw"] / middle["native_text"], 3),
+        "logistic_time_over_native_dsjson": round(middle["logistic"] / middle["native_dsjson"], 3),
+        "memory_whole_over_quarter": round(memory["vw"][str(FLAT[-1])] / memory["vw"][str(FLAT[0])], 3),
+        "logistic_memory_whole_over_quarter": round(
+            memory["logistic"][str(FLAT[-1])] / memory["logistic"][str(FLAT[0])], 3
+        ),
     }
     detail = {"events": EVENTS, "seconds": {k: round(v, 2) for k, v in middle.items()}, "peak_mb": memory}
     print(json.dumps({"name": "training", "ratios": ratios, "detail": detail}))

@@ -70,6 +70,8 @@ def test_lines_read_for_training_are_those_that_an_import_reads(log: Path) -> No
         {"C": {"deep": {"er": [1, 2], "s": ["a", "b"]}}, "D": {"z": 1e-7}},
         {"n": 3, "s": "text", "C": {"x": 1e16}},
         {"C": {"D.x": 1}, "C.D": {"x": 2}},
+        {"C": {"a": ": x", "b": "x, ", "c": ", ", "d": ": ", "e": "x: , y"}},
+        {"C": {": ": 1, ", ": 2, "a ": ": ", " ": ", "}},
         {"C": {"quote": 'a"b\\c', "nl": "\n"}},
         {"C": {f"f{i}": i / 7 for i in range(300)}},
         {},

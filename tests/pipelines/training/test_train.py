@@ -131,7 +131,18 @@ def test_slices_of_a_window_are_the_window(
 def test_default_model_is_the_same_however_its_window_is_sliced(
     lake: Lake, registry: Registry, loop: LoopSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = train(lake, registry, loop, seed=3, now=LATER)
+    told: dict[str, list[float]] = {}
+    first = train(
+        lake,
+        registry,
+        loop,
+        seed=3,
+        now=LATER,
+        progress=lambda what, done, total=None: told.setdefault(what, []).append(done),
+    )
+    passes = told["passes over the decisions"]
+    assert passes == list(range(1, len(passes) + 1))
+    assert list(told) == ["parts of the window looked through", "parts of the window read", "passes over the decisions"]
     monkeypatch.setattr(windows, "SLICE", 90)
     again = train(lake, registry, loop, seed=3, now=LATER)
     assert registry.files(loop.name, first.version) == registry.files(loop.name, again.version)
