@@ -27,9 +27,10 @@ from pipelines.guard.step import guard
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.join import join
 from pipelines.lake.lake import Lake
+from pipelines.lake.schemas import Table
 from pipelines.log.protocol import EventLog
 from pipelines.logs import numbers, tell
-from pipelines.progress import Progress, silent
+from pipelines.progress import Progress, counted, silent
 from pipelines.promotion.promote import promote
 from pipelines.promotion.watch import watch
 from pipelines.registry.registry import Registry
@@ -258,18 +259,23 @@ class _Night:
             evaluated=self.evaluated,
             table_version=self._table_version(),
             replace_candidate=False,
-            panels=PanelGate(self.settings, self.lake, self.registry, self.loop),
+            panels=PanelGate(self.settings, self.lake, self.registry, self.loop, self.progress),
         )
 
     def watch(self) -> Any:
         by = f"nightly {self.run.run_id}"
-        return watch(self.lake, self.registry, self.loop.name, now=self.run.started_at, by=by, seed=self.run.seed)
+        now, seed = self.run.started_at, self.run.seed
+        return watch(self.lake, self.registry, self.loop.name, now=now, by=by, seed=seed, progress=self.progress)
 
     def audit(self) -> Any:
-        return audit(self.settings, self.lake, self.registry, self.loop, self.run.started_at, seed=self.run.seed)
+        now, seed = self.run.started_at, self.run.seed
+        return audit(self.settings, self.lake, self.registry, self.loop, now, seed=seed, progress=self.progress)
 
     def compact(self) -> Any:
-        return {table: self.lake.compact(table) for table in ("decisions", "outcomes", "interactions")}
+        tables: tuple[Table, ...] = ("decisions", "outcomes", "interactions")
+        return {
+            table: self.lake.compact(table) for table in counted(tables, self.progress, "tables compacted", total=3)
+        }
 
     def _evaluate(self, version: str) -> Evaluated:
         return evaluate(

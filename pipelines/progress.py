@@ -19,7 +19,8 @@ class Progress(Protocol):
         """Take the news that `done` of `total` are done.
 
         Args:
-            what: what goes on and in which unit, such as ``decisions joined``; another text begins a new count.
+            what: what goes on and in which unit, such as ``decisions joined``; another text begins a new count, but
+                not where a share goes on.
             done: how much of it is done, from 0.
             total: how much there is, None where nobody knows; 1 makes `done` a share.
         """
@@ -37,6 +38,7 @@ def counted(
     *,
     total: float | None = None,
     size: Callable[[T], int] = lambda item: 1,
+    every: int = 1,
 ) -> Iterator[T]:
     """Yield `items`, and tell `progress` how many went by.
 
@@ -44,16 +46,21 @@ def counted(
 
     Args:
         items: what is worked on.
-        progress: told at the start and after each item.
+        progress: told at the start, after each item and at the end.
         what: as in `Progress`.
         total: the sum of all sizes, None where nobody knows.
         size: how much an item counts, ``len`` for batches.
+        every: tell only once so much is done since it was told last, where items are many and small.
     """
-    done = 0
+    done = told = 0
     progress(what, done, total)
     for item in items:
         yield item
         done += size(item)
+        if done - told >= every:
+            told = done
+            progress(what, done, total)
+    if done > told:
         progress(what, done, total)
 
 

@@ -15,6 +15,9 @@ from decision.errors import FieldError
 from pipelines.commands import audit_people
 from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Loop, Outcome, command, progress, who
 from pipelines.operations.installation import Installation
+from pipelines.progress import counted
+
+_AT_ONCE = 1_000
 
 audit = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 audit.add_typer(audit_people.people, name="people", help="Manage the people on the panels and their keys.")
@@ -165,12 +168,14 @@ def verify(
     with Installation.at(home) as parts:
         if file is None:
             with Governance.at(parts.settings) as store:
-                checked = store.verify(*noted)
+                checked = store.verify(*noted, progress=progress)
         else:
             entries: list[Entry] = []
             if not file.is_file():
                 raise FieldError("file", wanted="an exported audit log", got=str(file))
-            for number, line in enumerate(file.read_text().splitlines(), 1):
+            lines = file.read_text().splitlines()
+            read = counted(lines, progress, "entries of the audit log read", total=len(lines), every=_AT_ONCE)
+            for number, line in enumerate(read, 1):
                 try:
                     entries.append(Entry(**msgspec.structs.asdict(msgspec.json.decode(line, type=_Line))))
                 except (msgspec.DecodeError, msgspec.ValidationError) as error:
@@ -201,9 +206,10 @@ def export(
     from pipelines.fairness.store import Governance
 
     with Installation.at(home) as parts, Governance.at(parts.settings) as store:
-        count = 0
+        count, total = 0, store.head().entries
+        written = counted(lines(store), progress, "entries of the audit log written", total=total, every=_AT_ONCE)
         with out.open("w") as file:
-            for line in lines(store):
+            for line in written:
                 file.write(line + "\n")
                 count += 1
         head = store.head()
@@ -307,7 +313,7 @@ def gate(
         asked = version or latest(parts.registry, loop)
         champion = parts.registry.aliases(loop).get("champion")
         with Governance.at(parts.settings) as store:
-            done = assess(store, parts.lake, parts.registry, settings, asked, champion)
+            done = assess(store, parts.lake, parts.registry, settings, asked, champion, progress)
 
     def show(out: Console) -> None:
         out.print(f"version {asked} of {loop}: " + ("may pass" if done.passed else "refused"))

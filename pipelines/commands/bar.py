@@ -23,6 +23,10 @@ class _Count:
     total: float | None = None
     task: TaskID | None = None
 
+    def goes_on(self, what: str, done: float, total: float | None) -> bool:
+        """Return whether the news is of the same count: the same work, or a larger share of a whole of many works."""
+        return what == self.what or (total == 1.0 and self.total == 1.0 and done >= self.done)
+
 
 class Bar:
     """A `pipelines.progress.Progress` that draws what it is told.
@@ -59,10 +63,10 @@ class Bar:
         with self._lock:
             if self._closed:
                 return
-            if self._count is None or self._count.what != what:
+            if self._count is None or not self._count.goes_on(what, done, total):
                 self._begin(_Count(what, first=done, since=time.monotonic()))
             assert self._count is not None  # noqa: S101 - begun above
-            self._count.done, self._count.total = done, total
+            self._count.what, self._count.done, self._count.total = what, done, total
             self._show()
             if self._timer is None:
                 self._timer = threading.Timer(self._after, self._draw)
@@ -95,12 +99,13 @@ class Bar:
         if self._drawn is None or count is None:
             return
         told: dict[str, Any] = {
+            "description": count.what,
             "completed": count.done,
             "total": count.total,
             "said": said(count.done, count.total, count.done - count.first, time.monotonic() - count.since),
         }
         if count.task is None:
-            count.task = self._drawn.add_task(count.what, **told)
+            count.task = self._drawn.add_task(**told)
         else:
             self._drawn.update(count.task, **told)
 

@@ -107,7 +107,10 @@ def replay(
 
     with Installation.at(home) as parts:
         if check_propensities:
-            return _checked(log, check(_decided(parts, log)))
+            progress("decisions read", 0)
+            rows = _decided(parts, log)
+            progress("decisions checked", 0, len(rows))
+            return _checked(log, check(rows))
         cut = _cut(since, until)
         source, left_out, low, high = _source(parts, log, cut, table_version)
         if report:

@@ -187,7 +187,7 @@ def promote(loop: Loop, home: Home = None, version: Version = None, json: Json =
 
     with Installation.at(home) as parts:
         settings = parts.loop(loop)
-        panels = PanelGate(parts.settings, parts.lake, parts.registry, settings)
+        panels = PanelGate(parts.settings, parts.lake, parts.registry, settings, progress)
         now = datetime.now(UTC)
         promotion = run(
             parts.lake,
@@ -232,7 +232,17 @@ def watch(
     with Installation.at(home) as parts:
         parts.loop(loop)
         now = datetime.now(UTC)
-        found = run(parts.lake, parts.registry, loop, now=now, by=who(), length=length, seed=seed, act=not dry_run)
+        found = run(
+            parts.lake,
+            parts.registry,
+            loop,
+            now=now,
+            by=who(),
+            length=length,
+            seed=seed,
+            act=not dry_run,
+            progress=progress,
+        )
 
     def show(out: Console) -> None:
         if found.surprise is not None:

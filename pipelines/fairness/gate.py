@@ -18,6 +18,7 @@ from pipelines.fairness.report import agreement_of, rate_of
 from pipelines.fairness.standing import limits, rescore, upheld
 from pipelines.fairness.store import Governance
 from pipelines.lake.lake import Lake
+from pipelines.progress import Progress, parted, silent
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings
 
@@ -47,15 +48,19 @@ class PanelGate:
         lake: the tables.
         registry: the versions.
         loop: the loop.
+        progress: as in `assess`.
     """
 
-    def __init__(self, settings: Settings, lake: Lake, registry: Registry, loop: LoopSettings) -> None:
+    def __init__(
+        self, settings: Settings, lake: Lake, registry: Registry, loop: LoopSettings, progress: Progress = silent
+    ) -> None:
         self._settings, self._lake, self._registry, self._loop = settings, lake, registry, loop
+        self._progress = progress
 
     def assess(self, version: str, champion: str | None, *, now: datetime, by: str) -> Assessed:
         """Return what the panels say of `version`, and write it to the audit log."""
         with Governance.at(self._settings) as store:
-            assessed = assess(store, self._lake, self._registry, self._loop, version, champion)
+            assessed = assess(store, self._lake, self._registry, self._loop, version, champion, self._progress)
             with store.write(now, by) as writing:
                 body = {"version": version, "champion": champion, **msgspec.to_builtins(assessed)}
                 writing.log("gate", self._loop.name, body)
@@ -66,7 +71,13 @@ class PanelGate:
 
 
 def assess(
-    store: Governance, lake: Lake, registry: Registry, loop: LoopSettings, version: str, champion: str | None
+    store: Governance,
+    lake: Lake,
+    registry: Registry,
+    loop: LoopSettings,
+    version: str,
+    champion: str | None,
+    progress: Progress = silent,
 ) -> Assessed:
     """Return what the panels' evidence says of a version.
 
@@ -77,15 +88,18 @@ def assess(
         loop: the loop; its fairness settings hold the limits.
         version: the version.
         champion: the version in charge; None for the baseline.
+        progress: told of the audit log's entries checked, and of the parts of the evidence weighed.
     """
     rule = loop.fairness
     refusals: list[str] = []
     notes: list[str] = []
-    faults = store.verify().faults
+    faults = store.verify(progress=progress).faults
     if faults:
         refusals.append(f"fairness: the audit log does not verify: {faults[0].what}")
+    part_done = parted(progress, "parts of the evidence weighed", 4)
     policy, _ = policy_of(registry, loop, version)
     stands = rescore(lake, loop, upheld(store, loop.name), policy)
+    part_done()
     violating = sum(stands.violating)
     share = violating / len(stands.pairs) if stands.pairs else 0.0
     notes.append(f"fairness: {violating} of {len(stands.pairs)} upheld pairs still violate")
@@ -100,6 +114,7 @@ def assess(
         ]
         if worse:
             refusals.append(f"fairness: {len(worse)} upheld pairs are treated less alike than before, {worse[0]} first")
+    part_done()
     r = t.rules.c
     query = sa.select(t.tasks, r.quorum, r.sensitivity).join(t.rules, r.rule_id == t.tasks.c.rule_id)
     tasks = store.rows(query.where(t.tasks.c.loop == loop.name))
@@ -107,6 +122,7 @@ def assess(
     probes = {row["task_id"] for row in tasks if row["stream"] == "probe"}
     scored = rescore(lake, loop, [pair for pair in decided if pair.task_id in probes], policy)
     gaps = {pair.task_id: gap for pair, gap in zip(scored.pairs, scored.gaps, strict=True)}
+    part_done()
     rate = rate_of(tasks, decided, gaps)
     judged = 0 if rate is None else rate.pairs
     said = store.rows(
@@ -115,6 +131,7 @@ def assess(
         .where(t.tasks.c.loop == loop.name)
     )
     agreed = agreement_of(tasks, said)
+    part_done()
     if judged < rule.evidence:
         refusals.append(f"fairness: too little evidence: {judged} probe pairs are judged, {rule.evidence} are needed")
     if rate is not None:

@@ -16,22 +16,31 @@ from pipelines.fairness.tasks import assign
 from pipelines.fairness.verdicts import close_overdue
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
+from pipelines.progress import Progress, silent
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings
 
 
 @step("audited")
 def audit(
-    settings: Settings, lake: Lake, registry: Registry, loop: LoopSettings, now: datetime, *, seed: int
+    settings: Settings,
+    lake: Lake,
+    registry: Registry,
+    loop: LoopSettings,
+    now: datetime,
+    *,
+    seed: int,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Run it and return what was done; nothing in loops without panels."""
+    """Run it and return what was done; nothing in loops without panels. `progress` as in `mine`."""
     if not loop.fairness.enabled:
         return {"skipped": "the loop has no panels"}
     by = "night"
     with Governance.at(settings) as store:
         closed = close_overdue(store, now=now, by=by)
         try:
-            found: dict[str, Any] = msgspec.to_builtins(mine(store, lake, registry, loop, now=now, by=by, seed=seed))
+            mined = mine(store, lake, registry, loop, now=now, by=by, seed=seed, progress=progress)
+            found: dict[str, Any] = msgspec.to_builtins(mined)
         except SupportError as error:
             found = {"nothing": str(error)}
         counts = assign(store, loop.name, now=now, by=by, rng=np.random.default_rng(seed))

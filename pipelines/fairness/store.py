@@ -25,6 +25,7 @@ from decision.errors import FieldError, Words
 from decision.fairness.audit_log import GENESIS, Anchor, Checked, Entry, check, follow
 from pipelines.fairness import tables as t
 from pipelines.fairness.differences import Tables, differences
+from pipelines.progress import Progress, counted, silent
 from pipelines.settings import Settings
 
 Query = sa.Select[*tuple[Any, ...]]
@@ -171,21 +172,26 @@ class Governance:
         except msgspec.DecodeError as error:
             raise FieldError("anchors.jsonl", wanted="lines of [count, hash]", got=error) from error
 
-    def verify(self, *anchors: Anchor) -> Checked:
+    def verify(self, *anchors: Anchor, progress: Progress = silent) -> Checked:
         """Check the chain, every anchor, and that the tables say what the log tells.
 
         Args:
             anchors: heads noted elsewhere, checked beside those of the anchor file.
+            progress: told of the entries gone through, once for the chain and once for the tables.
         """
-        noted = self.anchors()  # first: what is appended while we read is no fault
-        checked = check(self.entries(), [*noted, *anchors])
+        noted, total = self.anchors(), self.head().entries  # first: what is appended while we read is no fault
+
+        def told(what: str) -> Iterator[Entry]:
+            return counted(self.entries(), progress, f"entries of the audit log {what}", total=total, every=_PAGE)
+
+        checked = check(told("checked"), [*noted, *anchors])
         tables = Tables(
             self.rows(sa.select(t.judgements)),
             self.rows(sa.select(t.tasks)),
             self.rows(sa.select(t.rules).order_by(t.rules.c.rule_id)),
             self.rows(sa.select(t.people)),
         )
-        return checked._replace(faults=(*checked.faults, *differences(tables, self.entries())))
+        return checked._replace(faults=(*checked.faults, *differences(tables, told("compared"))))
 
     def _create(self) -> None:
         with self._engine.connect().execution_options(decision_write=True) as connection, connection.begin():

@@ -24,6 +24,7 @@ from decision.oracles.session import SessionOracle
 from decision.policy import OraclePolicy
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
+from pipelines.progress import Progress, parted, silent
 from pipelines.promotion.rollback import rollback
 from pipelines.registry.registry import Registry
 
@@ -77,6 +78,7 @@ def watch(
     length: int = 20,
     seed: int = 0,
     act: bool = True,
+    progress: Progress = silent,
 ) -> Watched:
     """Judge the responses since the policy in charge was made, and give its place back on an alarm.
 
@@ -89,6 +91,7 @@ def watch(
         length: rewarded decisions of a user that are looked at, 10 or more; users with fewer are passed over.
         seed: of the simulators.
         act: False only tells.
+        progress: told of the parts of the watch that are done.
 
     Raises:
         FieldError: `length` is too small.
@@ -106,7 +109,11 @@ def watch(
     settings = policy.oracle.settings
     level = dict(zip(settings.actions, settings.levels, strict=True))
     made = datetime.fromisoformat(manifest.created_at)
-    before, since = (_trajectories(lake, loop, made, level, length, after=after) for after in (False, True))
+    part_done = parted(progress, "parts of the watch done", 5)
+    before = _trajectories(lake, loop, made, level, length, after=False)
+    part_done()
+    since = _trajectories(lake, loop, made, level, length, after=True)
+    part_done()
     counted = [0 if part is None else len(part) for part in (before, since)]
     found = msgspec.structs.replace(found, learned_from=counted[0], users=counted[1])
     if before is None or since is None or counted[0] < FEWEST_BEFORE or counted[1] < FEWEST_SINCE:
@@ -118,9 +125,12 @@ def watch(
     order = np.random.default_rng(seed).permutation(len(before))
     apart, rest = order[: len(order) // 3], order[len(order) // 3 :]
     ensemble = fit_ensemble(before.take(rest), seed, members=2)
+    part_done()
     models = [*ensemble.members, ensemble.held_out]
     limit = calibrated(models, before.take(apart), seed, users=len(since)).limit
+    part_done()
     least = min(surprise(model, since) for model in models)
+    part_done()
     found = msgspec.structs.replace(found, judged=True, surprise=least, limit=limit, alarmed=least > limit)
     if not found.alarmed:
         return msgspec.structs.replace(found, reason="the responses are as some simulator expects")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -13,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from pipelines.commands.bar import said
+from pipelines.commands.bar import Bar, said
 from pipelines.operations.waiting import wait_until
 from pipelines.progress import counted
 
@@ -154,6 +156,30 @@ def test_beside_a_bar_stand_amount_rate_and_what_is_left(
     done: float, total: float | None, gained: float, seconds: float, text: str
 ) -> None:
     assert said(done, total, gained, seconds) == text
+
+
+def test_a_share_goes_on_whatever_is_worked_on() -> None:
+    with Bar(Console(file=io.StringIO(), force_terminal=True, width=120), after=3600.0) as bar:
+        bar("lts1, seed 7", 0.25, 1.0)
+        bar._draw()
+        assert bar._count is not None
+        bar._count.since -= 30.0
+        bar("lts2, seed 7", 0.5, 1.0)
+        assert bar._drawn is not None
+        (task,) = bar._drawn.tasks
+        assert task.description == "lts2, seed 7"
+        assert task.fields["said"] == "50%, 1:00 left"
+        bar("rows read", 10, 20)
+        (task,) = bar._drawn.tasks
+        assert task.fields["said"] == "10 of 20"
+
+
+def test_many_small_items_are_told_together() -> None:
+    told: list[float] = []
+    assert list(counted(range(7), lambda what, done, total=None: told.append(done), "rows read", every=3)) == [
+        *range(7)
+    ]
+    assert told == [0, 3, 6, 7]
 
 
 def test_an_item_counts_once_its_work_is_done() -> None:
