@@ -129,7 +129,8 @@ class TrainingSettings(DataRules, frozen=True, kw_only=True, forbid_unknown_fiel
     """What a generation learns from.
 
     Attributes:
-        window: how many of the latest interactions are looked at, which bounds the memory of a training; 0 for all.
+        window: how many of the latest interactions are looked at, which bounds the memory of a training whose oracle
+            is not ``logistic``; 0 for all.
         passes: times the ``vw`` oracle goes through the data.
         holdout: share of the interactions kept out of training for evaluation and the gate.
         minimum: interactions below which no generation is trained.
