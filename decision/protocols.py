@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 from decision.batch import Batch, Features, Floats, Interactions
+from decision.parts import Parts
 
 
 class Oracle(Protocol):
@@ -28,10 +29,17 @@ class Oracle(Protocol):
 class FitsChunks(Protocol):
     """An oracle that learns from more rows than memory holds."""
 
-    def fit_chunks(self, chunks: Iterable[Interactions], *, watch: Callable[[int], None] | None = None) -> None:
+    def fit_chunks(
+        self,
+        chunks: Iterable[Interactions],
+        *,
+        place: Callable[[], Parts] = ...,
+        watch: Callable[[int], None] | None = None,
+    ) -> None:
         """Learn from `chunks`, which are gone through once, as `fit` from all of them at once, bit for bit.
 
-        `watch` is told how often the rows have been gone over since, after each time.
+        `place` makes where rows are kept meanwhile, memory by default. `watch` is told how often they have been gone
+        over since, after each time.
         """
         ...
 

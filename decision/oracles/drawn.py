@@ -13,7 +13,7 @@ import numpy as np
 
 from decision.batch import Floats, Interactions, Ints, take_rows
 from decision.columns import Codes, FeatureRows, joined
-from decision.oracles.spill import Spill
+from decision.parts import Parts
 
 ROWS = 65_536
 """Rows of a part; the last one has fewer."""
@@ -38,15 +38,15 @@ class DrawnRows:
         action_names: likewise the drawn actions'.
     """
 
-    def __init__(self, chunks: Iterable[Interactions], spill: Spill) -> None:
-        self._spill = spill
+    def __init__(self, chunks: Iterable[Interactions], kept: Parts) -> None:
+        self._kept = kept
         self.rows = 0
         contexts: dict[str, int] = {}
         actions: dict[str, int] = {}
         for part in _cut(chunks):
             name, value, offsets = part.contexts.entries()
             chosen = part.chosen
-            spill.append(
+            kept.append(
                 [
                     _codes(part.contexts.names, contexts)[name],
                     value,
@@ -60,11 +60,11 @@ class DrawnRows:
                 ]
             )
             self.rows += part.reward.size
-        self.parts = len(spill)
+        self.parts = len(kept)
         self.context_names, self.action_names = list(contexts), list(actions)
 
     def __iter__(self) -> Iterator[Drawn]:
-        for name, value, offsets, chosen_name, chosen_value, chosen_offsets, rows, reward, weight in self._spill:
+        for name, value, offsets, chosen_name, chosen_value, chosen_offsets, rows, reward, weight in self._kept:
             contexts = FeatureRows(self.context_names, name, value, offsets, np.arange(reward.size, dtype=np.int64))
             chosen = FeatureRows(self.action_names, chosen_name, chosen_value, chosen_offsets, rows)
             yield Drawn(contexts, chosen, reward, weight)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import optimize
 
 from decision.oracles.design import Part, Sizes
-from decision.oracles.spill import Spill
+from decision.parts import Parts
 from decision.ragged import Floats
 
 GRADIENT = 1e-7
@@ -25,20 +25,20 @@ _STEPS = 2_000
 class DesignRows:
     """Parts of a design with their [r] targets in [0, 1] and [r] weights, to be gone over again and again."""
 
-    def __init__(self, sizes: Sizes, spill: Spill) -> None:
-        self._sizes, self._spill = sizes, spill
+    def __init__(self, sizes: Sizes, kept: Parts) -> None:
+        self._sizes, self._kept = sizes, kept
         self._held: list[tuple[Part, Floats, Floats]] = []
         self.total = 0.0
 
     def append(self, part: Part, target: Floats, weight: Floats) -> None:
         """Add a part."""
-        if self._spill.append([target, weight, *part.arrays()]):
+        if self._kept.append([target, weight, *part.arrays()]):
             self._held.append((part, target, weight))
         self.total += float(weight.sum())
 
     def __iter__(self) -> Iterator[tuple[Part, Floats, Floats]]:
         yield from self._held
-        for target, weight, *arrays in self._spill.read():
+        for target, weight, *arrays in self._kept.read():
             yield Part.of(arrays, self._sizes), target, weight
 
     def loss(self, beta: Floats, mean: Floats, precision: Floats) -> tuple[float, Floats]:

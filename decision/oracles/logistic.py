@@ -25,7 +25,7 @@ from decision.oracles.drawn import ROWS, Drawn, DrawnRows
 from decision.oracles.kind import Kind, OracleSettings
 from decision.oracles.likelihood import DesignRows, least, sigmoid
 from decision.oracles.products import ColumnSet, Entries, entries_of, places_of
-from decision.oracles.spill import Spill
+from decision.parts import Held, Parts
 from decision.ragged import sums_by_owner
 
 MODEL_FILE = "logistic.json"
@@ -83,31 +83,38 @@ class LogisticOracle:
         """
         self.fit_chunks([interactions])
 
-    def fit_chunks(self, chunks: Iterable[Interactions], *, watch: Callable[[int], None] | None = None) -> None:
+    def fit_chunks(
+        self,
+        chunks: Iterable[Interactions],
+        *,
+        place: Callable[[], Parts] = Held,
+        watch: Callable[[int], None] | None = None,
+    ) -> None:
         """Learn from `chunks`, which are gone through once, as `fit` from all of them at once, bit for bit.
 
-        Memory does not grow with the rows: beyond some tens of megabytes they lie in a scratch file. `watch` is told
-        how often the rows have been gone over since, after each time.
+        Args:
+            chunks: the rows.
+            place: makes where they are kept meanwhile; memory does not grow with them where it is on disk.
+            watch: told how often the rows have been gone over since, after each time.
 
         Raises:
             FieldError: the columns make more than 200,000 weights.
             ArithmeticError: the fit did not converge.
         """
-        with Spill() as held, Spill() as written, Spill() as once:
-            rows = DrawnRows(chunks, held)
-            self._extend(rows)
-            self._draws, self._fitted = None, True
-            if not rows.rows:
-                return
-            design = self._design(rows, written)
-            few = _FEW * self._mean.size
-            pilot: DesignRows | None = None
-            if self._mean.size <= _FACTORED and rows.rows > max(ROWS, _MANY * few):
-                some = rows.take(np.linspace(0, rows.rows - 1, few).astype(np.int64))
-                some = some._replace(weight=some.weight * (design.total / float(some.weight.sum())))
-                pilot = self._design([some], once, written=True)
-            self._mean = least(design, self._mean, self._precision, pilot, watch)
-            self._precision = self._precision + design.curvature(self._mean)
+        rows = DrawnRows(chunks, place())
+        self._extend(rows)
+        self._draws, self._fitted = None, True
+        if not rows.rows:
+            return
+        design = self._design(rows, place())
+        few = _FEW * self._mean.size
+        pilot: DesignRows | None = None
+        if self._mean.size <= _FACTORED and rows.rows > max(ROWS, _MANY * few):
+            some = rows.take(np.linspace(0, rows.rows - 1, few).astype(np.int64))
+            some = some._replace(weight=some.weight * (design.total / float(some.weight.sum())))
+            pilot = self._design([some], place(), written=True)
+        self._mean = least(design, self._mean, self._precision, pilot, watch)
+        self._precision = self._precision + design.curvature(self._mean)
 
     def predict(self, batch: Batch) -> Floats:
         """Return [m] expected rewards, flat in the order offered; the middle of the range before any fit."""
@@ -248,11 +255,11 @@ class LogisticOracle:
         codes = codes[~np.isin(codes, self._pair_codes)][:room]
         return [(int(code) // len(self._action), int(code) % len(self._action)) for code in codes]
 
-    def _design(self, rows: Iterable[Drawn], spill: Spill, *, written: bool = False) -> DesignRows:
+    def _design(self, rows: Iterable[Drawn], kept: Parts, *, written: bool = False) -> DesignRows:
         """Return the design of the rows, written out or not; its product with the weights is the logit."""
         sizes = Sizes(len(self._context), len(self._action), len(self._pairs), self.settings.interactions)
         low, span = self.settings.low, self.settings.high - self.settings.low
-        design = DesignRows(sizes, spill)
+        design = DesignRows(sizes, kept)
         for contexts, chosen, reward, weight in rows:
             x = entries_of(contexts, self._context_positions, *self._scales)
             y = entries_of(_distinct(chosen), self._action_positions, *self._action_scales)

@@ -81,6 +81,7 @@ MODULES = {  # of the modules that stand in a package itself, those whose names 
     "pipelines.nightly": "the steps in order,|resumable",
     "pipelines.settings": "loop.toml, environment",
     "pipelines.files": "replaced whole, locked",
+    "pipelines.scratch": "rows that do not fit",
     "decision.artifact": "files and manifest",
     "decision.gate": "is it no worse?",
     "decision.policy": "oracle under rule",
@@ -97,6 +98,7 @@ MODULES = {  # of the modules that stand in a package itself, those whose names 
     "decision.validation": "errors name fields",
     "decision.decay": "sums that fade",
     "decision.draw": "seed to action",
+    "decision.parts": "arrays,|part by part",
 }
 
 WIDTH, MARGIN = 960, 14

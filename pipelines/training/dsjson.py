@@ -28,6 +28,7 @@ from pipelines.formats.store import check_file
 from pipelines.lake.plain_objects import Plain, read_plain
 from pipelines.logs import step
 from pipelines.registry.registry import Registry
+from pipelines.scratch import scratch
 from pipelines.settings import LoopSettings, Variant
 from pipelines.training.train import POLICY, code_version, exploration_of, libraries
 from pipelines.training.variants import configuration
@@ -245,7 +246,8 @@ def train_from_dsjson(
                 progress(rows)
 
     if isinstance(oracle, FitsChunks):
-        oracle.fit_chunks(read())
+        with scratch() as place:
+            oracle.fit_chunks(read(), place=place)
     else:
         for interactions in read():
             oracle.fit(interactions)

@@ -24,6 +24,7 @@ from decision.oracles.factory import load_oracle, new_oracle
 from decision.oracles.kind import OracleSettings
 from decision.protocols import FitsChunks, Oracle
 from pipelines.progress import Progress, silent
+from pipelines.scratch import scratch
 from pipelines.settings import LoopSettings, Variant
 
 SHARE = 0.25
@@ -109,7 +110,9 @@ def learned(
     kept = _kept(chunks, made.rules, tally)
     more = [] if also is None else [also]
     if isinstance(oracle, FitsChunks):
-        oracle.fit_chunks(chain(kept, more), watch=lambda passes: progress("passes over the decisions", passes))
+        with scratch() as place:
+            said = "passes over the decisions"
+            oracle.fit_chunks(chain(kept, more), place=place, watch=lambda passes: progress(said, passes))
     else:
         whole = [*kept, *more]
         progress("models fitted", 0, 1)

@@ -29,6 +29,7 @@ from decision.oracles.factory import new_oracle
 from decision.oracles.kind import OracleSettings
 from decision.oracles.vw import texts_of
 from decision.protocols import FitsChunks
+from pipelines.scratch import scratch
 from pipelines.training.dsjson import CHUNK, chunks
 
 QUICK = os.environ.get("QUICK") == "1"
@@ -88,7 +89,8 @@ def ours(kind: str, path: Path, events: int) -> float:
     oracle = new_oracle(OracleSettings(kind=kind, passes=1))
     read = (chunk for chunk, _ in islice(chunks(path), -(-events // CHUNK)))
     if isinstance(oracle, FitsChunks):
-        oracle.fit_chunks(read)
+        with scratch() as place:
+            oracle.fit_chunks(read, place=place)
     else:
         for chunk in read:
             oracle.fit(chunk)

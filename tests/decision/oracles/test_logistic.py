@@ -12,10 +12,9 @@ from scipy import optimize
 
 from decision.batch import Batch, Interactions
 from decision.errors import FieldError
-from decision.oracles import logistic
 from decision.oracles.logistic import MODEL_FILE, NUMBERS_FILE, LogisticOracle, LogisticSettings
 from decision.oracles.products import ColumnSet
-from decision.oracles.spill import Spill
+from pipelines.scratch import scratch
 from tests.strategies import interactions_of
 
 
@@ -98,16 +97,14 @@ def cut(log: Interactions, size: int) -> Iterator[Interactions]:
 
 
 @pytest.mark.parametrize(("rows", "size", "held_bytes"), [(900, 128, 0), (900, 1, 1 << 20), (70_000, 30_000, 0)])
-def test_chunks_of_a_log_are_the_log_bit_for_bit_in_memory_or_in_a_file(
-    monkeypatch: pytest.MonkeyPatch, rows: int, size: int, held_bytes: int
-) -> None:
+def test_chunks_of_a_log_are_the_log_bit_for_bit_in_memory_or_in_a_file(rows: int, size: int, held_bytes: int) -> None:
     log, _ = small(rows)
     weight = np.random.default_rng(1).choice([0.0, 0.5, 1.0], rows)
     log = Interactions(log.batch, log.chosen, log.propensity, log.reward, log.pmf, weight)
     whole, chunked = LogisticOracle(), LogisticOracle()
     whole.fit(log)
-    monkeypatch.setattr(logistic, "Spill", lambda: Spill(held_bytes))
-    chunked.fit_chunks(cut(log, size))
+    with scratch(held_bytes) as place:
+        chunked.fit_chunks(cut(log, size), place=place)
     assert chunked.save() == whole.save()
 
 

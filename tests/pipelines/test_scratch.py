@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from decision.oracles.spill import Spill
+from pipelines.scratch import Spill
 
 
 @pytest.mark.parametrize("held_bytes", [0, 300, 10_000])

@@ -1,20 +1,34 @@
-"""Arrays that come part by part and are gone over many times: the first parts in memory, the rest in a scratch file."""
+"""A place for arrays that come part by part: the first parts stay in memory, the rest lie in a scratch file."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from decision.parts import Parts
+
 HELD_BYTES = 64 << 20
 """What is held in memory."""
 
 
+@contextmanager
+def scratch(held_bytes: int = HELD_BYTES) -> Iterator[Callable[[], Parts]]:
+    """Give what makes places for parts; they end with the block.
+
+    Args:
+        held_bytes: what each holds in memory.
+    """
+    with ExitStack() as places:
+        yield lambda: places.enter_context(Spill(held_bytes))
+
+
 class Spill:
-    """Parts, each a list of arrays; a context manager, whose file has no name and goes with it.
+    """Parts, see `decision.parts`; a context manager, whose file has no name and goes with it.
 
     The file lies in the system's folder for temporary files (``TMPDIR``), which should not be memory itself.
     """
