@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import re
 import sys
+from copy import copy
 from typing import Annotated, Literal
 
 import typer
+from typer.models import CommandInfo
 
 from decision.errors import FieldError
 from pipelines.commands import audit, data, features, guard, replay, running, start, steps, study
@@ -35,6 +37,9 @@ _PANELS = {
     "Studies": {"study": study.study},
     "Logs": {"replay": replay.replay, "export": data.export, "erase": data.erase},
 }
+_COMPLETE = "_DECISION_COMPLETE"
+"""Set by a shell that completes a line."""
+
 app = typer.Typer(
     name="decision",
     help="Which action for this context? A service that decides, logs the exact propensity, and learns.\n\n"
@@ -86,9 +91,11 @@ app.add_typer(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its status."""
-    given = _general_first(sys.argv[1:] if arguments is None else arguments)
+    general, rest = _apart(sys.argv[1:] if arguments is None else arguments)
+    given = general + rest
+    asked = next((word for word in rest if not word.startswith("-")), None)
     try:
-        status = app(args=given, prog_name="decision", standalone_mode=False)
+        status = _asked_for(asked)(args=given, prog_name="decision", standalone_mode=False)
     except typer.TyperException as error:
         message = error.format_message()
         report_error(message)
@@ -103,8 +110,37 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _general_first(arguments: list[str]) -> list[str]:
-    """Return the arguments with the options of every command before the command, wherever they stood."""
+def _asked_for(name: str | None) -> typer.Typer:
+    """Return the application with the command or group `name` alone; without one, with names and help alone.
+
+    Typer reads the parameters of all commands that an application has, which takes longer than many commands do.
+    """
+    commands = [info for info in app.registered_commands if info.name == name]
+    groups = [info for info in app.registered_groups if info.name == name]
+    if name is None:
+        commands = [_bare(info) for info in app.registered_commands]
+        groups = [copy(info) for info in app.registered_groups]
+        for info in groups:
+            info.typer_instance = typer.Typer()
+    if not (commands or groups) or _COMPLETE in os.environ:
+        return app  # which says what was probably meant, or what the words of a shell may become
+    narrowed = copy(app)
+    narrowed.registered_commands, narrowed.registered_groups = commands, groups
+    return narrowed
+
+
+def _bare(info: CommandInfo) -> CommandInfo:
+    """Return the command without its parameters."""
+
+    def nothing() -> None: ...
+
+    bare = copy(info)
+    nothing.__doc__, bare.callback = getattr(info.callback, "__doc__", None), nothing
+    return bare
+
+
+def _apart(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the options of every command, wherever they stood, and the other arguments."""
     first: list[str] = []
     rest: list[str] = []
     left = iter(arguments)
@@ -117,7 +153,7 @@ def _general_first(arguments: list[str]) -> list[str]:
             first += [argument, *([value] if (value := next(left, None)) is not None else [])]
         else:
             rest.append(argument)
-    return first + rest
+    return first, rest
 
 
 def _form(text: str) -> Literal["text", "json"]:

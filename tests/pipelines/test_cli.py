@@ -403,6 +403,24 @@ def test_help_shows_what_stands_in_brackets(path: tuple[str, ...], monkeypatch: 
         assert bracketed in " ".join(shown.split()), f"{bracketed} is swallowed"
 
 
+@pytest.mark.parametrize("path", PAGES, ids=" ".join)
+def test_what_a_command_reads_alone_changes_no_page(
+    path: tuple[str, ...], run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = run(*path, "--help")
+    monkeypatch.setattr(cli, "_asked_for", lambda name: app)
+    assert shown.out == run(*path, "--help").out
+    assert shown.status == 0
+
+
+def test_a_shell_may_complete_any_command(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for line, words in (("decision ro", ["rollback"]), ("decision audit mi", ["mine"])):
+        monkeypatch.setenv("_DECISION_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+        assert run().out.split() == words
+
+
 @pytest.mark.parametrize("where", ["before", "after", "between"])
 def test_general_options_may_stand_before_and_after_the_command(where: str) -> None:
     given = {
@@ -410,11 +428,12 @@ def test_general_options_may_stand_before_and_after_the_command(where: str) -> N
         "after": ["join", "news", "--json", "-v", "--log-format=json"],
         "between": ["join", "-v", "news", "--log-format", "json", "--json"],
     }[where]
-    first = cli._general_first(given)
+    general, rest = cli._apart(given)
+    first = general + rest
     assert [argument for argument in first if argument not in ("-v", "--log-format", "json", "--log-format=json")] == [
         "join",
         "news",
         "--json",
     ]
     assert first.index("-v") < first.index("join")
-    assert cli._general_first(["erase", "--", "-v"]) == ["erase", "--", "-v"]
+    assert cli._apart(["erase", "--", "-v"]) == ([], ["erase", "--", "-v"])
