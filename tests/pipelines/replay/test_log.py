@@ -15,6 +15,7 @@ import pytest
 
 from decision.batch import Batch, Floats
 from decision.errors import FieldError
+from pipelines.lake.features import with_features, without_features
 from pipelines.replay.describe import describe
 from pipelines.replay.engine import LocalEngine
 from pipelines.replay.engines import engine_of
@@ -75,6 +76,20 @@ def test_two_ray_workers_give_the_same_bits_as_this_process(rows: pa.Table, tmp_
         assert bits(run(TableSource(rows, rows=300), engine=engine)) == bits(run(TableSource(rows)))
     finally:
         ray.shutdown()
+
+
+def test_features_are_read_from_columns_or_from_texts_to_the_same_bits(rows: pa.Table, tmp_path: Path) -> None:
+    options = Options(reward_model="vw", replicates=50)
+    texts = bits(run(TableSource(rows), options))
+    some = pa.concat_tables([with_features(rows.slice(0, 700)), without_features(with_features(rows.slice(700)))])
+    for number, table in enumerate((with_features(rows), some)):
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(table, path, row_group_size=333)
+        source = FileSource(str(path))
+        assert source.flat(0)
+        assert source.flat(3) == (number == 0)
+        assert bits(run(source, options)) == texts
+        assert bits(run(TableSource(table, rows=333), options)) == texts
 
 
 def test_a_range_of_time_is_the_rows_in_it(rows: pa.Table) -> None:
