@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ from pipelines.lake.lake import ConflictError, Lake
 from pipelines.lake.schemas import DEAD_LETTERS, LOGGED
 from pipelines.lake.schemas import OUTCOMES as OUTCOME_ROWS
 from pipelines.lake.tables import mark_of
-from pipelines.log.protocol import DECISIONS, OUTCOMES, EventLog, Message, OffsetOutOfRange
+from pipelines.log.protocol import DECISIONS, OUTCOMES, EventLog, OffsetOutOfRange, Stretch
 from pipelines.logs import step
 from pipelines.progress import Progress, silent
 
@@ -42,7 +42,7 @@ _MESSAGES_PER_READ = 1_000
 _ATTEMPTS = 50
 
 Topic = Literal["decisions", "outcomes"]
-_PARSE: dict[Topic, Callable[[Sequence[Message], Collection[str] | None], Parsed]] = {
+_PARSE: dict[Topic, Callable[[Stretch, Collection[str] | None], Parsed]] = {
     "decisions": parse_decisions,
     "outcomes": parse_outcomes,
 }
@@ -280,11 +280,12 @@ class _TopicIngest:
                 messages = self._messages(p, wanted)
                 if not messages:
                     break
-                self._next[p] = batch.next[p] = messages[-1].offset + 1
+                self._next[p] = batch.next[p] = messages.offsets[-1] + 1
                 batch.messages += len(messages)
-                batch.bytes += sum(len(message.value) for message in messages)
+                batch.bytes += sum(map(len, messages.values))
                 if self._dead_before[p]:
-                    messages = [message for message in messages if message.offset not in self._dead_before[p]]
+                    kept = [message for message in messages.messages() if message.offset not in self._dead_before[p]]
+                    messages = Stretch.of(kept) if kept else messages.none()
                 if messages:
                     parsed = _PARSE[self._topic](messages, self._loops)
                     batch.rows.append(parsed.rows)
@@ -292,9 +293,9 @@ class _TopicIngest:
                     batch.redacted += parsed.redacted
         return batch if batch.messages else None
 
-    def _messages(self, partition: int, wanted: int) -> list[Message]:
+    def _messages(self, partition: int, wanted: int) -> Stretch:
         try:
-            return self._log.read(self._topic, partition, self._next[partition], max_messages=wanted)
+            return self._log.read_stretch(self._topic, partition, self._next[partition], max_messages=wanted)
         except OffsetOutOfRange as error:
             raise IngestError(
                 f"{self._position(partition)}: wanted to go on at offset {self._next[partition]},"

@@ -29,7 +29,7 @@ from decision.records import (
     decode_outcome,
 )
 from pipelines.ingestion.columns import RAW_FIELDS, decision_columns, outcome_columns
-from pipelines.log.protocol import Message
+from pipelines.log.protocol import Message, Stretch
 from pipelines.settings import check_loop_name
 
 FIRST_US = 0
@@ -66,8 +66,8 @@ class _Doubt(Exception):
     """Something does not fit; the slow way finds out what."""
 
 
-def parse_decisions(messages: Sequence[Message], loops: Collection[str] | None) -> Parsed:
-    """Return the decisions in `messages`, at least one and all of one partition.
+def parse_decisions(messages: Stretch, loops: Collection[str] | None) -> Parsed:
+    """Return the decisions in `messages`, at least one.
 
     Args:
         messages: from the log.
@@ -76,27 +76,27 @@ def parse_decisions(messages: Sequence[Message], loops: Collection[str] | None) 
     return _parse(messages, loops, _fast_decisions, decode_decision, decision_columns)
 
 
-def parse_outcomes(messages: Sequence[Message], loops: Collection[str] | None) -> Parsed:
+def parse_outcomes(messages: Stretch, loops: Collection[str] | None) -> Parsed:
     """Return the outcomes in `messages`; arguments as `parse_decisions`."""
     return _parse(messages, loops, _fast_outcomes, decode_outcome, outcome_columns)
 
 
 def _parse(
-    messages: Sequence[Message],
+    messages: Stretch,
     loops: Collection[str] | None,
-    fast: Callable[[Sequence[Message]], pa.RecordBatch],
+    fast: Callable[[Stretch], pa.RecordBatch],
     slow: Callable[[bytes], Decision | Outcome],
-    columns: Callable[[Sequence[Any], Sequence[Message]], pa.RecordBatch],
+    columns: Callable[[Sequence[Any], Stretch], pa.RecordBatch],
 ) -> Parsed:
     try:
-        _require(max(len(message.value) for message in messages) <= MAX_RECORD_BYTES)
+        _require(max(map(len, messages.values)) <= MAX_RECORD_BYTES)
         rows = fast(messages)
         _check_columns(rows, messages, loops)
         return Parsed(rows, [], 0)
     except (_Doubt, FieldError, msgspec.DecodeError, UnicodeError, pa.ArrowException, OverflowError, RecursionError):
         pass
     records, kept, dead, redacted = list[Decision | Outcome](), list[Message](), list[DeadLetter](), 0
-    for message in messages:
+    for message in messages.messages():
         if any(name == _REDACTED for name, _ in message.headers):
             redacted += 1
             continue
@@ -108,7 +108,7 @@ def _parse(
         else:
             records.append(record)
             kept.append(message)
-    return Parsed(columns(records, kept), dead, redacted)
+    return Parsed(columns(records, Stretch.of(kept) if kept else messages.none()), dead, redacted)
 
 
 def _decoded(decode: Callable[[bytes], Decision | Outcome], value: bytes) -> Decision | Outcome:
@@ -145,35 +145,21 @@ def _check_loop(loop: str, loops: Collection[str] | None) -> None:
         raise FieldError.choice("loop", sorted(loops), loop)
 
 
-# A decision whose longest lists are left as they are: they go into their columns without becoming objects.
-_RawDecision = msgspec.defstruct(
-    "_RawDecision",
-    [
-        (field.name, msgspec.Raw if field.name in {"action_ids", "pmf"} else field.type)
-        if field.required
-        else (field.name, field.type, field.default)
-        for field in msgspec.structs.fields(Decision)
-    ],
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    gc=False,
-)
-_decode_decision = msgspec.json.Decoder(_RawDecision).decode
+_decode_decision = msgspec.json.Decoder(Decision).decode
 _decode_outcome = msgspec.json.Decoder(Outcome).decode
 
 
-def _fast_decisions(messages: Sequence[Message]) -> pa.RecordBatch:
-    records = [_decode_decision(message.value) for message in messages]
-    _require(None not in {record.ts.tzinfo for record in records})  # pyright: ignore[reportAttributeAccessIssue]
+def _fast_decisions(messages: Stretch) -> pa.RecordBatch:
+    records = list(map(_decode_decision, messages.values))
+    _require(None not in {record.ts.tzinfo for record in records})
     rows = decision_columns(records, messages)
     _check_decisions(rows)
     return rows
 
 
-def _fast_outcomes(messages: Sequence[Message]) -> pa.RecordBatch:
-    _require(not any(message.headers and dict(message.headers).get(_REDACTED) for message in messages))
-    records = [_decode_outcome(message.value) for message in messages]
+def _fast_outcomes(messages: Stretch) -> pa.RecordBatch:
+    _require(not any(headers and dict(headers).get(_REDACTED) for headers in messages.headers))
+    records = list(map(_decode_outcome, messages.values))
     _require(None not in {record.ts.tzinfo for record in records})
     rows = outcome_columns(records, messages)
     _check_lengths(rows["name"], 1)
@@ -181,12 +167,11 @@ def _fast_outcomes(messages: Sequence[Message]) -> pa.RecordBatch:
     return rows
 
 
-def _check_columns(rows: pa.RecordBatch, messages: Sequence[Message], loops: Collection[str] | None) -> None:
+def _check_columns(rows: pa.RecordBatch, messages: Stretch, loops: Collection[str] | None) -> None:
     _require(bool((_numbers(rows["schema_version"]) == SCHEMA_VERSION).all()))
     for loop in rows["loop"].unique().to_pylist():
         _check_loop(loop, loops)
-    keys = pa.array([message.key for message in messages], pa.binary())
-    _require(rows["event_id"].cast(pa.binary()).equals(keys))
+    _require(rows["event_id"].cast(pa.binary()).equals(pa.array(messages.keys, pa.binary())))
     _check_lengths(rows["event_id"], 1)
     _check_lengths(rows["slot"], 0)
     _check_range(_numbers(rows["ts"].view(pa.int64())), FIRST_US + 1, LAST_US - 1)

@@ -7,7 +7,8 @@ partitions, meet in one partition, in the order they were appended.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from decision.errors import FieldError, Words
@@ -51,6 +52,47 @@ class Message(NamedTuple):
     value: bytes
     headers: Headers
     ts_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Messages of one partition, in order, as columns: no object for each.
+
+    Attributes:
+        topic: name of their topic.
+        partition: number of their partition.
+        offsets: [n] their numbers.
+        keys: [n] their keys.
+        values: [n] their records.
+        headers: [n] their headers.
+        ts_ms: [n] when they were appended, in milliseconds since 1970 UTC.
+    """
+
+    topic: str
+    partition: int
+    offsets: Sequence[int]
+    keys: Sequence[bytes]
+    values: Sequence[bytes]
+    headers: Sequence[Headers]
+    ts_ms: Sequence[int]
+
+    @classmethod
+    def of(cls, messages: Sequence[Message]) -> Stretch:
+        """Return `messages`, at least one and all of one partition, as columns."""
+        _, _, offsets, keys, values, headers, ts_ms = zip(*messages, strict=True)
+        return cls(messages[0].topic, messages[0].partition, offsets, keys, values, headers, ts_ms)
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def none(self) -> Stretch:
+        """Return no message of the same partition."""
+        return Stretch(self.topic, self.partition, (), (), (), (), ())
+
+    def messages(self) -> list[Message]:
+        """Return the messages as objects."""
+        columns = zip(self.offsets, self.keys, self.values, self.headers, self.ts_ms, strict=True)
+        return [Message(self.topic, self.partition, *row) for row in columns]
 
 
 class LogError(Exception):
@@ -136,6 +178,16 @@ class EventLog(Protocol):
             max_messages: most messages returned.
             max_bytes: stop before keys and values grow beyond this; one message is always returned.
             wait_s: how long to wait for a first message at the end, in seconds.
+
+        Raises:
+            OffsetOutOfRange: `offset` is not in [low, high].
+        """
+        ...
+
+    def read_stretch(
+        self, topic: str, partition: int, offset: int, *, max_messages: int = 1000, max_bytes: int = 64 << 20
+    ) -> Stretch:
+        """Return as columns what `read` returns with the same arguments, without waiting.
 
         Raises:
             OffsetOutOfRange: `offset` is not in [low, high].

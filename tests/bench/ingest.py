@@ -16,10 +16,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -35,7 +36,7 @@ from pipelines.ingestion.workers import IngestWorkers
 from pipelines.lake.features import with_features
 from pipelines.lake.lake import Lake
 from pipelines.log.open import open_log
-from pipelines.log.protocol import DECISIONS, TOPICS, EventLog, Item, Message
+from pipelines.log.protocol import DECISIONS, TOPICS, EventLog, Item, Stretch
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.operations.kafka_server import KafkaServerError, kafka_server, missing_parts
 
@@ -140,15 +141,25 @@ def workers(url: str, count: int) -> float:
         return rate
 
 
+def each(step: Callable[[Any], object], parts: Sequence[object]) -> Callable[[], None]:
+    """Return what takes `step` for one of `parts` after another and keeps nothing."""
+
+    def run() -> None:
+        for part in parts:
+            step(part)
+
+    return run
+
+
 def stages(log: EventLog, count: int) -> dict[str, float]:
     """Return the processor's microseconds per decision of each stage, the least of three runs."""
-    read, parts, at = list[list[Message]](), 20, log.watermarks(DECISIONS, 0)[0]
+    read, parts, at = list[Stretch](), 20, log.watermarks(DECISIONS, 0)[0]
     for _ in range(min(parts, count // PARTITIONS // 1000)):
-        read.append(log.read(DECISIONS, 0, at, max_messages=1000, wait_s=1.0))
-        at = read[-1][-1].offset + 1
+        read.append(log.read_stretch(DECISIONS, 0, at))
+        at = read[-1].offsets[-1] + 1
     rows = sum(map(len, read))
     decode = msgspec.json.Decoder(Decision).decode
-    decoded = [[decode(message.value) for message in messages] for messages in read]
+    decoded = [list(map(decode, messages.values)) for messages in read]
     table = pa.Table.from_batches([parse_decisions(messages, None).rows for messages in read])
 
     def write() -> None:
@@ -157,10 +168,11 @@ def stages(log: EventLog, count: int) -> dict[str, float]:
 
     flat = with_features(table)
     steps: dict[str, Callable[[], object]] = {
-        "read": lambda: [log.read(DECISIONS, 0, part[0].offset, max_messages=len(part), wait_s=1.0) for part in read],
-        "decode": lambda: [[decode(message.value) for message in messages] for messages in read],
-        "columns": lambda: [decision_columns(*pair) for pair in zip(decoded, read, strict=True)],
-        "decode, columns, check": lambda: [parse_decisions(messages, None) for messages in read],
+        # one stretch after another, as ingestion goes: many that are held at once cost more, for their memory is new
+        "read": each(lambda part: log.read_stretch(DECISIONS, 0, part.offsets[0], max_messages=len(part)), read),
+        "decode": each(lambda part: list(map(decode, part.values)), read),
+        "columns": each(lambda pair: decision_columns(*pair), list(zip(decoded, read, strict=True))),
+        "decode, columns, check": each(lambda part: parse_decisions(part, None), read),
         "features": lambda: with_features(table),
         "write": write,
     }

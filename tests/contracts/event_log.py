@@ -118,6 +118,7 @@ def check_the_end_is_empty_and_waiting_sees_what_comes(open_log: Open, topic: st
     log, writer = open_log(), open_log()
     log.create(topic, 1)
     assert log.read(topic, 0, 0) == []
+    assert len(log.read_stretch(topic, 0, 0)) == 0
     assert log.read(topic, 0, 0, wait_s=0.05) == []
     timer = threading.Timer(0.2, writer.append, (topic, b"k", b"v"))
     timer.start()
@@ -149,6 +150,7 @@ def check_reads_keep_to_their_limits(open_log: Open, topic: str) -> None:
     some = log.read(topic, 0, 0, max_bytes=5500)
     assert [m.offset for m in some] == list(range(5))
     assert [m.offset for m in log.read(topic, 0, 5, max_bytes=1)] == [5]  # one always comes, or a reader would hang
+    assert log.read_stretch(topic, 0, 0, max_bytes=5500).messages() == some
     with pytest.raises(FieldError, match="max_messages"):
         log.read(topic, 0, 0, max_messages=0)
 
@@ -165,6 +167,7 @@ def check_partitions_can_be_read_in_any_order(open_log: Open, topic: str) -> Non
         found = log.read(topic, partition, offset, max_messages=rng.randint(1, 50))
         assert found == whole[partition][offset : offset + len(found)]
         assert found
+        assert log.read_stretch(topic, partition, offset, max_messages=len(found)).messages() == found
 
 
 def check_watermarks_follow_the_appends(open_log: Open, topic: str) -> None:

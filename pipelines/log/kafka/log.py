@@ -37,6 +37,7 @@ from pipelines.log.protocol import (
     LogUnavailable,
     Message,
     OffsetOutOfRange,
+    Stretch,
     UnknownTopic,
     check_message,
     check_partitions,
@@ -183,6 +184,46 @@ class KafkaLog:
             OffsetOutOfRange: `offset` is not between the watermarks.
             LogUnavailable: the cluster does not answer.
         """
+        records = self._records(topic, partition, offset, max_messages, max_bytes, wait_s)
+        return [
+            _new(
+                Message,
+                (
+                    topic,
+                    partition,
+                    record.offset,
+                    record.key or b"",
+                    record.value or b"",
+                    tuple(record.headers) if record.headers else (),
+                    record.timestamp,
+                ),
+            )
+            for record in records
+        ]
+
+    def read_stretch(
+        self, topic: str, partition: int, offset: int, *, max_messages: int = 1000, max_bytes: int = 64 << 20
+    ) -> Stretch:
+        """Return as columns what `read` returns; see `EventLog.read_stretch`.
+
+        Raises:
+            OffsetOutOfRange: `offset` is not between the watermarks.
+            LogUnavailable: the cluster does not answer.
+        """
+        records = self._records(topic, partition, offset, max_messages, max_bytes, 0.0)
+        return Stretch(
+            topic,
+            partition,
+            [record.offset for record in records],
+            [record.key or b"" for record in records],
+            [record.value or b"" for record in records],
+            [tuple(record.headers) if record.headers else () for record in records],
+            [record.timestamp for record in records],
+        )
+
+    def _records(
+        self, topic: str, partition: int, offset: int, max_messages: int, max_bytes: int, wait_s: float
+    ) -> list[Any]:
         where = self._partition(topic, partition)
         if max_messages < 1:
             raise FieldError("max_messages", wanted="at least 1", got=max_messages)
@@ -292,9 +333,7 @@ class KafkaLog:
             self._drop_consumer()
             raise translate(error, f"watermarks of {where.topic}[{where.partition}]") from error
 
-    def _read(
-        self, where: TopicPartition, offset: int, max_messages: int, max_bytes: int, wait_s: float
-    ) -> list[Message]:
+    def _read(self, where: TopicPartition, offset: int, max_messages: int, max_bytes: int, wait_s: float) -> list[Any]:
         consumer = self._connected_consumer()
         if self._at != (where, offset):
             self._at = None
@@ -310,23 +349,19 @@ class KafkaLog:
                 records = consumer.poll(int(patience_s * 1000), max_records=max_messages).get(where, [])
             if offset < high and not records:
                 raise LogUnavailable(f"read {where.topic}[{where.partition}]: nothing came in {patience_s:.0f} s")
-        messages, size = list[Message](), 0
+        found, size = list[Any](), 0
         while records:
             for record in records:
-                value, key = record.value or b"", record.key or b""
-                size += len(key) + len(value)
-                if size > max_bytes and messages:
+                size += len(record.key or b"") + len(record.value or b"")
+                if size > max_bytes and found:
                     self._at = None  # the consumer is ahead of what was returned
-                    return messages
-                headers = tuple(record.headers) if record.headers else ()
-                messages.append(
-                    _new(Message, (where.topic, where.partition, record.offset, key, value, headers, record.timestamp))
-                )
-            left = max_messages - len(messages)
-            behind = (consumer.highwater(where) or 0) > messages[-1].offset + 1
+                    return found
+                found.append(record)
+            left = max_messages - len(found)
+            behind = (consumer.highwater(where) or 0) > found[-1].offset + 1
             records = consumer.poll(100, max_records=left).get(where, []) if left and behind else []
-        self._at = (where, messages[-1].offset + 1 if messages else offset)
-        return messages
+        self._at = (where, found[-1].offset + 1 if found else offset)
+        return found
 
 
 def open_address(url: str, **options: Any) -> KafkaLog:

@@ -23,6 +23,7 @@ from pipelines.log.protocol import (
     Item,
     Message,
     OffsetOutOfRange,
+    Stretch,
     UnknownTopic,
     check_message,
     check_partitions,
@@ -223,29 +224,38 @@ class LocalLog:
         Raises:
             OffsetOutOfRange: `offset` is not between the watermarks.
         """
+        rows = self._read(topic, partition, offset, max_messages, max_bytes, wait_s)
+        return [
+            _new(Message, (topic, partition, at, key, value, table.decode_headers(raw) if raw else (), ts_ms))
+            for at, key, value, raw, ts_ms in rows
+        ]
+
+    def read_stretch(
+        self, topic: str, partition: int, offset: int, *, max_messages: int = 1000, max_bytes: int = 64 << 20
+    ) -> Stretch:
+        """Return as columns what `read` returns; see `EventLog.read_stretch`.
+
+        Raises:
+            OffsetOutOfRange: `offset` is not between the watermarks.
+        """
+        rows = self._read(topic, partition, offset, max_messages, max_bytes, 0.0)
+        offsets, keys, values, raws, ts_ms = zip(*rows, strict=True) if rows else ((),) * 5
+        headers = [table.decode_headers(raw) if raw else () for raw in raws]
+        return Stretch(topic, partition, offsets, keys, values, headers, ts_ms)
+
+    def _read(
+        self, topic: str, partition: int, offset: int, max_messages: int, max_bytes: int, wait_s: float
+    ) -> list[table.Found]:
         if max_messages < 1:
             raise FieldError("max_messages", wanted="at least 1", got=max_messages)
         base = self._base(topic, partition)
         deadline, pause = time.monotonic() + wait_s, 0.001
         while True:
-            found: list[Message] = []
             if 0 <= offset <= table.MAX_OFFSET:
                 with self._file.reader() as db:
-                    rows = db.execute(
-                        "SELECT id & ?, key, value, headers, ts_ms FROM messages WHERE id >= ? AND id <= ? ORDER BY id"
-                        " LIMIT ?",
-                        (table.MAX_OFFSET, base + offset, base + table.MAX_OFFSET, max_messages),
-                    )
-                    size = 0
-                    for at, key, value, headers, ts_ms in rows:
-                        size += len(key) + len(value)
-                        if size > max_bytes and found:
-                            break
-                        decoded = table.decode_headers(headers) if headers else ()
-                        found.append(_new(Message, (topic, partition, at, key, value, decoded, ts_ms)))
-                    rows.close()
-            if found and found[0].offset == offset:
-                return found
+                    found = table.read(db, base, offset, max_messages, max_bytes)
+                if found and found[0][0] == offset:
+                    return found
             low, high = self.watermarks(topic, partition)
             if not low <= offset <= high:
                 raise OffsetOutOfRange(topic, partition, offset, low=low, high=high)

@@ -19,6 +19,7 @@ TOPIC_SHIFT = OFFSET_BITS + PARTITION_BITS
 MAX_OFFSET = (1 << OFFSET_BITS) - 1
 MAX_TOPICS = 256
 ROWS_PER_STATEMENT = 64
+_ROWS_PER_FETCH = 128
 
 SCHEMA = """
 CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, partitions INTEGER NOT NULL);
@@ -33,6 +34,10 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
 
 encode_headers = msgspec.msgpack.Encoder().encode
 decode_headers = msgspec.msgpack.Decoder(tuple[tuple[str, bytes], ...]).decode
+
+
+Found = tuple[int, bytes, bytes, bytes | None, int]
+"""Offset, key, value, headers and time of a message as it stands in the file."""
 
 
 class Row(NamedTuple):
@@ -92,6 +97,28 @@ def insert(db: sqlite3.Connection, rows: Sequence[Row], ts_ms: int, highs: dict[
             positions.append((place_of(id_)[1], id_ & MAX_OFFSET))
         db.execute(_insert_rows(len(part)), values)
     return positions
+
+
+def read(db: sqlite3.Connection, base: int, offset: int, max_messages: int, max_bytes: int) -> list[Found]:
+    """Return messages of a partition from `offset` on: at most as many and as large as given, one in any case."""
+    rows = db.execute(
+        "SELECT id & ?, key, value, headers, ts_ms FROM messages WHERE id >= ? AND id <= ? ORDER BY id LIMIT ?",
+        (MAX_OFFSET, base + offset, base + MAX_OFFSET, max_messages),
+    )
+    found, size = list[Found](), 0
+    while part := rows.fetchmany(_ROWS_PER_FETCH):
+        grown = size + sum(len(key) + len(value) for _, key, value, _, _ in part)
+        if grown > max_bytes:
+            for row in part:
+                size += len(row[1]) + len(row[2])
+                if size > max_bytes and found:
+                    break
+                found.append(row)
+            break
+        found += part
+        size = grown
+    rows.close()
+    return found
 
 
 def taken(db: sqlite3.Connection, keys: Sequence[bytes]) -> set[tuple[int, bytes]]:

@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import pipelines.ingestion.columns as columns
 import pipelines.ingestion.parse as parsing
 from decision.errors import FieldError
 from decision.records import decode_decision, decode_outcome, encode
 from pipelines.ingestion.parse import Parsed, parse_decisions, parse_outcomes
-from pipelines.log.protocol import Message
+from pipelines.log.protocol import Message, Stretch
 from tests.worlds.lake import decision, outcome
 
 DECISION: dict[str, Any] = json.loads(encode(decision("e1")))
@@ -29,7 +28,7 @@ def message(value: bytes, key: bytes = b"e1", offset: int = 0, topic: str = "dec
 
 def parse(*values: bytes, key: bytes = b"e1", topic: str = "decisions", loops: set[str] | None = None) -> Parsed:
     messages = [message(value, key, offset, topic) for offset, value in enumerate(values)]
-    return (parse_decisions if topic == "decisions" else parse_outcomes)(messages, loops)
+    return (parse_decisions if topic == "decisions" else parse_outcomes)(Stretch.of(messages), loops)
 
 
 BAD_DECISIONS: list[tuple[str, str, Any]] = [
@@ -162,13 +161,14 @@ def test_only_the_loops_that_exist_are_accepted_when_they_are_given() -> None:
 def test_messages_that_an_erasure_emptied_leave_nothing() -> None:
     empty = message(b"", headers=(("redacted", b"1"),))
     for parser, good in ((parse_decisions, encode(decision("e1"))), (parse_outcomes, encode(outcome("e1")))):
-        parsed = parser([message(good), empty], None)
+        parsed = parser(Stretch.of([message(good), empty]), None)
         assert (len(parsed.rows), len(parsed.dead), parsed.redacted) == (1, 0, 1)
 
 
 def test_where_a_spool_held_an_outcome_is_kept() -> None:
     headers = (("spool", b"abc"), ("spool_offset", b"17"))
-    parsed = parse_outcomes([message(encode(outcome("e1")), headers=headers), message(encode(outcome("e1")))], None)
+    reports = [message(encode(outcome("e1")), headers=headers), message(encode(outcome("e1")))]
+    parsed = parse_outcomes(Stretch.of(reports), None)
     assert parsed.rows["spool"].to_pylist() == ["abc", None]
     assert parsed.rows["spool_offset"].to_pylist() == [17, None]
 
@@ -266,10 +266,21 @@ def test_raw_action_ids_that_are_no_list_of_texts_are_refused(ids: str) -> None:
     assert (len(parsed.rows), len(parsed.dead)) == (2, 1)
 
 
-@given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=5), min_size=1, max_size=5))
+@given(st.lists(st.lists(st.floats(1e-12, 1), min_size=1, max_size=5), min_size=1, max_size=5))
 def test_pmfs_are_read_to_the_last_bit(rows: list[list[float]]) -> None:
-    raw = [msgspec.Raw(msgspec.json.encode(row)) for row in rows]
-    assert columns._raw_number_lists(raw).to_pylist() == rows
+    pmfs = [[weight / sum(row) for weight in row] for row in rows]
+    records = [
+        decision(
+            "e1",
+            action_ids=[str(n) for n in range(len(pmf))],
+            pmf=pmf,
+            action_index=0,
+            propensity=pmf[0],
+            actions=msgspec.Raw(msgspec.json.encode([{}] * len(pmf))),
+        )
+        for pmf in pmfs
+    ]
+    assert parse(*map(encode, records)).rows["pmf"].to_pylist() == pmfs
 
 
 @pytest.mark.parametrize(
