@@ -235,7 +235,7 @@ def main() -> None:
             os.sched_setaffinity(0, CORES if name == "two workers" else {CORES[0]})  # what is started inherits it
             output = home / f"{name}.log"
             running[name] = stack.enter_context(process(name, command_of(name, settings), settings, output))
-        os.sched_setaffinity(0, {CORES[0]})
+        os.sched_setaffinity(0, {CORES[-1]})  # the load generators' core: they inherit it
         for name, settings in at.items():
             wait_until_ready(running[name], settings, home / f"{name}.log")
         one = at["one worker"]
