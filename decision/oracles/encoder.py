@@ -48,6 +48,31 @@ def entries(rows: Sequence[Features], positions: Mapping[str, int]) -> tuple[Int
     return np.array(r, dtype=np.int64), np.array(c, dtype=np.int64), np.array(values, dtype=np.float64)
 
 
+def rows_apart(
+    rows: Sequence[Features], positions: Mapping[str, int], shift: Sequence[float], scale: Sequence[float]
+) -> Floats:
+    """Return [r, 1, c] scaled values of the columns in `rows`, 0 where a row lacks one, unknown names ignored.
+
+    Products of this with a matrix are r products of one row: each rounds as if it came alone.
+
+    Args:
+        rows: [r] features.
+        positions: of the columns.
+        shift: [c].
+        scale: [c].
+    """
+    position, c = positions.get, len(positions)
+    out: list[list[float]] = []
+    for row in rows:
+        values = [0.0] * c
+        for name, number in row.items():
+            at = position(name)
+            if at is not None:
+                values[at] = (number - shift[at]) / scale[at]
+        out.append(values)
+    return np.array(out, dtype=np.float64).reshape(len(out), 1, c)
+
+
 def dense(rows: Sequence[Features], positions: Mapping[str, int], *, missing: float = 0.0) -> Floats:
     """Return [r, c] values of the columns in `rows`; `missing` where a row lacks one, unknown names ignored."""
     out = np.full((len(rows), len(positions)), missing)

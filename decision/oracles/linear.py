@@ -14,7 +14,7 @@ import numpy as np
 from decision.batch import Batch, Features, Floats, Interactions, Ints, take_rows
 from decision.errors import FieldError
 from decision.options import SHIPPED, Positive, Range, Samples, Seed
-from decision.oracles.encoder import columns_of, dense, entries, positions_of
+from decision.oracles.encoder import columns_of, dense, entries, positions_of, rows_apart
 from decision.oracles.kind import Kind, OracleSettings
 from decision.ragged import sums_by_owner
 
@@ -102,24 +102,15 @@ class LinearOracle:
         row, column, value = entries(actions, self._action_positions)
         crossed = products.reshape(c, a) if self.settings.interactions else None
         alone = np.bincount(row, weights=own[column] * value, minlength=k)
-        position = self._context_positions.get
+        positions, shift, scale = self._context_positions, [0.0] * c, [1.0] * c
 
         def scores(contexts: Sequence[Features]) -> Floats:
-            rows: list[list[float]] = []
-            for context in contexts:
-                row_of = [0.0] * c
-                for name, number in context.items():
-                    at = position(name)
-                    if at is not None:
-                        row_of[at] = number
-                rows.append(row_of)
-            # n products of one row: each as if it came alone
-            dense = np.array(rows, dtype=np.float64).reshape(len(rows), 1, c)
+            x = rows_apart(contexts, positions, shift, scale)
             terms = alone
             if crossed is not None:
-                per_action = own + (dense @ crossed)[:, 0, :]
+                per_action = own + (x @ crossed)[:, 0, :]
                 terms = sums_by_owner(row, per_action[:, column] * value, k)
-            return (middle + (constant + dense @ shared + terms)).clip(low, high)
+            return (middle + (constant + x @ shared + terms)).clip(low, high)
 
         return scores
 

@@ -22,6 +22,7 @@ from decision.errors import FieldError, Words
 from decision.options import SHIPPED, Positive, Range, Samples, Seed
 from decision.oracles.design import Block, PairEntries, Part, Sizes, outer
 from decision.oracles.drawn import ROWS, Drawn, DrawnRows
+from decision.oracles.encoder import rows_apart
 from decision.oracles.kind import Kind, OracleSettings
 from decision.oracles.likelihood import DesignRows, least, sigmoid
 from decision.oracles.products import ColumnSet, Entries, entries_of, places_of
@@ -132,24 +133,15 @@ class LogisticOracle:
         pair_row, pair, pair_value = self._pair_entries(y)
         pairs = np.bincount(pair_row, weights=block.pairs[0][pair] * pair_value, minlength=k) if pair.size else None
         alone = None if interactions else np.bincount(row, weights=own[column] * value, minlength=k)
-        position = self._context_positions.get
+        positions = self._context_positions
         shift, scale = (numbers.tolist() for numbers in self._scales)
         low, span = self.settings.low, self.settings.high - self.settings.low
 
         def scores(contexts: Sequence[Features]) -> Floats:
-            rows: list[list[float]] = []
-            for context in contexts:
-                row_of = [0.0] * c
-                for name, number in context.items():
-                    at = position(name)
-                    if at is not None:
-                        row_of[at] = (number - shift[at]) / scale[at]
-                rows.append(row_of)
-            n = len(rows)
-            dense = np.array(rows, dtype=np.float64).reshape(n, 1, c)  # n products of one row: each as if it came alone
-            logit = constant + dense @ shared
+            x = rows_apart(contexts, positions, shift, scale)
+            logit = constant + x @ shared
             if alone is None:
-                per_action = own + (dense @ crossed)[:, 0, :]
+                per_action = own + (x @ crossed)[:, 0, :]
                 logit = logit + sums_by_owner(row, per_action[:, column] * value, k)
             else:
                 logit = logit + alone
