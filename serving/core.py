@@ -335,9 +335,7 @@ class Core:
 
     def report_here(self, loop: str, requests: Sequence[OutcomeRequest]) -> int:
         """As `report`, for a thread that may wait."""
-        future: Future[list[Stored]] = Future()
-        self.spool.give((Waiting(self._reports(loop, requests), future),), None)
-        _waited(future)
+        _waited(self.spool.submit(self._reports(loop, requests)))
         return self._reported(loop, len(requests))
 
     def _reports(self, loop: str, requests: Sequence[OutcomeRequest]) -> list[Group]:

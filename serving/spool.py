@@ -103,6 +103,12 @@ class Spool:
     def _bytes_waiting(self) -> int:
         return self._pending_bytes + self._writing_bytes
 
+    def submit(self, groups: Sequence[Group]) -> Future[list[Stored]]:
+        """Queue `groups`, for a thread; the result is what `append_all` returns or raises."""
+        future: Future[list[Stored]] = Future()
+        self.give((Waiting(groups, future),), None)
+        return future
+
     async def append(
         self, key: bytes, messages: Sequence[tuple[str, bytes, Headers]], *, unique: bool = False
     ) -> Stored:

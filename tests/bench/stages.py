@@ -20,8 +20,7 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -31,25 +30,17 @@ import numpy as np
 
 from decision.features import flatten
 from decision.records import encode
-from pipelines.log.sqlite.log import Group, Stored
+from pipelines.log.sqlite.log import Group
 from pipelines.settings import load_settings
 from serving.core import DECISIONS, Core
 from serving.decide import Ask, answer, decide
 from serving.question import Question, read_question
-from serving.spool import Waiting
 from serving.start import open_core
 from tests.bench.serving import questions
 
 ROUNDS = 200
 TS = datetime(2026, 1, 1, tzinfo=UTC)
 Call = Callable[[int], object]
-
-
-def appended(core: Core, groups: Sequence[Group]) -> object:
-    """Append groups and wait for the disk."""
-    future: Future[list[Stored]] = Future()
-    core.spool.give((Waiting(groups, future),), None)
-    return future.result()
 
 
 def parts(core: Core, loop: str, read: Callable[[int], Question], total: int, together: int = 1) -> dict[str, Call]:
@@ -88,7 +79,7 @@ def parts(core: Core, loop: str, read: Callable[[int], Question], total: int, to
         "score, explore": lambda i: pmfs_of(contexts[i : i + together]),
         "features, score, explore, record": lambda i: decide(asks[i : i + together], TS),
         "encode": lambda i: [encode(record) for (record,) in records[i : i + together]],
-        "spool": lambda i: appended(core, groups(i)),
+        "spool": lambda i: core.spool.submit(groups(i)).result(),
         "answer": lambda i: [encode_answer(each) for each in records[i : i + together]],
     }
 

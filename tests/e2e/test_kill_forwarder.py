@@ -16,7 +16,7 @@ import pytest
 from pipelines.ingestion.forward import lags
 from pipelines.log.kafka.log import KafkaLog
 from pipelines.log.protocol import TOPICS
-from pipelines.log.sqlite.log import LocalLog
+from pipelines.log.sqlite.log import Group, LocalLog
 from pipelines.operations.waiting import wait_until
 from serving.spool import Spool
 from tests.contracts.event_log import read_all
@@ -64,7 +64,7 @@ class Load:
                 n += 1
                 decision, outcome = (b"e%d" % n, b"decision %d" % n), (b"e%d" % (n % 40), b"outcome %d" % n)
                 futures += [
-                    (self._spool.submit(key, [(topic, value, ())], unique=topic == "decisions"), topic, key, value)
+                    (self._spool.submit((Group(key, [(topic, value, ())], topic == "decisions"),)), topic, key, value)
                     for topic, (key, value) in zip(TOPICS, (decision, outcome), strict=True)
                 ]
             for future, topic, key, value in futures:

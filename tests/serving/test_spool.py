@@ -19,7 +19,7 @@ import pytest
 from decision.errors import FieldError
 from pipelines.log.protocol import LogUnavailable, UnknownTopic
 from pipelines.log.sqlite.log import Group, LocalLog, Stored
-from serving.spool import Spool, SpoolClosed, SpoolFull, Waiting
+from serving.spool import Spool, SpoolClosed, SpoolFull
 from tests.contracts.event_log import read_all
 
 CLIENT = """
@@ -48,9 +48,7 @@ asyncio.run(main())
 
 def submit(spool: Spool, key: bytes, messages: Any, *, unique: bool = False) -> Future[list[Stored]]:
     """Give the spool one group, as a thread does that will wait for it."""
-    future: Future[list[Stored]] = Future()
-    spool.give((Waiting((Group(key, messages, unique),), future),), None)
-    return future
+    return spool.submit((Group(key, messages, unique),))
 
 
 @pytest.fixture
