@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -20,30 +18,28 @@ from decision.guard.snapshot import weight_at
 from decision.protocols import Policy
 from decision.records import (
     MAX_RECORD_BYTES,
-    SCHEMA_VERSION,
     Decision,
-    Outcome,
-    check_outcome,
     decode_decision,
     decode_outcome,
     encode,
 )
-from pipelines.log.protocol import LogError
 from pipelines.log.sqlite.log import Group, Stored
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
 from serving import metrics
 from serving.counters import Counts, LakeCounters
-from serving.decide import Ask, answer, decide, is_same_request
+from serving.deciding.decide import Ask, answer, decide, is_same_request
+from serving.deciding.question import Catalogues, Question, question_of
+from serving.deciding.turns import AT_ONCE, Decided, Turns
 from serving.episodes import Episodes
 from serving.errors import EventIdReusedError, UnavailableError, UnknownDecisionError, UnknownLoopError
 from serving.event_ids import uuid7
 from serving.explain import ExplainedDecision, Explanation, explained
 from serving.loops import Loops
-from serving.question import Catalogues, Question, question_of
+from serving.outcomes import outcome
 from serving.refresher import Refresher
 from serving.snapshot import OnlineFeatures, Snapshot
-from serving.spool import Answer, Spool, SpoolClosed, SpoolFull, Waiting
+from serving.spool import Spool, on_disk, waited
 from serving.wire import (
     DecideRequest,
     DecideResponse,
@@ -51,31 +47,10 @@ from serving.wire import (
     LoopDescription,
     OutcomeRequest,
     ProcessCounts,
-    check_id,
 )
 
 DECISIONS, OUTCOMES = "decisions", "outcomes"
-_AT_ONCE = 50
 _FAILURES = (RuntimeError, ArithmeticError, LookupError)  # of a policy: then the baseline answers
-
-
-@dataclass(slots=True, eq=False)
-class _Turn:
-    """A question that waits to be decided together with others, and later for the disk."""
-
-    loop: str
-    question: Question
-    future: Answer
-    decided: _Decided | None = None
-
-
-class _Decided(NamedTuple):
-    """What a question came to, before it is on disk."""
-
-    event_id: str
-    deferred: bool | None
-    records: list[Decision]
-    group: Group
 
 
 @dataclass(slots=True)
@@ -110,13 +85,12 @@ class Core:
     catalogues: Catalogues = field(default_factory=Catalogues)
     closed: bool = False
     _lake: LakeCounters = field(init=False)
-    _turns: dict[asyncio.AbstractEventLoop, list[_Turn]] = field(init=False, default_factory=dict)
-    _asked: deque[_Turn] = field(init=False, default_factory=deque)
-    _deciding: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _turns: Turns = field(init=False)
     _counting: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._lake = LakeCounters(self.settings, self.clock)
+        self._turns = Turns(lambda loop, questions: self._decided(self.snapshot(loop), questions), self.spool.give)
 
     def close(self) -> None:
         """Write what waits and close everything that was opened; does nothing when it was closed before."""
@@ -169,63 +143,13 @@ class Core:
         """
         self._check_open()
         self.snapshot(loop)
-        running = asyncio.get_running_loop()
-        future: asyncio.Future[list[Stored]] = running.create_future()
-        asked = _Turn(loop, question, future)
-        turn = self._turns.get(running)
-        if turn is None:
-            turn = self._turns[running] = []
-            running.call_soon(self._end_turn, running)
-        turn.append(asked)
-        return self._told(asked, await _on_disk(future))
+        return self._answered(loop, *await self._turns.ask(loop, question))
 
     def decide_here(self, loop: str, request: DecideRequest) -> DecideResponse:
-        """As `decide`, for a thread that may wait.
-
-        Threads that ask while another one decides are decided together by whoever comes next.
-        """
+        """As `decide`, for a thread that may wait."""
         self._check_open()
         self.snapshot(loop)
-        future: Future[list[Stored]] = Future()
-        asked = _Turn(loop, question_of(request, self.catalogues), future)
-        self._asked.append(asked)
-        with self._deciding:
-            turn: list[_Turn] = []
-            while self._asked:
-                turn.append(self._asked.popleft())
-            self._decide_turn(turn, None)
-        return self._told(asked, _waited(future))
-
-    def _told(self, asked: _Turn, stored: Sequence[Stored]) -> DecideResponse:
-        if asked.decided is None:
-            raise RuntimeError("written before it was decided")
-        return self._answered(asked.loop, asked.decided, stored[0])
-
-    def _end_turn(self, running: asyncio.AbstractEventLoop) -> None:
-        self._decide_turn(self._turns.pop(running), running)
-
-    def _decide_turn(self, turn: Sequence[_Turn], running: asyncio.AbstractEventLoop | None) -> None:
-        by_loop: dict[str, list[_Turn]] = {}
-        for asked in turn:
-            if not asked.future.done():  # else whoever asked has gone
-                by_loop.setdefault(asked.loop, []).append(asked)
-        for loop, some in by_loop.items():
-            for start in range(0, len(some), _AT_ONCE):
-                self._decide_and_give(loop, some[start : start + _AT_ONCE], running)
-
-    def _decide_and_give(self, loop: str, turn: Sequence[_Turn], running: asyncio.AbstractEventLoop | None) -> None:
-        try:
-            decided = self._decided(self.snapshot(loop), [asked.question for asked in turn])
-        except Exception as error:  # the loop is gone since it was asked
-            decided = [error] * len(turn)
-        waiting: list[Waiting] = []
-        for asked, each in zip(turn, decided, strict=True):
-            if isinstance(each, Exception):
-                asked.future.set_exception(each)
-            else:
-                asked.decided = each
-                waiting.append(Waiting((each.group,), asked.future))
-        self.spool.give(waiting, running)
+        return self._answered(loop, *self._turns.ask_here(loop, question_of(request, self.catalogues)))
 
     async def answer_many(
         self, loop: str, questions: Sequence[Question | Exception]
@@ -240,15 +164,15 @@ class Core:
         """
         self._check_open()
         snapshot = self.snapshot(loop)
-        done: list[_Decided | Exception] = []
-        for start in range(0, len(questions), _AT_ONCE):
+        done: list[Decided | Exception] = []
+        for start in range(0, len(questions), AT_ONCE):
             if start:
                 await asyncio.sleep(0)  # others are waiting for their one decision
-            some = questions[start : start + _AT_ONCE]
+            some = questions[start : start + AT_ONCE]
             decided = iter(self._decided(snapshot, [each for each in some if not isinstance(each, Exception)]))
             done += [each if isinstance(each, Exception) else next(decided) for each in some]
-        groups = [each.group for each in done if isinstance(each, _Decided)]
-        stored = iter(await _on_disk(self.spool.append_all(groups))) if groups else iter(())
+        groups = [each.group for each in done if isinstance(each, Decided)]
+        stored = iter(await on_disk(self.spool.append_all(groups))) if groups else iter(())
         answers: list[DecideResponse | Exception] = []
         for each in done:
             if isinstance(each, Exception):
@@ -260,7 +184,7 @@ class Core:
                 answers.append(error)
         return answers
 
-    def _decided(self, snapshot: Snapshot, questions: Sequence[Question]) -> list[_Decided | Exception]:
+    def _decided(self, snapshot: Snapshot, questions: Sequence[Question]) -> list[Decided | Exception]:
         """Return what each question came to, or why it came to nothing."""
         now = self.clock()
         ts = datetime.fromtimestamp(now, UTC)
@@ -307,7 +231,7 @@ class Core:
         plain = Snapshot(loop, None, snapshot.baseline_version, snapshot.baseline, snapshot.baseline_version)
         return decide((ask._replace(snapshot=plain),), ts)[0]
 
-    def _answered(self, loop: str, decided: _Decided, stored: Stored) -> DecideResponse:
+    def _answered(self, loop: str, decided: Decided, stored: Stored) -> DecideResponse:
         counts, records = self.count(loop), decided.records
         if not stored.existing:
             with self._counting:
@@ -330,12 +254,12 @@ class Core:
             UnknownLoopError: there is no such loop.
             UnavailableError: nothing was written.
         """
-        await _on_disk(self.spool.append_all(self._reports(loop, requests)))
+        await on_disk(self.spool.append_all(self._reports(loop, requests)))
         return self._reported(loop, len(requests))
 
     def report_here(self, loop: str, requests: Sequence[OutcomeRequest]) -> int:
         """As `report`, for a thread that may wait."""
-        _waited(self.spool.submit(self._reports(loop, requests)))
+        waited(self.spool.submit(self._reports(loop, requests)))
         return self._reported(loop, len(requests))
 
     def _reports(self, loop: str, requests: Sequence[OutcomeRequest]) -> list[Group]:
@@ -343,7 +267,8 @@ class Core:
         self._check_open()
         self.snapshot(loop)
         now = datetime.fromtimestamp(self.clock(), UTC)
-        outcomes = [self._outcome(loop, request, now, i, len(requests)) for i, request in enumerate(requests)]
+        several = len(requests) > 1
+        outcomes = [outcome(loop, each, now, f"[{i}]." if several else "") for i, each in enumerate(requests)]
         return [Group(o.event_id.encode(), [(OUTCOMES, encode(o), ())]) for o in outcomes]
 
     def _reported(self, loop: str, number: int) -> int:
@@ -352,33 +277,6 @@ class Core:
             counts.outcomes += number
         metrics.count("outcomes", loop, number)
         return number
-
-    def _outcome(self, loop: str, request: OutcomeRequest, now: datetime, position: int, total: int) -> Outcome:
-        prefix = f"[{position}]." if total > 1 else ""
-        check_id(f"{prefix}event_id", request.event_id)
-        if request.idempotency_key is not None:
-            check_id(f"{prefix}idempotency_key", request.idempotency_key)
-        ts = now
-        if request.ts is not None:
-            try:
-                ts = msgspec.convert(request.ts, datetime)
-            except msgspec.ValidationError as error:
-                raise FieldError(f"{prefix}ts", wanted="an RFC 3339 time with offset", got=request.ts) from error
-        outcome = Outcome(
-            schema_version=SCHEMA_VERSION,
-            loop=loop,
-            event_id=request.event_id,
-            slot=request.slot,
-            name=request.name,
-            value=request.value,
-            ts=ts,
-            idempotency_key=request.idempotency_key,
-        )
-        try:
-            check_outcome(outcome)
-        except FieldError as error:
-            raise error.under(prefix) from error
-        return outcome
 
     def stored(self, event_id: str) -> list[Decision]:
         """Return the records on disk under `event_id`; blocking.
@@ -471,7 +369,7 @@ class Core:
         return None
 
 
-def _group(ask: Ask, records: list[Decision] | Exception) -> _Decided | Exception:
+def _group(ask: Ask, records: list[Decision] | Exception) -> Decided | Exception:
     """Return what is to be written of one question, or why nothing is."""
     if isinstance(records, Exception):
         return records
@@ -480,24 +378,4 @@ def _group(ask: Ask, records: list[Decision] | Exception) -> _Decided | Exceptio
     for _, value, _ in messages:
         if len(value) > MAX_RECORD_BYTES:  # the lake would not take it
             return FieldError("record", wanted=f"a decision of at most {MAX_RECORD_BYTES} bytes", got=len(value))
-    return _Decided(ask.event_id, ask.question.deferred, records, Group(ask.event_id.encode(), messages, chosen))
-
-
-async def _on_disk(writing: Awaitable[list[Stored]]) -> list[Stored]:
-    try:
-        return await writing
-    except (SpoolFull, SpoolClosed, LogError) as error:
-        raise _not_written(error) from error
-
-
-def _waited(writing: Future[list[Stored]]) -> list[Stored]:
-    try:
-        return writing.result()
-    except (SpoolFull, SpoolClosed, LogError) as error:
-        raise _not_written(error) from error
-
-
-def _not_written(error: Exception) -> UnavailableError:
-    if isinstance(error, SpoolFull):
-        return UnavailableError("too many requests wait for the disk")
-    return UnavailableError("the disk takes no writes at present")
+    return Decided(ask.event_id, ask.question.deferred, records, Group(ask.event_id.encode(), messages, chosen))

@@ -23,7 +23,7 @@ from decision.guard.snapshot import GuardSnapshot, segment_of, weight_at
 from decision.protocols import Policy
 from pipelines.files import open_sqlite
 from pipelines.registry.tracking import RegistryError
-from serving.question import Question
+from serving.deciding.question import Question
 from serving.snapshot import Snapshot
 
 _SCHEMA = """

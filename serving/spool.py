@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from concurrent.futures import Future
 from itertools import islice
 from typing import NamedTuple
@@ -17,8 +17,9 @@ from typing import NamedTuple
 from decision.errors import FieldError, Words
 from pipelines.log.protocol import FORWARDER_HEADERS, MAX_HEADERS, Headers, LogError, Message, check_message
 from pipelines.log.sqlite.log import Group, LocalLog, Stored
+from serving.errors import UnavailableError
 
-__all__ = ["Spool", "SpoolClosed", "SpoolFull", "Stored", "Waiting"]
+__all__ = ["Spool", "SpoolClosed", "SpoolFull", "Stored", "Waiting", "on_disk", "waited"]
 
 _GROUPS_PER_COMMIT = 512
 _BYTES_PER_COMMIT = 8 << 20
@@ -293,3 +294,29 @@ def _resolve(answers: Sequence[_Told], error: Exception | None) -> None:
         elif error is not None:
             # one exception object shared by many waiters would collect their tracebacks
             future.set_exception(type(error)(*error.args))
+
+
+async def on_disk(writing: Awaitable[list[Stored]]) -> list[Stored]:
+    """Return what was written, once it is on disk.
+
+    Raises:
+        UnavailableError: nothing was written.
+    """
+    try:
+        return await writing
+    except (SpoolFull, SpoolClosed, LogError) as error:
+        raise _not_written(error) from error
+
+
+def waited(writing: Future[list[Stored]]) -> list[Stored]:
+    """As `on_disk`, for a thread that may wait."""
+    try:
+        return writing.result()
+    except (SpoolFull, SpoolClosed, LogError) as error:
+        raise _not_written(error) from error
+
+
+def _not_written(error: Exception) -> UnavailableError:
+    if isinstance(error, SpoolFull):
+        return UnavailableError("too many requests wait for the disk")
+    return UnavailableError("the disk takes no writes at present")

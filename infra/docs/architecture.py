@@ -54,6 +54,7 @@ CAPTIONS = {
     "decision.guard": "evidence, drift,|the weight",
     "decision.oracles": "reward models",
     "decision.ope": "off-policy evaluation",
+    "serving.deciding": "in turns: question|to draw",
 }
 MODULES = {  # of the modules that stand in a package itself, those whose names leave a question
     "pipelines.logs": "one line a step",
@@ -66,8 +67,7 @@ MODULES = {  # of the modules that stand in a package itself, those whose names 
     "serving.start": "opens and closes all parts",
     "serving.routes": "one table: dispatch, OpenAPI",
     "serving.refresher": "a thread that keeps fresh",
-    "serving.question": "what is asked,|read once",
-    "serving.decide": "from question|to draw",
+    "serving.outcomes": "what became of it,|as records",
     "serving.spool": "on disk before|the answer",
     "serving.counters": "what decisions|became",
     "serving.explain": "draws again",

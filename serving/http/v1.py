@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from decision.errors import FieldError
+from serving.deciding.question import read_question, read_questions
 from serving.explain import Explanation
 from serving.problems import problem_of
-from serving.question import read_question, read_questions
 from serving.routes import MAX_BATCH_BODY, Call, Route
 from serving.wire import (
     MAX_OUTCOMES,

@@ -1,9 +1,9 @@
 """Time that the guard adds to a decision: the same requests with a candidate in the mixture and without, alternating.
 
-In process, without the disk: `serving.decide.decide` on one snapshot each. The candidate's own scores cost what its
-oracle costs, whoever serves it, and are reported apart: ``guard`` serves a candidate whose distribution is given, so
-that what is measured is the guard, ``rollout`` a second VW policy. ``decision`` is the whole of it, `Core.decide` until
-the record is on disk, with the guard against without.
+In process, without the disk: `decide` on one snapshot each. The candidate's own scores cost what its oracle costs,
+whoever serves it, and are reported apart: ``guard`` serves a candidate whose distribution is given, so that what is
+measured is the guard, ``rollout`` a second VW policy. ``decision`` is the whole of it, `Core.decide` until the record
+is on disk, with the guard against without.
 
 ``python -m tests.bench.guard``, ``QUICK=1`` for less.
 """
@@ -29,8 +29,8 @@ from decision.oracles.vw import VwOracle
 from decision.policy import OraclePolicy
 from pipelines.settings import LoopSettings, load_settings
 from serving.core import Core
-from serving.decide import Ask, decide
-from serving.question import Catalogues, question_of
+from serving.deciding.decide import Ask, decide
+from serving.deciding.question import Catalogues, question_of
 from serving.snapshot import Snapshot
 from serving.start import open_core
 from serving.wire import Action, DecideRequest

@@ -32,7 +32,7 @@ from decision.features import flatten
 from decision.oracles.vw import texts_of
 from pipelines.settings import load_settings
 from serving.client import Client
-from serving.question import question_of
+from serving.deciding.question import question_of
 from serving.wire import Action, DecideRequest
 from tests.bench.serving import question
 from tests.bench.stages import by_stage, parts

@@ -20,8 +20,8 @@ from decision.exploration.rule import Exploration
 from decision.oracles.session import SessionOracle, SessionSettings
 from decision.policy import OraclePolicy
 from pipelines.settings import LoopSettings
-from serving.decide import Ask, decide
-from serving.question import Catalogues, question_of
+from serving.deciding.decide import Ask, decide
+from serving.deciding.question import Catalogues, question_of
 from serving.sessions import SessionStates
 from serving.snapshot import Snapshot
 from serving.wire import Action, DecideRequest

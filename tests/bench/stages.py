@@ -33,8 +33,8 @@ from decision.records import encode
 from pipelines.log.sqlite.log import Group
 from pipelines.settings import load_settings
 from serving.core import DECISIONS, Core
-from serving.decide import Ask, answer, decide
-from serving.question import Question, read_question
+from serving.deciding.decide import Ask, answer, decide
+from serving.deciding.question import Question, read_question
 from serving.start import open_core
 from tests.bench.serving import questions
 

@@ -18,7 +18,7 @@ from decision.exploration.rule import Exploration
 from decision.features import flatten
 from decision.oracles.logistic import LogisticOracle
 from decision.policy import OraclePolicy, UniformPolicy
-from serving.question import Catalogues, question_of, read_question, read_questions
+from serving.deciding.question import Catalogues, question_of, read_question, read_questions
 from serving.wire import Action, DecideRequest
 from tests.strategies import interactions_of
 

@@ -22,7 +22,7 @@ from decision.guard.coin import candidate_has
 from decision.guard.snapshot import segment_of, weight_at
 from decision.protocols import Policy
 from decision.records import SCHEMA_VERSION, Decision
-from serving.question import Catalogue, Question
+from serving.deciding.question import Catalogue, Question
 from serving.snapshot import Snapshot
 from serving.wire import DecideResponse, Ranked, SlotAnswer
 

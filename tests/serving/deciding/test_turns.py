@@ -17,9 +17,9 @@ from decision.policy import UniformPolicy
 from decision.records import Decision, encode
 from pipelines.settings import LoopSettings, load_settings
 from serving.core import Core
-from serving.decide import Ask, decide
+from serving.deciding.decide import Ask, decide
+from serving.deciding.question import Catalogues, question_of
 from serving.errors import EventIdReusedError, UnavailableError
-from serving.question import Catalogues, question_of
 from serving.snapshot import Snapshot
 from serving.start import open_core
 from serving.wire import Action, DecideRequest, Slot

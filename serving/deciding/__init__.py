@@ -1,0 +1,1 @@
+"""What happens to a question until it is an answer that waits for the disk."""
