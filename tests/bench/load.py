@@ -30,7 +30,7 @@ class _Connection:
     __slots__ = ("begun", "held", "next", "socket")
 
     def __init__(self, port: int, first: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=300)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.next = first
         self.begun = 0.0

@@ -192,7 +192,7 @@ def check(row: Row) -> None:
     body = row.bodies.split(b"\n", 1)[0]
     url = f"http://127.0.0.1:{row.port}{row.path}"
     request = urllib.request.Request(url, body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=300) as response:
         answer = json.load(response)
     answers = answer["decisions"] if row.decisions > 1 else [answer]
     if len(answers) != row.decisions or not all("propensity" in one for one in answers):

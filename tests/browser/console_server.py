@@ -36,7 +36,7 @@ def serving(app: App) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(300)
 
 
 @contextmanager

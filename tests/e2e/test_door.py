@@ -27,7 +27,7 @@ pytestmark = pytest.mark.connected
 
 def ask(port: int, method: str, path: str, body: Any = None) -> tuple[int, dict[str, str], bytes]:
     """Return status, headers and body of one answer, on a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     try:
         connection.request(method, path, None if body is None else json.dumps(body))
         response = connection.getresponse()
@@ -107,7 +107,7 @@ def test_a_second_service_on_the_same_port_is_refused_with_the_name_of_the_setti
         serve_command(second),
     ):
         done = subprocess.run(
-            command, env=environment(second), cwd=SOURCES, capture_output=True, text=True, timeout=120, check=False
+            command, env=environment(second), cwd=SOURCES, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode
         told = (done.stdout + done.stderr).strip().splitlines()[-1]

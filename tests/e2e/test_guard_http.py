@@ -116,7 +116,7 @@ def aggregator(settings: Settings, output: Path) -> Iterator[subprocess.Popen[by
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(running.pid, signal.SIGKILL)
-            running.wait(10)
+            running.wait(300)
 
 
 def moves(settings: Settings) -> list[str]:
@@ -170,7 +170,7 @@ def test_a_good_candidate_becomes_champion_and_a_bad_one_is_killed_over_http(tmp
         with aggregator(settings, output) as running:
             asyncio.run(until(shoppers, settings, "raised"))
             os.kill(running.pid, signal.SIGKILL)
-            running.wait(10)
+            running.wait(300)
         asyncio.run(shoppers.shop(0.5))
         with aggregator(settings, output):
             asyncio.run(until(shoppers, settings, "promoted"))

@@ -68,7 +68,7 @@ class Load:
                     for topic, (key, value) in zip(TOPICS, (decision, outcome), strict=True)
                 ]
             for future, topic, key, value in futures:
-                future.result(30)
+                future.result(300)
                 self.acknowledged[topic].append((key, value))
             self._stop.wait(self._pause_s)
 

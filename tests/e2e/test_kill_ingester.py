@@ -87,7 +87,7 @@ def kill(process: BaseProcess) -> None:
     assert process.pid is not None
     assert process.is_alive()
     os.kill(process.pid, signal.SIGKILL)
-    process.join(30)
+    process.join(300)
 
 
 @pytest.mark.parametrize("at_once", [1, 2])

@@ -25,14 +25,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=300) as response:
         return json.load(response)
 
 
 def knows(url: str) -> bool:
     """Return whether the service knows the loop at `url`."""
     try:
-        with urllib.request.urlopen(url, timeout=30):
+        with urllib.request.urlopen(url, timeout=300):
             return True
     except urllib.error.HTTPError as error:
         error.close()
@@ -63,7 +63,7 @@ def test_serve_answers_picks_up_a_new_loop_and_ends_in_good_order(tmp_path: Path
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(service.pid, signal.SIGTERM)
-        service.wait(120)
+        service.wait(300)
     ingest = [sys.executable, "-m", "pipelines.cli", "ingest", "--home", settings.home, "--json"]
     done = subprocess.run(ingest, cwd=ROOT, check=True, capture_output=True, text=True)
     assert {"decisions": 1, "outcomes": 1}.items() <= json.loads(done.stdout).items()

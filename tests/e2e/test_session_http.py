@@ -32,7 +32,7 @@ USERS, MOST_PROBES = 4, 2_000
 def post(settings: Settings, what: str, body: dict[str, Any]) -> dict[str, Any]:
     url = f"http://{settings.host}:{settings.port}/v1/loops/feed/{what}"
     request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as response:
+    with urllib.request.urlopen(request, timeout=300) as response:
         return json.loads(response.read() or b"{}")
 
 
@@ -118,7 +118,7 @@ def test_a_session_policy_answers_from_memory_and_a_kill_forgets_nobody(tmp_path
             for user in range(USERS):
                 happened[user] = happened.get(user, []) + follow(settings, user, steps)
             kill_all(tmp_path)
-            running.wait(10)
+            running.wait(300)
     records = {record.event_id: record for record in recorded(settings)}
     for user, seen in happened.items():
         known = policy.oracle.start()

@@ -34,7 +34,7 @@ class Load(threading.Thread):
             self.number += 1
             event_id = f"{self.name}-{self.number}"
             try:
-                connection = connection or http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+                connection = connection or http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
                 if self._post(connection, "decide", BODY | {"event_id": event_id}) == 200:
                     self.decided.append(event_id)
                 if self._post(connection, "outcomes", {"event_id": event_id, "value": 1}) == 202:

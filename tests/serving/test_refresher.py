@@ -34,7 +34,7 @@ def test_it_survives_whatever_its_work_raises_and_says_so_once(
     refresher = Refresher(name, work, period_s=0.001)
     with caplog.at_level(logging.WARNING, logger="serving.refresher"):
         refresher.start()
-        assert done.wait(60)
+        assert done.wait(300)
         refresher.close()
     assert refresher.failures == 3
     assert [record.fields["thread"] for record in caplog.records] == [name]

@@ -343,13 +343,13 @@ def test_a_second_aggregation_at_the_same_time_is_refused(shop: GuardedLoop, mon
 
     def slow(loop: str) -> dict[str, str]:
         inside.set()
-        go_on.wait(20)
+        go_on.wait(300)
         return real(loop)
 
     monkeypatch.setattr(shop.registry, "aliases", slow)
     thread = threading.Thread(target=shop.step)
     thread.start()
-    assert inside.wait(20)
+    assert inside.wait(300)
     try:
         with pytest.raises(FieldError, match="aggregated by one process at a time"):
             guard(shop.settings, shop.loop, shop.world.lake, shop.registry, shop.now)

@@ -37,7 +37,7 @@ def answering(body: bytes, before: Callable[[], Awaitable[Any]] | None = None) -
 
 
 def get(port: int, path: str = "/") -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(HOST, port, timeout=30)
+    connection = http.client.HTTPConnection(HOST, port, timeout=300)
     try:
         connection.request("GET", path)
         response = connection.getresponse()

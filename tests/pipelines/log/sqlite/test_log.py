@@ -92,10 +92,10 @@ def test_two_processes_that_append_at_once_share_the_offsets_and_a_reader_sees_n
         log.append("t", f"c-{n % 17}".encode(), f"c {n}".encode())
     for writer in writers:
         with writer:
-            assert writer.wait(60) == 0
+            assert writer.wait(300) == 0
     done.set()
     for thread in tails:
-        thread.join(60)
+        thread.join(300)
     messages = seen[0] + seen[1]
     assert len(messages) == 3 * count
     for name in "abc":
