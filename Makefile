@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 # A benchmark prints ratios; the other modules beside them serve load or a reference.
 BENCHES = $(notdir $(basename $(shell grep -ls '"ratios"' $(filter-out %/__init__.py tests/bench/test_%,$(wildcard tests/bench/*.py)))))
+SOAKS = $(filter-out __init__,$(notdir $(basename $(wildcard tests/soak/*.py))))
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup setup-dev demo test check format bench kafka docs picture clean hooks constraints
+.PHONY: help setup setup-dev demo test check format bench soak kafka docs picture clean hooks constraints
 help: ## What each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -46,6 +47,10 @@ format: setup-dev ## Mend format and what lint can mend
 bench: setup-dev ## One benchmark by NAME; QUICK=1 for under a minute; without NAME, which there are
 	@test -n "$(NAME)" || { echo "make bench NAME=<one of: $(BENCHES)>"; exit 2; }
 	$(BIN)/python -m tests.bench.$(NAME)
+
+soak: setup-dev ## One long test by NAME, in full; prints a table; without NAME, which there are
+	@test -n "$(NAME)" || { echo "make soak NAME=<one of: $(SOAKS)>"; exit 2; }
+	$(BIN)/python -m tests.soak.$(NAME) $(ARGS)
 
 kafka: setup ## A real Apache Kafka broker on this machine, for development
 	$(BIN)/python -m pipelines.operations.kafka_server $(ARGS)
