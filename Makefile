@@ -7,6 +7,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 # A benchmark prints ratios; the other modules beside them serve load or a reference.
 BENCHES = $(notdir $(basename $(shell grep -ls '"ratios"' $(filter-out %/__init__.py tests/bench/test_%,$(wildcard tests/bench/*.py)))))
 SOAKS = $(filter-out __init__,$(notdir $(basename $(wildcard tests/soak/*.py))))
+WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: help setup setup-dev demo test check format bench soak kafka docs picture clean hooks constraints
@@ -31,8 +32,8 @@ setup-dev: $(VENV)/.dev ## Everything, for tests and studies
 demo: setup ## The whole loop on real input, with a report at the end (about a minute after set-up)
 	$(BIN)/decision demo $(ARGS)
 
-test: setup-dev ## All tests
-	$(BIN)/python -m pytest $(ARGS)
+test: setup-dev ## All tests, by two processes; WORKERS=0 by one
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup-dev ## Format, lint, types, import direction
 	$(BIN)/ruff format --check --no-cache .

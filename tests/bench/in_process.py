@@ -38,7 +38,7 @@ from tests.bench.serving import question
 from tests.bench.stages import by_stage, parts
 
 QUICK = os.environ.get("QUICK") == "1"
-ROUNDS, CALLS, CALLERS = (5, 100, 32) if QUICK else (20, 200, 32)
+ROUNDS, CALLS, CALLERS = (3, 100, 32) if QUICK else (20, 200, 32)
 REQUESTS, RECORD_BYTES = 500, 1_400
 REFERENCE, ONE_BY_ONE = "predict", "predict, an action at a time"
 LOOPS = {"plain": "", "vw": ", VW"}

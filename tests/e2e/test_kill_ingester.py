@@ -25,7 +25,6 @@ from tests.worlds.lake import LATER, LOOP, START, WINDOW, World, decision, outco
 
 pytestmark = pytest.mark.connected
 
-KILLS = 20
 PREFIX = "e"
 CONTEXT = multiprocessing.get_context("forkserver")  # forks a process that has imported all, and started nothing
 CONTEXT.set_forkserver_preload(
@@ -92,10 +91,15 @@ def kill(process: BaseProcess) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_ingester_killed_at_random_moments_keeps_each_message_once(tmp_path: Path, at_once: int) -> None:
-    world, rng = World(tmp_path), random.Random(at_once)
+    assert kill_ingesters(tmp_path, 8, at_once, seed=at_once) > 40  # they did get to work before they were killed
+
+
+def kill_ingesters(folder: Path, kills: int, at_once: int, seed: int) -> int:
+    """Kill ingesters under load, `at_once` of them each time; check the lake and return what was in it by then."""
+    world, rng = World(folder), random.Random(seed)
     with Load(world) as load:
-        for n in range(KILLS // at_once):
-            started = [tmp_path / f"started-{n}-{i}" for i in range(at_once)]
+        for n in range(kills // at_once):
+            started = [folder / f"started-{n}-{i}" for i in range(at_once)]
             processes = [start(world, path) for path in started]
             wait_until(lambda paths=started: all(path.exists() for path in paths), "the ingesters to start")
             for process in processes:
@@ -124,4 +128,4 @@ def test_ingester_killed_at_random_moments_keeps_each_message_once(tmp_path: Pat
     assert counted.balanced
     assert counted.joined + counted.expired == counted.decided == len(load.decided)
     assert world.lake.table("interactions").count() == counted.decided
-    assert killed_at > 100  # they did get to work before they were killed
+    return killed_at
