@@ -43,11 +43,14 @@ class Slot(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         id: its id, unique in the request.
         features: JSON object of features.
         excluded_actions: ids that may not stand here.
+        baseline_action: the application's own choice, an id of `actions`: what the baseline `first` takes here, as long
+            as no earlier slot has it; the first action offered when absent.
     """
 
     id: Id
     features: dict[str, Any] = {}
     excluded_actions: Ids = []
+    baseline_action: Id | None = None
 
 
 class DecideRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):

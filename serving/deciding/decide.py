@@ -6,7 +6,7 @@ seed; the record holds everything that is needed to draw it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,6 +16,7 @@ from decision.batch import Features
 from decision.draw import draw, seed_of
 from decision.errors import DecisionError, FieldError
 from decision.exploration.mix import check_one
+from decision.exploration.slate import Completion
 from decision.features import flatten
 from decision.features import looked_up as prefixed
 from decision.guard.coin import candidate_has
@@ -24,7 +25,7 @@ from decision.protocols import Policy
 from decision.records import SCHEMA_VERSION, Decision
 from serving.deciding.question import Catalogue, Question
 from serving.snapshot import Snapshot
-from serving.wire import DecideResponse, Ranked, SlotAnswer
+from serving.wire import DecideResponse, Ranked, Slot, SlotAnswer
 
 _encode = msgspec.json.encode
 _NO_FEATURES = msgspec.Raw(b"{}")
@@ -114,24 +115,53 @@ def _records(asked: _Asked) -> list[Decision]:
     if question.slots is None:
         return [_record(asked, "", question.raw_context, context, question.actions)]
     records: list[Decision] = []
-    drawn: list[str] = []
-    for position, slot in enumerate(question.slots):
-        eligible = question.actions.without([*drawn, *slot.excluded_actions])
-        if eligible is None:
-            raise FieldError(
-                f"slots[{position}]",
-                wanted="at least one action left to choose",
-                got=None,
-                says="must leave at least one action to choose",
-            )
+    for position, eligible in _eligible(question.actions, question.slots, records):
+        slot = question.slots[position]
         raw, seen = question.raw_context, context
         if slot.features:
             raw = msgspec.Raw(_encode({**question.context, "slot": slot.features}))
             seen = context | flatten({"slot": slot.features}, field=f"slots[{position}].features")
-        record = _record(asked, slot.id, raw, seen, eligible)
-        records.append(record)
-        drawn.append(record.action_ids[record.action_index])
+        records.append(_record(asked, slot.id, raw, seen, eligible, slot.baseline_action))
     return records
+
+
+def _eligible(
+    offered: Catalogue, slots: Sequence[Slot], records: Sequence[Decision]
+) -> Iterator[tuple[int, Catalogue]]:
+    """Yield each slot's position and what it may be given, so that every later slot can still be filled.
+
+    Whoever iterates appends the slot's record to `records` before asking for the next.
+
+    Raises:
+        FieldError: the slots cannot all be filled; names the first that cannot, beside those before it.
+    """
+    excluding = any(slot.excluded_actions for slot in slots)
+    bits = {action_id: 1 << i for i, action_id in enumerate(offered.ids)} if excluding else {}
+    everything = (1 << len(offered.ids)) - 1
+    allowed = [everything & ~sum({bits.get(out, 0) for out in slot.excluded_actions}) for slot in slots]
+    completion = Completion(allowed) if excluding else None
+    missing = len(offered.ids) if completion is None else completion.missing
+    if missing is not None and missing < len(slots):
+        raise FieldError(
+            f"slots[{missing}]",
+            wanted="an action of its own",
+            got=None,
+            says="must leave at least one action to choose, beside those of the slots before",
+        )
+    drawn: list[str] = []
+    for position in range(len(slots)):
+        out = drawn
+        if completion is not None:
+            choices = completion.choices(position)
+            out = [action_id for action_id, bit in bits.items() if not bit & choices]
+        left = offered.without(out)
+        if left is None:
+            raise AssertionError("an action was left")
+        yield position, left
+        last = records[-1]
+        drawn = [*drawn, last.action_ids[last.action_index]]
+        if completion is not None:
+            completion.give(position, bits[drawn[-1]])
 
 
 class _Asked(NamedTuple):
@@ -177,10 +207,11 @@ def _record(
     raw_context: msgspec.Raw,
     context: Features,
     offered: Catalogue,
+    own: str | None = None,
 ) -> Decision:
     question, snapshot, share, event_id, ts, looked_up, _, known = asked
     loop = snapshot.loop
-    pmf_baseline = offered.pmfs_of(snapshot.baseline)((context,))[0]
+    pmf_baseline = _baseline_pmf(snapshot.baseline, offered, context, own)
     pmf_candidate: list[float] | None = None
     weight = 0.0
     version = snapshot.policy_version
@@ -234,6 +265,15 @@ def _record(
         feature_snapshot=looked_up,
         seed=seed,
     )
+
+
+def _baseline_pmf(baseline: Policy, offered: Catalogue, context: Features, own: str | None) -> list[float]:
+    """Return the reference's distribution; the application's `own` choice, where it named one, counts as first."""
+    if own is None or own == offered.ids[0] or own not in offered.ids:
+        return offered.pmfs_of(baseline)((context,))[0]
+    first, *others = offered.led_by(own).pmfs_of(baseline)((context,))[0]
+    at = offered.ids.index(own)
+    return [*others[:at], first, *others[at:]]
 
 
 def _pmf(policy: Policy, offered: Catalogue, context: Features, known: Mapping[int, list[float]]) -> list[float]:

@@ -114,6 +114,14 @@ class Catalogue:
                 self._subsets[out] = known
         return known
 
+    def led_by(self, action_id: str) -> Catalogue:
+        """Return the same actions with one of them, `action_id`, at the head."""
+        at = self.ids.index(action_id)
+        order = [at, *(i for i in range(len(self.ids)) if i != at)]
+        return Catalogue(
+            [self.ids[i] for i in order], [self.features[i] for i in order], [self._objects[i] for i in order]
+        )
+
 
 class Catalogues:
     """Parsed actions by their bytes: the latest thousand, at most 16 MB of JSON. Safe to share between threads."""
@@ -241,6 +249,9 @@ def question_of(request: DecideRequest, catalogues: Catalogues) -> Question:
 def _question(
     request: DecideRequest, context: Mapping[str, Any], raw_context: msgspec.Raw, actions: Catalogue
 ) -> Question:
+    for position, slot in enumerate(request.slots or ()):
+        if slot.baseline_action is not None and slot.baseline_action not in actions.ids:
+            raise FieldError(f"slots[{position}].baseline_action", wanted="an offered action", got=slot.baseline_action)
     if request.excluded_actions:
         left = actions.without(request.excluded_actions)
         if left is None:

@@ -166,7 +166,7 @@ def _slots(asked: MultiSlotRankRequest) -> DecideRequest:
         actions=[Action(a.id, _merged(a.features)) for a in asked.actions],
         event_id=asked.event_id,
         deferred=asked.defer_activation,
-        slots=[Slot(s.id, _merged(s.features), s.excluded_actions) for s in asked.slots],
+        slots=[Slot(s.id, _merged(s.features), s.excluded_actions, s.baseline_action) for s in asked.slots],
     )
 
 
