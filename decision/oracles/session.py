@@ -10,6 +10,7 @@ Scores are the head's logits; the rule to serve them under is ``softmax`` with i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -25,6 +26,8 @@ from decision.validation import Checked
 MODEL_FILE, NUMBERS_FILE = "session.json", "session.f32"
 MAX_STATE = 1_024
 FEATURE = PREFIX + "session[{}]"
+FARTHEST = 30.0
+"""A response is cut at this on either side: no outcome, however large, moves a memory for good."""
 UNKNOWN = -5.0
 """Logit of an action that the policy was never taught, below the least of those it was."""
 
@@ -41,15 +44,27 @@ class SessionSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=
 
     Attributes:
         actions: ids of the actions taught, one per logit.
-        levels: what each action was shown to the net as.
+        levels: the number that each action was shown to the net as, where it was one number.
+        features: the numbers that each action was shown to the net as, where they are several.
+        response: what the net sees of a reward: its logarithm, or itself (``linear``); less `usual`, over `spread`.
         least: rewards are cut below at this, before their logarithm is taken.
-        usual: logarithm of a usual reward, subtracted.
+        usual: logarithm of a usual reward, or a usual reward.
+        spread: what a response of 1 is, in logarithms or rewards.
     """
 
     actions: list[str]
-    levels: list[float]
+    levels: tuple[float, ...] = ()
+    features: tuple[tuple[float, ...], ...] = ()
+    response: Literal["log", "linear"] = "log"
     least: Positive = 0.05
     usual: float = 1.5
+    spread: Positive = 1.0
+
+
+def response_of(settings: SessionSettings, reward: float) -> float:
+    """Return what the net sees of a finite `reward`: about 0 for a usual one, and no farther from it than 30."""
+    seen = float(np.log(max(reward, settings.least))) if settings.response == "log" else reward
+    return min(max((seen - settings.usual) / settings.spread, -FARTHEST), FARTHEST)
 
 
 class _Stored(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,9 +92,14 @@ class SessionOracle:
         self.settings = settings
         self._arrays = {name: np.ascontiguousarray(arrays[name], np.float32) for name in _NAMES}
         w = self._arrays
-        count = len(settings.actions)
-        if count < 1 or len(settings.levels) != count or len(set(settings.actions)) != count:
+        count, shown = len(settings.actions), settings.features or [[level] for level in settings.levels]
+        if count < 1 or len(shown) != count or len(set(settings.actions)) != count:
             raise FieldError("settings.actions", wanted="ids, each once and each with a level", got=settings.actions)
+        if len({len(row) for row in shown}) != 1:
+            raise FieldError("settings.features", wanted="equally many numbers per action", got=settings.features)
+        self._shown = np.array(shown, np.float32)
+        self._unknown = np.array(shown).mean(axis=0).astype(np.float32)
+        d = self._shown.shape[1]
         self.hidden, self.inputs = w[_NAMES[1]].shape[-1], w[_NAMES[0]].shape[-1]
         head = len(w[_NAMES[5]])
         h, f = self.hidden, self.inputs
@@ -89,8 +109,8 @@ class SessionOracle:
                 raise FieldError(f"arrays.{name}", wanted=f"shape {shape}", got=w[name].shape)
             if not np.isfinite(w[name]).all():
                 raise FieldError(f"arrays.{name}", wanted="finite numbers", got=Words("not"))
-        if not 3 <= f <= MAX_STATE or h > MAX_STATE:
-            raise FieldError("arrays", wanted=f"3 to {MAX_STATE} inputs and at most that much memory", got=(f, h))
+        if not 2 + d <= f <= MAX_STATE or h > MAX_STATE:
+            raise FieldError("arrays", wanted=f"{2 + d} to {MAX_STATE} inputs and at most that much memory", got=(f, h))
         self._position = {action: index for index, action in enumerate(settings.actions)}
         self._start = self._after(np.zeros(f, np.float32), np.zeros(h, np.float32))
 
@@ -103,7 +123,7 @@ class SessionOracle:
 
         Args:
             state: as `start` or this function returned it.
-            action: id of what was shown; one never taught counts as the mean of the levels.
+            action: id of what was shown; one never taught counts as the mean of those that were.
             reward: what came of it, finite.
             group: embedding of the user's group, for a policy that sees one.
 
@@ -114,12 +134,13 @@ class SessionOracle:
             raise FieldError("state", wanted=f"{self.inputs + self.hidden} numbers", got=state.shape)
         if not np.isfinite(reward):
             raise FieldError("reward", wanted="a finite number", got=reward)
-        if len(group) != self.inputs - 3:
-            raise FieldError("group", wanted=f"{self.inputs - 3} numbers", got=len(group))
+        wanted = self.inputs - 2 - self._shown.shape[1]
+        if len(group) != wanted:
+            raise FieldError("group", wanted=f"{wanted} numbers", got=len(group))
         at = self._position.get(action)
-        level = float(np.mean(self.settings.levels)) if at is None else self.settings.levels[at]
-        response = np.log(max(reward, self.settings.least)) - self.settings.usual
-        return self._after(np.array([1.0, response, level, *group], np.float32), state[self.inputs :])
+        shown = self._unknown if at is None else self._shown[at]
+        seen = np.array([1.0, response_of(self.settings, reward), *shown, *group], np.float32)
+        return self._after(seen, state[self.inputs :])
 
     def fit(self, interactions: Interactions) -> None:
         """Refuse: this policy is taught in simulators, not on single interactions."""

@@ -9,7 +9,6 @@ place goes back to the version before, a bandit or the baseline, with a written 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,8 @@ from pipelines.promotion.rollback import rollback
 from pipelines.registry.registry import Registry
 
 if TYPE_CHECKING:
-    from simulators.learned.logs import Trajectories
+    from decision.oracles.session import SessionSettings
+    from simulators.learned.trajectories import Trajectories
 
 FEWEST_BEFORE, FEWEST_SINCE = 40, 20
 """Users without whom the simulators are not learned, and without whom nothing is judged."""
@@ -107,12 +107,11 @@ def watch(
     if not isinstance(policy, OraclePolicy) or not isinstance(policy.oracle, SessionOracle):
         return msgspec.structs.replace(found, reason="the policy in charge was not made in simulators")
     settings = policy.oracle.settings
-    level = dict(zip(settings.actions, settings.levels, strict=True))
     made = datetime.fromisoformat(manifest.created_at)
     part_done = parted(progress, "parts of the watch done", 5)
-    before = _trajectories(lake, loop, made, level, length, after=False)
+    before = _trajectories(lake, loop, made, settings, length, after=False)
     part_done()
-    since = _trajectories(lake, loop, made, level, length, after=True)
+    since = _trajectories(lake, loop, made, settings, length, after=True)
     part_done()
     counted = [0 if part is None else len(part) for part in (before, since)]
     found = msgspec.structs.replace(found, learned_from=counted[0], users=counted[1])
@@ -142,12 +141,12 @@ def watch(
 
 
 def _trajectories(
-    lake: Lake, loop: str, made: datetime, level: Mapping[str, float], length: int, *, after: bool
+    lake: Lake, loop: str, made: datetime, settings: SessionSettings, length: int, *, after: bool
 ) -> Trajectories | None:
     """Return each user's first `length` rewarded decisions before or after `made`; None without any user."""
-    from simulators.environments.lts.env import DOCUMENTS
-    from simulators.learned.logs import Trajectories
+    from simulators.learned.trajectories import Scale, Trajectories, catalogue_of
 
+    code = {action: number for number, action in enumerate(settings.actions)}
     ts = pa.scalar(made, pa.timestamp("us", "UTC"))
     when = pc.field("ts") >= ts if after else pc.field("ts") < ts
     wanted = (pc.field("loop") == loop) & when & (pc.field("state") == "joined") & pc.field("subject_id").is_valid()
@@ -157,13 +156,19 @@ def _trajectories(
     for row in rows.to_pylist():
         action = row["action_ids"][row["action_index"]]
         mine = kept[row["subject_id"]]
-        if row["slot"] or action not in level or len(mine) == length:
+        if row["slot"] or action not in code or len(mine) == length:
             continue
-        mine.append((round(level[action] * DOCUMENTS), row["reward"], row["propensity"]))
+        mine.append((code[action], row["reward"], row["propensity"]))
     whole = [mine for _, mine in sorted(kept.items()) if len(mine) == length][:MAX_USERS]
     if not whole:
         return None
     numbers = np.array(whole)
+    shown = np.array(settings.features or [[level] for level in settings.levels], np.float32)
+    actions = numbers[..., 0].astype(np.int64)
     return Trajectories(
-        numbers[..., 0].astype(np.int64), numbers[..., 1].astype(np.float32), numbers[..., 2].astype(np.float32)
+        actions,
+        numbers[..., 1].astype(np.float32),
+        numbers[..., 2].astype(np.float32),
+        catalogue_of(settings.actions, shown, np.arange(len(code))),
+        Scale(settings.response, settings.usual, settings.spread, settings.least),
     )

@@ -8,13 +8,11 @@ Sim2Rec's handling of prediction errors).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from decision.errors import FieldError
-from simulators.environments.lts.env import Singles
-from simulators.learned.logs import Trajectories
 from simulators.learned.responses import (
     PlainResponse,
     ReservoirResponse,
@@ -23,6 +21,7 @@ from simulators.learned.responses import (
     bounds_of,
     fit_recurrent,
 )
+from simulators.learned.trajectories import Catalogue, Counts, Scale, Singles, Trajectories
 
 KINDS = (("plain", 300), ("reservoir", 100), ("trees", 0), ("gru", 16), ("plain", 200), ("reservoir", 60))
 """Form and width of the members, in the order in which they are taken."""
@@ -36,18 +35,24 @@ class Ensemble:
         members: to train on.
         names: of the members.
         held_out: fitted to users that no member saw; judges policies before they are deployed.
+        catalogue: the actions they know.
+        scale: of the rewards.
+        apart: [m] users of the log that the held-out one is fitted to.
     """
 
     members: Sequence[Response]
     names: Sequence[str]
     held_out: Response
+    catalogue: Catalogue
+    scale: Scale
+    apart: Counts
 
     def keep(self, passed: Sequence[bool]) -> Ensemble:
         """Return the ensemble of the members that `passed`; all of them when none did."""
         if not any(passed):
             return self
         rows = [i for i, ok in enumerate(passed) if ok]
-        return Ensemble([self.members[i] for i in rows], [self.names[i] for i in rows], self.held_out)
+        return replace(self, members=[self.members[i] for i in rows], names=[self.names[i] for i in rows])
 
 
 def fit_ensemble(log: Trajectories, seed: int, *, members: int = 4, steps: int = 250) -> Ensemble:
@@ -72,27 +77,29 @@ def fit_ensemble(log: Trajectories, seed: int, *, members: int = 4, steps: int =
     fitted: list[Response] = []
     for number, (kind, width) in enumerate(KINDS[:members]):
         drawn = log.take(rng.choice(rest, len(rest)))
-        fitted.append(_fit(kind, width, drawn, 1000 * seed + number, steps))
+        fitted.append(_fit(kind, width, drawn, 1000 * seed + number, steps, bounds_of(log)))
     held_out = ReservoirResponse(log.take(apart), 120, 1000 * seed + 999, bounds_of(log))
-    return Ensemble(fitted, [f"{kind}{width or ''}" for kind, width in KINDS[:members]], held_out)
+    names = [f"{kind}{width or ''}" for kind, width in KINDS[:members]]
+    return Ensemble(fitted, names, held_out, log.catalogue, log.scale, apart)
 
 
-def _fit(kind: str, width: int, log: Trajectories, seed: int, steps: int) -> Response:
+def _fit(kind: str, width: int, log: Trajectories, seed: int, steps: int, bounds: tuple[float, float]) -> Response:
     if kind == "gru":
-        return fit_recurrent(log, width, seed, steps=steps)
+        return fit_recurrent(log, width, seed, steps=steps, bounds=bounds)
     if kind == "plain":
-        return PlainResponse(log, width, seed, bounds_of(log))
+        return PlainResponse(log, width, seed, bounds)
     if kind == "reservoir":
-        return ReservoirResponse(log, width, seed, bounds_of(log))
-    return TreeResponse(log, seed, bounds_of(log))
+        return ReservoirResponse(log, width, seed, bounds)
+    return TreeResponse(log, seed, bounds)
 
 
 def errors_of(model: Response, log: Trajectories) -> Singles:
     """Return [T] the root mean square error of one-step predictions of the reward, by step."""
     memory, out = model.start(len(log)), []
-    clickbait, response = log.clickbait, log.logs
-    for time in range(clickbait.shape[1]):
-        mean, _ = model.predict(memory, clickbait[:, time])
-        out.append(np.sqrt(np.square(np.exp(mean) - log.rewards[:, time]).mean()))
-        memory = model.advance(memory, clickbait[:, time], response[:, time])
+    shown, response = log.shown, log.responses
+    for time in range(log.steps):
+        mean, _ = model.predict(memory, shown[:, time])
+        missed = (log.scale.reward(mean) - log.rewards[:, time])[log.inside[:, time]]
+        out.append(np.sqrt(np.square(missed).mean()))
+        memory = model.advance(memory, shown[:, time], response[:, time])
     return np.array(out, np.float32)

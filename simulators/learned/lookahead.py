@@ -1,13 +1,13 @@
 """A student for learned simulators: short rollouts from logged states, taught by looking ahead in its own simulator.
 
 There is no exact planner for a learned model. The teacher knows which simulator a user is in and what it remembers,
-and values a document by holding it for a few steps there (the rollout policy of Tesauro and Galperin 1997): once per
-document, for all users in one array. The student sees what is observed and learns the softmax of these values, so that
+and values an action by holding it for a few steps there (the rollout policy of Tesauro and Galperin 1997): once per
+action, for all users in one array. The student sees what is observed and learns the softmax of these values, so that
 its head is a distribution with exact propensities. Sim2Rec's three devices are switches:
 
 * rollouts start in logged states and are cut short;
 * disagreement of the ensemble is taken off the reward;
-* documents nobody was shown, and simulators that fail the intervention tests, are left out.
+* actions nobody was shown, and simulators that fail the intervention tests, are left out.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from torch.nn.utils import clip_grad_norm_
 
 from decision.batch import Floats
 from decision.errors import FieldError
-from simulators.environments.lts.env import DOCUMENTS, HORIZON, Counts, LtsEnv, LtsUsers, Singles
+from simulators.environments.lts.env import LtsEnv, LtsUsers
 from simulators.learned.ensembles import Ensemble
 from simulators.learned.groups import GroupView
-from simulators.learned.logs import Trajectories
 from simulators.learned.responses import Response
+from simulators.learned.trajectories import Counts, Singles, Trajectories
 from simulators.sim2rec.network import ContextPolicy
 
 
@@ -40,10 +40,10 @@ class Lookahead:
         users: per simulator and round.
         steps: a rollout is cut after these.
         latest: a rollout starts after 0 to this many logged steps.
-        held: steps that a document is held to value it.
+        held: steps that an action is held to value it.
         every: steps between values.
         penalty: of the ensemble's disagreement, per unit of reward deviation; 0 takes none off.
-        offered: documents valued; others are never shown.
+        offered: codes of the actions valued; others are never shown.
         temperature: of the softmax of values, reward units per step.
         kept: rounds learned from.
         batches: gradient steps a round.
@@ -66,19 +66,26 @@ class Lookahead:
     rate: float = 4e-3
 
     def __post_init__(self) -> None:
-        if not self.offered or min(self.offered) < 0 or max(self.offered) >= DOCUMENTS:
-            raise FieldError("offered", wanted=f"documents in [0, {DOCUMENTS})", got=self.offered)
-        if (
-            self.latest + self.steps > HORIZON
-            or min(self.iterations, self.users, self.steps, self.held, self.every) < 1
-        ):
-            raise FieldError("lookahead", wanted=f"positive numbers, at most {HORIZON} steps in all", got=self)
+        if not self.offered or min(self.offered) < 0:
+            raise FieldError("offered", wanted="codes of actions", got=self.offered)
+        numbers = (self.iterations, self.users, self.steps, self.held, self.every, self.kept, self.batches, self.batch)
+        if min(numbers) < 1 or self.latest < 0 or self.temperature <= 0.0:
+            raise FieldError("lookahead", wanted="positive numbers", got=self)
 
 
 def teach(
     ensemble: Ensemble, log: Trajectories, view: GroupView, plan: Lookahead, seed: int
 ) -> tuple[ContextPolicy, int]:
-    """Return a student of one logit per document offered, and the user-steps simulated."""
+    """Return a student of one logit per action offered, and the user-steps simulated.
+
+    Raises:
+        FieldError: an action offered is not in the catalogue, or nobody in the log went on for `plan.latest` steps.
+    """
+    if max(plan.offered) >= len(log.catalogue):
+        raise FieldError("offered", wanted=f"codes below {len(log.catalogue)}", got=plan.offered)
+    longest = int(log.inside.sum(axis=1).max())
+    if plan.latest > longest:
+        raise FieldError("latest", wanted=f"at most {longest}, steps of the longest trajectory", got=plan.latest)
     rng = np.random.default_rng(seed)
     policy = ContextPolicy(view.width, len(plan.offered), hidden=48, seed=seed)
     optimizer = torch.optim.Adam(policy.parameters(), lr=plan.rate)
@@ -124,39 +131,40 @@ def rollouts(
     members = len(ensemble.members)
     n = members * plan.users
     group = np.repeat(np.arange(members), plan.users)
-    own = log.take(rng.integers(0, len(log), n))
+    went_on = np.flatnonzero(log.inside.sum(axis=1) >= before)
+    own = log.take(went_on[rng.integers(0, len(went_on), n)])
     length = before + plan.steps
     inputs = np.zeros((n, length, view.width), np.float32)
     values = np.zeros((n, length, len(plan.offered)), np.float32)
     marked = np.zeros((n, length), np.float32)
     memories = [member.start(n) for member in ensemble.members]
-    documents, response = np.zeros(n, np.int64), np.zeros(n, np.float32)
+    features = log.catalogue.features
+    shown, response = np.zeros((n, features.shape[1]), np.float32), np.zeros(n, np.float32)
     state = policy.start(n)
-    logs, shown = own.logs, own.documents
+    logged, logged_shown = own.responses, own.shown
     for time in range(length):
-        inputs[:, time] = view.inputs(response, documents, group, first=time == 0)
+        inputs[:, time] = view.inputs(response, shown, group, first=time == 0)
         with torch.no_grad():
             logits, state = policy.step(torch.from_numpy(inputs[:, time]), state)
         if time < before:
-            documents, response = shown[:, time], logs[:, time]
+            shown, response = logged_shown[:, time], logged[:, time]
         else:
             if (time - before) % plan.every == 0:
                 values[:, time] = held_values(ensemble, memories, group, plan)
                 marked[:, time] = 1.0
-            documents = drawn(logits.numpy(), plan.offered, rng)
-            response = _answers(ensemble, memories, documents, group, rng)
-        clickbait = (documents / DOCUMENTS).astype(np.float32)
+            shown = features[drawn(logits.numpy(), plan.offered, rng)]
+            response = _answers(ensemble, memories, shown, group, rng)
         memories = [
-            member.advance(memory, clickbait, response)
-            for member, memory in zip(ensemble.members, memories, strict=True)
+            member.advance(memory, shown, response) for member, memory in zip(ensemble.members, memories, strict=True)
         ]
     return inputs, values, marked
 
 
 def held_values(ensemble: Ensemble, memories: Sequence[Singles], group: Counts, plan: Lookahead) -> Singles:
-    """Return [n, A] the mean reward per step of holding each document offered, in each user's own simulator."""
+    """Return [n, A] the mean reward per step of holding each action offered, in each user's own simulator."""
     n, offered = len(group), len(plan.offered)
-    clickbait = np.tile((np.array(plan.offered) / DOCUMENTS).astype(np.float32), n)
+    shown = np.tile(ensemble.catalogue.features[list(plan.offered)], (n, 1))
+    reward = ensemble.scale.reward
     own = np.repeat(group, offered)
     # Without a penalty nobody asks what the other members think.
     judged = [np.repeat(memory, offered, axis=0) for memory in memories]
@@ -166,29 +174,28 @@ def held_values(ensemble: Ensemble, memories: Sequence[Singles], group: Counts, 
         response = np.empty(n * offered, np.float32)
         if plan.penalty > 0.0:
             means = np.stack(
-                [member.predict(memory, clickbait)[0] for member, memory in zip(ensemble.members, judged, strict=True)]
+                [member.predict(memory, shown)[0] for member, memory in zip(ensemble.members, judged, strict=True)]
             )
             response[:] = means[own, np.arange(len(own))]
-            total += np.exp(response) - plan.penalty * np.exp(means).std(axis=0)
+            total += reward(response) - plan.penalty * reward(means).std(axis=0)
             judged = [
-                member.advance(memory, clickbait, response)
-                for member, memory in zip(ensemble.members, judged, strict=True)
+                member.advance(memory, shown, response) for member, memory in zip(ensemble.members, judged, strict=True)
             ]
             continue
         for number, (member, rows) in enumerate(zip(ensemble.members, rows_of, strict=True)):
-            response[rows] = member.predict(judged[number][rows], clickbait[rows])[0]
-            judged[number][rows] = member.advance(judged[number][rows], clickbait[rows], response[rows])
-        total += np.exp(response)
+            response[rows] = member.predict(judged[number][rows], shown[rows])[0]
+            judged[number][rows] = member.advance(judged[number][rows], shown[rows], response[rows])
+        total += reward(response)
     return (total / np.float32(plan.held)).reshape(n, offered).astype(np.float32)
 
 
 def drawn(logits: Singles, offered: tuple[int, ...], rng: np.random.Generator) -> Counts:
-    """Return a document [n] drawn from the softmax of `logits` [n, A]."""
+    """Return the code [n] of an action drawn from the softmax of `logits` [n, A]."""
     noisy = logits + rng.gumbel(size=logits.shape)
     return np.array(offered)[noisy.argmax(axis=1)]
 
 
-def return_in_model(
+def returns_in_model(
     policy: ContextPolicy,
     view: GroupView,
     offered: tuple[int, ...],
@@ -198,71 +205,81 @@ def return_in_model(
     *,
     before: int = 30,
     steps: int = 60,
-) -> float:
-    """Return what the policy's best documents earn in one simulator, per whole episode.
+    greedy: bool = True,
+) -> Singles:
+    """Return [n] the mean reward per step that the policy earns each logged user in one simulator.
 
-    Users of the log are followed for `before` steps, then simulated for `steps`; the mean reward is taken times the
-    length of an episode. Longer rollouts would tell of the simulator's drift more than of the policy.
+    Users of the log are followed for `before` steps, then simulated for `steps`. Longer rollouts would tell of the
+    simulator's drift more than of the policy. Equal seeds draw equal noise, so that two policies can be paired.
+
+    Args:
+        policy: whose returns.
+        view: what it sees.
+        offered: codes of its outputs.
+        model: the simulator.
+        log: users who went on for `before` steps or more.
+        seed: of the responses, and of the draws.
+        before: steps followed.
+        steps: steps simulated.
+        greedy: the best action each time; else one is drawn from the policy.
     """
-    rng, n = np.random.default_rng(seed), len(log)
-    memory, state, total = model.start(n), policy.start(n), 0.0
-    documents, response, group = np.zeros(n, np.int64), np.zeros(n, np.float32), np.zeros(n, np.int64)
-    logs = log.logs
+    rng, n, features = np.random.default_rng(seed), len(log), log.catalogue.features
+    memory, state, total = model.start(n), policy.start(n), np.zeros(n)
+    response, group, codes = np.zeros(n, np.float32), np.zeros(n, np.int64), np.array(offered)
+    shown, logged, logged_shown = np.zeros((n, features.shape[1]), np.float32), log.responses, log.shown
     for time in range(before + steps):
-        chosen, state = _best(policy, view, offered, response, documents, group, state, time)
-        documents = log.documents[:, time] if time < before else chosen
-        clickbait = (documents / DOCUMENTS).astype(np.float32)
+        logits, state = _logits(policy, view, response, shown, group, state, time)
         if time < before:
-            response = logs[:, time]
+            shown, response = logged_shown[:, time], logged[:, time]
         else:
-            mean, sd = model.predict(memory, clickbait)
-            response = (mean + sd * rng.standard_normal(n)).astype(np.float32)
-            total += float(np.exp(response).mean())
-        memory = model.advance(memory, clickbait, response)
-    return total / steps * HORIZON
+            best = logits.argmax(axis=1)
+            chosen = best if greedy else (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+            shown = features[codes[chosen]]
+            response = log.scale.drawn(*model.predict(memory, shown), rng)
+            total += log.scale.reward(response)
+        memory = model.advance(memory, shown, response)
+    return (total / steps).astype(np.float32)
 
 
 def returns_in_truth(
-    policy: ContextPolicy, view: GroupView, offered: tuple[int, ...], users: LtsUsers, seed: int
+    policy: ContextPolicy, view: GroupView, offered: tuple[int, ...], users: LtsUsers, seed: int, log: Trajectories
 ) -> Floats:
-    """Return [n] what the policy's best document earns each user of the true world."""
-    env = LtsEnv(users)
+    """Return [n] what the policy's best document earns each user of the true world, whose `log` it was taught from."""
+    env, features = LtsEnv(users), log.catalogue.features
     env.reset(seed=seed)
     n = len(users)
-    documents, response = np.zeros(n, np.int64), np.zeros(n, np.float32)
+    shown, response = np.zeros((n, features.shape[1]), np.float32), np.zeros(n, np.float32)
     state, total = policy.start(n), np.zeros(n)
     for time in range(env.horizon):
-        documents, state = _best(policy, view, offered, response, documents, users.group, state, time)
+        logits, state = _logits(policy, view, response, shown, users.group, state, time)
+        documents = np.array(offered)[logits.argmax(axis=1)]
         _, reward, *_ = env.step(documents)
-        response = np.log(np.maximum(reward, 0.05)).astype(np.float32)
+        shown, response = features[documents], log.scale.response(reward)
         total += reward
     return total
 
 
-def _best(
+def _logits(
     policy: ContextPolicy,
     view: GroupView,
-    offered: tuple[int, ...],
     response: Singles,
-    documents: Counts,
+    shown: Singles,
     group: Counts,
     state: torch.Tensor,
     time: int,
-) -> tuple[Counts, torch.Tensor]:
-    inputs = view.inputs(response, documents, group, first=time == 0)
+) -> tuple[Singles, torch.Tensor]:
+    inputs = view.inputs(response, shown, group, first=time == 0)
     with torch.no_grad():
         logits, state = policy.step(torch.from_numpy(inputs), state)
-    return np.array(offered)[logits.numpy().argmax(axis=1)], state
+    return logits.numpy(), state
 
 
 def _answers(
-    ensemble: Ensemble, memories: Sequence[Singles], documents: Counts, group: Counts, rng: np.random.Generator
+    ensemble: Ensemble, memories: Sequence[Singles], shown: Singles, group: Counts, rng: np.random.Generator
 ) -> Singles:
     """Return [n] responses drawn from each user's own simulator."""
-    clickbait = (documents / DOCUMENTS).astype(np.float32)
     out = np.empty(len(group), np.float32)
     for number, member in enumerate(ensemble.members):
         rows = np.flatnonzero(group == number)
-        mean, sd = member.predict(memories[number][rows], clickbait[rows])
-        out[rows] = mean + sd * rng.standard_normal(len(rows))
+        out[rows] = ensemble.scale.drawn(*member.predict(memories[number][rows], shown[rows]), rng)
     return out

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from decision.errors import FieldError
-from simulators.learned.logs import Trajectories
 from simulators.learned.responses import Response
+from simulators.learned.trajectories import Trajectories
 
 FIRST = 5
 """Steps of a user that are not judged: nobody knows him yet."""
@@ -28,16 +28,17 @@ def surprise(model: Response, log: Trajectories) -> float:
     Raises:
         FieldError: trajectories are too short to judge.
     """
-    steps = log.documents.shape[1]
+    steps = int(log.inside.sum(axis=1).max())
     if steps <= FIRST:
         raise FieldError("log", wanted=f"more than {FIRST} steps", got=steps)
-    memory, clickbait, response = model.start(len(log)), log.clickbait, log.logs
+    memory, shown, response = model.start(len(log)), log.shown, log.responses
     total = 0.0
     for time in range(steps):
-        mean, sd = model.predict(memory, clickbait[:, time])
+        mean, sd = model.predict(memory, shown[:, time])
         if time >= FIRST:
-            total += float(np.minimum(np.square((response[:, time] - mean) / sd), _CUT).mean())
-        memory = model.advance(memory, clickbait[:, time], response[:, time])
+            missed = np.minimum(np.square((response[:, time] - mean) / sd), _CUT)
+            total += float(missed[log.inside[:, time]].mean())
+        memory = model.advance(memory, shown[:, time], response[:, time])
     return total / (steps - FIRST)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulators.environments.lts.env import KALE, draw_users
-from simulators.learned.logs import Trajectories
+from simulators.learned.trajectories import Trajectories
 
 _GRID = np.arange(6.0, 22.01, 0.5)
 
@@ -28,7 +28,7 @@ def fitted_choc(log: Trajectories, seed: int, *, users: int = 24, particles: int
     """
     drawn = draw_users(np.random.default_rng(seed), np.array([14.0]), particles)
     log = log.take(np.arange(min(users, len(log))))
-    clickbait = log.clickbait
+    clickbait = log.catalogue.raw[log.actions][..., 0]
     npe = np.tile(0.5 / (1.0 - drawn.memory), (len(log), 1)).astype(np.float32)
     satisfaction = np.empty((clickbait.shape[1], len(log), particles), np.float32)
     for time in range(len(satisfaction)):

@@ -16,15 +16,17 @@ import torch
 
 from decision.batch import Floats
 from decision.errors import FieldError
-from simulators.environments.lts.env import DOCUMENTS, LtsEnv, LtsUsers, Singles, draw_users
+from simulators.environments.lts.env import DOCUMENTS, HORIZON, LtsEnv, LtsUsers, Singles, draw_users
 from simulators.environments.lts.planner import plan, returns_of_constants, returns_of_plan
 from simulators.environments.lts.tasks import TARGET
 from simulators.learned.ensembles import Ensemble, errors_of, fit_ensemble
 from simulators.learned.groups import GroupView, new_sadae
 from simulators.learned.interventions import trend_of
-from simulators.learned.logs import Trajectories, habitual, logged
-from simulators.learned.lookahead import Lookahead, return_in_model, returns_in_truth, teach
+from simulators.learned.logs import SHOWN, habitual, logged
+from simulators.learned.lookahead import Lookahead, returns_in_model, returns_in_truth, teach
 from simulators.learned.parameters import fitted_choc
+from simulators.learned.responses import Response
+from simulators.learned.trajectories import Trajectories
 from simulators.sim2rec import student
 from simulators.sim2rec.sadae import Sadae, fit
 from simulators.sim2rec.views import View, returns_of_policy
@@ -94,7 +96,7 @@ def run_job(job: Job, size: Size) -> dict[str, Any]:
     log = logged(draw_users(np.random.default_rng([seed, 1]), np.array([TARGET]), size.users), seed)
     users = draw_users(np.random.default_rng([seed, 2]), np.array([TARGET]), size.deployed)
     ensemble = fit_ensemble(log, seed, members=size.members, steps=size.fit_steps)
-    low, high = log.executed
+    low, high = SHOWN
     trends = [trend_of(member, log, low, high) for member in ensemble.members]
     beyond = [trend_of(member, log, 0, DOCUMENTS - 1) for member in ensemble.members]
     told: dict[str, Any] = {
@@ -126,7 +128,7 @@ def _trained(
     log: Trajectories,
     users: LtsUsers,
 ) -> tuple[dict[str, Any], Floats]:
-    low, high = log.executed
+    low, high = SHOWN
     filtered = method in ("sim2rec", "without_penalty")
     trained_in = ensemble.keep(passed) if filtered else ensemble
     view = GroupView(None if method == "maple_like" else _group_code(trained_in, log, seed))
@@ -134,29 +136,32 @@ def _trained(
     offered = tuple(range(low, high + 1, 2)) if filtered else EVERYTHING
     how = Lookahead(offered, iterations=size.iterations, penalty=penalty)
     policy, user_steps = teach(trained_in, log, view, how, seed)
-    believed = [return_in_model(policy, view, offered, member, log, seed) for member in trained_in.members]
+
+    def in_model(model: Response) -> float:
+        return HORIZON * float(returns_in_model(policy, view, offered, model, log, seed).mean())
+
     out = {
         "user_steps": user_steps,
-        "believed": float(np.mean(believed)),
-        "held_out": return_in_model(policy, view, offered, ensemble.held_out, log, seed),
+        "believed": float(np.mean([in_model(member) for member in trained_in.members])),
+        "held_out": in_model(ensemble.held_out),
     }
-    return out, returns_in_truth(policy, view, offered, users, seed)
+    return out, returns_in_truth(policy, view, offered, users, seed, log)
 
 
 def _group_code(ensemble: Ensemble, log: Trajectories, seed: int) -> Sadae:
     """Return an autoencoder of (response, action) sets, trained on the members under documents held at random."""
-    rng, low, high, users, steps = np.random.default_rng(seed), *log.executed, 200, 60
+    rng, (low, high), users, steps = np.random.default_rng(seed), SHOWN, 200, 60
+    features = log.catalogue.features
     seen: list[Singles] = []
     for member in ensemble.members:
         memory, documents = member.start(users), rng.integers(low, high + 1, users)
         for time_ in range(steps):
             documents = np.where(rng.random(users) < 0.3, rng.integers(low, high + 1, users), documents)
-            clickbait = (documents / DOCUMENTS).astype(np.float32)
-            mean, sd = member.predict(memory, clickbait)
-            response = (mean + sd * rng.standard_normal(users)).astype(np.float32)
-            memory = member.advance(memory, clickbait, response)
+            shown = features[documents]
+            response = log.scale.drawn(*member.predict(memory, shown), rng)
+            memory = member.advance(memory, shown, response)
             if time_ % 5 == 0:
-                seen.append(np.stack([response - 1.5, clickbait], axis=1))
+                seen.append(np.concatenate([response[:, None], shown], axis=1))
     sets = np.stack(seen).astype(np.float32)
 
     def draw(rng: np.random.Generator) -> Singles:
@@ -180,14 +185,14 @@ def _parametric(seed: int, size: Size, log: Trajectories, users: LtsUsers) -> tu
 def _still(method: str, seed: int, log: Trajectories, users: LtsUsers) -> Floats:
     if method == "logged":
         return _habitual(users, seed)
-    low, high = log.executed
+    low, high = SHOWN
     constants = returns_of_constants(users)
     if method == "oracle_in_range":
         return constants[low : high + 1].max(axis=0)
     if method == "cloning":
         # The habit does not depend on the user, so its likeliest clone without noise is the mean document.
-        return constants[round(float(log.documents.mean()))]
-    best = {document: float(np.mean(log.rewards[log.documents == document])) for document in range(low, high + 1)}
+        return constants[round(float(log.actions.mean()))]
+    best = {document: float(np.mean(log.rewards[log.actions == document])) for document in range(low, high + 1)}
     return constants[max(best, key=lambda document: best[document])]
 
 

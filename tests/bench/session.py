@@ -34,7 +34,7 @@ REQUESTS = 300 if QUICK else 3_000
 def main() -> None:
     """Run the benchmark and print its line."""
     names = [f"d{document}" for document in range(3)]
-    oracle = SessionOracle(SessionSettings(actions=names, levels=[0.2, 0.4, 0.6]), arrays(0, hidden=48))
+    oracle = SessionOracle(SessionSettings(actions=names, levels=(0.2, 0.4, 0.6)), arrays(0, hidden=48))
     policy = OraclePolicy(oracle, Exploration(kind="softmax", inverse_temperature=1.0, floor=0.01))
     snapshot = Snapshot(LoopSettings(name="bench"), policy, "1", policy, "baseline:given")
     request = question_of(DecideRequest({}, [Action(name) for name in names], subject_id="u"), Catalogues())

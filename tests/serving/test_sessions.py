@@ -14,12 +14,10 @@ import pytest
 
 from decision.artifact import Manifest, pack, unpack
 from decision.draw import seed_of
-from decision.errors import SupportError
 from decision.exploration.rule import Exploration
 from decision.policy import OraclePolicy
 from decision.records import SCHEMA_VERSION, Decision, Outcome, decode_decision, encode
 from pipelines.log.sqlite.log import LocalLog
-from pipelines.promotion.records import trajectories_of
 from pipelines.settings import load_settings
 from serving.explain import batch_of
 from serving.sessions import Sessions, SessionStates
@@ -117,17 +115,6 @@ def test_new_policy_makes_its_memory_from_the_history(log: LocalLog, tmp_path: P
     states.use(other)
     known = other.advance(other.start(), "d18", 2.0)
     assert states.online("u")["session"] == pytest.approx(known, abs=1e-6)
-
-
-def test_records_become_trajectories() -> None:
-    records = [decision(number, f"u{number % 2}", number % 3) for number in range(8)]
-    outcomes = [outcome(number, float(number)) for number in range(8)]
-    found = trajectories_of(reversed(records), outcomes, {"d6": 6, "d12": 12, "d18": 18}, 4)
-    assert found.documents.tolist() == [[6, 18, 12, 6], [12, 6, 18, 12]]
-    assert found.rewards.tolist() == [[0.0, 2.0, 4.0, 6.0], [1.0, 3.0, 5.0, 7.0]]
-    assert found.propensities[0].tolist() == [0.5, 0.25, 0.25, 0.5]
-    with pytest.raises(SupportError, match="no user"):
-        trajectories_of(records, outcomes, {"d6": 6, "d12": 12, "d18": 18}, 5)
 
 
 def test_core_answers_with_a_session_policy_whose_next_answer_knows_the_last_outcome(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -52,27 +55,45 @@ def test_policy_contract(check) -> None:
     check(OraclePolicy(oracle(), Exploration(kind="softmax", inverse_temperature=1.0, floor=0.02)), batch())
 
 
-def test_numbers_are_those_of_the_trained_net() -> None:
+@pytest.mark.parametrize(("form", "features"), [("log", 1), ("linear", 1), ("linear", 3), ("log", 2)])
+def test_numbers_are_those_of_the_trained_net(form: Literal["log", "linear"], features: int) -> None:
     import importlib.util
 
     require(importlib.util.find_spec("torch"), "torch is not installed")
     import torch
 
-    from pipelines.promotion.records import session_oracle
-    from simulators.sim2rec.network import ContextPolicy, arrays_of
+    from simulators.learned.served import served
+    from simulators.learned.trajectories import Scale, catalogue_of
+    from simulators.sim2rec.network import ContextPolicy
 
-    net = ContextPolicy(3, 3, hidden=16, seed=4)
-    ours = session_oracle(arrays_of(net), ACTIONS, LEVELS)
     rng = np.random.default_rng(1)
-    inputs, state = np.zeros((1, 3), np.float32), net.start(1)
+    raw = np.stack([np.power(LEVELS, k + 1) for k in range(features)], axis=1).astype(np.float32)
+    catalogue = catalogue_of(ACTIONS, raw, np.arange(len(ACTIONS)))
+    scale = Scale(form, 1.5, spread=1.0 if form == "log" else 2.0, least=0.05)
+    net = ContextPolicy(2 + features, 3, hidden=16, seed=4)
+    ours = served(net, catalogue, scale, range(3))
+    inputs, state = np.zeros((1, 2 + features), np.float32), net.start(1)
     mine = ours.start()
     for _ in range(30):
         with torch.no_grad():
             logits, state = net.step(torch.from_numpy(inputs), state)
         assert ours.logits(mine) == pytest.approx(logits[0].numpy(), abs=1e-5)
-        action, reward = int(rng.integers(3)), float(rng.uniform(0.0, 9.0))
-        inputs = np.array([[1.0, np.log(max(reward, 0.05)) - 1.5, LEVELS[action]]], np.float32)
+        action, reward = int(rng.integers(3)), float(rng.uniform(0.0 if form == "log" else -9.0, 9.0))
+        seen = scale.response(np.array([reward], np.float32))
+        inputs = np.concatenate([np.ones(1), seen, catalogue.features[action]])[None].astype(np.float32)
         mine = ours.advance(mine, ACTIONS[action], reward)
+
+
+def test_a_version_of_before_reads_on_as_it_was() -> None:
+    """Settings without the newer fields: one level per action, logarithms less 1.5."""
+    files = oracle().save()
+    stored = json.loads(files["session.json"])
+    for name in ("features", "response", "spread"):
+        del stored["settings"][name]
+    again = SessionOracle.load(files | {"session.json": json.dumps(stored).encode()})
+    state = again.advance(again.start(), ACTIONS[0], 4.0)
+    assert state[:3] == pytest.approx([1.0, np.log(4.0) - 1.5, LEVELS[0]], abs=1e-7)
+    assert state.tobytes() == oracle().advance(oracle().start(), ACTIONS[0], 4.0).tobytes()
 
 
 def test_last_outcome_changes_the_distribution() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from pipelines.interactions.join import join
 from pipelines.promotion.watch import Watched, watch
 from pipelines.registry.registry import Registry
 from simulators.environments.lts.env import draw_users
-from simulators.learned.logs import Trajectories, logged
+from simulators.learned.logs import logged
+from simulators.learned.trajectories import Trajectories
 from tests.decision.oracles.test_session import arrays
 from tests.worlds.lake import LATER, START, World, decision, outcome
 from tests.worlds.rollout import policy_files
@@ -37,9 +39,9 @@ def records(log: Trajectories, first: str, since: timedelta) -> list[Decision | 
     out: list[Decision | Outcome] = []
     ids = list(LEVELS)
     for user in range(len(log)):
-        for step in range(log.documents.shape[1]):
+        for step in range(log.actions.shape[1]):
             event = f"{first}-{user}-{step}"
-            index, p = ids.index(f"d{log.documents[user, step]}"), float(log.propensities[user, step])
+            index, p = ids.index(f"d{log.actions[user, step]}"), float(log.propensities[user, step])
             pmf = [(1 - p) / (len(ids) - 1)] * len(ids)
             pmf[index] = p
             ts = START + since + timedelta(minutes=step, milliseconds=user)
@@ -71,7 +73,7 @@ class Shop:
         self.world = World(folder)
         bandit = self.registry.register("shop", policy_files("shop", 0))
         self.point(bandit, None)
-        oracle = SessionOracle(SessionSettings(actions=list(LEVELS), levels=list(LEVELS.values())), self._net())
+        oracle = SessionOracle(SessionSettings(actions=list(LEVELS), levels=tuple(LEVELS.values())), self._net())
         rule = Exploration(kind="softmax", inverse_temperature=1.0, floor=0.03)
         manifest = Manifest(
             loop="shop",
@@ -121,7 +123,7 @@ def test_watch_is_quiet_in_its_own_world_and_gives_the_place_back_in_another(tmp
     assert (found.judged, found.alarmed, found.users, found.learned_from) == (True, False, 40, 120)
     assert shop.registry.aliases("shop")["champion"] == shop.session
     other = users(3, 400)
-    fallen = Trajectories(other.documents, other.rewards * np.where(other.documents > 12, 0.5, 1.0), other.propensities)
+    fallen = replace(other, rewards=other.rewards * np.where(other.actions > 12, 0.5, 1.0))
     shop.see(fallen, "later", timedelta(days=5))
     told = shop.watch(act=False)
     assert told.alarmed
