@@ -4,6 +4,9 @@ A decision is mature when its reward window is over. Then it is *joined* (an out
 the window), *expired* (none came: the default reward) or *dropped* with a reason; before, it is *pending*. Everything
 follows from the rows and the time passed in, so joining again gives the same rows.
 
+A deferred decision counts once it is activated: by an outcome of that name, or, where the rule says so, by a reward. An
+event is used as a whole, so what is reported of it without a slot, and any reward, activates all of its slots.
+
 A window is closed on both sides and begins `SKEW_US` before the decision: the clocks of the machine that decided and
 of the one that saw the outcome may differ by a little, and feedback may be instant. Earlier outcomes never count.
 """
@@ -44,6 +47,7 @@ class RewardRule:
         minimum: smallest reward; smaller ones are clipped to it.
         maximum: largest reward; larger ones are clipped to it.
         late: count outcomes after the window too; a decision is still mature when the window is over.
+        activates: a reward activates a deferred decision.
     """
 
     outcome: str
@@ -53,6 +57,7 @@ class RewardRule:
     minimum: float
     maximum: float
     late: bool = False
+    activates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +68,13 @@ class DecisionRows:
         ts: [n] when each was made, microseconds since 1970.
         deferred: [n] those that count only once activated.
         until: [n] outcomes at this offset of their log partition and beyond do not count.
+        event: [n] the first row of each one's event; None where each is an event of its own.
     """
 
     ts: Ints
     deferred: Bools
     until: Ints
+    event: Ints | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,9 @@ class OutcomeRows:
         offset: [m] position in the log partition; distinct for the outcomes of one decision.
         identities: [m] what each is known by: two outcomes of one decision that share an identity are one report
             that arrived twice.
+        event: [m] the first row of a decision of the same event, whatever the slot, -1 where there is none; None: as
+            `decision`.
+        whole: [m] those that name no slot; None for all.
     """
 
     decision: Ints
@@ -90,6 +100,8 @@ class OutcomeRows:
     ts: Ints
     offset: Ints
     identities: Sequence[tuple[Hashable, ...]]
+    event: Ints | None = None
+    whole: Bools | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +171,8 @@ def settle(decisions: DecisionRows, outcomes: OutcomeRows, *, rule: RewardRule, 
     reward = np.where(has_reward, np.clip(raw, rule.minimum, rule.maximum), rule.default)
     activated = np.zeros(n, dtype=np.bool_)
     activated[owner[names == ACTIVATION]] = True
+    if decisions.deferred.any():
+        activated |= _activated_by_event(decisions, outcomes, rule)
 
     state = np.where(has_reward, JOINED, EXPIRED).astype(np.int8)
     state[decisions.deferred & ~activated] = DROPPED
@@ -173,6 +187,24 @@ def settle(decisions: DecisionRows, outcomes: OutcomeRows, *, rule: RewardRule, 
         repeats=int(np.count_nonzero(~first)),
         early=int(np.count_nonzero(early)),
     )
+
+
+def _activated_by_event(decisions: DecisionRows, outcomes: OutcomeRows, rule: RewardRule) -> Bools:
+    """Return [n] which decisions belong to an event that was activated as a whole."""
+    n = len(decisions.ts)
+    event = np.arange(n) if decisions.event is None else decisions.event
+    of = outcomes.decision if outcomes.event is None else outcomes.event
+    whole = np.ones(len(of), dtype=np.bool_) if outcomes.whole is None else outcomes.whole
+    names = np.array(outcomes.name, dtype=object)
+    rows = np.flatnonzero((of >= 0) & ((names == ACTIVATION) & whole | (names == rule.outcome) & rule.activates))
+    first = of[rows]
+    after = outcomes.ts[rows] - decisions.ts[first]  # the slots of an event are of one time
+    inside = (after >= -SKEW_US) & (outcomes.offset[rows] < decisions.until[first])
+    if not rule.late:
+        inside &= after <= rule.window_us
+    activated = np.zeros(n, dtype=np.bool_)
+    activated[first[inside]] = True
+    return activated[event]
 
 
 def _first_reports(outcomes: OutcomeRows) -> Bools:

@@ -25,6 +25,9 @@ MAX_ACTIONS = 1_000
 MAX_ID_CHARS = 256
 MAX_RECORD_BYTES = 1 << 20
 PMF_TOLERANCE = 1e-9
+FIRST_US = 0
+LAST_US = 7_258_118_400_000_000
+"""1970 and 2200: times outside of these are mistakes of a clock or a unit."""
 
 Mode = Literal["online", "apprentice", "logging_only"]
 
@@ -189,6 +192,16 @@ def check_outcome(record: Outcome) -> None:
         raise FieldError("value", wanted="a finite number", got=record.value)
     if not 1 <= len(record.name) <= MAX_ID_CHARS:
         raise FieldError("name", wanted=f"1 to {MAX_ID_CHARS} characters", got=record.name)
+
+
+def check_time(field: str, ts: datetime) -> None:
+    """Refuse a time, with its UTC offset, that the lake does not take.
+
+    Raises:
+        FieldError: naming `field`.
+    """
+    if not FIRST_US < ts.timestamp() * 1e6 < LAST_US:
+        raise FieldError(field, wanted="a time between 1970 and 2200", got=ts.isoformat())
 
 
 def _check_ids(record: Decision | Outcome) -> None:

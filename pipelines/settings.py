@@ -65,6 +65,10 @@ class RewardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
         minimum: smallest possible reward.
         maximum: largest possible reward.
         version: name of this definition, stored with every row; change it when you change the definition.
+        others: names of outcomes that are recorded beside it and change no reward. With any listed, an outcome of
+            another name is refused; without, it is counted as doubtful.
+        activates: a reward activates its deferred decision, all slots of it; without, only an outcome named
+            ``activation`` does.
     """
 
     outcome: str = "reward"
@@ -74,6 +78,10 @@ class RewardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
     minimum: float = 0.0
     maximum: float = 1.0
     version: str = "1"
+    others: Annotated[
+        tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=256)], ...], msgspec.Meta(max_length=100)
+    ] = ()
+    activates: bool = True
 
     def _relations(self) -> None:
         if not self.minimum < self.maximum:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,10 +16,12 @@ import msgspec
 
 from decision.errors import DecisionError, FieldError
 from decision.guard.snapshot import weight_at
+from decision.join import ACTIVATION
 from decision.protocols import Policy
 from decision.records import (
     MAX_RECORD_BYTES,
     Decision,
+    Outcome,
     decode_decision,
     decode_outcome,
     encode,
@@ -36,7 +39,7 @@ from serving.errors import EventIdReusedError, UnavailableError, UnknownDecision
 from serving.event_ids import uuid7
 from serving.explain import ExplainedDecision, Explanation, explained
 from serving.loops import Loops
-from serving.outcomes import outcome
+from serving.outcomes import outcomes_of
 from serving.refresher import Refresher
 from serving.snapshot import OnlineFeatures, Snapshot
 from serving.spool import Spool, on_disk, waited
@@ -254,28 +257,42 @@ class Core:
             UnknownLoopError: there is no such loop.
             UnavailableError: nothing was written.
         """
-        await on_disk(self.spool.append_all(self._reports(loop, requests)))
-        return self._reported(loop, len(requests))
+        outcomes, doubts = self._reports(loop, requests)
+        await on_disk(self.spool.append_all(_groups(outcomes)))
+        activated = self._activated(outcomes)
+        if activated:
+            doubts["event_id"] += await asyncio.to_thread(self._unknown, activated)
+        return self._reported(loop, len(outcomes), doubts)
 
     def report_here(self, loop: str, requests: Sequence[OutcomeRequest]) -> int:
         """As `report`, for a thread that may wait."""
-        waited(self.spool.submit(self._reports(loop, requests)))
-        return self._reported(loop, len(requests))
+        outcomes, doubts = self._reports(loop, requests)
+        waited(self.spool.submit(_groups(outcomes)))
+        doubts["event_id"] += self._unknown(self._activated(outcomes))
+        return self._reported(loop, len(outcomes), doubts)
 
-    def _reports(self, loop: str, requests: Sequence[OutcomeRequest]) -> list[Group]:
-        """Return what is to be written of outcomes."""
+    def _reports(self, loop: str, requests: Sequence[OutcomeRequest]) -> tuple[list[Outcome], Counter[str]]:
+        """Return the outcomes, all of which fit, and how many are in doubt, by field."""
         self._check_open()
-        self.snapshot(loop)
-        now = datetime.fromtimestamp(self.clock(), UTC)
-        several = len(requests) > 1
-        outcomes = [outcome(loop, each, now, f"[{i}]." if several else "") for i, each in enumerate(requests)]
-        return [Group(o.event_id.encode(), [(OUTCOMES, encode(o), ())]) for o in outcomes]
+        reward = self.snapshot(loop).loop.reward
+        return outcomes_of(loop, requests, reward, datetime.fromtimestamp(self.clock(), UTC))
 
-    def _reported(self, loop: str, number: int) -> int:
-        counts = self.count(loop)
+    def _activated(self, outcomes: Sequence[Outcome]) -> list[str]:
+        """Return the events that were activated, where the spool is the log and can say whether there are such."""
+        return [o.event_id for o in outcomes if o.name == ACTIVATION] if self.settings.log == "local:" else []
+
+    def _unknown(self, event_ids: Sequence[str]) -> int:
+        """Return how many of the ids no decision has; blocking."""
+        return sum(not self.spool.find(DECISIONS, event_id.encode()) for event_id in event_ids)
+
+    def _reported(self, loop: str, number: int, doubts: Counter[str]) -> int:
+        counts, doubts = self.count(loop), +doubts
         with self._counting:
             counts.outcomes += number
+            counts.doubtful += doubts
         metrics.count("outcomes", loop, number)
+        for field_in_doubt, amount in doubts.items():
+            metrics.doubtful(loop, field_in_doubt, amount)
         return number
 
     def stored(self, event_id: str) -> list[Decision]:
@@ -342,6 +359,7 @@ class Core:
                 outcomes=counts.outcomes,
                 fallbacks=counts.fallbacks,
                 spool_depth=self.spool.depth,
+                doubtful=dict(counts.doubtful),
             ),
             counters=self._lake.of(snapshot.loop),
         )
@@ -367,6 +385,10 @@ class Core:
             if refresher.late:
                 return f"{refresher.name} have not been refreshed for {refresher.age_s:.0f} s"
         return None
+
+
+def _groups(outcomes: Sequence[Outcome]) -> list[Group]:
+    return [Group(outcome.event_id.encode(), [(OUTCOMES, encode(outcome), ())]) for outcome in outcomes]
 
 
 def _group(ask: Ask, records: list[Decision] | Exception) -> Decided | Exception:

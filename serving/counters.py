@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,12 +19,13 @@ _LAKE_TTL_S = 5.0
 
 @dataclass(slots=True)
 class Counts:
-    """What this process did since it started, for one loop."""
+    """What this process did since it started, for one loop; `doubtful` outcomes by the field that is in doubt."""
 
     decided: int = 0
     repeated: int = 0
     outcomes: int = 0
     fallbacks: int = 0
+    doubtful: Counter[str] = field(default_factory=Counter)
 
 
 class LakeCounters:

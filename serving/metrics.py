@@ -75,6 +75,24 @@ def _request_family() -> Any:
     return Histogram("decision_request_seconds", text, ["route", "status"], buckets=_SECONDS)
 
 
+@cache
+def _doubtful(loop: str, field: str) -> Any:
+    return _doubtful_family().labels(loop, field)
+
+
+@cache
+def _doubtful_family() -> Any:
+    from prometheus_client import Counter
+
+    text = "Outcomes acknowledged that say less than was meant, by the field in doubt"
+    return Counter("decision_outcomes_doubtful", text, ["loop", "field"])
+
+
+def doubtful(loop: str, field: str, amount: int) -> None:
+    """Count outcomes of the loop that were taken and are in doubt."""
+    _doubtful(loop, field).inc(amount)
+
+
 def answered(route: str, status: int, seconds: float) -> None:
     """Count a request and how long it took.
 

@@ -184,13 +184,14 @@ class GuardDescription(msgspec.Struct, omit_defaults=True):
 
 
 class ProcessCounts(msgspec.Struct):
-    """What the answering process did in a loop since it started."""
+    """What the answering process did in a loop since it started; `doubtful` outcomes by the field in doubt."""
 
     decided: int
     repeated: int
     outcomes: int
     fallbacks: int
     spool_depth: int
+    doubtful: dict[str, int] = {}
 
 
 class LoopDescription(msgspec.Struct):

@@ -206,6 +206,11 @@ class Stream:
 
     def _settle(self) -> None:
         """Settle the touched decisions, and add what changed to their subjects' sums."""
+        # what was reported of one slot, or of none, may activate the others
+        self._sql.execute(
+            "INSERT OR IGNORE INTO touched SELECT d.event_id, d.slot FROM decisions d"
+            " WHERE d.deferred AND d.event_id IN (SELECT event_id FROM touched)"
+        )
         decisions = self._sql.execute(
             "SELECT event_id, slot, subject_id, ts_us, deferred, counted, outcomes, reward"
             " FROM touched JOIN decisions USING (event_id, slot)"
@@ -214,8 +219,9 @@ class Stream:
             return
         outcomes = self._sql.execute(
             'SELECT event_id, slot, o.ts_us, o.name, o.value, o."offset", o.key, o.spool, o.spool_offset'
-            " FROM touched JOIN decisions d USING (event_id, slot) JOIN outcomes o USING (event_id, slot)"
-            " WHERE o.appended_us <= d.appended_us + ?",
+            " FROM (SELECT event_id, min(appended_us) AS since FROM touched JOIN decisions USING (event_id, slot)"
+            " GROUP BY event_id) JOIN outcomes o USING (event_id)"
+            " WHERE o.appended_us <= since + ?",
             (self._rule.window_us + GRACE_US,),
         ).fetchall()
         contributed = self._contributions(decisions, outcomes)
@@ -241,11 +247,13 @@ class Stream:
     def _contributions(self, decisions: Sequence[Any], outcomes: Sequence[Any]) -> np.ndarray[Any, Any]:
         """Return [n, 3]: whether each decision counts, how many outcomes it has, and its reward as known so far."""
         column = list(zip(*outcomes, strict=True)) if outcomes else [()] * 9
+        events = [row[0] for row in decisions]
         settled = settle(
             DecisionRows(
                 np.array([row[3] for row in decisions], np.int64),
                 np.array([row[4] for row in decisions], np.bool_),
                 np.full(len(decisions), _FAR_US),
+                match(events, events),
             ),
             OutcomeRows(
                 decision=match([row[:2] for row in decisions], [row[:2] for row in outcomes]),
@@ -254,6 +262,8 @@ class Stream:
                 ts=np.array(column[2], np.int64),
                 offset=np.array(column[5], np.int64),
                 identities=[_identities(row[3], *row[6:]) for row in outcomes],
+                event=match(events, [row[0] for row in outcomes]),
+                whole=np.array([not row[1] for row in outcomes], np.bool_),
             ),
             rule=self._rule,
             now_us=_FAR_US,

@@ -18,6 +18,8 @@ import pyarrow.compute as pc
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
 from decision.records import (
+    FIRST_US,
+    LAST_US,
     MAX_ACTIONS,
     MAX_ID_CHARS,
     MAX_RECORD_BYTES,
@@ -25,16 +27,13 @@ from decision.records import (
     SCHEMA_VERSION,
     Decision,
     Outcome,
+    check_time,
     decode_decision,
     decode_outcome,
 )
 from pipelines.ingestion.columns import RAW_FIELDS, decision_columns, outcome_columns
 from pipelines.log.protocol import Message, Stretch
 from pipelines.settings import check_loop_name
-
-FIRST_US = 0
-LAST_US = 7_258_118_400_000_000
-"""1970 and 2200: times outside of these are mistakes of a clock or a unit."""
 
 _MAX_INT = (1 << 63) - 1
 _REDACTED = "redacted"
@@ -123,8 +122,7 @@ def _check_record(record: Decision | Outcome, message: Message, loops: Collectio
     _check_loop(record.loop, loops)
     if record.event_id.encode() != message.key:
         raise FieldError("key", wanted=f"the event id {record.event_id!r}", got=message.key)
-    if not FIRST_US < record.ts.timestamp() * 1e6 < LAST_US:
-        raise FieldError("ts", wanted="a time between 1970 and 2200", got=record.ts.isoformat())
+    check_time("ts", record.ts)
     if isinstance(record, Decision):
         for field in ("step", "guard_version"):
             number = getattr(record, field)

@@ -163,6 +163,7 @@ def rule_of(loop: LoopSettings, *, late: bool = False) -> RewardRule:
         minimum=reward.minimum,
         maximum=reward.maximum,
         late=late,
+        activates=reward.activates,
     )
 
 

@@ -58,7 +58,8 @@ def settled_rows(
     ts = rows["ts"].cast(pa.int64()).to_numpy()
     found = _outcomes_of(outcomes, place, rows, ts, rule)
     arrived = _outcome_rows(rows, found)
-    settled = settle(DecisionRows(ts, rows["deferred"].to_numpy(), until), arrived, rule=rule, now_us=now_us)
+    ours = DecisionRows(ts, rows["deferred"].to_numpy(), until, _firsts(rows, rows))
+    settled = settle(ours, arrived, rule=rule, now_us=now_us)
     reason: list[str | None] = [None if state != DROPPED else NOT_ACTIVATED for state in settled.state.tolist()]
     for row in unreadable(rows).tolist():
         reason[row] = INVALID_FEATURES
@@ -111,12 +112,19 @@ def _outcome_rows(rows: pa.Table, found: pa.Table) -> OutcomeRows:
         identities=[
             _identities(name, key, spool, at) for (key, spool), name, at in zip(keys, names, places, strict=True)
         ],
+        event=_firsts(rows, found),
+        whole=np.array([not slot for slot in found["slot"].to_pylist()], dtype=np.bool_),
     )
 
 
 def _identities(name: str, key: str | None, spool: str | None, spool_offset: int | None) -> tuple[Hashable, ...]:
     reported = () if key is None else ((name, key),)
     return reported if spool is None else (*reported, (spool, spool_offset))
+
+
+def _firsts(rows: pa.Table, of: pa.Table) -> Ints:
+    """Return the first of `rows` with the event id of each row in `of`, -1 where there is none."""
+    return match(rows["event_id"].to_pylist(), of["event_id"].to_pylist())
 
 
 def _event_and_slot(rows: pa.Table) -> list[tuple[str, str]]:

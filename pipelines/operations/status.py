@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -12,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.interactions.counters import Counters, counters
+from pipelines.interactions.doubtful import waiting_doubts
 from pipelines.lake.moment import NoMomentError
 from pipelines.lake.tables import mark_of
 from pipelines.log.protocol import LogError
@@ -32,6 +35,7 @@ class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
         last_verdict: the latest verdict, in words; "" without one.
         counters: its counters; None when its settings cannot be read, or the lake had no moment at which to count.
         error: why its settings cannot be read, "" when they can.
+        doubtful: outcomes in the lake, or on their way there, that say less than was meant, by the field in doubt.
     """
 
     loop: str
@@ -41,6 +45,7 @@ class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_verdict: str
     counters: Counters | None
     error: str = ""
+    doubtful: dict[str, int] = {}
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +97,12 @@ def status_table(seen: Look) -> RenderableType:
         )
     behind = "the log is away" if seen.to_ingest is None else _words(seen.to_ingest)
     forward = "" if seen.to_forward is None else f"   to forward: {seen.to_forward}"
-    return Group(table, f"to ingest: {behind}{forward}")
+    doubts = [
+        Text(f"{entry.loop}: doubtful outcomes, by field: {_words(entry.doubtful)}", style="yellow")
+        for entry in seen.loops
+        if entry.doubtful
+    ]
+    return Group(table, *doubts, f"to ingest: {behind}{forward}")
 
 
 def _numbers(counted: Counters | None) -> list[str]:
@@ -113,6 +123,7 @@ def _loop(parts: Installation, name: str, settings: LoopSettings | None, error: 
     registry = parts.registry
     if not LOOP_NAME.fullmatch(name):  # a folder that no loop can have, so no version belongs to it either
         return LoopStatus(loop=name, mode="", champion=None, versions=0, last_verdict="", counters=None, error=error)
+    counted = None if settings is None else _counters(parts, settings, now)
     verdicts = registry.verdicts(name)
     last = verdicts[-1] if verdicts else None
     return LoopStatus(
@@ -121,9 +132,18 @@ def _loop(parts: Installation, name: str, settings: LoopSettings | None, error: 
         champion=registry.aliases(name).get("champion"),
         versions=len(registry.versions(name)),
         last_verdict="" if last is None else f"{last.verdict.replace('_', ' ')}, version {last.version}",
-        counters=None if settings is None else _counters(parts, settings, now),
+        counters=counted,
         error=error,
+        doubtful=_doubtful(parts, settings, counted),
     )
+
+
+def _doubtful(parts: Installation, settings: LoopSettings | None, counted: Counters | None) -> dict[str, int]:
+    found = Counter({} if counted is None else counted.doubtful)
+    if settings is not None:
+        with suppress(LogError):
+            found += waiting_doubts(parts.log, parts.tables, settings)
+    return dict(sorted(found.items()))
 
 
 def _to_ingest(parts: Installation) -> dict[str, int] | None:

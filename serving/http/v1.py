@@ -98,7 +98,7 @@ _DESCRIPTION = {
     "candidate_version": None,
     "guard": {"weight": 0.0, "published_weight": 0.0, "version": 0},
     "error": None,
-    "process": {"decided": 812, "repeated": 0, "outcomes": 640, "fallbacks": 0, "spool_depth": 0},
+    "process": {"decided": 812, "repeated": 0, "outcomes": 640, "fallbacks": 0, "spool_depth": 0, "doubtful": {}},
     "counters": None,
 }
 _EXPLANATION: dict[str, Any] = {

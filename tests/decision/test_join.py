@@ -105,6 +105,41 @@ def test_a_deferred_decision_counts_only_once_activated() -> None:
     assert join([(0, ACTIVATION, 1.0, WINDOW + 1)], deferred=(0,)).state.tolist() == [DROPPED]
 
 
+def test_a_reward_activates_where_the_rule_says_so() -> None:
+    reports: list[Report] = [(0, "reward", 1.0, 1), (1, "click", 1.0, 1), (2, "reward", 1.0, WINDOW + 1)]
+    settled = join(reports, n=3, deferred=(0, 1, 2), activates=True)
+    assert settled.state.tolist() == [JOINED, DROPPED, DROPPED]
+    assert join(reports, n=3, deferred=(0, 1, 2), activates=True, late=True).state.tolist() == [JOINED, DROPPED, JOINED]
+    assert join(reports, n=3, deferred=(0, 1, 2)).state.tolist() == [DROPPED] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "slot", "activates", "counting"),
+    [
+        (ACTIVATION, "", False, [True, True]),  # of the event: both slots
+        (ACTIVATION, "side", False, [False, True]),  # of one slot
+        (ACTIVATION, "unknown", False, [False, False]),
+        ("reward", "side", True, [True, True]),  # what was rewarded was shown, as a whole
+        ("reward", "side", False, [False, False]),
+    ],
+)
+def test_an_event_is_activated_with_all_its_slots(name: str, slot: str, activates: bool, counting: list[bool]) -> None:
+    two = np.zeros(2, dtype=np.int64)
+    decisions = DecisionRows(two + T0, np.ones(2, dtype=np.bool_), two + FOREVER, event=two)
+    outcomes = OutcomeRows(
+        decision=np.array([{"top": 0, "side": 1}.get(slot, -1)]),
+        name=[name],
+        value=np.ones(1),
+        ts=np.array([T0 + 1]),
+        offset=np.zeros(1, dtype=np.int64),
+        identities=[()],
+        event=np.zeros(1, dtype=np.int64),
+        whole=np.array([not slot]),
+    )
+    settled = settle(decisions, outcomes, rule=rule(activates=activates), now_us=T0 + 2 * WINDOW)
+    assert (settled.state != DROPPED).tolist() == counting
+
+
 def test_a_report_that_arrived_twice_counts_once() -> None:
     reports: list[Report] = [(0, "reward", 1.0, 1), (0, "reward", 5.0, 2), (0, "reward", 2.0, 3), (1, "reward", 7.0, 1)]
     keys = [(("reward", "a"),), (("reward", "a"),), (("reward", "b"),), (("reward", "a"),)]

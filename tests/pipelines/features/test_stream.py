@@ -29,6 +29,7 @@ class D:
     at: float = 0.0
     deferred: bool = False
     arrived: float | None = None
+    slot: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class O:  # noqa: E742
     key: str | None = None
     copy: tuple[str, int] | None = None
     arrived: float | None = None
+    slot: str = ""
 
 
 def times(seconds: Sequence[float]) -> pa.Array:
@@ -55,7 +57,7 @@ def rows(records: Sequence[D] | Sequence[O], *, start: int = 0, partition: int =
         "offset": pa.array(range(start, start + n), pa.int64()),
         "appended_at": times([r.at if r.arrived is None else r.arrived for r in records]),
         "event_id": pa.array([r.event for r in records], pa.string()),
-        "slot": pa.array([""] * n, pa.string()),
+        "slot": pa.array([r.slot for r in records], pa.string()),
         "ts": times([r.at for r in records]),
     }
     if n and isinstance(records[0], O):
@@ -130,8 +132,19 @@ def test_the_reward_is_the_loops() -> None:
 
 def test_a_deferred_decision_counts_once_it_is_activated() -> None:
     deferred = [D("a", deferred=True)]
-    assert sums(deferred, [O("a")]) == {}
-    assert sums(deferred, [O("a"), O("a", name="activation")])["u"] == Decayed(1.0, 1.0, 1.0, 0.0)
+    assert sums(deferred, []) == {}
+    assert sums(deferred, [O("a", name="activation")])["u"] == Decayed(1.0, 0.0, 0.0, 0.0)
+    assert sums(deferred, [O("a")])["u"] == Decayed(1.0, 1.0, 1.0, 0.0)
+    strict = LoopSettings(name="news", reward=RewardSettings(activates=False), features=LOOP.features)
+    assert sums(deferred, [O("a")], strict) == {}
+    assert sums(deferred, [O("a"), O("a", name="activation")], strict)["u"] == Decayed(1.0, 1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("report", [O("a", name="activation"), O("a", slot="side")])
+def test_all_slots_count_once_one_of_them_is_rewarded_or_the_event_activated(report: O) -> None:
+    slots = [D("a", deferred=True, slot="top"), D("a", deferred=True, slot="side")]
+    rewards = 1.0 if report.slot else 0.0
+    assert sums(slots, [report])["u"] == Decayed(2.0, rewards, rewards, 0.0)
 
 
 def test_decisions_for_nobody_leave_nothing() -> None:

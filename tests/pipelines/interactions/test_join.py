@@ -102,12 +102,39 @@ def test_a_loops_outcomes_are_not_anothers(world: World) -> None:
 
 def test_deferred_decisions_that_were_not_activated_are_dropped_and_counted(world: World) -> None:
     world.append(decision("e1", deferred=True), decision("e2", deferred=True), decision("e3"))
-    world.append(outcome("e1"), outcome("e2"), outcome("e2", name="activation"))
+    world.append(outcome("e1", name="seen"), outcome("e2"), outcome("e2", name="activation"))
     ingest(world.log, world.lake)
     assert join(world.lake, LOOP, LATER).dropped == {"not_activated": 1}
     assert world.state_of() == {"e1": ("dropped", None), "e2": ("joined", 1.0), "e3": ("expired", 0.0)}
     assert world.lake.interactions("shop")["event_id"].to_pylist() == ["e2", "e3"]
     assert balanced(world).dropped == {"not_activated": 1}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_rewarded_deferred_decision_counts_unless_the_loop_is_strict(world: World, strict: bool) -> None:
+    world.append(decision("e1", deferred=True), decision("e2", deferred=True))
+    world.append(outcome("e1"))
+    ingest(world.log, world.lake)
+    loop = loop_of("[reward]\nactivates = false") if strict else LOOP
+    assert join(world.lake, loop, LATER).dropped == {"not_activated": 2 if strict else 1}
+    assert world.state_of()["e1"] == (("dropped", None) if strict else ("joined", 1.0))
+
+
+@pytest.mark.parametrize("rows_per_commit", [1, 100])
+@pytest.mark.parametrize("report", [{"name": "activation"}, {"slot": "side"}])
+def test_all_slots_of_an_event_are_activated_together(
+    world: World, report: dict[str, str], rows_per_commit: int
+) -> None:
+    for event_id in ("e1", "e2"):
+        world.append(*(decision(event_id, slot=slot, deferred=True) for slot in ("top", "side")))
+    world.append(outcome("e1", **report))
+    ingest(world.log, world.lake)
+    joined = join(world.lake, LOOP, LATER, rows_per_commit=rows_per_commit)
+    assert joined.dropped == {"not_activated": 2}
+    assert world.state_of()["e2"] == ("dropped", None)
+    assert set(world.lake.interactions("shop")["event_id"].to_pylist()) == {"e1"}
+    counted = balanced(world)
+    assert (counted.orphan_outcomes, counted.doubtful) == (0, {})
 
 
 @pytest.mark.parametrize(
