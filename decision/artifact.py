@@ -9,6 +9,7 @@ import msgspec
 
 from decision.errors import FieldError, Words
 from decision.exploration.rule import Exploration
+from decision.features import VERSION
 from decision.oracles.factory import load_oracle
 from decision.policy import OraclePolicy
 
@@ -32,6 +33,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         libraries: versions of the libraries that shaped the model.
         created_at: time of training, ISO 8601.
         parent: version it replaces, "" for none.
+        features_version: of the rules by which the features it learned from were flattened, see `decision.features`.
         files: SHA-256 by name.
     """
 
@@ -47,6 +49,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     libraries: dict[str, str] = {}
     created_at: str
     parent: str = ""
+    features_version: int = 1
     files: dict[str, str] = {}
 
 
@@ -54,7 +57,9 @@ def pack(policy: OraclePolicy, manifest: Manifest) -> dict[str, bytes]:
     """Return the policy's files with its manifest, whose `files` are filled in."""
     files = policy.oracle.save()
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
-    stored = msgspec.structs.replace(manifest, files=hashes, exploration=policy.exploration)
+    stored = msgspec.structs.replace(
+        manifest, files=hashes, exploration=policy.exploration, features_version=policy.features_version
+    )
     return {**files, MANIFEST_FILE: msgspec.json.format(msgspec.json.encode(stored), indent=2)}
 
 
@@ -78,4 +83,7 @@ def unpack(files: dict[str, bytes]) -> tuple[OraclePolicy, Manifest]:
     for name, digest in manifest.files.items():
         if hashlib.sha256(files[name]).hexdigest() != digest:
             raise FieldError(f"files.{name}", wanted=f"a file of SHA-256 {digest}", got=Words("another"))
-    return OraclePolicy(load_oracle(manifest.oracle, files), manifest.exploration), manifest
+    if not 1 <= manifest.features_version <= VERSION:
+        raise FieldError("features_version", wanted=f"between 1 and {VERSION}", got=manifest.features_version)
+    oracle = load_oracle(manifest.oracle, files)
+    return OraclePolicy(oracle, manifest.exploration, features_version=manifest.features_version), manifest

@@ -17,6 +17,7 @@ from decision.errors import FieldError, Words
 from decision.exploration.mix import check_pmf, with_floor, with_floor_few
 from decision.exploration.rule import Exploration, rule_of
 from decision.exploration.uniform import uniform
+from decision.features import VERSION
 from decision.protocols import ManyModels, Oracle, Policy, Prepares
 
 Pmfs = Callable[[Sequence[Features]], list[list[float]]]
@@ -59,11 +60,13 @@ class OraclePolicy:
     Attributes:
         oracle: expected reward per action.
         exploration: the rule.
+        features_version: of the rules by which it wants features flattened: those of the rows it learned from.
     """
 
-    def __init__(self, oracle: Oracle, exploration: Exploration) -> None:
+    def __init__(self, oracle: Oracle, exploration: Exploration, *, features_version: int = VERSION) -> None:
         self.oracle = oracle
         self.exploration = exploration
+        self.features_version = features_version
 
     def scores(self, batch: Batch) -> Floats:
         """Return [m] expected rewards."""
@@ -127,6 +130,11 @@ class OraclePolicy:
                 "exploration", wanted=wanted, got=Words(f"{self.exploration.kind!r} on {type(self.oracle).__name__}")
             )
         return self.oracle.members(batch)
+
+
+def features_version_of(policy: Policy) -> int:
+    """Return the version of flattening that `policy` asks for; the present one where it does not look at features."""
+    return policy.features_version if isinstance(policy, OraclePolicy) else VERSION
 
 
 def check_scores(scores: Floats) -> None:

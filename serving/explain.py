@@ -8,8 +8,8 @@ import msgspec
 
 from decision.batch import Batch, one
 from decision.draw import draw
-from decision.features import flatten, looked_up
-from decision.policy import OraclePolicy
+from decision.features import VERSION, flatten, looked_up
+from decision.policy import OraclePolicy, features_version_of
 from decision.protocols import Policy
 from decision.records import Decision, Outcome
 
@@ -67,7 +67,7 @@ def explained(record: Decision, policy: Policy | None) -> ExplainedDecision:
     scores: list[float] | None = None
     recomputed: bool | None = None
     if policy is not None:
-        batch = batch_of(record)
+        batch = batch_of(record, features_version_of(policy))
         if isinstance(policy, OraclePolicy):
             scores = policy.scores(batch).tolist()
         if record.mode == "online" and record.guard_weight == 0.0:
@@ -83,9 +83,10 @@ def explained(record: Decision, policy: Policy | None) -> ExplainedDecision:
     )
 
 
-def batch_of(record: Decision) -> Batch:
-    """Return the batch of one that the record's pmf was computed on."""
-    context = flatten(msgspec.json.decode(record.context), field="context")
-    context |= looked_up(msgspec.json.decode(record.feature_snapshot))
-    actions = [flatten(a, field="actions") for a in msgspec.json.decode(record.actions)]
+def batch_of(record: Decision, version: int = VERSION) -> Batch:
+    """Return the batch of one that the record's pmf was computed on, flattened by the rules of `version`."""
+    context = flatten(msgspec.json.decode(record.context), field="context", version=version, cut=True)
+    context |= looked_up(msgspec.json.decode(record.feature_snapshot), version=version)
+    offered = msgspec.json.decode(record.actions)
+    actions = [flatten(action, field="actions", version=version, cut=True) for action in offered]
     return one(context, actions, record.action_ids)

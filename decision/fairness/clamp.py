@@ -57,7 +57,7 @@ class ClampedPolicy(OraclePolicy):
     """
 
     def __init__(self, policy: OraclePolicy, anchors: Iterable[Anchor], protected: Iterable[str]) -> None:
-        super().__init__(policy.oracle, policy.exploration)
+        super().__init__(policy.oracle, policy.exploration, features_version=policy.features_version)
         self._protected = frozenset(name.casefold() for name in protected)
         self._anchors: dict[Seen, list[Anchor]] = {}
         for anchor in anchors:

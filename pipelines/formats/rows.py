@@ -15,6 +15,7 @@ import pyarrow.compute
 
 from decision.errors import FieldError
 from decision.records import MAX_ACTIONS, SCHEMA_VERSION
+from pipelines.lake.features import Reading, flat_actions, flat_contexts
 from pipelines.lake.schemas import INTERACTIONS
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
@@ -113,6 +114,16 @@ def check_rows(table: pa.Table, *, first_row: int = 0) -> None:
     refuse(~((kept > 0) & (kept <= 1)), "pass_probability", "a number in (0, 1]", kept)
     refuse(~pc.is_valid(table["ts"]).to_numpy(), "ts", "a time", table["ts"])
     _check_pmfs(table, k, index, propensity, refuse)
+
+
+def check_features(table: pa.Table, *, first_row: int = 0) -> None:
+    """Refuse rows whose features no request could have brought; arguments and errors as `check_rows`."""
+    asked = Reading(cut=False)
+    sizes = pc.list_value_length(table["action_ids"]).to_numpy().astype(np.int64)
+    _, errors = flat_contexts(table["context"], pc.fill_null(table["feature_snapshot"], "{}"), asked)
+    _, more = flat_actions(table["actions"], sizes, asked)
+    for row, error in sorted({**more, **errors}.items())[:1]:
+        raise error.under(f"row {first_row + row}: ") from error
 
 
 class _Refuse(Protocol):

@@ -21,7 +21,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from decision.errors import FieldError
-from pipelines.formats.rows import check_rows
+from pipelines.formats.rows import check_features, check_rows
 from pipelines.lake.features import with_features
 from pipelines.lake.schemas import INTERACTIONS
 from pipelines.logs import step
@@ -110,6 +110,7 @@ def _write(scratch: Path, name: str, batches: Iterable[pa.Table], *, format: str
             if not len(batch):
                 continue
             check_rows(batch, first_row=rows)
+            check_features(batch, first_row=rows)
             writer.write_table(with_features(_placed(batch, name, rows)))
             rows += len(batch)
             with_pmf += len(batch) - batch["pmf"].null_count

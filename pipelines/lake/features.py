@@ -31,6 +31,22 @@ _AT_ONCE = 4_096  # rows: what is computed of them stays in the processor's cach
 _BOTH = pa.schema([("context", pa.string()), ("snapshot", pa.string())])
 
 
+class Reading(NamedTuple):
+    """How texts are read.
+
+    Attributes:
+        version: of the rules of flattening.
+        cut: what is on record is read even where a request would be refused: a number beyond the limit is the limit.
+    """
+
+    version: int = VERSION
+    cut: bool = True
+
+
+RECORDED = Reading()
+"""How the lake is read."""
+
+
 class Flattened(NamedTuple):
     """What texts came to.
 
@@ -73,41 +89,45 @@ def without_features(table: pa.Table) -> pa.Table:
     return table.set_column(table.column_names.index("features_version"), FEATURE_FIELDS[0], nulls)
 
 
-def contexts_of(table: pa.Table) -> Flattened:
+def contexts_of(table: pa.Table, reading: Reading = RECORDED) -> Flattened:
     """Return the features of the contexts in [n] rows of decisions, with what was looked up for them.
 
     They are taken from the columns of features where this version of flattening wrote them, else from the texts.
     """
-    stored = _stored(table)
+    stored = _stored(table, reading.version)
     written = np.zeros(len(table), np.bool_) if stored is None else stored.ok
     if stored is not None and written.all():
         return Flattened(stored.columns, {})
     rest = np.flatnonzero(~written)
     some = table.select(["context", "feature_snapshot"])
-    rows, errors = flat_contexts(*(some if stored is None else some.take(pa.array(rest))).columns)
+    contexts, snapshots = (some if stored is None else some.take(pa.array(rest))).columns
+    rows, errors = flat_contexts(contexts, snapshots, reading)
     errors = {int(rest[row]): error for row, error in errors.items()}
     return Flattened(rows if stored is None else _placed(stored.columns, rest, rows), errors)
 
 
-def flat_contexts(contexts: pa.Array | pa.ChunkedArray, snapshots: pa.Array | pa.ChunkedArray) -> Flattened:
+def flat_contexts(
+    contexts: pa.Array | pa.ChunkedArray, snapshots: pa.Array | pa.ChunkedArray, reading: Reading = RECORDED
+) -> Flattened:
     """Return the features of [n] contexts with what was looked up for them, as `context_features` reads each.
 
     Args:
         contexts: [n] JSON texts, without nulls.
         snapshots: [n] JSON texts, without nulls.
+        reading: how.
     """
     parts, errors = list[FeatureRows](), dict[int, FieldError]()
     start = 0
     texts = pa.table({"context": contexts, "snapshot": snapshots}).cast(_BOTH)
     for table in texts.to_batches(max_chunksize=_AT_ONCE):
-        rows, failed = _flat_contexts(table["context"], table["snapshot"])
+        rows, failed = _flat_contexts(table["context"], table["snapshot"], reading)
         parts.append(rows)
         errors |= {start + row: error for row, error in failed.items()}
         start += len(rows)
     return Flattened(joined(parts), errors)
 
 
-def flat_actions(texts: pa.Array | pa.ChunkedArray, sizes: Ints) -> Flattened:
+def flat_actions(texts: pa.Array | pa.ChunkedArray, sizes: Ints, reading: Reading = RECORDED) -> Flattened:
     """Return the features of the actions that [n] decisions offered, as `action_features` reads each list.
 
     Equal texts are read once, and so are equal objects in different texts.
@@ -115,18 +135,19 @@ def flat_actions(texts: pa.Array | pa.ChunkedArray, sizes: Ints) -> Flattened:
     Args:
         texts: [n] JSON texts, without nulls.
         sizes: [n] int64 how many actions each decision offered.
+        reading: how.
 
     Returns:
         [m] rows, the sum of `sizes`; errors by decision.
     """
     names, codes = _interned(texts)
-    lists = _split(names)
+    lists = _split(names, reading)
     errors: dict[int, FieldError] = {}
     counts = np.diff(lists.offsets)
     wrong = np.flatnonzero(counts[codes] != sizes)
     for row in wrong.tolist():
         try:
-            action_features(names[int(codes[row])].as_py(), int(sizes[row]))
+            action_features(names[int(codes[row])].as_py(), int(sizes[row]), reading)
         except FieldError as error:
             errors[row] = error
     empty = lists.objects.distinct  # one more distinct row, for what cannot be read
@@ -140,26 +161,27 @@ def flat_actions(texts: pa.Array | pa.ChunkedArray, sizes: Ints) -> Flattened:
     return Flattened(FeatureRows(objects.names, objects.name, objects.value, held, flat), errors)
 
 
-def context_features(context: str | bytes, snapshot: str | bytes) -> Features:
+def context_features(context: str | bytes, snapshot: str | bytes, reading: Reading = RECORDED) -> Features:
     """Return the flattened features of a context, the looked-up ones among them.
 
     Args:
         context: JSON object.
         snapshot: JSON object of the features that were looked up for the decision.
+        reading: how.
 
     Raises:
         FieldError: either is no object of features.
     """
     try:
-        features = flatten(_decode_object(context), field="context")
+        features = flatten(_decode_object(context), field="context", version=reading.version, cut=reading.cut)
         if len(snapshot) > 2:  # not "{}"
-            features |= looked_up(_decode_object(snapshot))
+            features |= looked_up(_decode_object(snapshot), version=reading.version)
     except (msgspec.DecodeError, RecursionError) as error:
         raise FieldError("context", wanted="a JSON object of features", got=error) from error
     return features
 
 
-def action_features(actions: str | bytes, k: int) -> list[Features]:
+def action_features(actions: str | bytes, k: int, reading: Reading = RECORDED) -> list[Features]:
     """Return the flattened features of `k` actions, which stand in a JSON list.
 
     Raises:
@@ -172,12 +194,15 @@ def action_features(actions: str | bytes, k: int) -> list[Features]:
     if len(offered) != k:
         raise FieldError("actions", wanted=f"{k} objects, one per action", got=len(offered))
     try:
-        return [flatten(action, field=f"actions[{index}]") for index, action in enumerate(offered)]
+        version, cut = reading
+        return [
+            flatten(action, field=f"actions[{index}]", version=version, cut=cut) for index, action in enumerate(offered)
+        ]
     except RecursionError as error:
         raise FieldError("actions", wanted="objects that are nested less deeply", got=error) from error
 
 
-def _flat_contexts(contexts: pa.Array, snapshots: pa.Array) -> Flattened:
+def _flat_contexts(contexts: pa.Array, snapshots: pa.Array, reading: Reading) -> Flattened:
     n = len(contexts)
     looked = np.flatnonzero(pc.binary_length(snapshots).to_numpy() > 2)
     texts = bytes_of([contexts, snapshots.take(pa.array(looked))] if looked.size else [contexts])
@@ -193,7 +218,7 @@ def _flat_contexts(contexts: pa.Array, snapshots: pa.Array) -> Flattened:
     read, errors = list[Features](), dict[int, FieldError]()
     for row in slow.tolist():
         try:
-            read.append(context_features(contexts[row].as_py(), snapshots[row].as_py()))
+            read.append(context_features(contexts[row].as_py(), snapshots[row].as_py(), reading))
         except FieldError as error:
             errors[row] = error
             read.append({})
@@ -246,12 +271,12 @@ def _repeating(columns: FeatureRows) -> Ints:
     return np.unique(pairs[1:][pairs[1:] == pairs[:-1]] // max(len(columns.names), 1))
 
 
-def _stored(table: pa.Table) -> Plain | None:
-    """Return the columns of features, and which rows have them; None where no row has."""
+def _stored(table: pa.Table, wanted: int) -> Plain | None:
+    """Return the columns of features of the `wanted` version, and which rows have them; None where no row has."""
     if any(field.name not in table.column_names for field in FEATURE_FIELDS):
         return None
     version, names, values = (table[field.name] for field in FEATURE_FIELDS)
-    ok = pc.fill_null(pc.equal(version, VERSION), False)
+    ok = pc.fill_null(pc.equal(version, wanted), False)
     for part in (names, values):
         ok = pc.and_(ok, part.is_valid())
     ok = ok.to_numpy()
@@ -291,7 +316,7 @@ def _interned(texts: pa.Array | pa.ChunkedArray) -> tuple[pa.Array, Ints]:
     return encoded.chunk(encoded.num_chunks - 1).dictionary.cast(pa.large_string()), codes.astype(np.int64)
 
 
-def _split(texts: pa.Array) -> _Lists:
+def _split(texts: pa.Array, reading: Reading) -> _Lists:
     """Return the objects in `texts` ([d] lists of them), equal ones once."""
     data, offsets = bytes_of([texts])
     opens, closes = np.flatnonzero(data == OPEN), np.flatnonzero(data == CLOSE)
@@ -331,7 +356,7 @@ def _split(texts: pa.Array) -> _Lists:
     counts = np.bincount(row, minlength=len(texts)).astype(np.int64)
     slow, read, known = np.flatnonzero(~ok), list[Features](), dict[bytes, int]()
     for text in slow.tolist():
-        found = _read_list(texts[text].as_py(), known, read)
+        found = _read_list(texts[text].as_py(), known, read, reading)
         counts[text] = len(found)
         places.append(np.array(found, np.int64) + plain.columns.distinct)
     offsets = ragged_offsets(counts)
@@ -341,14 +366,14 @@ def _split(texts: pa.Array) -> _Lists:
     return _Lists(joined([plain.columns, FeatureRows.of(read)]) if read else plain.columns, rows, offsets)
 
 
-def _read_list(text: str, known: dict[bytes, int], read: list[Features]) -> list[int]:
+def _read_list(text: str, known: dict[bytes, int], read: list[Features], reading: Reading) -> list[int]:
     """Return the places in `read` of the objects in a JSON list, which are added to it; [] where it cannot be read."""
     try:
         found: list[int] = []
         for raw in _decode_raws(text):
             place = known.get(bytes(raw))
             if place is None:
-                read.append(flatten(_decode_object(raw), field="actions"))
+                read.append(flatten(_decode_object(raw), field="actions", version=reading.version, cut=reading.cut))
                 place = known[bytes(raw)] = len(read) - 1
             found.append(place)
         return found

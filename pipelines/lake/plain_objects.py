@@ -1,4 +1,4 @@
-"""Plain JSON objects - numbers, texts, booleans and nulls, nothing nested, nothing escaped - cut out of their bytes.
+"""Plain JSON objects - numbers, texts, booleans and nulls, nothing nested, escaped or hidden - cut out of their bytes.
 
 All objects are read at once, by passes over flat arrays. One in any doubt is said to be so and not read: whoever asks
 has `decision.features.flatten` read it, so nothing is accepted here that would be refused or read otherwise there.
@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from decision.columns import Codes, FeatureRows
-from decision.features import MAX_FEATURES, MAX_NAME_CHARS, MAX_TEXT_CHARS
+from decision.features import MAX_FEATURES, MAX_NAME_CHARS, MAX_NUMBER, MAX_TEXT_CHARS
 from decision.ragged import Floats, Ints, ragged_offsets
 
 _PASSES = 4
@@ -22,7 +22,7 @@ _PASSES = 4
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
 
-_QUOTE, _COLON, COMMA, OPEN, CLOSE, _MINUS, _DOT, _ZERO, _SPACE, _BACKSLASH = b'":,{}-.0 \\'
+_QUOTE, _COLON, COMMA, OPEN, CLOSE, _MINUS, _DOT, _ZERO, _SPACE, _BACKSLASH, _HIDDEN = b'":,{}-.0 \\_'
 _NONE = np.zeros(1, np.int64)
 _IS_DIGIT = np.isin(np.arange(256), np.frombuffer(b"0123456789", np.uint8))
 _WORDS = {b"true": 1.0, b"false": 0.0, b"null": np.nan}
@@ -116,6 +116,7 @@ def _entries(data: Bytes, offsets: Ints, *, spaced: bool = True) -> _Entries | B
     wrong[last] = stop[last] <= start[last]
     wrong[first] |= key_open[first] != starts[filled] + 1
     wrong |= key_close - key_open > MAX_NAME_CHARS  # bytes are as many as characters, or more
+    wrong |= data[key_open + 1] == _HIDDEN
     texts = np.flatnonzero(data[start] == _QUOTE)
     wrong[texts] |= (closes[keys[texts] + 1] != stop[texts] - 1) | (stop[texts] - start[texts] > MAX_TEXT_CHARS)
     doubt = (quoted != 2 * (sizes + np.bincount(row[texts], minlength=sizes.size))) | (sizes > MAX_FEATURES)
@@ -182,7 +183,7 @@ def _numbers(data: Bytes, start: Ints, stop: Ints) -> tuple[Floats, Bools]:
     except pa.ArrowInvalid:
         return np.zeros(start.size), np.ones(start.size, np.bool_)
     # -0 is the integer 0, and -0.0 is not; the slow way tells them apart
-    return value, wrong | ~np.isfinite(value) | ((value == 0) & np.signbit(value))
+    return value, wrong | ~(np.abs(value) <= MAX_NUMBER) | ((value == 0) & np.signbit(value))
 
 
 def _pieces(data: Bytes, starts: Ints, stops: Ints) -> pa.Array:

@@ -108,9 +108,7 @@ def chunks(path: Path, *, rows: int = CHUNK) -> Iterator[tuple[Interactions, int
                     raise FieldError("_labelIndex", wanted="the place of an action in c._multi", got=parsed.index)
                 drawn = offered[parsed.index]
                 if isinstance(drawn, bytes):
-                    decoded = _decode_object(drawn)
-                    decoded.pop("_tag", None)
-                    drawn = offered[parsed.index] = flatten(decoded, field="action")
+                    drawn = offered[parsed.index] = flatten(_decode_object(drawn), field="action")
                 read.lines.append((number, parsed, drawn))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise FieldError(f"line {number}", wanted="a decision", got=error) from error
@@ -153,6 +151,8 @@ class _Chunk:
 def _flat(lines: list[tuple[int, Line, Features]]) -> FeatureRows:
     """Return the contexts of `lines`: plain namespaces are read together, a line with anything else by itself."""
     contexts = [line.c for _, line, _ in lines]
+    if any(name[:1] == "_" for c in contexts for name in c):
+        contexts = [{name: raw for name, raw in c.items() if name[:1] != "_"} for c in contexts]
     ends = ragged_offsets(np.array([*map(len, contexts)], dtype=np.int64))
     spaces: dict[str, int] = {}
     space = np.array([spaces.setdefault(name, len(spaces)) for c in contexts for name in c], dtype=np.int64)

@@ -17,10 +17,11 @@ from decision.draw import draw, seed_of
 from decision.errors import DecisionError, FieldError
 from decision.exploration.mix import check_one
 from decision.exploration.slate import Completion
-from decision.features import flatten
+from decision.features import VERSION, flatten
 from decision.features import looked_up as prefixed
 from decision.guard.coin import candidate_has
 from decision.guard.snapshot import segment_of, weight_at
+from decision.policy import features_version_of
 from decision.protocols import Policy
 from decision.records import SCHEMA_VERSION, Decision
 from serving.deciding.question import Catalogue, Question
@@ -81,9 +82,8 @@ def _ready(ask: Ask, ts: datetime) -> _Asked:
     if looked_up:
         context |= prefixed(looked_up)
         snapshot_json = msgspec.Raw(_encode(looked_up))
-    return _Asked(
-        question, snapshot, _share(question, snapshot, event_id, ts), event_id, ts, snapshot_json, context, {}
-    )
+    seen = Seen(context, question.context, looked_up)
+    return _Asked(question, snapshot, _share(question, snapshot, event_id, ts), event_id, ts, snapshot_json, seen, {})
 
 
 def _score_together(asked: Sequence[_Asked]) -> None:
@@ -107,21 +107,21 @@ def _score_together(asked: Sequence[_Asked]) -> None:
 
 
 def _pmfs(policy: Policy, asked: Sequence[_Asked]) -> list[list[float]]:
-    return asked[0].question.actions.pmfs_of(policy)([each.context for each in asked])
+    return asked[0].question.actions.pmfs_of(policy)([each.seen.by(policy) for each in asked])
 
 
 def _records(asked: _Asked) -> list[Decision]:
-    question, context = asked.question, asked.context
+    question, seen = asked.question, asked.seen
     if question.slots is None:
-        return [_record(asked, "", question.raw_context, context, question.actions)]
+        return [_record(asked, "", question.raw_context, seen, question.actions)]
     records: list[Decision] = []
     for position, eligible in _eligible(question.actions, question.slots, records):
         slot = question.slots[position]
-        raw, seen = question.raw_context, context
+        raw, own = question.raw_context, seen
         if slot.features:
-            raw = msgspec.Raw(_encode({**question.context, "slot": slot.features}))
-            seen = context | flatten({"slot": slot.features}, field=f"slots[{position}].features")
-        records.append(_record(asked, slot.id, raw, seen, eligible, slot.baseline_action))
+            value = {**question.context, "slot": slot.features}
+            raw, own = msgspec.Raw(_encode(value)), seen.in_slot(value, f"slots[{position}].features")
+        records.append(_record(asked, slot.id, raw, own, eligible, slot.baseline_action))
     return records
 
 
@@ -164,6 +164,40 @@ def _eligible(
             completion.give(position, bits[drawn[-1]])
 
 
+class Seen(NamedTuple):
+    """What is known of the context, in one slot or in all.
+
+    Attributes:
+        features: flattened, the looked-up ones among them.
+        value: the context as it came, the slot's features in it.
+        looked_up: what was looked up.
+    """
+
+    features: Features
+    value: Mapping[str, Any]
+    looked_up: Mapping[str, Any]
+
+    def by(self, policy: Policy) -> Features:
+        """Return the features flattened as those that `policy` learned from."""
+        version = features_version_of(policy)
+        if version == VERSION:
+            return self.features
+        return flatten(self.value, field="context", version=version) | prefixed(self.looked_up, version=version)
+
+    def in_slot(self, value: Mapping[str, Any], field: str) -> Seen:
+        """Return the same with the slot's features, which `value` has under "slot" and a request at `field`.
+
+        Raises:
+            FieldError: one of them does not fit.
+        """
+        own = flatten({"slot": value["slot"]}, field=field)
+        if any(name.startswith("slot") for name in self.value):  # names may meet: flattened as the record will be
+            features = flatten(value, field="context") | prefixed(self.looked_up)
+        else:
+            features = self.features | own
+        return Seen(features, value, self.looked_up)
+
+
 class _Asked(NamedTuple):
     """What all slots of a request share; `known` has the probabilities that are there already, by the policy's `id`."""
 
@@ -173,7 +207,7 @@ class _Asked(NamedTuple):
     event_id: str
     ts: datetime
     looked_up: msgspec.Raw
-    context: Features
+    seen: Seen
     known: dict[int, list[float]]
 
 
@@ -205,13 +239,13 @@ def _record(
     asked: _Asked,
     slot: str,
     raw_context: msgspec.Raw,
-    context: Features,
+    seen: Seen,
     offered: Catalogue,
     own: str | None = None,
 ) -> Decision:
     question, snapshot, share, event_id, ts, looked_up, _, known = asked
     loop = snapshot.loop
-    pmf_baseline = _baseline_pmf(snapshot.baseline, offered, context, own)
+    pmf_baseline = _baseline_pmf(snapshot.baseline, offered, seen.features, own)
     pmf_candidate: list[float] | None = None
     weight = 0.0
     version = snapshot.policy_version
@@ -221,12 +255,12 @@ def _record(
         # What is returned is the baseline's; the policy's own distribution is logged beside it.
         pmf = pmf_baseline
         if snapshot.policy is not None:
-            pmf_candidate = _pmf(snapshot.policy, offered, context, known)
+            pmf_candidate = _pmf(snapshot.policy, offered, seen, known)
             check_one(pmf_candidate)
     else:
-        pmf = pmf_baseline if snapshot.policy is None else _pmf(snapshot.policy, offered, context, known)
+        pmf = pmf_baseline if snapshot.policy is None else _pmf(snapshot.policy, offered, seen, known)
         if share.weight > 0.0 and snapshot.candidate is not None:
-            pmf_candidate = _candidate_pmf(snapshot.candidate, offered, context, known)
+            pmf_candidate = _candidate_pmf(snapshot.candidate, offered, seen, known)
             if pmf_candidate is not None:
                 weight = share.weight
                 # The guard compares the candidate with the policy in charge: that is the mixture's reference.
@@ -276,17 +310,17 @@ def _baseline_pmf(baseline: Policy, offered: Catalogue, context: Features, own: 
     return [*others[:at], first, *others[at:]]
 
 
-def _pmf(policy: Policy, offered: Catalogue, context: Features, known: Mapping[int, list[float]]) -> list[float]:
+def _pmf(policy: Policy, offered: Catalogue, seen: Seen, known: Mapping[int, list[float]]) -> list[float]:
     found = known.get(id(policy))
-    return offered.pmfs_of(policy)((context,))[0] if found is None else found
+    return offered.pmfs_of(policy)((seen.by(policy),))[0] if found is None else found
 
 
 def _candidate_pmf(
-    candidate: Policy, offered: Catalogue, context: Features, known: Mapping[int, list[float]]
+    candidate: Policy, offered: Catalogue, seen: Seen, known: Mapping[int, list[float]]
 ) -> list[float] | None:
     """Return the candidate's distribution, None when it has none: then the policy in charge answers alone."""
     try:
-        pmf = _pmf(candidate, offered, context, known)
+        pmf = _pmf(candidate, offered, seen, known)
         check_one(pmf)
     except (DecisionError, RuntimeError, ArithmeticError, LookupError):
         return None

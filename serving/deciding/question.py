@@ -14,8 +14,8 @@ import msgspec
 
 from decision.batch import Features, one
 from decision.errors import FieldError
-from decision.features import flatten
-from decision.policy import Pmfs
+from decision.features import VERSION, flatten
+from decision.policy import Pmfs, features_version_of
 from decision.protocols import Policy
 from serving.wire import MAX_BATCH, Action, BatchRequest, DecideRequest, Slot, check_action_ids, check_decide, decode
 
@@ -89,10 +89,13 @@ class Catalogue:
             if known is policy:
                 return form
         form: Pmfs
+        version, features = features_version_of(policy), self.features
+        if version != VERSION:
+            features = [flatten(_decode_object(each), field="features", version=version) for each in self._objects]
         if isinstance(policy, _Prepares):
-            form = policy.prepare(self.features, self.ids)
+            form = policy.prepare(features, self.ids)
         else:
-            form = _unprepared(policy, self.features, self.ids)
+            form = _unprepared(policy, features, self.ids)
         # the policy in charge, a candidate and the baseline; what was swapped out goes
         self._forms = [*self._forms[-_FORMS + 1 :], (policy, form)]
         return form

@@ -176,15 +176,15 @@ def _limit(actions: list[RankableAction]) -> None:
 
 
 def _merged(features: _Features) -> dict[str, Any]:
-    """Return Personalizer's list of feature objects as one object; a name that recurs becomes a list."""
+    """Return Personalizer's list of feature objects as one object, nothing lost: a name that recurs becomes a list."""
     merged: dict[str, Any] = {}
     for entry in features:
         for name, value in entry.items():
-            if name in merged and isinstance(merged[name], dict) and isinstance(value, dict):
-                merged[name] = {**merged[name], **value}
+            kept = merged.get(name)
+            if isinstance(kept, dict) and isinstance(value, dict) and not kept.keys() & value.keys():
+                merged[name] = {**kept, **value}
             elif name in merged:
-                kept = merged[name] if isinstance(merged[name], list) else [merged[name]]
-                merged[name] = [*kept, value]
+                merged[name] = [*(kept if isinstance(kept, list) else [kept]), value]
             else:
                 merged[name] = value
     return merged

@@ -22,12 +22,14 @@ from pipelines.lake.features import (
     without_features,
 )
 
-KEYS = st.sampled_from(["a", "b", "a=b", "feature.a", "é", "", "x:y", "k,{", "long" * 70]) | st.text(max_size=4)
+KEYS = st.sampled_from(
+    ["a", "b", "a=b", "a.b", "a[0]", "b#2", "_a", "feature._a", "feature.a", "é", "", "x:y", "k,{", "long" * 70]
+) | st.text(max_size=4)
 TEXTS = st.sampled_from(["", "b", "b=c", ": x", ", y", "}{", '"', "\\", "line\n", "t" * 1025]) | st.text(max_size=6)
 NUMBERS = (
     st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.sampled_from([0, -0.0, 1e300, 2**53, 2**53 + 1, 2**70, 5e-324])
+    | st.sampled_from([0, -0.0, 1e15, -1.1e15, 1e300, 2**53, 2**53 + 1, 2**70, 5e-324])
 )
 PLAIN = NUMBERS | TEXTS | st.booleans() | st.none()
 VALUES = st.recursive(

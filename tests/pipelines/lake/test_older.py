@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction
 
+from decision.features import VERSION
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.arrays import to_interactions
 from pipelines.interactions.join import join
@@ -101,7 +102,7 @@ def test_it_is_filled_and_joined_and_old_rows_stay_as_they_are(world: World) -> 
         assert set(pa.schema(world.lake.table(name).schema()).names) >= {field.name for field in FEATURE_FIELDS}
     rows = world.lake.interactions("shop")
     by_event = dict(zip(rows["event_id"].to_pylist(), rows["features_version"].to_pylist(), strict=True))
-    assert by_event == {f"e{n}": 1 if n >= 8 else None for n in range(10)}
+    assert by_event == {f"e{n}": VERSION if n >= 8 else None for n in range(10)}
     contexts = to_interactions(rows).batch.contexts
     expected = {
         0: {"country=fr": 1.0, "age": 41.5},
