@@ -15,7 +15,7 @@ import typer
 from typer.models import CommandInfo
 
 from decision.errors import FieldError
-from pipelines.commands import audit, data, features, guard, replay, running, start, steps, study
+from pipelines.commands import alarms, audit, data, features, guard, replay, running, start, steps, study
 from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
 from pipelines.formats.registry import FORMATS
 
@@ -33,7 +33,7 @@ _PANELS = {
         "rollback": steps.rollback,
         "guard": guard.guard,
     },
-    "The whole night": {"nightly": steps.nightly},
+    "The whole night": {"nightly": steps.nightly, "alarms": alarms.alarms},
     "Studies": {"study": study.study},
     "Logs": {"replay": replay.replay, "export": data.export, "erase": data.erase},
 }

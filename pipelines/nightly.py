@@ -1,4 +1,4 @@
-"""A night of one loop: ingest, features, join, watch, guard, train, evaluate, promote, audit, compact; resumable.
+"""A night of one loop, from ingestion to compaction: the steps in `STEPS`, in order and resumable.
 
 The manifest is written after every step, so a run that was cut short continues after the last finished one when it is
 started again under the same id. A step that was cut short itself is done again: every step is safe to repeat, and the
@@ -18,7 +18,9 @@ from typing import Any, Literal
 import msgspec
 
 from decision.errors import FieldError, SupportError, Words
+from pipelines.evaluation.alarms import NIGHTS, alarms
 from pipelines.evaluation.evaluate import Evaluated, evaluate
+from pipelines.evaluation.standing import raise_alarms
 from pipelines.fairness.gate import PanelGate
 from pipelines.fairness.standing import training_pairs
 from pipelines.fairness.step import audit
@@ -37,7 +39,7 @@ from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings, check_loop_name, list_loops
 from pipelines.training.train import train
 
-STEPS = ("ingest", "features", "join", "watch", "guard", "train", "evaluate", "promote", "audit", "compact")
+STEPS = ("ingest", "features", "join", "alarms", "watch", "guard", "train", "evaluate", "promote", "audit", "compact")
 RESUMED_FOR = timedelta(hours=24)
 """An unfinished run older than this is left alone; the next one starts anew."""
 
@@ -213,6 +215,19 @@ class _Night:
         joined = join(self.lake, self.loop, self.run.started_at, progress=self.progress)
         # Pinned here: a repeated training reads the same rows, whatever was joined since.
         return {"table_version": self.lake.version("interactions"), "joined": joined}
+
+    def alarms(self) -> Any:
+        """Look for alarms, against the nights before that did."""
+        nights: list[dict[str, int]] = []
+        for earlier in runs(self.settings, self.loop.name):
+            found = earlier.result("alarms")
+            if earlier.run_id != self.run.run_id and found is not None and "positions" in found:
+                nights.append(found["positions"])
+        night = alarms(
+            self.lake, self.loop, nights[-NIGHTS - 1 :], seed=self.run.seed, table_version=self._table_version()
+        )
+        kept = raise_alarms(self.settings, self.loop.name, self.run.run_id, night.alarms)
+        return {**msgspec.to_builtins(night), "standing": [alarm.key for alarm in kept.alarms]}
 
     def guard(self) -> Any:
         state = guard(self.settings, self.loop, self.lake, self.registry, self.run.started_at, self.progress)

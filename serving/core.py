@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -26,6 +26,7 @@ from decision.records import (
     decode_outcome,
     encode,
 )
+from pipelines.evaluation.standing import KINDS, standing
 from pipelines.log.sqlite.log import Group, Stored
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
@@ -365,7 +366,7 @@ class Core:
         )
 
     def observe(self) -> None:
-        """Set this process's gauges."""
+        """Set this process's gauges, and those of what the loops' nights raised."""
         metrics.observe(
             spool_depth=self.spool.depth,
             spool_healthy=self.spool.healthy,
@@ -374,6 +375,11 @@ class Core:
             loops_with_errors=len(self.loops.errors()),
             heartbeat_age_seconds=max((refresher.age_s for refresher in self.refreshers), default=0.0),
         )
+        for loop in self.loops.names():
+            with suppress(FieldError):
+                kinds = Counter(alarm.kind for alarm in standing(self.settings, loop).alarms)
+                for kind in KINDS:
+                    metrics.alarms(loop, kind, kinds[kind])
 
     def ready(self) -> str | None:
         """Return why no decision can be taken now, or None."""

@@ -93,6 +93,19 @@ def doubtful(loop: str, field: str, amount: int) -> None:
     _doubtful(loop, field).inc(amount)
 
 
+@cache
+def _alarms() -> Any:
+    from prometheus_client import Gauge
+
+    text = "Alarms of the loop's last night that nobody has cleared, by kind"
+    return Gauge("decision_alarms", text, ["loop", "kind"], multiprocess_mode="mostrecent")
+
+
+def alarms(loop: str, kind: str, number: int) -> None:
+    """Set how many alarms of a kind stand."""
+    _alarms().labels(loop, kind).set(number)
+
+
 def answered(route: str, status: int, seconds: float) -> None:
     """Count a request and how long it took.
 

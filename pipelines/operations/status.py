@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.evaluation.standing import Alarm, standing
 from pipelines.interactions.counters import Counters, counters
 from pipelines.interactions.doubtful import waiting_doubts
 from pipelines.lake.moment import NoMomentError
@@ -36,6 +37,7 @@ class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
         counters: its counters; None when its settings cannot be read, or the lake had no moment at which to count.
         error: why its settings cannot be read, "" when they can.
         doubtful: outcomes in the lake, or on their way there, that say less than was meant, by the field in doubt.
+        alarms: what its last night raised and nobody has cleared.
     """
 
     loop: str
@@ -46,6 +48,7 @@ class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
     counters: Counters | None
     error: str = ""
     doubtful: dict[str, int] = {}
+    alarms: list[Alarm] = []
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,12 +100,15 @@ def status_table(seen: Look) -> RenderableType:
         )
     behind = "the log is away" if seen.to_ingest is None else _words(seen.to_ingest)
     forward = "" if seen.to_forward is None else f"   to forward: {seen.to_forward}"
+    alarms = [
+        Text(f"{entry.loop}: {alarm.key}: {alarm.text}", style="red") for entry in seen.loops for alarm in entry.alarms
+    ]
     doubts = [
         Text(f"{entry.loop}: doubtful outcomes, by field: {_words(entry.doubtful)}", style="yellow")
         for entry in seen.loops
         if entry.doubtful
     ]
-    return Group(table, *doubts, f"to ingest: {behind}{forward}")
+    return Group(table, *alarms, *doubts, f"to ingest: {behind}{forward}")
 
 
 def _numbers(counted: Counters | None) -> list[str]:
@@ -135,6 +141,7 @@ def _loop(parts: Installation, name: str, settings: LoopSettings | None, error: 
         counters=counted,
         error=error,
         doubtful=_doubtful(parts, settings, counted),
+        alarms=standing(parts.settings, name).alarms,
     )
 
 

@@ -110,7 +110,20 @@ def settled(tmp_path: Path, run: Any) -> Path:
 
 def test_help_teaches_every_command_with_an_example(run: Any) -> None:
     listed = run("--help").out
-    for name in ("demo", "init", "serve", "ingest", "join", "train", "promote", "rollback", "nightly", "replay", "top"):
+    for name in (
+        "demo",
+        "init",
+        "serve",
+        "ingest",
+        "join",
+        "train",
+        "promote",
+        "rollback",
+        "nightly",
+        "alarms",
+        "replay",
+        "top",
+    ):
         assert name in listed
         assert f"decision {name}" in run(name, "--help").out
     for name in ("open-bandit", "dsjson", "parquet"):

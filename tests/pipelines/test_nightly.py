@@ -5,16 +5,19 @@ from datetime import timedelta
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 import pipelines.nightly as module
+from decision.batch import Batch, Floats
 from decision.errors import FieldError
+from pipelines.evaluation.standing import clear, standing
 from pipelines.lake.lake import Lake
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.nightly import STEPS, Run, nightly, runs
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings
-from tests.worlds.synthetic import LATER, name_of, new_loop, new_settings, open_parts, play
+from tests.worlds.synthetic import KINDS, LATER, name_of, new_loop, new_settings, open_parts, play
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,30 @@ def test_a_finished_run_is_not_run_again(night: Night) -> None:
     assert night("once") == run
     assert night.told == [(step, "kept") for step in STEPS]
     assert len(night.registry.versions(night.loop.name)) == 1
+
+
+class Worst:
+    """Draws an action that does not pay, always."""
+
+    def pmf(self, batch: Batch) -> Floats:
+        kind = next(iter(batch.contexts[0])).removeprefix("kind=")
+        return np.eye(3)[(KINDS.index(kind) + 1) % 3]
+
+
+def test_a_night_raises_alarms_against_the_nights_before(night: Night) -> None:
+    play(night.log, night.loop.name, 600)
+    first = night("first").result("alarms")
+    assert (first["rows"] + first["before"], first["alarms"], first["standing"]) == (600, [], [])
+    play(night.log, night.loop.name, 600, first=600, policy=Worst())
+    second = night("second").result("alarms")
+    assert (second["rows"], second["before"]) == (600, 600)
+    assert second["value"] < 0.2 < second["value_before"]
+    assert second["standing"] == ["value", "joins", "exploration"]
+    assert [alarm.key for alarm in standing(night.settings, night.loop.name).alarms] == second["standing"]
+    clear(night.settings, night.loop.name, ["joins"])
+    third = night("third").result("alarms")  # nothing new was decided: the same decisions are looked at again
+    assert third["standing"] == ["value", "exploration"]
+    assert [alarm["kind"] for alarm in third["alarms"]] == ["value", "joins", "exploration"]
 
 
 def test_a_refusal_is_a_result(night: Night) -> None:
