@@ -3,23 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from decision.batch import Features, Floats, Ints
 from decision.columns import FeatureRows
+from decision.oracles.products import Scales
 
 MAX_COLUMNS = 4_096
 
 
-def columns_of(rows: Sequence[Features]) -> list[str]:
-    """Return the names that occur in `rows`, sorted; the most frequent 4,096 when there are more."""
+class LeftOut(NamedTuple):
+    """Names of columns that a fit had no room for, the most frequent first.
+
+    Attributes:
+        context: of the contexts.
+        action: of the actions.
+    """
+
+    context: list[str]
+    action: list[str]
+
+
+NOTHING_LEFT_OUT = LeftOut([], [])
+
+
+def room(context: int, action: int, weights: int, *, known: tuple[int, int] = (0, 0)) -> tuple[int, int]:
+    """Return how many context and action columns may be had, so that constant, columns and products are `weights`.
+
+    The side that has more gives way first: its rarest columns say least, and products with them cost most.
+
+    Args:
+        context: columns that there are.
+        action: likewise.
+        weights: at most so many.
+        known: columns of either side that must stay.
+    """
+    c, a = context, action
+    while (1 + c) * (1 + a) > weights:
+        if c > known[0] and (c >= a or a <= known[1]):
+            c -= 1
+        elif a > known[1]:
+            a -= 1
+        else:
+            break
+    return c, a
+
+
+def columns_of(rows: Sequence[Features], most: int = MAX_COLUMNS) -> tuple[list[str], list[str]]:
+    """Return the names that occur in `rows`, sorted, and the rarest, which are left out where they are too many."""
     held = FeatureRows.of(rows)
     times = np.bincount(held.rows, minlength=held.distinct)
     found = np.bincount(held.name, weights=np.repeat(times, np.diff(held.offsets)), minlength=len(held.names))
     counts = {name: count for name, count in zip(held.names, found.tolist(), strict=True) if count}
-    names = sorted(counts, key=lambda name: (-counts[name], name))[:MAX_COLUMNS]
-    return sorted(names)
+    names = sorted(counts, key=lambda name: (-counts[name], name))
+    return sorted(names[:most]), names[most:]
 
 
 def positions_of(columns: Sequence[str]) -> dict[str, int]:
@@ -48,9 +87,7 @@ def entries(rows: Sequence[Features], positions: Mapping[str, int]) -> tuple[Int
     return np.array(r, dtype=np.int64), np.array(c, dtype=np.int64), np.array(values, dtype=np.float64)
 
 
-def rows_apart(
-    rows: Sequence[Features], positions: Mapping[str, int], shift: Sequence[float], scale: Sequence[float]
-) -> Floats:
+def rows_apart(rows: Sequence[Features], positions: Mapping[str, int], scales: Scales) -> Floats:
     """Return [r, 1, c] scaled values of the columns in `rows`, 0 where a row lacks one, unknown names ignored.
 
     Products of this with a matrix are r products of one row: each rounds as if it came alone.
@@ -58,24 +95,18 @@ def rows_apart(
     Args:
         rows: [r] features.
         positions: of the columns.
-        shift: [c].
-        scale: [c].
+        scales: theirs.
     """
     position, c = positions.get, len(positions)
+    low, high, shift, scale = scales
+    missing: list[float] = shift.tolist()  # what is scaled to 0
     out: list[list[float]] = []
     for row in rows:
-        values = [0.0] * c
+        values = missing.copy()
         for name, number in row.items():
             at = position(name)
             if at is not None:
-                values[at] = (number - shift[at]) / scale[at]
+                values[at] = number
         out.append(values)
-    return np.array(out, dtype=np.float64).reshape(len(out), 1, c)
-
-
-def dense(rows: Sequence[Features], positions: Mapping[str, int], *, missing: float = 0.0) -> Floats:
-    """Return [r, c] values of the columns in `rows`; `missing` where a row lacks one, unknown names ignored."""
-    out = np.full((len(rows), len(positions)), missing)
-    r, c, values = entries(rows, positions)
-    out[r, c] = values
-    return out
+    given = np.array(out, dtype=np.float64).reshape(len(out), 1, c)
+    return (np.minimum(np.maximum(given, low), high) - shift) / scale

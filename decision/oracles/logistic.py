@@ -22,10 +22,10 @@ from decision.errors import FieldError, Words
 from decision.options import SHIPPED, Positive, Range, Samples, Seed
 from decision.oracles.design import Block, PairEntries, Part, Sizes, outer
 from decision.oracles.drawn import ROWS, Drawn, DrawnRows
-from decision.oracles.encoder import rows_apart
+from decision.oracles.encoder import NOTHING_LEFT_OUT, LeftOut, room, rows_apart
 from decision.oracles.kind import Kind, OracleSettings
 from decision.oracles.likelihood import DesignRows, least, sigmoid
-from decision.oracles.products import ColumnSet, Entries, entries_of, places_of
+from decision.oracles.products import MAX_COLUMNS, ColumnSet, Entries, entries_of, places_of
 from decision.parts import Held, Parts
 from decision.ragged import sums_by_owner
 
@@ -65,10 +65,15 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class LogisticOracle:
-    """Penalised logistic regression; predictions are in reward units."""
+    """Penalised logistic regression; predictions are in reward units.
+
+    Attributes:
+        left_out: columns that the last fit had no room for: the rarest, where there would be more than 200,000 weights.
+    """
 
     def __init__(self, settings: LogisticSettings | None = None) -> None:
         self.settings = settings or LogisticSettings()
+        self.left_out = NOTHING_LEFT_OUT
         self._fitted = False
         self._draws: Floats | None = None
         self._set_layout(ColumnSet(), ColumnSet(), [])
@@ -79,7 +84,6 @@ class LogisticOracle:
         """Learn from `interactions`; called again, from the posterior of the last fit.
 
         Raises:
-            FieldError: the columns make more than 200,000 weights.
             ArithmeticError: the fit did not converge.
         """
         self.fit_chunks([interactions])
@@ -99,7 +103,6 @@ class LogisticOracle:
             watch: told how often the rows have been gone over since, after each time.
 
         Raises:
-            FieldError: the columns make more than 200,000 weights.
             ArithmeticError: the fit did not converge.
         """
         rows = DrawnRows(chunks, place())
@@ -128,17 +131,16 @@ class LogisticOracle:
         k, c, interactions = len(actions), len(self._context), self.settings.interactions
         block = Block.of(self._mean[None, :], c, len(self._action), interactions)
         constant, shared, own, crossed = block.constant[0], block.shared[0], block.own[0], block.crossed[0]
-        y = entries_of(actions, self._action_positions, *self._action_scales)
+        y = entries_of(actions, self._action_positions, self._action_scales)
         row, column, value = y.row, y.column, y.value
         pair_row, pair, pair_value = self._pair_entries(y)
         pairs = np.bincount(pair_row, weights=block.pairs[0][pair] * pair_value, minlength=k) if pair.size else None
         alone = None if interactions else np.bincount(row, weights=own[column] * value, minlength=k)
-        positions = self._context_positions
-        shift, scale = (numbers.tolist() for numbers in self._scales)
+        positions, scales = self._context_positions, self._scales
         low, span = self.settings.low, self.settings.high - self.settings.low
 
         def scores(contexts: Sequence[Features]) -> Floats:
-            x = rows_apart(contexts, positions, shift, scale)
+            x = rows_apart(contexts, positions, scales)
             logit = constant + x @ shared
             if alone is None:
                 per_action = own + (x @ crossed)[:, 0, :]
@@ -204,7 +206,7 @@ class LogisticOracle:
         self._context_positions, self._action_positions = context.positions(), action.positions()
         self._pair_codes = np.array([i * len(action) + j for i, j in pairs], dtype=np.int64)
         self._pair_order = np.argsort(self._pair_codes, kind="stable")
-        self._scales, self._action_scales = _scales(context), _scales(action)
+        self._scales, self._action_scales = context.scales(), action.scales()
 
     def _width(self) -> int:
         c, a = len(self._context), len(self._action)
@@ -217,8 +219,14 @@ class LogisticOracle:
         """Append the columns that only these rows have; old weights move to their new places."""
         old = _blocks(self._mean, self._precision, len(self._context), len(self._action), self.settings.interactions)
         c, a, pairs = len(self._context), len(self._action), len(self._pairs)
-        context = self._context.extended_by(rows.context_names, lambda: (part.contexts for part in rows))
-        action = self._action.extended_by(rows.action_names, lambda: (part.chosen for part in rows))
+        contexts = self._context.seen(rows.context_names, lambda: (part.contexts for part in rows))
+        actions = self._action.seen(rows.action_names, lambda: (part.chosen for part in rows))
+        most = min(c + contexts.names_seen, MAX_COLUMNS), min(a + actions.names_seen, MAX_COLUMNS)
+        if self.settings.interactions:
+            most = room(*most, MAX_WEIGHTS - MAX_PAIRS, known=(c, a))
+        context, rare = self._context.extended_by(contexts, most[0])
+        action, rare_own = self._action.extended_by(actions, most[1])
+        self.left_out = LeftOut(rare, rare_own)
         self._set_layout(context, action, self._pairs)
         if self.settings.interactions:
             self._set_layout(self._context, self._action, self._pairs + self._new_pairs(rows))
@@ -232,10 +240,10 @@ class LogisticOracle:
 
     def _new_pairs(self, rows: DrawnRows) -> list[tuple[int, int]]:
         """Return the pairs of an action's own columns that only `rows` have, the most frequent first."""
-        room = MAX_PAIRS - len(self._pairs)
+        few = min(MAX_PAIRS - len(self._pairs), MAX_WEIGHTS - self._width())
         codes, counts = np.zeros(0, np.int64), np.zeros(0)
         for part in rows:
-            distinct = entries_of(_distinct(part.chosen), self._action_positions, *self._action_scales)
+            distinct = entries_of(_distinct(part.chosen), self._action_positions, self._action_scales)
             first, second = outer(distinct, distinct)
             i, j = distinct.column[first], distinct.column[second]
             times = np.bincount(part.chosen.rows, minlength=part.chosen.distinct)[distinct.row[first]]
@@ -244,7 +252,7 @@ class LogisticOracle:
             codes, place = np.unique(both, return_inverse=True)
             counts = np.bincount(place, weights=np.concatenate((counts, times[kept])), minlength=codes.size)
         codes = codes[np.lexsort((codes, -counts))]
-        codes = codes[~np.isin(codes, self._pair_codes)][:room]
+        codes = codes[~np.isin(codes, self._pair_codes)][:few]
         return [(int(code) // len(self._action), int(code) % len(self._action)) for code in codes]
 
     def _design(self, rows: Iterable[Drawn], kept: Parts, *, written: bool = False) -> DesignRows:
@@ -253,8 +261,8 @@ class LogisticOracle:
         low, span = self.settings.low, self.settings.high - self.settings.low
         design = DesignRows(sizes, kept)
         for contexts, chosen, reward, weight in rows:
-            x = entries_of(contexts, self._context_positions, *self._scales)
-            y = entries_of(_distinct(chosen), self._action_positions, *self._action_scales)
+            x = entries_of(contexts, self._context_positions, self._scales)
+            y = entries_of(_distinct(chosen), self._action_positions, self._action_scales)
             part = Part(x, y, self._pair_entries(y), chosen.rows, sizes, written=written)
             design.append(part, np.clip((reward - low) / span, 0.0, 1.0), weight)
         return design
@@ -283,8 +291,8 @@ class LogisticOracle:
             stop = min(start + _DECISIONS, len(batch))
             first, last = int(offsets[start]), int(offsets[stop])
             decisions = np.repeat(np.arange(stop - start), np.diff(offsets[start : stop + 1]))
-            x = entries_of(contexts[start:stop], self._context_positions, *self._scales, x_places)
-            y = entries_of(actions[first:last], self._action_positions, *self._action_scales, y_places)
+            x = entries_of(contexts[start:stop], self._context_positions, self._scales, x_places)
+            y = entries_of(actions[first:last], self._action_positions, self._action_scales, y_places)
             parts.append(self._some(x, y, decisions, weights))
         return np.concatenate(parts, axis=1)
 
@@ -312,10 +320,6 @@ class LogisticOracle:
 
 def _blocks(mean: Floats, precision: Floats, c: int, a: int, interactions: bool) -> tuple[Block, Block]:
     return Block.of(mean[None, :], c, a, interactions), Block.of(precision[None, :], c, a, interactions)
-
-
-def _scales(columns: ColumnSet) -> tuple[Floats, Floats]:
-    return np.array(columns.shift, dtype=np.float64), np.array(columns.scale, dtype=np.float64)
 
 
 def _distinct(rows: FeatureRows) -> FeatureRows:

@@ -8,17 +8,17 @@ of the fit, so a saved and loaded oracle resumes to the same weights.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
-from decision.batch import Batch, Features, Floats, Interactions, Ints, take_rows
+from decision.batch import Batch, Floats, Interactions, Ints, take_rows
 from decision.errors import FieldError
 from decision.options import SHIPPED, NotNegative, Positive, Range, Seed
+from decision.oracles.encoder import NOTHING_LEFT_OUT, LeftOut
 from decision.oracles.kind import Kind, OracleSettings
-from decision.oracles.products import ColumnSet, entries_of
+from decision.oracles.products import ColumnSet, dense
 
 MODEL_FILE = "neural.npz"
 SETTINGS_FILE = "neural.json"
@@ -59,10 +59,15 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class NeuralOracle:
-    """A multilayer perceptron; predictions are in reward units."""
+    """A multilayer perceptron; predictions are in reward units.
+
+    Attributes:
+        left_out: columns that the first fit had no room for: of context and action, the most frequent 4,096 are kept.
+    """
 
     def __init__(self, settings: NeuralSettings | None = None) -> None:
         self.settings = settings or NeuralSettings()
+        self.left_out = NOTHING_LEFT_OUT
         self._fits = 0
         self._layers: list[Floats] = []
         self._set_columns(ColumnSet(), ColumnSet())
@@ -77,7 +82,10 @@ class NeuralOracle:
         chosen = take_rows(batch.actions, interactions.chosen)
         rows = np.flatnonzero(interactions.weights > 0)
         if not self._fits:
-            self._set_columns(ColumnSet().extended(batch.contexts), ColumnSet().extended(chosen))
+            none = ColumnSet()
+            (context, rare), (action, own) = (none.extended_by(none.seen_in(each)) for each in (batch.contexts, chosen))
+            self._set_columns(context, action)
+            self.left_out = LeftOut(rare, own)
         if rows.size:
             s = self.settings
             inputs = self._inputs(take_rows(batch.contexts, rows), take_rows(chosen, rows))
@@ -144,10 +152,7 @@ class NeuralOracle:
     def _set_columns(self, context: ColumnSet, action: ColumnSet) -> None:
         self._context, self._action = context, action
         self._positions = context.positions(), action.positions()
-        self._numbers = tuple(
-            (np.array(columns.shift, dtype=np.float64), np.array(columns.scale, dtype=np.float64))
-            for columns in (context, action)
-        )
+        self._scales = context.scales(), action.scales()
         c, a = len(context), len(action)
         self._crossed = self.settings.interactions and c + a + c * a <= MAX_INPUTS
         if c + a > MAX_INPUTS:
@@ -159,20 +164,13 @@ class NeuralOracle:
 
     def _inputs(self, contexts: Any, actions: Any, of: Ints | None = None) -> Floats:
         """Return [r, width] inputs of `actions` [r], each under its own context, or under ``contexts[of]``."""
-        x = _dense(contexts, self._positions[0], *self._numbers[0])
-        y = _dense(actions, self._positions[1], *self._numbers[1])
+        x = dense(contexts, self._positions[0], self._scales[0])
+        y = dense(actions, self._positions[1], self._scales[1])
         x = x if of is None else x[of]
         parts = [x, y]
         if self._crossed:
             parts.append((x[:, :, None] * y[:, None, :]).reshape(len(y), -1))
         return np.concatenate(parts, axis=1)
-
-
-def _dense(rows: Sequence[Features], positions: dict[str, int], shift: Floats, scale: Floats) -> Floats:
-    found = entries_of(rows, positions, shift, scale)
-    out = np.zeros((len(rows), len(positions)))
-    out[found.row, found.column] = found.value
-    return out
 
 
 def _trained(

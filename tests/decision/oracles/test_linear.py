@@ -61,12 +61,35 @@ def test_predictions_stay_in_the_range_and_start_in_its_middle() -> None:
     assert (out.min() >= -1.0, out.max()) == (True, 0.2)
 
 
-def test_more_products_than_it_can_hold_are_refused() -> None:
-    contexts, actions = [{f"c{j}": 1.0 for j in range(80)}], [{f"a{j}": 1.0 for j in range(60)}]
-    one = Interactions(Batch(contexts, actions, ["a"], np.array([0, 1])), np.array([0]), *(np.ones(1),) * 3)
-    with pytest.raises(FieldError, match="4096 weights"):
-        LinearOracle().fit(one)
-    LinearOracle(LinearSettings(interactions=False)).fit(one)
+def test_more_products_than_it_can_hold_leave_the_rarest_columns_out_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("decision.oracles.linear.MAX_WEIGHTS", 60)
+    contexts = [{f"c{j:02}": 1.0 for j in range(20) if j % 2 or i < 2} for i in range(3)]
+    actions = [{f"a{j}": 1.0 for j in range(4)}] * 3
+    few = Interactions(Batch(contexts, actions, ["a"] * 3, np.arange(4)), np.arange(3), *(np.ones(3),) * 3)
+    oracle = LinearOracle()
+    oracle.fit(few)
+    assert oracle.left_out == ([f"c{j:02}" for j in range(2, 20, 2)], [])
+    assert np.isfinite(oracle.predict(few.batch)).all()
+    alone = LinearOracle(LinearSettings(interactions=False))
+    alone.fit(few)
+    assert alone.left_out == ([], [])
+
+
+def test_columns_that_say_the_same_to_the_last_digit_are_no_error() -> None:
+    """Numbers near a million and their products: X'X is singular as far as doubles tell."""
+    rng = np.random.default_rng(5)
+    n = 400
+    x = 1e6 + rng.normal(size=(n, 3))
+    contexts = [{"x": a, "y": b, "twice": a, "z": c} for a, b, c in x.tolist()]
+    actions = [{"a": 1e6 + a, "b": 1e6 + 2 * a} for a in rng.normal(size=n).tolist()]
+    reward = (x[:, 0] > 1e6).astype(float)
+    log = Interactions(Batch(contexts, actions, ["a"] * n, np.arange(n + 1)), np.arange(n), *(np.ones(n),) * 3)
+    log = Interactions(log.batch, log.chosen, log.propensity, reward, log.pmf)
+    oracle = LinearOracle()
+    oracle.fit(log)
+    right = (oracle.predict(log.batch) > 0.5) == (reward > 0.5)
+    assert right.mean() > 0.95
+    assert np.isfinite(oracle.members(log.batch)).all()
 
 
 @pytest.mark.parametrize(

@@ -227,12 +227,24 @@ def test_setting_outside_its_range_is_named(settings: dict, field: str) -> None:
     assert caught.value.field == field
 
 
-def test_too_many_products_are_refused() -> None:
-    contexts, actions = [{f"c{j}": 1.0 for j in range(500)}], [{f"a{j}": 1.0 for j in range(500)}]
-    one = Interactions(Batch(contexts, actions, ["a"], np.array([0, 1])), np.array([0]), *(np.ones(1),) * 3)
-    with pytest.raises(FieldError, match="200000 weights"):
-        LogisticOracle().fit(one)
-    LogisticOracle(LogisticSettings(interactions=False)).fit(one)
+def test_columns_beyond_the_room_are_left_out_by_name_and_known_ones_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("decision.oracles.logistic.MAX_WEIGHTS", 160)
+    monkeypatch.setattr("decision.oracles.logistic.MAX_PAIRS", 10)
+
+    def rows(names: int, own: int) -> Interactions:
+        contexts = [{f"c{j:02}": 1.0 + j for j in range(names - i)} for i in range(4)]
+        actions = [{f"a{j:02}": 1.0 for j in range(own)}] * 4
+        reward = np.array([0.0, 1.0, 1.0, 0.0])
+        batch = Batch(contexts, actions, ["a"] * 4, np.arange(5))
+        return Interactions(batch, np.arange(4), np.ones(4), reward, np.ones(4))
+
+    oracle = LogisticOracle()
+    oracle.fit(rows(20, 8))  # 1 + 20 + 8 + 160 weights without the pairs: 15 context columns find room
+    assert oracle.left_out == ([f"c{j:02}" for j in range(15, 20)], [])
+    oracle.fit(rows(22, 9))
+    assert oracle.left_out == ([f"c{j:02}" for j in range(15, 22)], ["a08"])
+    again = LogisticOracle.load(oracle.save())
+    assert np.array_equal(again.predict(rows(22, 9).batch), oracle.predict(rows(22, 9).batch))
 
 
 def test_damaged_files_name_themselves() -> None:
