@@ -63,6 +63,18 @@ def pack(policy: OraclePolicy, manifest: Manifest) -> dict[str, bytes]:
     return {**files, MANIFEST_FILE: msgspec.json.format(msgspec.json.encode(stored), indent=2)}
 
 
+def manifest_of(files: dict[str, bytes]) -> Manifest:
+    """Return the manifest in `files`; the other files are not looked at.
+
+    Raises:
+        FieldError: there is none, or it cannot be read.
+    """
+    try:
+        return msgspec.json.decode(files[MANIFEST_FILE], type=Manifest)
+    except (KeyError, msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise FieldError(MANIFEST_FILE, wanted="a manifest", got=error) from error
+
+
 def unpack(files: dict[str, bytes]) -> tuple[OraclePolicy, Manifest]:
     """Return the policy in `files` and its manifest, every hash verified.
 
@@ -71,10 +83,7 @@ def unpack(files: dict[str, bytes]) -> tuple[OraclePolicy, Manifest]:
     """
     if sum(len(data) for data in files.values()) > MAX_BYTES:
         raise FieldError("files", wanted=f"at most {MAX_BYTES} bytes", got=sum(len(data) for data in files.values()))
-    try:
-        manifest = msgspec.json.decode(files[MANIFEST_FILE], type=Manifest)
-    except (KeyError, msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise FieldError(MANIFEST_FILE, wanted="a manifest", got=error) from error
+    manifest = manifest_of(files)
     if manifest.schema_version != 1:
         raise FieldError("schema_version", wanted="1", got=manifest.schema_version)
     names = set(files) - {MANIFEST_FILE}

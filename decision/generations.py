@@ -41,6 +41,28 @@ def ages(ends: Sequence[int], rows: int, *, minimum: int, of: Ints | None = None
     return len(kept) - np.searchsorted(np.array(kept[::-1], dtype=np.int64), of, side="right")
 
 
+def sampling_rates(rows: Floats, weight: Floats, most: int) -> Floats:
+    """Return [d] the share of each day's rows that is kept, so that `most` are kept of all days together.
+
+    A day's share is min(1, c weight), with the c that makes them `most`. What counts less is needed less: then the rows
+    of all days whose share is below 1 count alike, weight / share = 1 / c, and no other shares of as many rows give
+    weighted sums of a smaller variance (Neyman 1934, equal spreads).
+
+    Args:
+        rows: [d] how many rows each day has, 0 or more.
+        weight: [d] how much a row of the day counts, above 0.
+        most: rows to be kept, on average; 0 for all.
+    """
+    if not most or float(rows.sum()) <= most:
+        return np.ones(len(rows))
+    order = np.argsort(-weight, kind="stable")
+    n, w = rows[order], weight[order]
+    left = most - (np.cumsum(n) - n)  # for this day and those that count less, if all before it are kept whole
+    c = left / np.maximum(np.cumsum((n * w)[::-1])[::-1], 1e-300)
+    first = int(np.flatnonzero(c * w <= 1.0)[0])
+    return np.minimum(1.0, c[first] * weight)
+
+
 def training_weights(interactions: Interactions, age: Ints, rules: DataRules) -> Floats:
     """Return [n] how much every row counts, 0 for those that are left out.
 
@@ -100,6 +122,8 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
 class Tally:
     """Sums over the rows of a training, chunk by chunk.
 
+    Rows of a sample stand for 1 / rate rows each, their `weights`: sums are estimates of those over all rows.
+
     Attributes:
         rows: how many were looked at.
         counted: those with a weight above 0.
@@ -109,36 +133,56 @@ class Tally:
         """Take the reward that separates success from failure."""
         self._middle = middle
         self.rows = self.counted = 0
-        self._total = self._largest = self._squares = self._positive = self._reward = 0.0
+        self._stood_for = self._total = self._largest = self._squares = self._positive = self._reward = 0.0
         self._against = self._against_squares = 0.0
+        self._spread, self._sampled_spread = np.zeros(3), np.zeros(3)
 
     def add(self, interactions: Interactions, weight: Floats) -> None:
         """Add n rows.
 
         Args:
             interactions: the rows.
-            weight: [n] their training weights.
+            weight: [n] their training weights, without what they stand for.
         """
+        times, reward = interactions.weights, interactions.reward
         against = 1.0 / (interactions.propensity * np.diff(interactions.batch.offsets))
         self.rows += len(interactions)
         self.counted += int(np.sum(weight > 0))
-        self._total += float(weight.sum())
+        self._stood_for += float(times.sum())
+        self._total += float(weight @ times)
         self._largest = max(self._largest, float(weight.max(initial=0.0)))
-        self._squares += float(weight @ weight)
-        self._positive += float(weight @ (interactions.reward > self._middle))
-        self._reward += float(interactions.reward.sum())
-        self._against += float(against.sum())
-        self._against_squares += float(against @ against)
+        self._squares += float((weight * times) @ weight)
+        self._positive += float((weight * times) @ (reward > self._middle))
+        self._reward += float(times @ reward)
+        self._against += float(times @ against)
+        self._against_squares += float((times * against) @ against)
+        powers = np.stack((np.ones(len(interactions)), reward - self._middle, (reward - self._middle) ** 2))
+        self._spread += powers @ (weight**2 * times)
+        self._sampled_spread += powers @ (weight * times) ** 2
 
     @property
     def effective_rows(self) -> float:
-        """The number of rows that the weights amount to, as `effective_rows` of all of them."""
-        return self._total / self._largest if self._largest > 0 else 0.0
+        """The number of rows that the weights amount to: their sum over the largest.
+
+        Of a sample, less what it costs: the variance of a weighted sum of rewards about their mean, as it would be with
+        all rows, over what it is. A sample of what is common beside all that is rare costs little.
+        """
+        return self._total / self._largest * self._efficiency() if self._largest > 0 else 0.0
+
+    def _efficiency(self) -> float:
+        if self.rows == self._stood_for:
+            return 1.0
+        mean = self._spread[1] / self._spread[0]
+        about = np.array([mean**2, -2.0 * mean, 1.0])
+        whole, sampled = float(about @ self._spread), float(about @ self._sampled_spread)
+        if sampled <= 1e-9 * float(self._sampled_spread[2]):  # all rewards are the same
+            return float(self._spread[0] / self._sampled_spread[0])
+        return min(1.0, whole / sampled)
 
     @property
     def mean_reward(self) -> float:
         """Mean reward of the rows, one or more, whatever they weigh."""
-        return self._reward / self.rows
+        return self._reward / self._stood_for
 
     def balance(self) -> Balance:
         """Return the diagnostics of the rows; some weight is not 0."""
@@ -147,5 +191,5 @@ class Tally:
             positive_rate=positive,
             minority_rows=min(positive, 1.0 - positive) * self._total,
             effective_sample_size=self._total**2 / self._squares,
-            importance_ess=self._against**2 / self._against_squares / self.rows,
+            importance_ess=self._against**2 / self._against_squares / self._stood_for,
         )

@@ -1,8 +1,11 @@
-"""From outcomes to a reward: the aggregations, one decision at a time or grouped in one pass.
+"""From outcomes to a reward, the aggregations, and from rewards to the range that they lie in.
 
 There is one implementation, `aggregate_groups`, on flat arrays; `aggregate` is a single group. No aggregation starts
 from a number: `max` of negative values is negative, and a set without values has no aggregate, so that the caller
 and not this file decides what stands for nothing.
+
+A range that nobody gave is learned. It has no unit, and it moves with the rewards: multiplied or shifted rewards have
+the multiplied or shifted range.
 """
 
 from __future__ import annotations
@@ -13,10 +16,18 @@ import numpy as np
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
+from decision.options import Range
 
 Aggregation = Literal["sum", "earliest", "latest", "min", "max", "mean"]
 AGGREGATIONS: tuple[str, ...] = get_args(Aggregation)
 _DOWN = 2.0**-64
+
+LARGEST = 1e15
+"""Rewards whose range nobody gave are cut to this and its negative."""
+REACH = 10.0
+"""A learned range reaches this many times as far from the median as all but the furthest rewards lie from it."""
+_KEPT = 100_000
+_FURTHEST = 0.01
 
 
 def aggregate(values: Floats, order_ts: Ints, kind: Aggregation) -> float | None:
@@ -94,3 +105,69 @@ def _check(values: Floats, order_ts: Ints, kind: str) -> None:
         raise FieldError.choice("aggregation", list(AGGREGATIONS), kind)
     if len(order_ts) != len(values):
         raise FieldError("order_ts", wanted=f"{len(values)} times, one per value", got=len(order_ts))
+
+
+class Rewards:
+    """Rewards that a range is learned from, in any order and cut into any chunks.
+
+    The smallest and the largest reward are the range, but for rewards that stand alone: one sale of a billion must not
+    make all others the same. Of the rewards that differ from the median, the furthest hundredth (of few rewards, one
+    in the root of their number) may lie `REACH` times as far from it as the rest.
+    """
+
+    def __init__(self) -> None:
+        self._low, self._high = np.inf, -np.inf
+        self._uniform, self._reward = np.zeros(0), np.zeros(0)
+
+    def add(self, reward: Floats, uniform: Floats) -> None:
+        """Add n rewards.
+
+        Args:
+            reward: [n] finite.
+            uniform: [n] in [0, 1), a number that belongs to each: the smallest 100,000 say where most rewards lie.
+        """
+        if not reward.size:
+            return
+        self._low, self._high = min(self._low, float(reward.min())), max(self._high, float(reward.max()))
+        self._uniform = np.concatenate((self._uniform, uniform))
+        self._reward = np.concatenate((self._reward, reward))
+        if self._uniform.size > 2 * _KEPT:
+            self._thin()
+
+    def _thin(self) -> None:
+        if self._uniform.size > _KEPT:
+            kept = np.argpartition(self._uniform, _KEPT)[:_KEPT]
+            self._uniform, self._reward = self._uniform[kept], self._reward[kept]
+
+    def range(self, minimum: float | None = None, maximum: float | None = None) -> Range:
+        """Return the range, between the bounds that are given.
+
+        Without a reward, or where all are the same, the range reaches from 0 to it, and [0, 1] where it is 0.
+
+        Args:
+            minimum: the smallest possible reward, if it is known.
+            maximum: the largest.
+        """
+        low, high = self._ends()
+        low, high = low if minimum is None else minimum, high if maximum is None else maximum
+        if low < high:
+            return Range(low=low, high=high)
+        if minimum is None and maximum is None:
+            low, high = min(low, 0.0), max(high, 0.0)
+            return Range(low=low, high=high if low < high else 1.0)
+        if minimum is None:
+            return Range(low=high - (abs(high) or 1.0), high=high)
+        return Range(low=low, high=low + (abs(low) or 1.0))
+
+    def _ends(self) -> tuple[float, float]:
+        if not self._reward.size:
+            return 0.0, 0.0
+        self._thin()
+        middle = float(np.quantile(self._reward, 0.5, method="inverted_cdf"))
+        distance = np.abs(self._reward - middle)
+        distance = distance[distance > 0]
+        if not distance.size:
+            return self._low, self._high
+        share = 1.0 - max(_FURTHEST, distance.size**-0.5)
+        reach = REACH * float(np.quantile(distance, share, method="inverted_cdf"))
+        return max(self._low, middle - reach), min(self._high, middle + reach)

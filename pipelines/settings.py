@@ -62,8 +62,9 @@ class RewardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
         window_s: how long after a decision outcomes count, in seconds.
         default: reward of a decision without an outcome in its window.
         aggregation: how several outcomes become one number.
-        minimum: smallest possible reward.
-        maximum: largest possible reward.
+        minimum: smallest possible reward; smaller ones are cut to it. Without it, a training learns it from the
+            rewards it sees.
+        maximum: largest possible reward, likewise.
         version: name of this definition, stored with every row; change it when you change the definition.
         others: names of outcomes that are recorded beside it and change no reward. With any listed, an outcome of
             another name is refused; without, it is counted as doubtful.
@@ -75,8 +76,8 @@ class RewardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
     window_s: Positive = 600.0
     default: float = 0.0
     aggregation: Literal["sum", "earliest", "latest", "min", "max", "mean"] = "sum"
-    minimum: float = 0.0
-    maximum: float = 1.0
+    minimum: float | None = None
+    maximum: float | None = None
     version: str = "1"
     others: Annotated[
         tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=256)], ...], msgspec.Meta(max_length=100)
@@ -84,11 +85,13 @@ class RewardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
     activates: bool = True
 
     def _relations(self) -> None:
-        if not self.minimum < self.maximum:
-            raise FieldError("maximum", wanted=f"above minimum = {self.minimum}", got=self.maximum)
-        if not self.minimum <= self.default <= self.maximum:
-            wanted = f"between minimum = {self.minimum} and maximum = {self.maximum}"
-            raise FieldError("default", wanted=wanted, got=self.default)
+        low, high = self.minimum, self.maximum
+        if low is not None and high is not None and not low < high:
+            raise FieldError("maximum", wanted=f"above minimum = {low}", got=high)
+        if low is not None and self.default < low:
+            raise FieldError("default", wanted=f"at least minimum = {low}", got=self.default)
+        if high is not None and self.default > high:
+            raise FieldError("default", wanted=f"at most maximum = {high}", got=self.default)
 
 
 class BaselineSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,8 +140,12 @@ class TrainingSettings(DataRules, frozen=True, kw_only=True, forbid_unknown_fiel
     """What a generation learns from.
 
     Attributes:
-        window: how many of the latest interactions are looked at, which bounds the memory of a training whose oracle
-            is not ``logistic``; 0 for all.
+        days: how far back interactions are looked at, in days before the newest; 0 for all.
+        sample: how many decisions after which nothing happened are learned from at most, and how many of the others:
+            of more, a sample is taken in which every row counts as often as it has to; 0 for all. It bounds the memory
+            of a training whose oracle is not ``logistic``.
+        window: former setting: look at this many of the latest interactions, whatever their age, in place of `days`;
+            0 for all.
         passes: times the ``vw`` oracle goes through the data.
         holdout: share of the interactions kept out of training for evaluation and the gate.
         minimum: interactions below which no generation is trained.
@@ -146,7 +153,9 @@ class TrainingSettings(DataRules, frozen=True, kw_only=True, forbid_unknown_fiel
             newest generation, and the one that predicts that best is trained on everything and goes to the gate.
     """
 
-    window: Annotated[int, msgspec.Meta(ge=0)] = 200_000
+    days: NotNegative = 90.0
+    sample: Annotated[int, msgspec.Meta(ge=0)] = 500_000
+    window: Annotated[int, msgspec.Meta(ge=0)] | None = None
     passes: Passes = PASSES
     holdout: Annotated[float, msgspec.Meta(gt=0, lt=0.9)] = 0.2
     minimum: Count = 200
@@ -313,7 +322,7 @@ class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     fairness: FairnessSettings = FairnessSettings()
 
     def _relations(self) -> None:
-        if self.guard.unit == "episode" and self.reward.minimum != 0.0:
+        if self.guard.unit == "episode" and self.reward.minimum not in (None, 0.0):
             wanted = f"'decision' or 'slate' where reward.minimum is {self.reward.minimum}, not 0"
             raise FieldError("guard.unit", wanted=wanted, got=self.guard.unit)
 

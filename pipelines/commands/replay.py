@@ -185,7 +185,7 @@ def _source(
 
     from pipelines.formats.store import imports_path
     from pipelines.replay.source import import_source, source_of
-    from pipelines.training.window import IMPORTED
+    from pipelines.training.survey import IMPORTED
 
     if not _is_loop(parts, log):
         if table_version is not None:
@@ -201,8 +201,7 @@ def _holdout(parts: Installation, log: str, cut: Cut, table_version: int | None)
     from pipelines.training.window import window
 
     found = window(parts.lake, parts.loop(log), table_version)
-    left = len(found.training)
-    return TableSource(found.holdout, cut), f"{left} decisions that a version may have learned from"
+    return TableSource(found.holdout, cut), f"{found.rows} decisions that a version may have learned from"
 
 
 def _policy(parts: Installation, log: str, policy: str) -> PolicySpec:

@@ -18,6 +18,7 @@ from decision.guard.drift import after_batch, has_drifted, no_drift
 from decision.guard.evidence import Evidence, certified_rung, evidence_of, is_better, is_futile, no_evidence
 from decision.guard.rules import GuardRules
 from decision.guard.snapshot import Unit
+from decision.options import Range
 from pipelines.settings import LoopSettings
 
 AUDIT_Z = 4.0
@@ -42,8 +43,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         holdout: share kept from the candidate.
         spacing: distance between rungs.
         batch: decisions per step of the drift detector.
-        minimum: smallest reward.
-        maximum: largest reward.
+        minimum: smallest reward; smaller ones count as this.
+        maximum: largest reward; larger ones count as this.
         reward_version: the reward's definition.
         segment: context field by which weights are kept apart; "" for none.
         segments: its values with a weight of their own; all others share one.
@@ -170,17 +171,24 @@ class Rows(NamedTuple):
         )
 
 
-def terms_of(loop: LoopSettings) -> Terms:
-    """Return the terms that the loop's settings ask for."""
+def terms_of(loop: LoopSettings, learned: Range) -> Terms:
+    """Return the terms that the loop's settings ask for.
+
+    Args:
+        loop: its settings.
+        learned: the range of rewards that the candidate was trained on; it stands in for bounds that the settings do
+            not give. It was fixed before the rollout's first decision, so the promise holds for rewards cut to it.
+    """
     guard, reward = loop.guard, loop.reward
+    low = 0.0 if guard.unit == "episode" else learned.low  # rewards of an episode are added
     return Terms(
         alpha=guard.alpha,
         delta=guard.delta,
         holdout=guard.holdout,
         spacing=guard.spacing,
         batch=guard.batch,
-        minimum=reward.minimum,
-        maximum=reward.maximum,
+        minimum=low if reward.minimum is None else reward.minimum,
+        maximum=learned.high if reward.maximum is None else reward.maximum,
         reward_version=reward.version,
         segment=guard.segment,
         segments=sorted(guard.segments),

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from decision.artifact import manifest_of
 from decision.errors import FieldError, Words
 from decision.guard.evidence import log_mean_wealth
 from pipelines.files import locked
@@ -22,6 +23,7 @@ from pipelines.guard.rows import ROWS_PER_FOLD, episodes_until, marks, next_posi
 from pipelines.guard.state import (
     REST_NAME,
     GuardState,
+    Terms,
     begun,
     evidence_in,
     folded,
@@ -110,7 +112,7 @@ class _Step:
         baseline = champion or f"baseline:{self.loop.baseline.kind}"
         state = self.before
         if candidate and candidate != champion:
-            asked = (baseline, candidate, terms_of(self.loop))
+            asked = (baseline, candidate, self.terms(candidate))
             runs = (state.baseline_version, state.candidate_version, state.terms)
             if state.status not in _UNDER_WAY or runs != asked:
                 state = self.begin(replace(state, baseline_version=baseline, candidate_version=candidate))
@@ -125,7 +127,11 @@ class _Step:
         """Return the state at the start of another attempt; a new rollout begins behind all that is settled."""
         restarted = kind != "started"
         state = begun(
-            replace(state, terms=terms_of(self.loop), positions=state.positions if restarted else self.settled()),
+            replace(
+                state,
+                terms=self.terms(state.candidate_version),
+                positions=state.positions if restarted else self.settled(),
+            ),
             attempt=self.store.attempts_of(state.candidate_version) + len(self.begun) + 1,
             version=self.next_version(),
             reason=reason,
@@ -212,6 +218,10 @@ class _Step:
         state = self.store.commit(state, moves=self.moves, begun=self.begun, folds=self.folds)
         self.store.publish(self.loop.guard.alpha, ttl)
         return state
+
+    def terms(self, candidate: str) -> Terms:
+        learned = manifest_of(self.registry.files(self.loop.name, candidate)).exploration
+        return terms_of(self.loop, learned)
 
     def next_version(self) -> int:
         return next_version(self.before, self.now)

@@ -17,12 +17,15 @@ from decision.columns import Texts
 from decision.errors import FieldError
 from decision.ragged import ragged_offsets
 from pipelines.lake.features import contexts_of, flat_actions
+from pipelines.lake.schemas import FEATURE_FIELDS
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
 _OFFERED = ("event_id", "actions", "action_ids")
 _TEXTS = ("context", "feature_snapshot")  # what columns of features, where there are such, were made of
 _COLUMNS = (*_OFFERED, "action_index", "propensity", "reward", "pmf")
+READ = (*_COLUMNS, *_TEXTS, *(field.name for field in FEATURE_FIELDS))
+"""The columns of a row that `to_interactions` looks at."""
 
 
 def to_interactions(table: pa.Table) -> Interactions:

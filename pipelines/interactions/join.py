@@ -21,6 +21,7 @@ from deltalake.transaction import AddAction
 
 from decision.batch import Ints
 from decision.join import RewardRule
+from decision.reward import LARGEST
 from pipelines.interactions.settle import settled_rows
 from pipelines.interactions.window import instant_us, join_mark, window_us
 from pipelines.lake.lake import ConflictError, Lake
@@ -40,7 +41,7 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
         joined: decisions with an outcome.
         expired: decisions without one.
         dropped: decisions left out, by reason.
-        clipped: rewards that were outside of the loop's range.
+        clipped: rewards that were outside of the range that the loop's settings give.
         pending: decisions that are still open.
         table_version: version of the interactions after it.
     """
@@ -160,8 +161,8 @@ def rule_of(loop: LoopSettings, *, late: bool = False) -> RewardRule:
         window_us=window_us(loop),
         default=reward.default,
         aggregation=reward.aggregation,
-        minimum=reward.minimum,
-        maximum=reward.maximum,
+        minimum=-LARGEST if reward.minimum is None else reward.minimum,
+        maximum=LARGEST if reward.maximum is None else reward.maximum,
         late=late,
         activates=reward.activates,
     )

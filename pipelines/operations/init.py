@@ -90,7 +90,8 @@ def _keys(
         limits = _limits(field.type)
         meaning = meanings.get(field.name, "").rstrip(".")
         lines += _comment(f"{meaning} ({limits})" if limits else meaning)
-        lines.append(f"{field.name} = {_toml(given.pop(f'{path}{field.name}', default))}")
+        value = given.pop(f"{path}{field.name}", default)
+        lines.append(f"# {field.name} =" if value is None else f"{field.name} = {_toml(value)}")
     return lines
 
 

@@ -7,8 +7,11 @@ alike: what a loop's rules say about generations needs the loop's own log.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import islice
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import msgspec
@@ -19,11 +22,13 @@ from decision.batch import Batch, Features, Interactions, Ints
 from decision.columns import Codes, FeatureRows, Texts, joined
 from decision.errors import FieldError, SupportError, Words
 from decision.features import MAX_FEATURES, flatten
+from decision.options import Range
 from decision.oracles.factory import new_oracle
 from decision.policy import OraclePolicy
 from decision.protocols import FitsChunks
 from decision.ragged import ragged_offsets
 from decision.records import MAX_RECORD_BYTES
+from decision.reward import Rewards
 from pipelines.formats.store import check_file
 from pipelines.lake.plain_objects import Plain, read_plain
 from pipelines.logs import step
@@ -35,6 +40,8 @@ from pipelines.training.variants import configuration
 
 CHUNK = 10_000
 _AT_ONCE = 1_024  # contexts: what is computed of them stays in the processor's cache
+_COST = re.compile(rb'"_label_cost"\s*:\s*(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)')
+_COSTS = 100_000  # that are held at once
 CATALOGUE_BYTES = 16 << 20
 """Lists of actions that are kept, in bytes of JSON: applications offer the same ones again and again."""
 STREAMING = ("logistic", "vw", "linear")
@@ -206,6 +213,20 @@ def _joined(spaces: list[str], names: list[str], space: Ints, name: Codes) -> tu
     return [f"{spaces[one]}.{names[other]}" for one, other in pairs], place.astype(np.int32)
 
 
+def _range(path: Path, loop: LoopSettings) -> Range:
+    """Return the range of the rewards, by a look at the costs alone where the loop's settings leave a bound open."""
+    given, rewards = loop.reward, Rewards()
+    check_file(path)
+    if (given.minimum is None or given.maximum is None) and path.stat().st_size:
+        rng = np.random.default_rng(0)
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+            found = (float(match[1]) for match in _COST.finditer(data))
+            while costs := [*islice(found, _COSTS)]:
+                reward = -np.array(costs) + 0.0
+                rewards.add(reward[np.isfinite(reward)], rng.random(len(costs))[np.isfinite(reward)])
+    return rewards.range(given.minimum, given.maximum)
+
+
 @step("trained from a file")
 def train_from_dsjson(
     path: Path,
@@ -233,7 +254,8 @@ def train_from_dsjson(
     """
     if loop.policy.oracle not in STREAMING or loop.policy.bag > 1:
         raise FieldError("policy.oracle", wanted=f"one of {list(STREAMING)}, not bagged", got=loop.policy.oracle)
-    made = configuration(loop, Variant(passes=1), seed)
+    reward = _range(path, loop)
+    made = configuration(loop, Variant(passes=1), seed, reward)
     oracle = new_oracle(made.oracle)
     rows = skipped = 0
 
@@ -253,7 +275,7 @@ def train_from_dsjson(
             oracle.fit(interactions)
     if not rows:
         raise SupportError(f"{path.name} holds no decision to learn from")
-    policy = OraclePolicy(oracle, exploration_of(loop, float(rows)))
+    policy = OraclePolicy(oracle, exploration_of(loop, float(rows), reward))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     manifest = Manifest(
@@ -262,7 +284,14 @@ def train_from_dsjson(
         exploration=policy.exploration,
         reward=msgspec.to_builtins(loop.reward),
         training={**msgspec.to_builtins(loop.policy), "passes": 1},
-        data={"file": path.name, "sha256": digest, "rows": rows, "skipped": skipped},
+        data={
+            "file": path.name,
+            "sha256": digest,
+            "rows": rows,
+            "skipped": skipped,
+            "reward_low": reward.low,
+            "reward_high": reward.high,
+        },
         seed=seed,
         code_version=code_version(),
         libraries=libraries(),

@@ -26,10 +26,11 @@ from decision.errors import FieldError, SupportError
 from decision.exploration.rule import Exploration
 from decision.fairness.penalty import FairFit, UpheldPairs, fit_with_pairs
 from decision.generations import Tally
+from decision.options import Range
 from decision.oracles.factory import new_oracle
 from decision.policy import OraclePolicy
 from decision.protocols import FitsChunks, Oracle
-from pipelines.interactions.arrays import to_interactions
+from decision.reward import Rewards
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
 from pipelines.progress import Progress, silent
@@ -98,19 +99,21 @@ def train(
     rows = window(lake, loop, table_version, trainings=ends, progress=progress)
     if rows.data.rows < loop.training.minimum or not rows.rows:
         raise SupportError(f"loop {loop.name} has {rows.data.rows} interactions, {loop.training.minimum} are needed")
-    earlier = _earlier(registry, loop, [v.version for v in versions if v.tags.get(_ENDS) in rows.data.trainings])
+    before = [version.version for version in versions if version.tags.get(_ENDS) in rows.data.trainings]
+    earlier = _earlier(registry, loop, before, rows.reward)
     held: tuple[Interactions, Ints] | None = None
-    if loop.training.variants or not isinstance(new_oracle(configuration(loop, Variant(), seed).oracle), FitsChunks):
-        held = to_interactions(rows.training), rows.ages()
-    compared = untried(loop) if held is None else compare(*held, loop, seed, earlier)
+    own = configuration(loop, Variant(), seed, rows.reward)
+    if loop.training.variants or not isinstance(new_oracle(own.oracle), FitsChunks):
+        held = rows.learned()
+    compared = untried(loop) if held is None else compare(*held, loop, seed, earlier, rows.reward)
     chosen = next(entry for entry in compared if entry.chosen)
-    made = configuration(loop, msgspec.convert(chosen.variant, Variant), seed)
+    made = configuration(loop, msgspec.convert(chosen.variant, Variant), seed, rows.reward)
 
     def learn(also: Interactions | None = None) -> tuple[str, Oracle, Tally]:
         return learned(rows.chunks() if held is None else [held], made, earlier, also, progress)
 
     kind, oracle, tally = learn()
-    policy = OraclePolicy(oracle, exploration_of(loop, tally.effective_rows))
+    policy = OraclePolicy(oracle, exploration_of(loop, tally.effective_rows, rows.reward))
     fair: FairFit | None = None
     if pairs is not None and len(pairs):
         fair = fit_with_pairs(
@@ -183,9 +186,15 @@ def _digest(source: str) -> bytes:
     return hashlib.sha256(ast.unparse(module).encode()).digest()
 
 
-def _earlier(registry: Registry, loop: LoopSettings, versions: list[str]) -> list[tuple[str, dict[str, bytes]]]:
-    """Return kind and files of as many earlier models as the loop's settings ask for, newest last."""
+def _earlier(
+    registry: Registry, loop: LoopSettings, versions: list[str], reward: Range
+) -> list[tuple[str, dict[str, bytes]]]:
+    """Return kind and files of as many earlier models as the loop's settings ask for, newest last.
+
+    A model for rewards of a smaller range than `reward` is not resumed.
+    """
     wanted = [loop.training, *loop.training.variants]
+    warm = any(entry.warm_start for entry in wanted)
     count = max(1 if entry.warm_start else (entry.average or 1) - 1 for entry in wanted)
     found: list[tuple[str, dict[str, bytes]]] = []
     for version in versions[len(versions) - min(count + 1, len(versions)) :] if count else []:
@@ -194,13 +203,22 @@ def _earlier(registry: Registry, loop: LoopSettings, versions: list[str]) -> lis
             _, manifest = unpack(files)
         except (FieldError, ImportError):  # a model of a former kind is no reason not to train
             continue
+        known = manifest.exploration
+        if warm and not known.low <= reward.low < reward.high <= known.high:
+            continue
         found.append((manifest.oracle, {name: data for name, data in files.items() if name != MANIFEST_FILE}))
     return found
 
 
-def exploration_of(loop: LoopSettings, rows: float) -> Exploration:
-    """Return the loop's exploration rule for a model that learned from `rows` effective rows."""
-    rule = loop.policy
+def exploration_of(loop: LoopSettings, rows: float, reward: Range | None = None) -> Exploration:
+    """Return the loop's exploration rule for a model that learned from `rows` effective rows.
+
+    Args:
+        loop: the loop.
+        rows: how many.
+        reward: range of the rewards; None for what the loop's settings say of it.
+    """
+    rule, reward = loop.policy, reward or Rewards().range(loop.reward.minimum, loop.reward.maximum)
     return Exploration(
         kind=rule.exploration,
         gamma=rule.gamma,
@@ -208,8 +226,8 @@ def exploration_of(loop: LoopSettings, rows: float) -> Exploration:
         inverse_temperature=rule.inverse_temperature,
         falcon_scale=rule.falcon_scale,
         rows=rows,
-        low=loop.reward.minimum,
-        high=loop.reward.maximum,
+        low=reward.low,
+        high=reward.high,
         floor=rule.floor,
     )
 
@@ -224,5 +242,5 @@ def libraries() -> dict[str, str]:
 
 
 def _params(manifest: Manifest) -> dict[str, Any]:
-    data = {f"data.{name}": value for name, value in manifest.data.items()}
+    data = {f"data.{name}": value for name, value in manifest.data.items() if name != "days"}
     return {"seed": manifest.seed, "code_version": manifest.code_version, **manifest.training, **data}

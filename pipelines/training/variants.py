@@ -18,7 +18,7 @@ from decision.batch import Floats, Interactions, Ints
 from decision.errors import FieldError, SupportError
 from decision.fairness.penalty import concatenate
 from decision.generations import Tally, training_weights
-from decision.options import DataRules
+from decision.options import DataRules, Range
 from decision.oracles.ensemble import EnsembleOracle
 from decision.oracles.factory import load_oracle, new_oracle
 from decision.oracles.kind import OracleSettings
@@ -61,8 +61,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     chosen: bool = False
 
 
-def configuration(loop: LoopSettings, variant: Variant, seed: int) -> Configuration:
-    """Return the loop's configuration with what `variant` does differently."""
+def configuration(loop: LoopSettings, variant: Variant, seed: int, reward: Range) -> Configuration:
+    """Return the loop's configuration with what `variant` does differently, for rewards in the range `reward`."""
     given = {name: value for name in variant.__struct_fields__ if (value := getattr(variant, name)) is not None}
     policy, training = loop.policy, loop.training
     oracle = OracleSettings(
@@ -74,8 +74,8 @@ def configuration(loop: LoopSettings, variant: Variant, seed: int) -> Configurat
         passes=given.get("passes", training.passes),
         bag=given.get("bag", policy.bag),
         seed=seed,
-        low=loop.reward.minimum,
-        high=loop.reward.maximum,
+        low=reward.low,
+        high=reward.high,
     )
     rules = {name: given.get(name, getattr(training, name)) for name in DataRules.__struct_fields__}
     return Configuration(oracle=oracle, rules=DataRules(**rules))
@@ -102,12 +102,14 @@ def learned(
         SupportError: the rules leave no row.
         FieldError: the settings do not fit the rows.
     """
-    kind, oracle = made.oracle.kind, None
+    kind = made.oracle.kind
     if made.rules.warm_start and earlier and earlier[-1][0] == kind:
         oracle = load_oracle(*earlier[-1])
-    oracle = oracle or new_oracle(made.oracle)
+    else:  # nothing to resume: all rows count that would count without a warm start
+        oracle = new_oracle(made.oracle)
+        made = msgspec.structs.replace(made, rules=msgspec.structs.replace(made.rules, warm_start=False))
     tally = Tally(middle=0.5 * (made.oracle.low + made.oracle.high))
-    kept = _kept(chunks, made.rules, tally)
+    kept = _kept(chunks, made, tally)
     more = [] if also is None else [also]
     if isinstance(oracle, FitsChunks):
         with scratch() as place:
@@ -128,15 +130,16 @@ def learned(
     return (kind, oracle, tally) if len(members) == 1 else ("ensemble", EnsembleOracle(members), tally)
 
 
-def _kept(chunks: Iterable[tuple[Interactions, Ints]], rules: DataRules, tally: Tally) -> Iterator[Interactions]:
-    """Yield the rows that count with their weights, and add all to `tally`."""
-    for interactions, age in chunks:
-        weight = training_weights(interactions, age, rules)
+def _kept(chunks: Iterable[tuple[Interactions, Ints]], made: Configuration, tally: Tally) -> Iterator[Interactions]:
+    """Yield the rows that count with their weights and their rewards cut to the range, and add all to `tally`."""
+    for logged, age in chunks:
+        interactions = replace(logged, reward=np.clip(logged.reward, made.oracle.low, made.oracle.high))
+        weight = training_weights(interactions, age, made.rules)
         tally.add(interactions, weight)
         rows = np.flatnonzero(weight > 0)
         if rows.size:
             kept = interactions if rows.size == weight.size else interactions.take(rows)
-            yield replace(kept, weight=weight[rows])
+            yield replace(kept, weight=(weight * interactions.weights)[rows])
     if not tally.counted:
         raise SupportError("the rules of the training leave no row to learn from")
 
@@ -159,10 +162,12 @@ def compare(
     loop: LoopSettings,
     seed: int,
     earlier: Sequence[tuple[str, dict[str, bytes]]],
+    reward: Range,
 ) -> list[Compared]:
     """Return every configuration of the loop with its loss, one of them chosen; the loop's own comes first.
 
-    Without variants nothing is fitted, and without a row of the past the loop's own is chosen.
+    Rewards lie in the range `reward`. Without variants nothing is fitted, and without a row of the past the loop's own
+    is chosen.
     """
     variants = [Variant(), *loop.training.variants]
     past, newest = _cut(age)
@@ -174,8 +179,8 @@ def compare(
     errors: list[str] = []
     for variant in variants:
         try:
-            _, oracle, _ = learned([(before, ages)], configuration(loop, variant, seed), earlier[:-1])
-            losses.append(weighted_log_loss(oracle.predict(after.batch)[after.chosen], after, loop))
+            _, oracle, _ = learned([(before, ages)], configuration(loop, variant, seed, reward), earlier[:-1])
+            losses.append(weighted_log_loss(oracle.predict(after.batch)[after.chosen], after, reward))
             errors.append("")
         except (FieldError, SupportError, ArithmeticError, ImportError) as error:
             losses.append(None)
@@ -187,12 +192,16 @@ def compare(
     ]
 
 
-def weighted_log_loss(scores: Floats, interactions: Interactions, loop: LoopSettings) -> float:
-    """Return the log-loss of [n] predictions for the chosen actions; every row counts min(1 / (p K), 10)."""
-    low, span = loop.reward.minimum, loop.reward.maximum - loop.reward.minimum
+def weighted_log_loss(scores: Floats, interactions: Interactions, reward: Range) -> float:
+    """Return the log-loss of [n] predictions for the chosen actions, of rewards as shares of their range.
+
+    Every row counts min(1 / (p K), 10) times what it stands for.
+    """
+    low, span = reward.low, reward.high - reward.low
     p = np.clip((scores - low) / span, _SURE, 1.0 - _SURE)
     y = np.clip((interactions.reward - low) / span, 0.0, 1.0)
     weight = np.minimum(1.0 / (interactions.propensity * np.diff(interactions.batch.offsets)), _CLIP)
+    weight *= interactions.weights
     return float(weight @ -(y * np.log(p) + (1.0 - y) * np.log1p(-p)) / weight.sum())
 
 

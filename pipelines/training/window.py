@@ -1,7 +1,12 @@
 """Which interactions a generation learns from, and which it is judged on.
 
-The latest rows of the loop, as of one version of the table; a hash of the event id keeps the same decisions out of
-training in every generation, so that a candidate and a champion can both be judged on rows neither has seen.
+The rows of the loop's latest days, as of one version of the table; a hash of the event id keeps the same decisions out
+of training in every generation, so that a candidate and a champion can both be judged on rows neither has seen.
+
+Of more rows than a training asks for, the same hash picks a sample, day by day, of decisions after which nothing
+happened and of all others apart: so rewards that are rare are all kept. A row that was picked at a rate counts 1 / rate
+times, and every weighted sum over the sample is on average the sum over all rows (Horvitz and Thompson 1952). Rows to
+judge on are never thinned.
 
 Rows are read slice by slice in the order of time, so a window may be larger than memory. The same rows always come in
 the same order: they are sorted by what does not depend on files or partitions.
@@ -10,9 +15,10 @@ the same order: they are sorted by what does not depend on files or partitions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,29 +26,50 @@ import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from decision.batch import Interactions, Ints
+from decision.batch import Floats, Interactions, Ints
 from decision.errors import FieldError, SupportError
 from decision.generations import ages
-from decision.split import in_share
-from pipelines.interactions.arrays import to_interactions
+from decision.options import Range
+from decision.reward import Rewards
+from decision.split import uniforms_of
+from pipelines.interactions.arrays import READ, to_interactions
 from pipelines.lake.lake import Lake, dataset
 from pipelines.progress import Progress, counted, silent
 from pipelines.settings import LoopSettings
+from pipelines.training.survey import DAY, Slice, is_own, is_rewarded, survey, times_of
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
 MAX_GENERATIONS = 200
 SLICE = 65_536
-"""Rows that are read at once; more where more were decided in the same microsecond."""
-
-IMPORTED = "imported"
-"""Reward definition of rows that came with their reward: they count under every definition."""
+"""Rows that are read at once, about."""
 
 _AHEAD: Any = {"batch_size": 8_192, "batch_readahead": 2, "fragment_readahead": 1}
 """How far a scan reads ahead: by itself, it holds whole files."""
 _SETTLED = ("joined", "expired")
 _ORDER = ("ts", "event_id", "slot")
-_NARROW = (*_ORDER, "reward_version", "partition", "offset")
+_NARROW = (*_ORDER, "reward", "reward_version", "partition", "offset")
+_LEARNED = tuple(dict.fromkeys((*_ORDER, *READ, "reward_version")))
+
+Bools = NDArray[np.bool_]
+
+
+class Day(msgspec.Struct, frozen=True, kw_only=True):
+    """A day of the window, in UTC, and which share of its rows is learned from.
+
+    Attributes:
+        day: the date, ISO 8601.
+        rows: rows under the loop's reward definition.
+        rewarded: those of them whose reward is not that of a decision after which nothing happened.
+        rate: probability that one of the others is learned from, unless it is held out; then it counts 1 / rate times.
+        rewarded_rate: likewise of the rewarded.
+    """
+
+    day: str
+    rows: int
+    rewarded: int
+    rate: float
+    rewarded_rate: float
 
 
 class Data(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +85,10 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
         reward_version: the reward definition of the rows, imported ones apart.
         other_definitions: settled rows left out because they carry another one.
         trainings: newest decision of each earlier training, ISO 8601 UTC, oldest first: where generations end.
+        sampled: rows that are learned from.
+        days: the days that have rows, oldest first, with the rates of the sample.
+        reward_low: smallest reward; smaller ones are cut to it.
+        reward_high: largest.
     """
 
     table_version: int
@@ -69,14 +100,10 @@ class Data(msgspec.Struct, frozen=True, kw_only=True):
     reward_version: str
     other_definitions: int
     trainings: list[str] = []
-
-
-class _Slice(NamedTuple):
-    """Rows with since <= ts < until, in microseconds, the first `skip` of them left out; None for no end."""
-
-    since: int
-    until: int | None
-    skip: int = 0
+    sampled: int = 0
+    days: list[Day] = []
+    reward_low: float = 0.0
+    reward_high: float = 1.0
 
 
 class Window:
@@ -84,6 +111,7 @@ class Window:
 
     Attributes:
         data: where they come from.
+        reward: the range of the rewards, given or learned from the rows that are not held out.
     """
 
     def __init__(
@@ -92,30 +120,44 @@ class Window:
         """Take the arguments of `window`, which is where to call."""
         self._data = dataset("interactions", lake.table("interactions", table_version))
         self._loop, self._version, self._progress = loop, table_version, progress
-        self._slices, self._settled = self._cut()
-        self._held: list[NDArray[np.uint8]] = []  # a bit for each row of a slice that counts
+        seen = survey(self._since, loop)
         earlier = sorted({datetime.fromisoformat(end) for end in trainings})
         micros = np.array([_micros(end) for end in earlier], dtype=np.int64)
-        seen = np.zeros(micros.size, np.int64)
-        newest: dict[int, int] = {}
-        rows = held = first = last = 0
+        self._slices, self._first_day, self._rates = (
+            seen.slices(SLICE),
+            seen.first_day,
+            seen.rates(loop.training, micros),
+        )
+        self._held: list[tuple[int, NDArray[np.uint8]]] = []  # of each slice the rows, and a bit for each
+        self._picked: list[tuple[int, NDArray[np.uint8]]] = []
+        ends, days, newest, rewards = (
+            np.zeros(micros.size, np.int64),
+            np.zeros_like(seen.days),
+            dict[int, int](),
+            Rewards(),
+        )
+        rows = held = picked = first = last = 0
         for cut in counted(self._slices, progress, "parts of the window looked through", total=len(self._slices)):
-            own = self._own(cut, _NARROW)
-            out = in_share(own["event_id"].to_pylist(), f"holdout {loop.name}", loop.training.holdout)
-            at = _times(own)
-            self._held.append(np.packbits(out))
+            part = self._own(cut, _NARROW)
+            out, kept, uniform = self._split(part)
+            self._held.append((out.size, np.packbits(out)))
+            self._picked.append((out.size, np.packbits(kept)))
+            at = times_of(part)
             first, last = (first if rows else int(at[0]) if at.size else 0), (int(at[-1]) if at.size else last)
-            rows, held = rows + at.size, held + int(out.sum())
-            seen += np.searchsorted(at[~out], micros, side="right")
-            for entry in own.group_by("partition").aggregate([("offset", "max")]).to_pylist():
+            rows, held, picked = rows + at.size, held + int(out.sum()), picked + int(kept.sum())
+            ends += np.searchsorted(at[~out], micros, side="right")
+            np.add.at(days, (at // DAY - self._first_day, is_rewarded(part, loop).astype(np.int64)), 1)
+            rewards.add(part["reward"].to_numpy()[~out], uniform[~out])
+            for entry in part.group_by("partition").aggregate([("offset", "max")]).to_pylist():
                 newest[entry["partition"]] = max(newest.get(entry["partition"], 0), entry["offset_max"])
-        other = self._settled - rows
+        other = seen.rows - rows
         if not rows:
             version = loop.reward.version
             hint = f"; {other} carry another reward definition than {version!r}: restate them" if other else ""
             raise SupportError(f"loop {loop.name} has no interactions yet{hint}")
         before = [i for i, end in enumerate(micros.tolist()) if end < last][-MAX_GENERATIONS:]
-        self._ends = seen[before].tolist()
+        self._ends = ends[before].tolist()
+        self.reward: Range = rewards.range(loop.reward.minimum, loop.reward.maximum)
         self.data = Data(
             table_version=table_version,
             rows=rows,
@@ -126,64 +168,107 @@ class Window:
             reward_version=loop.reward.version,
             other_definitions=other,
             trainings=[earlier[i].isoformat() for i in before],
+            sampled=picked,
+            days=[self._day(number, *counts) for number, counts in enumerate(days.tolist()) if sum(counts)],
+            reward_low=self.reward.low,
+            reward_high=self.reward.high,
         )
 
     @property
     def rows(self) -> int:
-        """How many rows there are to learn from."""
+        """How many rows there are to learn from, before the sample is taken."""
         return self.data.rows - self.data.holdout
 
     @cached_property
-    def training(self) -> pa.Table:
-        """The rows to learn from, all at once."""
-        return pa.concat_tables(self._part(number, held=False) for number in self._numbers())
-
-    @cached_property
     def holdout(self) -> pa.Table:
-        """The rows to judge on."""
-        return pa.concat_tables(self._part(number, held=True) for number in self._numbers())
+        """The rows to judge on, all at once."""
+        return pa.concat_tables(self.held())
+
+    def held(self) -> Iterator[pa.Table]:
+        """Yield the rows to judge on, slice by slice."""
+        for number in self._numbers():
+            yield self._part(number, None, self._held)
+
+    def picked(self) -> Iterator[pa.Table]:
+        """Yield the rows to learn from, slice by slice, in the columns that learning needs."""
+        for number in self._numbers():
+            yield self._part(number, _LEARNED, self._picked)
+
+    def learned(self) -> tuple[Interactions, Ints]:
+        """Return the rows to learn from as `chunks` yields them, all at once."""
+        return self._weighed(pa.concat_tables(self.picked())), np.concatenate(
+            [self._ages_in(number) for number in range(len(self._slices))]
+        )
 
     def chunks(self) -> Iterator[tuple[Interactions, Ints]]:
-        """Yield the rows to learn from slice by slice, each with its age in generations, see `ages`."""
-        first = 0
-        for number in self._numbers():
-            chunk = to_interactions(self._part(number, held=False))
-            of = np.arange(first, first + len(chunk), dtype=np.int64)
-            first += len(chunk)
-            yield chunk, self.ages(of)
+        """Yield the rows to learn from slice by slice: with their weights, and their age in generations, see `ages`."""
+        for number, table in enumerate(self.picked()):
+            yield self._weighed(table), self._ages_in(number)
+
+    def ages(self, of: Ints | None = None) -> Ints:
+        """Return [k] generations between rows, those at `of` ([k]) or all, and the newest one.
+
+        Rows are those to learn from before the sample is taken.
+        """
+        return ages(self._ends, self.rows, minimum=self._loop.training.generation_rows, of=of)
 
     def _numbers(self) -> Iterator[int]:
         total = len(self._slices)
         return counted(range(total), self._progress, "parts of the window read", total=total)
 
-    def ages(self, of: Ints | None = None) -> Ints:
-        """Return [k] generations between rows to learn from, those at `of` ([k]) or all, and the newest one."""
-        return ages(self._ends, self.rows, minimum=self._loop.training.generation_rows, of=of)
+    def _split(self, table: pa.Table) -> tuple[Bools, Bools, Floats]:
+        """Return [n] which rows are held out, which are picked, and a uniform number of each of the others."""
+        share = self._loop.training.holdout
+        uniform = uniforms_of(table["event_id"].to_pylist(), f"holdout {self._loop.name}")
+        held = uniform < share
+        rest = (uniform - share) / (1.0 - share)  # given that a row is not held out, it is uniform again
+        return held, ~held & (rest < self._rate(table)), rest
 
-    def _cut(self) -> tuple[list[_Slice], int]:
-        """Return the slices of the latest settled rows, and how many rows these are."""
-        times = np.sort(_times(self._scan(("ts",), None)))
-        start = max(0, times.size - self._loop.training.window) if self._loop.training.window else 0
-        begins = np.unique(times[start::SLICE]).tolist()
-        first = int(np.searchsorted(times, begins[0], side="left")) if begins else 0
-        skips = [start - first, *[0] * len(begins)]
-        cuts = zip(begins, [*begins[1:], None], skips, strict=False)
-        return [_Slice(*cut) for cut in cuts], times.size - start
+    def _rate(self, table: pa.Table) -> Floats:
+        """Return [n] the probability that each row is learned from, unless it is held out."""
+        return self._rates[times_of(table) // DAY - self._first_day, is_rewarded(table, self._loop).astype(np.int64)]
 
-    def _part(self, number: int, *, held: bool) -> pa.Table:
-        """Return the rows of a slice to judge on or to learn from."""
-        own = self._own(self._slices[number], None)
-        bits = np.unpackbits(self._held[number], count=len(own))
-        return own.filter(pa.array(bits.astype(np.bool_) == held))
+    def _weighed(self, table: pa.Table) -> Interactions:
+        log, rate = to_interactions(table), self._rate(table)
+        return log if (rate == 1.0).all() else replace(log, weight=1.0 / rate)
 
-    def _own(self, cut: _Slice, columns: tuple[str, ...] | None) -> pa.Table:
-        """Return the settled rows of a slice that carry the loop's reward definition, in the order of time."""
-        table = self._scan(columns, cut).sort_by([(column, "ascending") for column in _ORDER]).slice(cut.skip)
-        versions = pa.array([self._loop.reward.version, IMPORTED])
-        return table.filter(pc.is_in(table["reward_version"], value_set=versions))
+    def _ages_in(self, number: int) -> Ints:
+        held, picked = _unpacked(self._held[number]), _unpacked(self._picked[number])
+        return self.ages(self._starts[number] + np.flatnonzero(picked[~held]))
 
-    def _scan(self, columns: tuple[str, ...] | None, cut: _Slice | None) -> pa.Table:
-        """Return the settled rows of a slice or of all times."""
+    @cached_property
+    def _starts(self) -> list[int]:
+        """Rows to learn from, before the sample is taken, in the slices before each."""
+        sizes = [size - int(np.unpackbits(bits).sum()) for size, bits in self._held]
+        return [0, *np.cumsum(sizes).tolist()]
+
+    def _day(self, number: int, others: int, rewarded: int) -> Day:
+        day = date(1970, 1, 1) + timedelta(self._first_day + number)
+        rate, rewarded_rate = self._rates[number].tolist()
+        return Day(
+            day=day.isoformat(), rows=others + rewarded, rewarded=rewarded, rate=rate, rewarded_rate=rewarded_rate
+        )
+
+    def _part(
+        self, number: int, columns: tuple[str, ...] | None, chosen: list[tuple[int, NDArray[np.uint8]]]
+    ) -> pa.Table:
+        """Return those rows of a slice that are `chosen`."""
+        return self._own(self._slices[number], columns, _unpacked(chosen[number]))
+
+    def _own(self, cut: Slice, columns: tuple[str, ...] | None, chosen: Bools | None = None) -> pa.Table:
+        """Return the settled rows of a slice that carry the loop's reward definition, in order; only those `chosen`."""
+        table = pa.concat_tables(
+            [*self._scan(columns, cut), self._data.schema.empty_table().select(columns or self._data.schema.names)]
+        )
+        order = pc.sort_indices(table, sort_keys=[(column, "ascending") for column in _ORDER]).to_numpy()[cut.skip :]
+        order = order[is_own(table, self._loop)[order]]
+        return table.take(pa.array(order if chosen is None else order[chosen]))
+
+    def _since(self, columns: tuple[str, ...], since: int | None) -> Iterator[pa.Table]:
+        return self._scan(columns, None if since is None else Slice(since, None))
+
+    def _scan(self, columns: tuple[str, ...] | None, cut: Slice | None) -> Iterator[pa.Table]:
+        """Yield the settled rows of a slice or of all times."""
         keep = (pc.field("loop") == self._loop.name) & pc.field("state").isin(_SETTLED)
         if cut is not None:
             keep &= pc.field("ts") >= _scalar(cut.since)
@@ -191,7 +276,8 @@ class Window:
                 keep &= pc.field("ts") < _scalar(cut.until)
         try:
             names = None if columns is None else list(columns)
-            return self._data.scanner(columns=names, filter=keep, **_AHEAD).to_table()
+            for batch in self._data.scanner(columns=names, filter=keep, **_AHEAD).to_batches():
+                yield pa.Table.from_batches([batch])
         except FileNotFoundError as error:  # an erasure took earlier versions away
             wanted = "a version of the table 'interactions' whose files are kept"
             raise FieldError("version", wanted=wanted, got=self._version) from error
@@ -209,7 +295,7 @@ def window(
 
     Args:
         lake: the tables.
-        loop: its training settings say how many rows, and which share is held out.
+        loop: its training settings say which days, how large a sample, and which share is held out.
         table_version: version of the interactions table; None for the present one.
         trainings: newest decision of each earlier training, ISO 8601; those at or after the newest row are not earlier.
         progress: told of the rows that were read.
@@ -222,11 +308,6 @@ def window(
     return Window(lake, loop, table_version, trainings, progress)
 
 
-def _times(table: pa.Table) -> Ints:
-    """Return [n] int64 microseconds of the column of times."""
-    return pc.cast(pc.cast(table["ts"], pa.timestamp("us", "UTC")), pa.int64()).to_numpy()
-
-
 def _micros(at: datetime) -> int:
     return round(at.timestamp() * 1e6)
 
@@ -237,3 +318,7 @@ def _instant(micros: int) -> datetime:
 
 def _scalar(micros: int) -> Any:
     return pa.scalar(micros, pa.int64()).cast(pa.timestamp("us", "UTC"))
+
+
+def _unpacked(bits: tuple[int, NDArray[np.uint8]]) -> Bools:
+    return np.unpackbits(bits[1], count=bits[0]).astype(np.bool_)

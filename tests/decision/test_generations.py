@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decision.batch import Batch, Interactions
 from decision.errors import FieldError
-from decision.generations import Tally, ages, effective_rows, training_weights
+from decision.generations import Tally, ages, effective_rows, sampling_rates, training_weights
 from decision.options import DataRules
 from tests.strategies import interactions_of
 
@@ -133,3 +134,57 @@ def test_contradictory_rules_are_refused() -> None:
     with pytest.raises(FieldError) as caught:
         DataRules(warm_start=True, average=3)
     assert caught.value.field == "warm_start"
+
+
+def test_rates_of_a_sample_keep_as_many_rows_as_asked_and_thin_what_counts_less() -> None:
+    rows, weight = np.array([100.0, 0.0, 10.0, 400.0]), np.array([0.25, 0.5, 0.5, 1.0])
+    rates = sampling_rates(rows, weight, 218)
+    assert rates == pytest.approx(218 / 430 * weight)
+    assert sampling_rates(rows, weight, 500) == pytest.approx([0.9, 1.0, 1.0, 1.0])
+    assert (sampling_rates(rows, weight, 0) == 1.0).all()
+    assert (sampling_rates(rows, weight, 510) == 1.0).all()
+    assert sampling_rates(np.zeros(0), np.zeros(0), 5).size == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10_000), st.floats(1e-3, 1.0)), min_size=1, max_size=30),
+    st.integers(1, 20_000),
+)
+def test_rates_of_a_sample_make_its_size(days: list[tuple[int, float]], most: int) -> None:
+    rows, weight = np.array(days, dtype=np.float64).T
+    rates = sampling_rates(rows, weight, most)
+    assert ((rates > 0) & (rates <= 1)).all()
+    assert float(rows @ rates) == pytest.approx(min(most, rows.sum()))
+    thinned = rates < 1
+    assert np.ptp((weight / rates)[thinned]) <= 1e-9 * (weight / rates).max() if thinned.any() else True
+
+
+def test_sample_that_keeps_what_is_rare_is_worth_nearly_the_whole_log() -> None:
+    """10,000 rows of which 1% pay: beside all that pay, a tenth of the others is worth .01 x .99 + .99 x .01^2 over
+    .01 x .99^2 + .99 x .01^2 x 10, about .917 of the log; a tenth of all rows is worth a tenth."""
+    n, paid = 10_000, 100
+    reward = np.r_[np.ones(paid), np.zeros(n - paid)]
+    whole, some, thin = Tally(), Tally(), Tally()
+    whole.add(_log(reward), np.full(n, 0.5))
+    kept = np.r_[np.ones(paid, bool), np.arange(n - paid) % 10 == 0]
+    some.add(_log(reward[kept], np.where(reward[kept] > 0, 1.0, 10.0)), np.full(kept.sum(), 0.5))
+    tenth = np.arange(n) % 10 == 0
+    thin.add(_log(reward[tenth], np.full(tenth.sum(), 10.0)), np.full(tenth.sum(), 0.5))
+    assert whole.effective_rows == n
+    assert some.effective_rows == pytest.approx(n * (0.01 * 0.99**2 + 0.99e-4) / (0.01 * 0.99**2 + 10 * 0.99e-4))
+    assert thin.effective_rows == pytest.approx(n / 10)
+    assert some.mean_reward == whole.mean_reward == 0.01
+    assert msgspec.to_builtins(some.balance())["positive_rate"] == pytest.approx(0.01)
+    assert some.balance().importance_ess == pytest.approx(whole.balance().importance_ess)
+
+
+def test_sample_of_equal_rewards_is_worth_its_rows() -> None:
+    tally = Tally()
+    tally.add(_log(np.full(40, 0.3), np.full(40, 5.0)), np.ones(40))
+    assert tally.effective_rows == pytest.approx(40)
+
+
+def _log(reward: np.ndarray, weight: np.ndarray | None = None) -> Interactions:
+    n = reward.size
+    batch = Batch([{}] * n, [{}] * (2 * n), ["a", "b"] * n, np.arange(0, 2 * n + 1, 2))
+    return Interactions(batch, np.arange(0, 2 * n, 2), np.full(n, 0.5), reward, np.full(2 * n, 0.5), weight)

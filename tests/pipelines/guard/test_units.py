@@ -14,10 +14,11 @@ from decision.draw import draw, seed_of
 from decision.errors import FieldError
 from decision.guard.coin import candidate_has, trajectory_weights
 from decision.guard.evidence import evidence_of
+from decision.options import Range
 from decision.records import Decision, Outcome
 from pipelines.guard.replay import replay
 from pipelines.guard.report import guard_table, report
-from pipelines.guard.state import GuardState, evidence_in, evidence_of_part, rules_in
+from pipelines.guard.state import GuardState, evidence_in, evidence_of_part, rules_in, terms_of
 from pipelines.guard.store import GuardStore
 from pipelines.settings import GuardSettings, LoopSettings, RewardSettings
 from tests.worlds.lake import decision, outcome
@@ -214,3 +215,13 @@ def test_settings_that_contradict_each_other_are_named(make: object, field: str)
     with pytest.raises(FieldError) as error:
         make()  # type: ignore[operator]
     assert error.value.field == field
+
+
+def test_bounds_that_no_setting_gives_are_those_that_the_candidate_was_trained_on() -> None:
+    learned, loop = Range(low=-3.0, high=40.0), LoopSettings(name="a")
+    terms = terms_of(loop, learned)
+    assert (terms.minimum, terms.maximum) == (-3.0, 40.0)
+    half = terms_of(LoopSettings(name="a", reward=RewardSettings(maximum=50.0)), learned)
+    assert (half.minimum, half.maximum) == (-3.0, 50.0)
+    episodes = terms_of(LoopSettings(name="a", guard=GuardSettings(unit="episode")), learned)
+    assert episodes.minimum == 0.0

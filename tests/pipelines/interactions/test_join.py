@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from decision.errors import FieldError
+from decision.reward import LARGEST
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.counters import Counters, counters
 from pipelines.interactions.join import join, restate
@@ -38,7 +39,7 @@ def test_the_reward_is_the_definitions_number_of_the_outcomes_in_the_window(worl
     world.append(*(decision(f"e{i}") for i in range(4)))
     world.append(outcome("e0", 0.25), outcome("e0", 0.5), outcome("e1", 0.75, after=601), outcome("e2", 7.0))
     ingest(world.log, world.lake)
-    joined = join(world.lake, LOOP, LATER)
+    joined = join(world.lake, loop_of("[reward]\nminimum = 0.0\nmaximum = 1.0"), LATER)
     assert (joined.joined, joined.expired, joined.dropped, joined.clipped, joined.pending) == (2, 2, {}, 1, 0)
     assert world.state_of() == {
         "e0": ("joined", 0.75),
@@ -387,3 +388,16 @@ def test_a_join_gives_up_when_it_always_loses(world: World) -> None:
 
     with pytest.raises(ConflictError):
         join(Losing(world.lake.path), LOOP, LATER)
+
+
+def test_rewards_are_cut_to_the_bounds_that_are_given_and_to_no_others(world: World) -> None:
+    values = {"e1": 500.0, "e2": -3.5, "e3": 0.5, "e4": 1e300}
+    for event_id, value in values.items():
+        world.append(decision(event_id), outcome(event_id, value))
+        world.append(decision(event_id, loop="cut"), outcome(event_id, value, loop="cut"))
+    ingest(world.log, world.lake)
+    assert join(world.lake, LOOP, LATER).clipped == 1
+    found = world.state_of()
+    assert {event_id: reward for event_id, (_, reward) in found.items()} == values | {"e4": LARGEST}
+    assert join(world.lake, loop_of("[reward]\nminimum = 0.0\nmaximum = 1.0", "cut"), LATER).clipped == 3
+    assert {e: reward for e, (_, reward) in world.state_of("cut").items()} == {"e1": 1, "e2": 0, "e3": 0.5, "e4": 1}

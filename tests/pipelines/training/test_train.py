@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from decision.artifact import MANIFEST_FILE, Manifest, unpack
 from decision.errors import SupportError
-from pipelines.interactions.arrays import to_interactions
 from pipelines.lake.lake import Lake
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings
@@ -50,6 +51,10 @@ def with_policy(loop: LoopSettings, **fields: object) -> LoopSettings:
 
 def with_training(loop: LoopSettings, **fields: object) -> LoopSettings:
     return msgspec.structs.replace(loop, training=msgspec.structs.replace(loop.training, **fields))
+
+
+def ids_of(tables: Iterator[pa.Table]) -> set[str]:
+    return {event_id for table in tables for event_id in table["event_id"].to_pylist()}
 
 
 @pytest.mark.parametrize("oracle", ["vw", "linear"])
@@ -94,12 +99,12 @@ def test_the_manifest_says_which_data_made_the_model(lake: Lake, registry: Regis
 def test_no_row_of_the_holdout_is_learned_from_in_any_generation(lake: Lake, loop: LoopSettings) -> None:
     """The share held out of 800 rows is within 4 standard deviations of .2; fails for a seedless hash never."""
     whole, recent = window(lake, loop), window(lake, with_training(loop, window=300))
-    ids = {name: set(getattr(whole, name)["event_id"].to_pylist()) for name in ("training", "holdout")}
+    ids = {"training": ids_of(whole.picked()), "holdout": ids_of(whole.held())}
     assert not ids["training"] & ids["holdout"]
     assert len(ids["training"] | ids["holdout"]) == ROWS
     assert abs(len(ids["holdout"]) / ROWS - 0.2) < 4 * (0.2 * 0.8 / ROWS) ** 0.5
-    assert set(recent.holdout["event_id"].to_pylist()) <= ids["holdout"]
-    assert set(recent.training["event_id"].to_pylist()) <= ids["training"]
+    assert ids_of(recent.held()) < ids["holdout"]
+    assert ids_of(recent.picked()) < ids["training"]
 
 
 @pytest.mark.parametrize("size", [37, 300])
@@ -116,11 +121,11 @@ def test_slices_of_a_window_are_the_window(
     )
     assert sliced.data == whole.data
     assert len(set(whole.ages().tolist())) > 1
-    assert sliced.training.equals(whole.training)
     assert sliced.holdout.equals(whole.holdout)
     chunks = list(sliced.chunks())
     assert np.array_equal(np.concatenate([age for _, age in chunks]), whole.ages())
-    log = to_interactions(whole.training)
+    log, age = whole.learned()
+    assert np.array_equal(age, whole.ages())
     assert [x for part, _ in chunks for x in part.batch.contexts] == list(log.batch.contexts)
     assert np.array_equal(np.concatenate([part.reward for part, _ in chunks]), log.reward)
     parts = -(-500 // size)

@@ -9,6 +9,7 @@ import pytest
 from decision.artifact import unpack
 from decision.batch import Interactions
 from decision.errors import SupportError
+from decision.options import Range
 from decision.oracles.ensemble import EnsembleOracle
 from pipelines.lake.lake import Lake
 from pipelines.registry.registry import Registry
@@ -36,7 +37,7 @@ def turned(n: int = 1_500) -> tuple[Interactions, np.ndarray]:
 def test_short_memory_wins_in_a_world_that_turned() -> None:
     log, age = turned()
     loop = loop_of("[training]\ndecay = 1.0\nvariants = [{generations = 1}, {generations = 2}]")
-    found = compare(log, age, loop, 0, [])
+    found = compare(log, age, loop, 0, [], Range())
     assert [entry.chosen for entry in found] == [False, True, False]
     assert found[1].variant == {"generations": 1}
     losses = [entry.loss for entry in found]
@@ -48,13 +49,13 @@ def test_long_memory_wins_where_nothing_changes() -> None:
     log = interactions_of(np.random.default_rng(1), 1_500)
     age = np.repeat((3, 2, 1, 0), (600, 500, 100, 300))
     loop = loop_of("[training]\ngenerations = 1\nvariants = [{generations = 0, decay = 1.0}]")
-    assert [entry.chosen for entry in compare(log, age, loop, 0, [])] == [False, True]
+    assert [entry.chosen for entry in compare(log, age, loop, 0, [], Range())] == [False, True]
 
 
 def test_variant_that_cannot_be_trained_says_why_and_is_not_chosen() -> None:
     log, age = turned()
     loop = loop_of("[training]\nvariants = [{average = 3, bag = 2}]")
-    found = compare(log, age, loop, 0, [])
+    found = compare(log, age, loop, 0, [], Range())
     assert found[0].chosen
     assert found[1].loss is None
     assert "average" in found[1].error
@@ -62,14 +63,14 @@ def test_variant_that_cannot_be_trained_says_why_and_is_not_chosen() -> None:
 
 def test_without_variants_nothing_is_compared() -> None:
     log, age = turned(100)
-    (only,) = compare(log, age, loop_of(""), 0, [])
+    (only,) = compare(log, age, loop_of(""), 0, [], Range())
     assert (only.chosen, only.loss, only.variant) == (True, None, {})
 
 
 def test_average_is_the_mean_of_the_newest_models() -> None:
     log, age = turned(400)
     loop = loop_of('[policy]\noracle = "linear"\n[training]\naverage = 3')
-    made = configuration(loop, Variant(), 0)
+    made = configuration(loop, Variant(), 0, Range())
     earlier = []
     for seed in (1, 2, 3):
         kind, oracle, _ = learned([(interactions_of(np.random.default_rng(seed)), np.zeros(200, np.int64))], made, [])
@@ -79,14 +80,14 @@ def test_average_is_the_mean_of_the_newest_models() -> None:
     assert kind == "ensemble"
     members = oracle.members(log.batch)
     assert len(members) == 3
-    newest = learned([(log, age)], configuration(loop_of('[policy]\noracle = "linear"'), Variant(), 0), [])[1]
+    newest = learned([(log, age)], configuration(loop_of('[policy]\noracle = "linear"'), Variant(), 0, Range()), [])[1]
     assert np.allclose(members[-1], newest.predict(log.batch))
     assert np.allclose(oracle.predict(log.batch), members.mean(axis=0))
 
 
 def test_rules_that_leave_no_row_are_said() -> None:
     log, _ = turned(100)
-    made = configuration(loop_of("[training]\ngenerations = 1"), Variant(), 0)
+    made = configuration(loop_of("[training]\ngenerations = 1"), Variant(), 0, Range())
     with pytest.raises(SupportError, match="no row"):
         learned([(log, np.full(100, 2))], made, [])
 
