@@ -192,13 +192,11 @@ class Core:
         """Return what each question came to, or why it came to nothing."""
         now = self.clock()
         ts = datetime.fromtimestamp(now, UTC)
+        pinned = self._pinned(snapshot, questions, now)
         asks = [
-            Ask(question, pinned, question.event_id or uuid7(now), looked_up)
-            for question, pinned, looked_up in zip(
-                questions,
-                self._pinned(snapshot, questions, now),
-                self.looked_up(snapshot, questions, ts),
-                strict=True,
+            Ask(question, answering, question.event_id or uuid7(now), looked_up)
+            for question, answering, looked_up in zip(
+                questions, pinned, self._looked_up(pinned, questions, ts), strict=True
             )
         ]
         return [
@@ -213,14 +211,22 @@ class Core:
             return [snapshot] * len(questions)
         return [self.episodes.pinned(snapshot, question, now) for question in questions]
 
-    def looked_up(self, snapshot: Snapshot, questions: Sequence[Question], ts: datetime) -> list[dict[str, Any]]:
-        """Return the features of each question's subject."""
+    def _looked_up(
+        self, snapshots: Sequence[Snapshot], questions: Sequence[Question], ts: datetime
+    ) -> list[dict[str, Any]]:
+        """Return the features of each question's subject, for what answers it."""
         found: list[dict[str, Any]] = [{}] * len(questions)
-        features = self.features(snapshot) if snapshot.loop.features.enabled else None
-        if features is not None:
-            known = [(at, asked.subject_id) for at, asked in enumerate(questions) if asked.subject_id is not None]
-            for (at, _), looked_up in zip(known, features.online_many([name for _, name in known], ts), strict=True):
-                found[at] = looked_up
+        together: dict[int, list[tuple[int, str]]] = {}
+        for at, (snapshot, asked) in enumerate(zip(snapshots, questions, strict=True)):
+            if asked.subject_id is not None:
+                together.setdefault(id(snapshot), []).append((at, asked.subject_id))
+        for known in together.values():
+            features = self.features(snapshots[known[0][0]])
+            if features is not None:
+                for (at, _), looked_up in zip(
+                    known, features.online_many([name for _, name in known], ts), strict=True
+                ):
+                    found[at] = looked_up
         return found
 
     def _by_baseline(self, ask: Ask, ts: datetime, error: Exception) -> list[Decision] | Exception:

@@ -153,11 +153,11 @@ def test_every_command_named_in_a_page_exists_with_its_options(page: Path) -> No
 @each_page
 def test_every_target_named_in_a_page_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
-    benches = {file.stem for file in (ROOT / "tests/bench").glob("*.py")}
+    runs = {name: {file.stem for file in (ROOT / "tests" / name).glob("*.py")} for name in ("bench", "soak")}
     for words in code(text(page)):
         for target, name in re.findall(r"^make ([a-z-]+)(?: NAME=([\w|]+))?", words):
             assert target in targets, words
-            assert set(name.split("|")) - {"", "NAME"} <= benches, words
+            assert set(name.split("|")) - {"", "NAME"} <= runs.get(target, set()), words
 
 
 @each_page

@@ -10,6 +10,7 @@ Scores are the head's logits; the rule to serve them under is ``softmax`` with i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Literal
 
 import msgspec
@@ -25,7 +26,9 @@ from decision.validation import Checked
 
 MODEL_FILE, NUMBERS_FILE = "session.json", "session.f32"
 MAX_STATE = 1_024
-FEATURE = PREFIX + "session[{}]"
+NAME = "session"
+"""What memories are looked up as: those of the policy in charge; another's are under `SessionOracle.name`."""
+FEATURE = PREFIX + NAME + "[{}]"
 FARTHEST = 30.0
 """A response is cut at this on either side: no outcome, however large, moves a memory for good."""
 UNKNOWN = -5.0
@@ -37,6 +40,7 @@ _NAMES = (
     *("head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"),
 )
 _SLOPE = np.float32(0.01)
+_STEEPEST = np.float32(80.0)
 
 
 class SessionSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +83,7 @@ class SessionOracle:
         settings: what the numbers mean.
         inputs: numbers per outcome.
         hidden: length of the memory.
+        name: what its own memories are looked up as, beside those of another policy in charge.
     """
 
     def __init__(self, settings: SessionSettings, arrays: Mapping[str, Singles]) -> None:
@@ -113,6 +118,9 @@ class SessionOracle:
             raise FieldError("arrays", wanted=f"{2 + d} to {MAX_STATE} inputs and at most that much memory", got=(f, h))
         self._position = {action: index for index, action in enumerate(settings.actions)}
         self._start = self._after(np.zeros(f, np.float32), np.zeros(h, np.float32))
+        self.name = f"{NAME}_{sha256(b''.join(self.save().values())).hexdigest()[:12]}"
+        self._own = tuple(f"{PREFIX}{self.name}[{index}]" for index in range(f + h))
+        self._plain = tuple(FEATURE.format(index) for index in range(f + h))
 
     def start(self) -> Singles:
         """Return the state [f + h] of a user of whom nothing is known."""
@@ -193,17 +201,22 @@ class SessionOracle:
             at += 4 * sizes[name]
         return cls(stored.settings, arrays)
 
+    def remembering(self, context: Features, state: Singles) -> Features:
+        """Return `context` with the memory `state` [f + h] for this policy, whatever others it holds."""
+        return context | dict(zip(self._own, state.tolist(), strict=True))
+
     def _state_of(self, context: Features) -> Singles:
-        size = self.inputs + self.hidden
-        if FEATURE.format(0) not in context or FEATURE.format(size - 1) not in context:
-            return self._start
-        return np.array([context.get(FEATURE.format(index), 0.0) for index in range(size)], np.float32)
+        for names in (self._own, self._plain):
+            if names[0] in context and names[-1] in context:
+                return np.array([context.get(name, 0.0) for name in names], np.float32)
+        return self._start
 
     def _after(self, inputs: Singles, memory: Singles) -> Singles:
         w, h = self._arrays, self.hidden
         seen = w["extractor.weight_ih_l0"] @ inputs + w["extractor.bias_ih_l0"]
         kept = w["extractor.weight_hh_l0"] @ memory + w["extractor.bias_hh_l0"]
-        gates = 1.0 / (1.0 + np.exp(-(seen[: 2 * h] + kept[: 2 * h])))
+        # A gate that is shut is shut: beyond the steepest, the exponential would leave the range of singles.
+        gates = 1.0 / (1.0 + np.exp(np.minimum(-(seen[: 2 * h] + kept[: 2 * h]), _STEEPEST)))
         new = np.tanh(seen[2 * h :] + gates[:h] * kept[2 * h :])
         after = (1.0 - gates[h:]) * new + gates[h:] * memory
         return np.concatenate([inputs, after]).astype(np.float32)

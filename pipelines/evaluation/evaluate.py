@@ -24,7 +24,7 @@ from decision.ope.weights import weights_of
 from decision.policy import OraclePolicy, baseline_policy
 from pipelines.evaluation.charts import evaluation_chart
 from pipelines.evaluation.health import Health, health
-from pipelines.evaluation.trajectories import Trajectories, memory_of, remembered, trajectories
+from pipelines.evaluation.trajectories import Trajectories, remembered, trajectories
 from pipelines.interactions.arrays import to_interactions
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
@@ -33,6 +33,7 @@ from pipelines.registry.registry import Registry
 from pipelines.registry.tracking import RegistryError
 from pipelines.settings import LoopSettings
 from pipelines.training.window import window
+from pipelines.trajectories.memories import memory_of
 
 MAX_ROWS = 50_000
 """Latest rows of the holdout that are looked at; more would narrow intervals that are narrow already."""
@@ -146,7 +147,7 @@ def evaluate(
     part_done()
     policy, _ = unpack(registry.files(loop.name, version))
     memory = memory_of(policy)
-    seen = interactions if memory is None else remembered(lake, loop.name, held, memory, interactions)
+    seen = interactions if memory is None else remembered(lake, loop, held, memory, interactions)
     scores = policy.scores(seen.batch)
     pmf = policy.pmf_of(scores, seen.batch)
     part_done()
@@ -161,9 +162,7 @@ def evaluate(
         other_name = f"{'champion, ' * (other_version == champion)}version {other_version}"
         another = _policy(registry, loop, other_version)
         kept = memory_of(another)
-        other = another.pmf(
-            (interactions if kept is None else remembered(lake, loop.name, held, kept, interactions)).batch
-        )
+        other = another.pmf((interactions if kept is None else remembered(lake, loop, held, kept, interactions)).batch)
     part_done()
     weighed = _balanced(registry, loop, held, interactions)
     lift = lift_of(weighed, pmf, other, scores)
@@ -185,7 +184,7 @@ def evaluate(
         lift_estimate=lift.estimate(),
         values=values,
         health=health(interactions, pmf, scores, nothing=loop.reward.default),
-        trajectories=None if memory is None else trajectories(lake, loop.name, policy, memory, loop.gate.session_steps),
+        trajectories=None if memory is None else trajectories(lake, loop, policy, memory, loop.gate.session_steps),
     )
     chart = evaluation_chart(
         f"{loop.name}, version {version}",

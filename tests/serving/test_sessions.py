@@ -16,11 +16,11 @@ from decision.artifact import Manifest, pack, unpack
 from decision.draw import seed_of
 from decision.exploration.rule import Exploration
 from decision.policy import OraclePolicy
-from decision.records import SCHEMA_VERSION, Decision, Outcome, decode_decision, encode
+from decision.records import SCHEMA_VERSION, Decision, Outcome, decode_decision
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.settings import load_settings
 from serving.explain import batch_of
-from serving.sessions import Sessions, SessionStates
+from serving.sessions import Sessions
 from serving.start import open_core
 from serving.wire import Action, DecideRequest, OutcomeRequest
 from tests.decision.oracles.test_session import ACTIONS, oracle
@@ -53,77 +53,13 @@ def outcome(number: int, value: float) -> Outcome:
     return Outcome(schema_version=SCHEMA_VERSION, loop="feed", event_id=f"e{number}", value=value, ts=NOW)
 
 
-@pytest.fixture
-def log(tmp_path: Path):
-    made = LocalLog(tmp_path / "log.sqlite")
-    for topic in ("decisions", "outcomes"):
-        made.create(topic, 2)
-    yield made
-    made.close()
-
-
-def put(log: LocalLog, *records: Decision | Outcome) -> None:
-    for record in records:
-        topic = "decisions" if isinstance(record, Decision) else "outcomes"
-        log.append(topic, record.event_id.encode(), encode(record))
-
-
-def test_memory_is_what_the_policy_makes_of_the_history(log: LocalLog, tmp_path: Path) -> None:
-    states, policy = SessionStates(tmp_path / "s.sqlite", "feed"), oracle()
-    states.use(policy)
-    known = policy.start()
-    for number, reward in enumerate((3.0, 1.0, 7.5)):
-        put(log, decision(number, "u", number), outcome(number, reward))
-        assert states.follow(log) == 1
-        known = policy.advance(known, ACTIONS[number], reward)
-        assert states.online("u")["session"] == pytest.approx(known, abs=1e-6)
-    assert states.online("someone else") == {}
-    assert states.history("u") == [("d6", 3.0), ("d12", 1.0), ("d18", 7.5)]
-
-
-def test_what_is_delivered_twice_counts_once_and_order_of_topics_does_not_matter(log: LocalLog, tmp_path: Path) -> None:
-    states = SessionStates(tmp_path / "s.sqlite", "feed")
-    states.use(oracle())
-    put(log, outcome(1, 2.0))
-    assert states.follow(log) == 0
-    put(log, decision(1, "u"))
-    assert states.follow(log) == 1
-    before = states.online("u")
-    put(log, decision(1, "u"), outcome(1, 2.0), outcome(1, 9.0))
-    assert states.follow(log) == 0
-    assert states.online("u") == before
-
-
-def test_restart_loses_no_memory_and_repeats_nothing(log: LocalLog, tmp_path: Path) -> None:
-    first = SessionStates(tmp_path / "s.sqlite", "feed")
-    first.use(oracle())
-    put(log, decision(1, "u"), outcome(1, 2.0))
-    first.follow(log)
-    before = first.online("u")
-    first.close()
-    second = SessionStates(tmp_path / "s.sqlite", "feed")
-    second.use(oracle())
-    assert second.online("u") == before
-    assert second.follow(log) == 0
-
-
-def test_new_policy_makes_its_memory_from_the_history(log: LocalLog, tmp_path: Path) -> None:
-    states, other = SessionStates(tmp_path / "s.sqlite", "feed"), oracle(9)
-    states.use(oracle())
-    put(log, decision(1, "u", 2), outcome(1, 2.0))
-    states.follow(log)
-    states.use(other)
-    known = other.advance(other.start(), "d18", 2.0)
-    assert states.online("u")["session"] == pytest.approx(known, abs=1e-6)
-
-
 def test_core_answers_with_a_session_policy_whose_next_answer_knows_the_last_outcome(tmp_path: Path) -> None:
     path = tmp_path / "loops" / "feed" / "loop.toml"
     path.parent.mkdir(parents=True)
     path.write_text("")
     settings = load_settings({}, home=str(tmp_path), reload_s=3600.0)
     core = open_core(settings)
-    path.write_text("[features]\nenabled = true\nstream = false\n")
+    path.write_text("[reward]\nmaximum = 10.0\n")
     core.loops.refresh()
     rule = Exploration(kind="softmax", inverse_temperature=1.0, floor=0.03)
     manifest = Manifest(
@@ -150,7 +86,8 @@ def test_core_answers_with_a_session_policy_whose_next_answer_knows_the_last_out
     asyncio.run(core.report("feed", [OutcomeRequest("q1", 8.0)]))
     for _ in range(200):  # the service's own thread may have been quicker; the event counts once either way
         sessions.refresh()
-        if sessions.source(snapshot).online_many(["u"], NOW) != [{}]:
+        source = sessions.source(snapshot)
+        if source is not None and source.online_many(["u"], datetime.now(UTC)) != [{}]:
             break
         time.sleep(0.05)
     second = ask(2)

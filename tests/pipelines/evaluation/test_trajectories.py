@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from decision.artifact import unpack
-from decision.oracles.session import FEATURE
+from decision.features import PREFIX
 from decision.policy import OraclePolicy
+from decision.records import Decision, Outcome
 from pipelines.evaluation.evaluate import evaluate
-from pipelines.evaluation.trajectories import memory_of, remembered, trajectories
+from pipelines.evaluation.trajectories import remembered, trajectories
+from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.arrays import to_interactions
+from pipelines.interactions.join import join
 from pipelines.promotion.promote import promote
 from pipelines.settings import parse_loop
-from tests.pipelines.promotion.test_watch import LEVELS, STEPS, Shop, users
-from tests.worlds.lake import LATER
+from pipelines.trajectories.memories import memory_of
+from tests.pipelines.promotion.test_watch import LEVELS, STEPS, Shop, records, users
+from tests.worlds.lake import LATER, World
 
 LOG = users(1, 60)
 
@@ -39,12 +44,12 @@ def test_a_memory_is_made_of_all_that_happened_to_the_user_before(shop: Shop) ->
     oracle = memory_of(policy)
     assert oracle is not None
     rows = shop.world.lake.table("interactions").to_pyarrow_table()
-    found = remembered(shop.world.lake, "shop", rows, oracle, to_interactions(rows))
+    found = remembered(shop.world.lake, shop.loop, rows, oracle, to_interactions(rows))
     at = dict(zip(rows["event_id"].to_pylist(), found.batch.contexts, strict=True))
     state = oracle.start()
     for step in range(STEPS):
         held = at[f"user-7-{step}"]
-        assert [held[FEATURE.format(i)] for i in range(len(state))] == pytest.approx(state.tolist(), abs=1e-6)
+        assert [held[f"{PREFIX}{oracle.name}[{i}]"] for i in range(len(state))] == state.tolist()
         state = oracle.advance(state, f"d{LOG.documents[7, step]}", float(LOG.rewards[7, step]))
 
 
@@ -53,14 +58,36 @@ def test_trajectories_weigh_whole_beginnings_as_by_hand(shop: Shop) -> None:
     policy = policy_of(shop)
     oracle = memory_of(policy)
     assert oracle is not None
-    found = trajectories(shop.world.lake, "shop", policy, oracle, 3)
+    found = trajectories(shop.world.lake, shop.loop, policy, oracle, 3)
     assert found is not None
     weight = np.cumprod(1 / len(LEVELS) / LOG.propensities[:, :3].astype(float), axis=1)
     by_step = (weight * LOG.rewards[:, :3]).sum(0) / weight.sum(0)
     assert (found.users, found.steps) == (60, 3)
     assert found.value.value == pytest.approx(by_step.mean(), rel=1e-6)
     assert found.logged == pytest.approx(LOG.rewards[:, :3].mean(), rel=1e-6)
-    assert trajectories(shop.world.lake, "shop", policy, oracle, STEPS + 1) is None
+
+
+def test_who_left_early_counts_with_what_he_brought(tmp_path: Path, shop: Shop) -> None:
+    policy = policy_of(shop)
+    oracle = memory_of(policy)
+    assert oracle is not None
+    world, length = World(tmp_path), [1 + number % 4 for number in range(60)]
+    kept = [r for r in records(LOG, "user", timedelta(0)) if int(r.event_id.split("-")[2]) < length[_user(r)]]
+    world.append(*kept)
+    ingest(world.log, world.lake)
+    join(world.lake, shop.loop, LATER)
+    found = trajectories(world.lake, shop.loop, policy, oracle, 3)
+    assert found is not None
+    there = np.arange(3) < np.minimum(length, 3)[:, None]
+    ratio = np.where(there, 1 / len(LEVELS) / LOG.propensities[:, :3].astype(float), 1.0)
+    weight, reward = np.cumprod(ratio, axis=1), np.where(there, LOG.rewards[:, :3], 0.0)
+    assert found.users == 60
+    assert found.value.value == pytest.approx(((weight * reward).sum(0) / weight.sum(0)).mean(), rel=1e-6)
+    assert found.logged == pytest.approx(reward.mean(), rel=1e-6)
+
+
+def _user(record: Decision | Outcome) -> int:
+    return int(record.event_id.split("-")[1])
 
 
 def test_the_gate_asks_the_trajectories_too(shop: Shop) -> None:
