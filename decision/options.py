@@ -34,12 +34,17 @@ ORACLES = {
 """Oracles that a loop may ask for: the module that holds each one's `ORACLE`, imported with its library when it is
 asked for."""
 
+SESSION = "session"
+"""What a loop asks for as its oracle to have a policy with memory, taught on trajectories."""
+
 if TYPE_CHECKING:
     RuleKind = str
     OracleKind = str
+    PolicyKind = str
 else:  # the names above, so that whoever reads settings can say which there are
     RuleKind = Literal[tuple(RULES)]
     OracleKind = Literal[tuple(ORACLES)]
+    PolicyKind = Literal[(*ORACLES, SESSION)]
 Importance = Literal["none", "clipped", "sqrt"]
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -87,7 +92,8 @@ class PolicySettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Oracle and exploration rule of newly trained policies.
 
     Attributes:
-        oracle: reward model; ``lightgbm`` and ``neural`` need the extras ``lightgbm`` and ``sim2rec``.
+        oracle: reward model; ``lightgbm`` and ``neural`` need the extras ``lightgbm`` and ``sim2rec``. ``session`` is
+            a policy with memory of its users, see the section ``session``; its training needs ``sim2rec``.
         interactions: learn a weight for each pair of context and action feature.
         ridge: prior precision of the ``logistic`` and ``linear`` oracles.
         learning_rate: step size of the ``vw`` oracle.
@@ -101,7 +107,7 @@ class PolicySettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
         floor: share of decisions drawn uniformly under every rule (the uniform stratum), so logs keep support.
     """
 
-    oracle: OracleKind = "logistic"
+    oracle: PolicyKind = "logistic"
     interactions: bool = True
     ridge: Positive = 0.1
     learning_rate: Positive = 0.5
@@ -145,3 +151,40 @@ class DataRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def _relations(self) -> None:
         if self.warm_start and self.average > 1:
             raise FieldError("warm_start", wanted="false where average is above 1", got=Words("true"))
+
+
+SessionMethod = Literal["clone", "sim2rec"]
+
+
+class SessionRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a policy with memory is trained, where the oracle is `session`.
+
+    Attributes:
+        method: ``clone``, from the log alone: better decisions are imitated more; ``sim2rec``, in simulators learned
+            from the log.
+        also: further methods whose policies are made and judged the same night; one that is better, by a paired
+            interval in a simulator held out, goes to the gate instead.
+        horizon: decisions of a user that are looked at as one trajectory.
+        users: trajectories that are learned from, at most; of more, a fixed sample.
+        candidates: actions that the policy may show: those that the log showed (``executed``), or all it offered.
+        members: simulators in the set.
+        held: steps that an action is held in a simulator to value it.
+        penalty: of the simulators' disagreement, per unit of the rewards' deviation; 0 takes none off.
+        trend: what is known of the first feature of the actions (by name): nothing, that more of it pays more at once
+            (``rises``), or that besides much of it makes the same pay less later (``wears_out``). Simulators that do
+            not behave so are left out.
+        effort: gradient steps and rounds, in shares of the usual.
+        sharpness: what the policy's logits are multiplied by when it serves; 1 is what it was taught.
+    """
+
+    method: SessionMethod = "sim2rec"
+    also: Annotated[tuple[SessionMethod, ...], msgspec.Meta(max_length=3)] = ("clone",)
+    horizon: Annotated[int, msgspec.Meta(ge=2, le=1_000)] = 140
+    users: Annotated[int, msgspec.Meta(ge=20, le=100_000)] = 5_000
+    candidates: Literal["executed", "all"] = "executed"
+    members: Annotated[int, msgspec.Meta(ge=2, le=6)] = 4
+    held: Annotated[int, msgspec.Meta(ge=1, le=200)] = 25
+    penalty: NotNegative = 1.0
+    trend: Literal["none", "rises", "wears_out"] = "none"
+    effort: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1.0
+    sharpness: Positive = 1.0

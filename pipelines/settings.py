@@ -23,6 +23,7 @@ from decision.fairness.rule import Rule
 from decision.guard.rules import GuardRules
 from decision.options import (
     PASSES,
+    SESSION,
     Auditors,
     Average,
     Bag,
@@ -39,6 +40,7 @@ from decision.options import (
     PolicySettings,
     Positive,
     Quorum,
+    SessionRules,
     Share,
     Spacing,
 )
@@ -303,6 +305,7 @@ class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         baseline: the reference policy.
         policy: oracle and exploration rule of newly trained policies.
         training: what a generation learns from.
+        session: how a policy with memory is trained, where the oracle is `session`.
         gate: when a candidate is promoted.
         guard: how a candidate is rolled out.
         features: online features, looked up at decision time.
@@ -316,6 +319,7 @@ class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     baseline: BaselineSettings = BaselineSettings()
     policy: PolicySettings = PolicySettings()
     training: TrainingSettings = TrainingSettings()
+    session: SessionRules = SessionRules()
     gate: GateSettings = GateSettings()
     guard: GuardSettings = GuardSettings()
     features: FeatureSettings = FeatureSettings()
@@ -325,6 +329,19 @@ class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if self.guard.unit == "episode" and self.reward.minimum not in (None, 0.0):
             wanted = f"'decision' or 'slate' where reward.minimum is {self.reward.minimum}, not 0"
             raise FieldError("guard.unit", wanted=wanted, got=self.guard.unit)
+        if self.policy.oracle == SESSION:
+            self._session_relations()
+
+    def _session_relations(self) -> None:
+        if self.policy.exploration != "softmax":
+            wanted = "'softmax' where policy.oracle is 'session', whose head is one"
+            raise FieldError("policy.exploration", wanted=wanted, got=self.policy.exploration)
+        if not self.features.enabled:
+            wanted = "true where policy.oracle is 'session': memories are looked up like features"
+            raise FieldError("features.enabled", wanted=wanted, got=Words("false"))
+        if self.training.variants:
+            wanted = "empty where policy.oracle is 'session'; session.also names further methods"
+            raise FieldError("training.variants", wanted=wanted, got=Words("given"))
 
 
 class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):

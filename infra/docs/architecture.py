@@ -46,6 +46,8 @@ CAPTIONS = {
     "pipelines.registry": "versions on MLflow",
     "pipelines.reports": "figures and pages",
     "simulators.studies": "one for each paper",
+    "simulators.trainers": "policies with memory, judged",
+    "simulators.offline": "policies from a log alone",
     "simulators.learned": "simulators fitted to logs",
     "simulators.sim2rec": "one policy, many simulators",
     "simulators.environments": "worlds and their users",

@@ -22,7 +22,7 @@ from pipelines.progress import Progress, silent
 from pipelines.registry.charge import WrittenVerdict
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings
-from pipelines.training.train import POLICY
+from pipelines.training.trained import POLICY
 
 if TYPE_CHECKING:
     from pipelines.fairness.gate import PanelGate  # imports SQLAlchemy's tables: only loops with panels need them

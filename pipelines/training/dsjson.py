@@ -35,7 +35,8 @@ from pipelines.logs import step
 from pipelines.registry.registry import Registry
 from pipelines.scratch import scratch
 from pipelines.settings import LoopSettings, Variant
-from pipelines.training.train import POLICY, code_version, exploration_of, libraries
+from pipelines.training.train import exploration_of
+from pipelines.training.trained import POLICY, code_version, libraries
 from pipelines.training.variants import configuration
 
 CHUNK = 10_000

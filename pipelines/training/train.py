@@ -7,26 +7,19 @@ a warm start.
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import importlib.metadata
-from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-import decision
 from decision.artifact import MANIFEST_FILE, Manifest, pack, unpack
 from decision.batch import Interactions, Ints
 from decision.errors import FieldError, SupportError
 from decision.exploration.rule import Exploration
 from decision.fairness.penalty import FairFit, UpheldPairs, fit_with_pairs
 from decision.generations import Tally
-from decision.options import Range
+from decision.options import SESSION, Range
 from decision.oracles.factory import new_oracle
 from decision.policy import OraclePolicy
 from decision.protocols import FitsChunks, Oracle
@@ -36,32 +29,11 @@ from pipelines.logs import step
 from pipelines.progress import Progress, silent
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Variant
-from pipelines.training.variants import Compared, compare, configuration, learned, untried
-from pipelines.training.window import Data, window
-
-POLICY = "policy"
-"""Value of the tag ``kind`` of versions that a training made."""
+from pipelines.training.trained import POLICY, Trained, code_version, libraries
+from pipelines.training.variants import compare, configuration, learned, untried
+from pipelines.training.window import window
 
 _ENDS = "last_ts"  # tag of a version: time of the newest decision it was trained with
-_LIBRARIES = ("numpy", "scipy", "vowpalwabbit", "lightgbm", "torch")
-
-
-class Trained(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered generation.
-
-    Attributes:
-        version: its version.
-        rows: decisions it learned from.
-        metrics: ``train.*`` numbers.
-        data: where its rows come from.
-        compared: the configurations that were tried, the chosen one marked.
-    """
-
-    version: str
-    rows: int
-    metrics: dict[str, float]
-    data: Data
-    compared: list[Compared] = []
 
 
 @step("trained")
@@ -94,6 +66,12 @@ def train(
         SupportError: there are fewer rows than the loop's minimum.
         RegistryError: the registry cannot be reached.
     """
+    if loop.policy.oracle == SESSION:
+        from pipelines.training.sessions import train_session  # imports torch
+
+        return train_session(
+            lake, registry, loop, seed=seed, now=now, table_version=table_version, key=key, progress=progress
+        )
     versions = [version for version in registry.versions(loop.name) if version.tags.get("kind") == POLICY]
     ends = [version.tags[_ENDS] for version in versions if _ENDS in version.tags]
     rows = window(lake, loop, table_version, trainings=ends, progress=progress)
@@ -166,26 +144,6 @@ def train(
     return Trained(version=version, rows=tally.counted, metrics=metrics, data=rows.data, compared=compared)
 
 
-@cache
-def code_version() -> str:
-    """Return this code's version: the release, and a digest of the sources that shape a model.
-
-    The digest is one of contents, whatever files they stand in: a module that moves changes nothing. Imports, which
-    name places, and comments do not count.
-    """
-    folder = Path(str(decision.__file__)).parent
-    parts = sorted(_digest(path.read_text()) for path in folder.rglob("*.py"))
-    return f"{importlib.metadata.version('decision-service')}+{hashlib.sha256(b''.join(parts)).hexdigest()[:12]}"
-
-
-def _digest(source: str) -> bytes:
-    module = ast.parse(source)
-    for node in ast.walk(module):
-        if isinstance(body := getattr(node, "body", None), list):
-            body[:] = [each for each in body if not isinstance(each, ast.Import | ast.ImportFrom)]
-    return hashlib.sha256(ast.unparse(module).encode()).digest()
-
-
 def _earlier(
     registry: Registry, loop: LoopSettings, versions: list[str], reward: Range
 ) -> list[tuple[str, dict[str, bytes]]]:
@@ -230,15 +188,6 @@ def exploration_of(loop: LoopSettings, rows: float, reward: Range | None = None)
         high=reward.high,
         floor=rule.floor,
     )
-
-
-def libraries() -> dict[str, str]:
-    """Return the versions of the libraries that shape models, those that are installed."""
-    found: dict[str, str] = {}
-    for name in _LIBRARIES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def _params(manifest: Manifest) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from pipelines.lake.lake import Lake
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings
 from pipelines.training import window as windows
-from pipelines.training.train import code_version, train
+from pipelines.training.train import train
+from pipelines.training.trained import code_version
 from pipelines.training.window import window
 from tests.worlds.synthetic import LATER, new_loop, new_settings, open_parts, play, settle, value_of
 

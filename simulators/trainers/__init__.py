@@ -1,0 +1,1 @@
+"""Trainers of policies with memory behind one contract, and the judge of what they made."""

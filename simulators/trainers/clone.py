@@ -1,0 +1,30 @@
+"""The log alone: an implicit Q-learning critic, and a policy cloned by its advantages (`simulators.offline`).
+
+Where several versions drew, those that did better are drawn from more often.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulators.learned.ensembles import Ensemble
+from simulators.learned.groups import GroupView
+from simulators.learned.trajectories import Trajectories
+from simulators.offline.cloning import CloneRecipe, cloned
+from simulators.offline.critic import CriticRecipe, advantages_of
+from simulators.offline.weights import share_of_users, weights_of
+from simulators.trainers.contract import Plan, Taught, candidates_of
+
+
+def train(log: Trajectories, simulators: Ensemble, plan: Plan, seed: int) -> Taught:
+    """Return the clone; see `simulators.trainers.contract.SessionTrainer`."""
+    offered = candidates_of(log, plan)
+    view = GroupView(None, log.shown.shape[2])
+    advantages = advantages_of(log, offered, CriticRecipe(steps=plan.count(2_500)), seed)
+    weights = weights_of(log, "pw" if len(log.names) > 1 else "uniform")
+    policy = cloned(log, view, offered, advantages, weights, CloneRecipe(steps=plan.count(400)), seed)
+    numbers = {
+        "share_of_users": share_of_users(log),
+        "effective_trajectories": 1.0 / float(np.square(weights).sum()),
+    }
+    return Taught(policy, view, offered, numbers)

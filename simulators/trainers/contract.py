@@ -1,0 +1,123 @@
+"""What a trainer of policies with memory takes and returns.
+
+    train(log, simulators, plan, seed) -> Taught
+
+The same log, plan, code and seed give the same numbers, bit for bit, on one thread. A trainer is a module that holds
+`train`; `TRAINERS` names it, and it is imported, torch with it, when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Literal, Protocol
+
+import numpy as np
+
+from decision.errors import FieldError
+from decision.oracles.session import SessionOracle
+from simulators.learned.ensembles import Ensemble
+from simulators.learned.groups import GroupView
+from simulators.learned.served import served
+from simulators.learned.trajectories import Counts, Trajectories
+from simulators.sim2rec.network import ContextPolicy
+
+TRAINERS = {
+    "clone": "simulators.trainers.clone",
+    "sim2rec": "simulators.trainers.sim2rec",
+}
+"""Methods by name: the module of each."""
+SHOWN = 1.0 / 400.0
+"""Share of the decisions in which an action must have been shown to count as executed: less is a floor's accident."""
+MOST_ACTIONS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much a trainer learns, and of what.
+
+    Attributes:
+        candidates: actions that the policy may show: those that the log did (``executed``), or all it offered.
+        members: simulators in the set.
+        held: steps that an action is held to value it.
+        penalty: of the simulators' disagreement, per unit of the rewards' deviation.
+        trend: what is known of the first feature of the actions: nothing, that more of it pays more at once
+            (``rises``), or that besides much of it makes the same pay less later (``wears_out``). Simulators that do
+            not behave so are left out.
+        effort: how much is learned, in shares of the usual: gradient steps and rounds.
+    """
+
+    candidates: Literal["executed", "all"] = "executed"
+    members: int = 4
+    held: int = 25
+    penalty: float = 1.0
+    trend: Literal["none", "rises", "wears_out"] = "none"
+    effort: float = 1.0
+
+    def count(self, usual: int) -> int:
+        """Return `usual` times the effort, 1 or more."""
+        return max(1, round(usual * self.effort))
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """A policy with memory, as its trainer left it.
+
+    Attributes:
+        policy: the net; it sees what `view` shows, and has a logit per action offered.
+        view: without a group's embedding, which is folded into the net.
+        offered: codes of the actions.
+        numbers: what the trainer has to tell, by name.
+    """
+
+    policy: ContextPolicy
+    view: GroupView
+    offered: Counts
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    def oracle(self, log: Trajectories) -> SessionOracle:
+        """Return the servable form of what was taught on `log`."""
+        return served(self.policy, log.catalogue, log.scale, self.offered.tolist())
+
+
+class SessionTrainer(Protocol):
+    """One trainer."""
+
+    def __call__(self, log: Trajectories, simulators: Ensemble, plan: Plan, seed: int) -> Taught:
+        """Return a policy.
+
+        Args:
+            log: what was shown to whom, and what came of it.
+            simulators: learned from `log`; a trainer need not use them, and never sees the one held out.
+            plan: how much is learned.
+            seed: of every random choice.
+
+        Raises:
+            FieldError: the log is too small, or offers too many actions.
+        """
+        ...
+
+
+def trainer_of(method: str) -> SessionTrainer:
+    """Return the trainer of that name.
+
+    Raises:
+        FieldError: there is none.
+    """
+    if method not in TRAINERS:
+        raise FieldError.choice("session.method", list(TRAINERS), method)
+    return import_module(TRAINERS[method]).train
+
+
+def candidates_of(log: Trajectories, plan: Plan) -> Counts:
+    """Return the codes of the actions that a policy may show, ascending.
+
+    Raises:
+        FieldError: they are more than 200, or one alone.
+    """
+    count = np.bincount(log.actions[log.inside], minlength=len(log.catalogue))
+    found = np.flatnonzero(count >= SHOWN * count.sum()) if plan.candidates == "executed" else np.arange(len(count))
+    if not 2 <= len(found) <= MOST_ACTIONS:
+        raise FieldError("candidates", wanted=f"2 to {MOST_ACTIONS} actions", got=len(found))
+    return found
