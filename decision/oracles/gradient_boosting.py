@@ -16,12 +16,14 @@ import numpy as np
 from decision.batch import Batch, Floats, Interactions, take_rows
 from decision.errors import FieldError
 from decision.options import Count, Range, Seed
-from decision.oracles.encoder import MAX_COLUMNS, columns_of, entries, positions_of
+from decision.oracles.encoder import MAX_COLUMNS, NOTHING_LEFT_OUT, LeftOut, columns_of, entries, positions_of
 from decision.oracles.kind import Kind, OracleSettings
 
 MODEL_FILE = "lightgbm.txt"
 SETTINGS_FILE = "lightgbm.json"
 _DECISIONS = 2_048
+_NUMBERS = 1 << 27  # of the matrix of contexts, and of that of actions: a gigabyte each
+_FEWEST = 64
 
 
 class GradientBoostingSettings(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,10 +52,16 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class GradientBoostingOracle:
-    """Boosted trees; predictions are in reward units."""
+    """Boosted trees; predictions are in reward units.
+
+    Attributes:
+        left_out: columns that the first fit had no room for: of context and action, the most frequent 4,096 are kept,
+            and no more than 134 million numbers.
+    """
 
     def __init__(self, settings: GradientBoostingSettings | None = None) -> None:
         self.settings = settings or GradientBoostingSettings()
+        self.left_out = NOTHING_LEFT_OUT
         self._booster: Any = None
         self._set_columns([], [], np.zeros(0, np.bool_))
 
@@ -63,10 +71,12 @@ class GradientBoostingOracle:
         chosen = take_rows(batch.actions, interactions.chosen)
         rows = np.flatnonzero(interactions.weights > 0)
         if self._booster is None:
-            context, action = columns_of(batch.contexts), columns_of(chosen)
+            most = min(MAX_COLUMNS, max(_FEWEST, _NUMBERS // max(len(batch), 1)))
+            (context, rare), (action, rare_own) = columns_of(batch.contexts, most), columns_of(chosen, most)
+            self.left_out = LeftOut(rare, rare_own)
             self._set_columns(context, action, np.zeros(len(context) + len(action), np.bool_))
             matrix = self._matrix(batch, interactions.chosen, np.arange(len(batch)))
-            flags = ((matrix == 0.0) | (matrix == 1.0) | np.isnan(matrix)).all(axis=0)
+            flags = ((matrix == 0.0) | (matrix == 1.0) | np.isnan(matrix)).all(axis=0)[: len(context) + len(action)]
             self._set_columns(context, action, flags)
         if not rows.size:
             return
@@ -136,7 +146,7 @@ class GradientBoostingOracle:
                 columns = oracle._booster.num_feature()
             except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as error:
                 raise FieldError(MODEL_FILE, wanted="a LightGBM model", got=error) from error
-            if columns != width:
+            if columns != max(width, 1):
                 raise FieldError(MODEL_FILE, wanted=f"a model of {width} columns", got=columns)
         return oracle
 
@@ -158,7 +168,7 @@ class GradientBoostingOracle:
         own[row, column] = value
         matrix = np.concatenate((context[np.asarray(decisions) - first], own), axis=1)
         matrix[:, self._flags] = np.nan_to_num(matrix[:, self._flags], nan=0.0)
-        return matrix
+        return matrix if matrix.shape[1] else np.zeros((len(matrix), 1))  # LightGBM wants a column
 
 
 def _booster(text: str) -> Any:

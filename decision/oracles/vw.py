@@ -27,6 +27,8 @@ from decision.columns import FeatureRows
 from decision.errors import FieldError
 from decision.options import PASSES, SHIPPED, Bits, NotNegative, Passes, Positive, Range, Seed
 from decision.oracles.kind import Kind, OracleSettings
+from decision.oracles.numbers import Numbers
+from decision.oracles.products import ColumnSet
 from decision.ragged import ragged_offsets
 
 pa: Any = pyarrow
@@ -71,6 +73,7 @@ class VwOracle:
     def __init__(self, settings: VwSettings | None = None) -> None:
         self.settings = settings or VwSettings()
         self._workspace: Any = None
+        self._numbers: dict[str, Numbers] | None = {space: Numbers(ColumnSet()) for space in "CA"}
         self._fits = 0
         self._weights: Floats | None = None
         self._hashes: dict[str, dict[str, int]] = {}
@@ -84,10 +87,17 @@ class VwOracle:
                 self.settings = msgspec.structs.replace(self.settings, logistic=logistic)
             self._workspace = Workspace(self._arguments())
         batch = interactions.batch
+        contexts = FeatureRows.of(batch.contexts)
+        chosen = FeatureRows.of(take_rows(batch.actions, interactions.chosen))
+        if self._numbers is not None:
+            self._numbers = {
+                space: known.extended(rows)
+                for (space, known), rows in zip(self._numbers.items(), (contexts, chosen), strict=True)
+            }
         lines = _lines(
             _labels(scaled, bool(self.settings.logistic), interactions.weight),
-            texts_of(FeatureRows.of(batch.contexts)),
-            texts_of(FeatureRows.of(take_rows(batch.actions, interactions.chosen))),
+            texts_of(self._read("C", contexts)),
+            texts_of(self._read("A", chosen)),
         )
         for number in range(self.settings.passes):
             if self.settings.passes > 1:
@@ -119,7 +129,9 @@ class VwOracle:
         low, span = self.settings.low, self.settings.high - self.settings.low
         if self._workspace is None:
             return np.full(len(batch.actions), low + 0.5 * span)
-        contexts, actions = FeatureRows.of(batch.contexts), FeatureRows.of(batch.actions)
+        contexts, actions = (
+            self._read(space, FeatureRows.of(rows)) for space, rows in (("C", batch.contexts), ("A", batch.actions))
+        )
         out = np.empty(len(batch.actions))
         for decisions in _alike(actions, batch.offsets):
             first = int(decisions[0])
@@ -174,12 +186,15 @@ class VwOracle:
         if self._workspace is None:
             return lambda contexts: np.full((len(contexts), k), low + 0.5 * span)
         _, constant = self._table()
-        rows = _Rows(self, actions)
+        rows = _Rows(self, list(self._read("A", FeatureRows.of(actions))))
         own, a_value, owners = rows.own, rows.value, rows.owners
+        limits = None if self._numbers is None else self._numbers["C"]
 
         def score(context: Features) -> Floats:
             alone, crossed = rows.of(context)
             c_value = np.array([*context.values()], dtype=np.float64)
+            if limits is not None and c_value.size:
+                c_value = limits.of(context, c_value)
             per_action = own if crossed is None else own + c_value @ crossed
             out = constant + float(alone @ c_value) + np.bincount(owners, weights=per_action * a_value, minlength=k)
             # minimum and maximum rather than clip: a third of the time for ten numbers
@@ -188,6 +203,13 @@ class VwOracle:
             return low + span * np.minimum(np.maximum(out, 0.0), 1.0)
 
         return lambda contexts: np.array([score(context) for context in contexts])
+
+    def _read(self, space: str, rows: FeatureRows) -> FeatureRows:
+        """Return `rows` with their numbers cut to the bounds of their columns."""
+        if self._numbers is None or not rows.value.size:
+            return rows
+        value = self._numbers[space].scales(rows.names).of(rows.value, rows.name.astype(np.int64))
+        return FeatureRows(rows.names, rows.name, value, rows.offsets, rows.rows)
 
     def weights_of(self, index: Ints) -> Floats:
         """Return VW's weights at `index`, any shape."""
@@ -228,7 +250,9 @@ class VwOracle:
 
     def save(self) -> dict[str, bytes]:
         """Return VW's own model file and the settings."""
-        files = {SETTINGS_FILE: msgspec.json.encode({"settings": self.settings, "fits": self._fits})}
+        numbers = None if self._numbers is None else {space: each.columns for space, each in self._numbers.items()}
+        stored = _Stored(self.settings, self._fits, numbers)
+        files = {SETTINGS_FILE: msgspec.json.encode(stored)}
         if self._workspace is not None:
             with _scratch() as path:
                 self._workspace.save(str(path))
@@ -248,6 +272,11 @@ class VwOracle:
             raise FieldError(SETTINGS_FILE, wanted="the oracle's settings", got=error) from error
         oracle = cls(stored.settings)
         oracle._fits = stored.fits
+        if stored.numbers is not None and stored.numbers.keys() != {"C", "A"}:
+            raise FieldError(SETTINGS_FILE, wanted="numbers of C and A", got=sorted(stored.numbers))
+        oracle._numbers = None
+        if stored.numbers is not None:
+            oracle._numbers = {space: Numbers(columns) for space, columns in stored.numbers.items()}
         if MODEL_FILE in files:
             with _scratch() as path:
                 path.write_bytes(files[MODEL_FILE])
@@ -270,6 +299,7 @@ class VwOracle:
 class _Stored(msgspec.Struct):
     settings: VwSettings
     fits: int
+    numbers: dict[str, ColumnSet] | None = None  # none in models that were made before there were bounds
 
 
 class _scratch:

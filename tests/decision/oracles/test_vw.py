@@ -29,10 +29,13 @@ def text_of(features: Features) -> str:
 
 
 def by_vw(oracle: VwOracle, data: Interactions) -> list[float]:
-    offsets, actions = data.batch.offsets, data.batch.actions
+    """Return VW's own predictions for the numbers as they are read, wild ones cut."""
+    offsets = data.batch.offsets
+    contexts = oracle._read("C", FeatureRows.of(data.batch.contexts))
+    actions = oracle._read("A", FeatureRows.of(data.batch.actions))
     return [
         oracle._workspace.predict(f"|C {text_of(context)}|A {text_of(actions[j])}")
-        for i, context in enumerate(data.batch.contexts)
+        for i, context in enumerate(contexts)
         for j in range(offsets[i], offsets[i + 1])
     ]
 
