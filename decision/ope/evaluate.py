@@ -75,10 +75,11 @@ def evaluate(
         low=min(0.0, least) if low is None else low,
         high=max(1.0, most) if high is None else high,
         logging=logging is not None,
-        # In time's order the first rows could teach a model of their own; a given one may have seen any row.
-        buckets=0,
+        buckets=1,
     )
-    shard = Shard(rows=Rows.of(log, pmf, model), group=rng.integers(plan.bootstrap, size=n))
+    # The confidence sequence goes without a model: a given one may have seen any row.
+    group, bucket = rng.integers(plan.bootstrap, size=n), np.zeros(n, dtype=np.int64)
+    shard = Shard(rows=Rows.of(log, pmf, model), group=group, bucket=bucket)
     return results(evaluation_sums(shard, plan), plan, level=level, seed=seed)
 
 

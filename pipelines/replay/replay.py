@@ -20,14 +20,13 @@ import pyarrow as pa
 
 from decision.errors import FieldError, SupportError, Words
 from decision.ope.diagnostics.propensities import PropensityReport
+from decision.ope.diagnostics.rewarded import FEWEST
 from decision.ope.diagnostics.uniform_stratum import Agreement
 from decision.ope.diagnostics.weights import Diagnostics
 from decision.ope.estimate import Estimate
 from decision.ope.estimators.registry import estimator_of
 from decision.ope.evaluation.family import Plan
 from decision.ope.evaluation.results import Results, refuse, results
-from decision.ope.evaluation.sums import EvaluationSums
-from decision.ope.sums.exact import rounded
 from decision.options import Fraction, Seed
 from decision.protocols import Policy
 from decision.validation import Checked
@@ -45,7 +44,6 @@ from pipelines.replay.survey import CHECKED_COLUMNS, Extent, Survey
 
 Part = TypeVar("Part")
 MAX_REPLICATES = 100_000
-_REWARDED = 10.0
 
 
 class Options(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,7 +114,8 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
         tuned: the parameter that SLOPE chose, by estimator.
         by_parameter: estimates by estimator and value of its parameter.
         bootstrap: percentile intervals by estimator.
-        recommended: name of the estimate to read first; None when all were refused.
+        recommended: name of the estimate to read first; None when all were refused, or where rewards are so few that no
+            interval holds.
         lift: how much more than the logged reward the policy earns, paired row by row: doubly robust, by weights alone
             without a reward model; None when refused.
         stratum: estimate from the decisions that were drawn uniformly, where there are such beside others.
@@ -353,7 +352,7 @@ def _replay(
         estimates = dict.fromkeys(estimates)
     diagnostics = sums.tally.diagnostics(sums.support)
     apart = [name for name, one in found.agreements.items() if not one.agrees and not estimator_of(name).biased]
-    doubts = [*sums.support.doubts(), *_rare(sums, plan)]
+    doubts = [*sums.support.doubts(), *_rare(found)]
     if apart:
         doubts.append(f"further from the uniformly drawn decisions than chance allows: {', '.join(apart)}")
     reasons = [*refused, *(doubt for doubt in doubts if not refused)]
@@ -367,7 +366,7 @@ def _replay(
         tuned=found.tuned,
         by_parameter={name: {f"{tau:g}": e for tau, e in of.items()} for name, of in found.by_parameter.items()},
         bootstrap=found.bootstrap,
-        recommended=None if refused else _recommended(estimates),
+        recommended=None if refused else found.recommended,
         lift=found.lift,
         stratum=found.stratum,
         agreements=found.agreements,
@@ -385,14 +384,13 @@ def _replay(
     )
 
 
-def _rare(sums: EvaluationSums, plan: Plan) -> list[str]:
-    # Counted as weights are: decisions with a reward, by what each adds to the weighted sum (Kong 1992).
-    total, _, square = sums.means["ips"]
-    rewarded = rounded(total) ** 2 / rounded(square) if square else 0.0
-    if plan.low != 0.0 or rewarded >= _REWARDED:
+def _rare(found: Results) -> list[str]:
+    if found.rewarded >= FEWEST:
         return []
-    found = f"the estimates rest on {rewarded:.1f} rewarded decisions, fewer than {_REWARDED:.0f}"
-    return [f"{found}: intervals are too narrow, but for that of cressie_read"]
+    few = f"the estimates rest on {found.rewarded:.1f} rewarded decisions, fewer than {FEWEST:.0f}"
+    if found.estimates.get("sequence") is None:
+        return [f"{few}: no interval holds"]
+    return [f"{few}: only that of sequence, which knows the bounds of rewards, holds"]
 
 
 def _balanced(evaluated: Evaluated, plan: Plan, options: Options) -> dict[str, Estimate | None]:
@@ -401,11 +399,6 @@ def _balanced(evaluated: Evaluated, plan: Plan, options: Options) -> dict[str, E
     alone = Plan(low=plan.low, high=plan.high, model=plan.model, bootstrap=0, buckets=0)
     found = results(evaluated.balanced, alone, level=options.level, count=0).estimates
     return {f"balanced_{name}": found[name] for name in ("ips", "snips", "dr") if name in found}
-
-
-def _recommended(estimates: dict[str, Estimate | None]) -> str:
-    # The tuned ones are closer to the truth on average, but only DR's interval knows all of its error.
-    return "snips" if estimates.get("dr") is None else "dr"
 
 
 def _trend(found: Results, job: Job) -> list[Point]:

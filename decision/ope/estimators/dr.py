@@ -28,7 +28,7 @@ def dr_terms(interactions: Interactions, pmf: Floats, expected: Floats) -> Float
 
 def dr_sums(interactions: Interactions, pmf: Floats, expected: Floats) -> MeanSums:
     """Return the mergeable sums; arguments as `dr_terms`."""
-    return MeanSums.of(dr_terms(interactions, pmf, expected), weights_of(interactions, pmf))
+    return MeanSums.of(dr_terms(interactions, pmf, expected), weights_of(interactions, pmf), cubes=True)
 
 
 def dr(sums: MeanSums, *, level: float = 0.95) -> Estimate:

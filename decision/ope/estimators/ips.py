@@ -10,7 +10,7 @@ from decision.ope.sums.means import MeanSums
 
 def ips_sums(weights: Floats, reward: Floats) -> MeanSums:
     """Return the mergeable sums of [n] rows."""
-    return MeanSums.of(weights * reward, weights)
+    return MeanSums.of(weights * reward, weights, cubes=True)
 
 
 def ips(sums: MeanSums, *, level: float = 0.95) -> Estimate:

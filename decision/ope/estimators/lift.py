@@ -38,7 +38,7 @@ class Lift:
 
     def lower_bound(self, alpha: float) -> float:
         """Return the one-sided lower bound at error probability `alpha`."""
-        return self.sums.student(1.0 - 2.0 * alpha)[0]
+        return self.sums.interval(1.0 - 2.0 * alpha)[0]
 
 
 def lift_of(interactions: Interactions, new: Floats, old: Floats, expected: Floats) -> Lift:

@@ -6,13 +6,17 @@ which resampling of rows already divided by the mean weight does not give.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from decision.batch import Floats
 from decision.ope.estimate import Estimate
 from decision.ope.estimators.registry import OwnSums
+from decision.ope.intervals.skewness import skewed, skewness_of
+from decision.ope.sums.exact import Exact
+from decision.ope.sums.means import cube_columns, merged_cubes
 from decision.ope.sums.moments import Moments
 
 
@@ -22,33 +26,49 @@ class SnipsSums:
 
     Attributes:
         moments: of the columns w and w r.
+        cubes: sums of w^3, w^3 r, w^3 r^2 and w^3 r^3; empty where nobody asks for the skewness.
     """
 
     moments: Moments
+    cubes: tuple[Exact, ...] = ()
 
     @staticmethod
-    def of(weights: Floats, reward: Floats, counts: Floats | None = None) -> SnipsSums:
+    def of(weights: Floats, reward: Floats, counts: Floats | None = None, *, cubes: bool = False) -> SnipsSums:
         """Return the sums of [n] rows; `counts` as in `decision.ope.sums.means.Support.of`."""
-        return SnipsSums(Moments.of([weights, weights * reward], weights, counts))
+        moments = Moments.of([weights, weights * reward], weights, counts)
+        if not cubes:
+            return SnipsSums(moments)
+        return SnipsSums(moments, cube_columns(reward, weights if counts is None else counts * weights))
 
     def __add__(self, other: SnipsSums) -> SnipsSums:
-        return SnipsSums(self.moments + other.moments)
+        rows = self.moments.support.n, other.moments.support.n
+        cubes = merged_cubes((rows[0], self.cubes), (rows[1], other.cubes))
+        return SnipsSums(self.moments + other.moments, cubes)
 
 
 def snips(sums: SnipsSums, *, level: float = 0.95) -> Estimate | None:
     """Return the estimate, or None when every weight is 0: the log has no support at all.
 
-    The interval is the normal one of a ratio; below two rows it is infinite.
+    The interval is the normal one of a ratio, wider on the side where its terms are skewed if there are `cubes`; below
+    two rows it is infinite.
     """
     weight, weighted = sums.moments.totals
     if weight <= 0:
         return None
     value = weighted / weight
-    return sums.moments.estimate(float(value), np.array([-value, 1.0]) / weight, level)
+    gradient = np.array([-value, 1.0]) / weight
+    found = sums.moments.estimate(float(value), gradient, level)
+    variance = sums.moments.variance(gradient)
+    if found.n < 2 or not sums.cubes or not variance > 0.0:
+        return found
+    skewness = skewness_of(float(value), sums.cubes, variance * float(weight) ** 2)
+    low, high = skewed(float(value), math.sqrt(variance), skewness, n=found.n, level=level)
+    return replace(found, low=low, high=high)
 
 
 ESTIMATOR = OwnSums(
-    lambda rows, low, high: SnipsSums.of(rows.weight, rows.reward, rows.counts),
+    # Without a reward model it is read first.
+    lambda rows, low, high: SnipsSums.of(rows.weight, rows.reward, rows.counts, cubes=rows.expected is None),
     snips,
     replicate=lambda drawn: drawn["ips"] / drawn["weight"],
 )

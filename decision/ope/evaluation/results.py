@@ -9,6 +9,7 @@ import numpy as np
 
 from decision.batch import Floats
 from decision.ope.diagnostics.refusals import LEAST_ESS, refusals
+from decision.ope.diagnostics.rewarded import FEWEST, rewarded
 from decision.ope.diagnostics.uniform_stratum import Agreement, agreement
 from decision.ope.estimate import Estimate
 from decision.ope.estimators.registry import Mean, OwnSums, Tuned
@@ -17,6 +18,7 @@ from decision.ope.evaluation.sums import EvaluationSums, sequence_of
 from decision.ope.intervals.bootstrap import GroupSums, percentiles, replicates
 from decision.ope.intervals.simultaneous import simultaneous
 from decision.ope.selection.slope import slope
+from decision.ope.sums.exact import rounded
 
 _TUNING_LEVEL = 0.95
 BIASED = "its interval leaves out what is lost where weights are cut"
@@ -53,6 +55,8 @@ class Results:
         segments: the policy's value by segment, with intervals that hold together; None where the segment's rows
             cannot support an estimate.
         refused: why no estimate should be read; empty when they may.
+        rewarded: effective number of decisions that the rewards come from, see `decision.ope.diagnostics.rewarded`.
+        recommended: name of the estimate to read first; None where no interval can be believed.
         unsupported: mean probability with which the policy does what the log never draws.
         stratum: IPS on the rows that were drawn uniformly, where they are 30 or more and not all.
         agreements: how far each estimate is from that, by name.
@@ -66,6 +70,8 @@ class Results:
     moments: list[Moment] = field(default_factory=list)
     segments: dict[str, Estimate | None] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
+    rewarded: float = 0.0
+    recommended: str | None = None
     unsupported: float = 0.0
     stratum: Estimate | None = None
     lift: Estimate | None = None
@@ -117,7 +123,11 @@ def results(sums: EvaluationSums, plan: Plan, *, level: float = 0.95, count: int
             found[name] = _doubted(sums.mean(name).estimate(level), one.doubt)
     unsupported = sums.tally.unsupported_share
     stratum = sums.stratum.estimate(level) if LEAST_ESS <= sums.stratum.n < sums.support.n else None
-    there = {name: estimate for name, estimate in found.items() if estimate is not None}
+    moments = _moments(sums, plan, level)
+    counted = rewarded(sums.others["snips"], low=plan.low, high=plan.high)
+    if counted < FEWEST and (bounded := _bounded(sums, plan, level)):
+        found["sequence"] = bounded
+    there = {name: estimate for name, estimate in found.items() if estimate is not None and name != "sequence"}
     share = sums.stratum.n / max(sums.support.n, 1)
     return Results(
         logged=sums.mean("logged").estimate(level),
@@ -125,14 +135,36 @@ def results(sums: EvaluationSums, plan: Plan, *, level: float = 0.95, count: int
         tuned=tuned,
         by_parameter=by_parameter,
         bootstrap=_bootstrap(sums, plan, tuned, level, count, seed),
-        moments=_moments(sums, plan, level),
+        moments=moments,
         segments=_segments(sums, level),
-        refused=refusals(sums.support, unsupported),
+        refused=(refused := refusals(sums.support, unsupported)),
+        rewarded=counted,
+        recommended=None if refused else _first(found, counted),
         unsupported=unsupported,
         stratum=stratum,
         lift=sums.mean("lift").estimate(level),
         agreements={} if stratum is None else agreement(stratum, there, share=share),
     )
+
+
+def _first(found: Mapping[str, Estimate | None], counted: float) -> str | None:
+    # The tuned ones are closer to the truth on average, but only DR's interval knows all of its error; where rewards
+    # are few, none does that does not know their bounds.
+    if counted < FEWEST:
+        return "sequence" if "sequence" in found else None
+    return "snips" if found.get("dr") is None else "dr"
+
+
+def _bounded(sums: EvaluationSums, plan: Plan, level: float) -> Estimate | None:
+    """Return the confidence sequence at the end of the log as an estimate; None without one."""
+    if sums.trend is None:
+        return None
+    whole = sequence_of(sums.trend, plan, lift=False)
+    if not whole.n:
+        return None
+    low, high = whole.interval(level)
+    value = plan.low + (plan.high - plan.low) * rounded(whole.lower[0]) / whole.n
+    return Estimate(min(max(value, low), high), low, high, level, whole.n, sums.support.ess)
 
 
 def _doubted(found: Estimate, reason: str | None) -> Estimate:
@@ -144,6 +176,7 @@ def refuse(found: Results, *reasons: str) -> Results:
     return replace(
         found,
         estimates=dict.fromkeys(found.estimates),
+        recommended=None,
         tuned={},
         by_parameter={},
         bootstrap={},

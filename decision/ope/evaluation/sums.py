@@ -19,9 +19,11 @@ from decision.ope.intervals.bootstrap import GroupSums
 from decision.ope.intervals.doubly_robust_sequence import SequenceSums, difference_terms, value_terms
 from decision.ope.rows import Rows
 from decision.ope.sums.exact import Exact, added, exact_group_sums, exact_sums, expansion
-from decision.ope.sums.means import MeanSums, Support, mean_columns
+from decision.ope.sums.means import MeanSums, Support, cube_columns, mean_columns, merged_cubes
 
 MAX_SEGMENTS = 200
+CUBED = ("logged", "ips", "dr", "lift")
+"""Estimates whose intervals follow the skewness of their terms: those to be read first, and what stands beside them."""
 _UNIFORM = 1e-9
 
 
@@ -33,6 +35,7 @@ class EvaluationSums:
         support: of the importance weights.
         supports: of the weights of estimators that have their own, by name.
         means: sums of c t, c^2 t and c^2 t^2 by name, see `decision.ope.evaluation.family.terms_of`.
+        cubes: sums for the skewness of those in `CUBED`, see `decision.ope.sums.means.MeanSums`.
         others: sums of the estimators that are no means, by name.
         columns: names of the rows of `groups`.
         groups: sums by random group of rows, for the bootstrap; None without.
@@ -45,6 +48,7 @@ class EvaluationSums:
     support: Support
     supports: dict[str, Support]
     means: dict[str, tuple[Exact, Exact, Exact]]
+    cubes: dict[str, tuple[Exact, ...]]
     others: dict[str, Any]
     columns: tuple[str, ...]
     groups: GroupSums | None
@@ -63,6 +67,10 @@ class EvaluationSums:
             support=self.support + other.support,
             supports={name: one + other.supports[name] for name, one in self.supports.items()},
             means=means,
+            cubes={
+                name: merged_cubes((self.support.n, one), (other.support.n, other.cubes[name]))
+                for name, one in self.cubes.items()
+            },
             others={name: one + other.others[name] for name, one in self.others.items()},
             columns=self.columns,
             groups=None if self.groups is None or other.groups is None else self.groups + other.groups,
@@ -78,7 +86,7 @@ class EvaluationSums:
         if name == "logged":
             ones = replace(support, weight=support.mass, weight_cross=support.mass_square)
             support = replace(ones, weight_square=support.mass_square, largest=1.0)
-        return MeanSums(support, *self.means[name])
+        return MeanSums(support, *self.means[name], self.cubes.get(name, ()))
 
 
 def evaluation_sums(shard: Shard, plan: Plan) -> EvaluationSums:
@@ -99,11 +107,13 @@ def evaluation_sums(shard: Shard, plan: Plan) -> EvaluationSums:
         counted = stacked if rows.counts is None else [column * rows.counts for column in stacked]
         groups = GroupSums.of(counted, shard.group, plan.bootstrap)
     weights, counts = rows.weight, rows.counts
+    means = _means(terms, counts, groups, tuple(named))
     segment_terms = terms["dr" if plan.model else "ips"]
     return EvaluationSums(
         support=Support.of(weights, counts),
         supports={name: Support.of(of_its_own, counts) for name, of_its_own in own.items()},
-        means=_means(terms, counts, groups, tuple(named)),
+        means=means,
+        cubes={name: cube_columns(terms[name], counts, means[name]) for name in CUBED if name in terms},
         others={
             name: one.sums(rows, plan.low, plan.high) for name, one in planned(plan).items() if isinstance(one, OwnSums)
         },
@@ -191,15 +201,16 @@ def segment_sums(terms: Floats, rows: Rows, labels: Sequence[str]) -> dict[str, 
     c = np.ones(len(rows)) if rows.counts is None else rows.counts
     w = rows.weight
     columns = [c, c**2, c * w, c**2 * w, (c * w) ** 2, c * terms, c**2 * terms, (c * terms) ** 2]
+    columns += [c**3, c**3 * terms, c**3 * terms**2, (c * terms) ** 3]
     wholes = exact_group_sums(columns, code, len(names))
     sizes = np.bincount(code, minlength=len(names))
     largest = np.zeros(len(names))
     np.maximum.at(largest, code, c * w)
     out: dict[str, MeanSums] = {}
     for number, name in enumerate(names):
-        mass, mass_square, weight, cross, square, *means = (expansion(row[number]) for row in wholes)
+        mass, mass_square, weight, cross, square, *rest = (expansion(row[number]) for row in wholes)
         support = Support(int(sizes[number]), mass, mass_square, weight, cross, square, float(largest[number]))
-        out[name] = MeanSums(support, *means)
+        out[name] = MeanSums(support, rest[0], rest[1], rest[2], tuple(rest[3:]))
     return dict(sorted(out.items()))
 
 

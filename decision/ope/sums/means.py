@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from decision.batch import Floats
 from decision.errors import SupportError
 from decision.ope.estimate import Estimate
-from decision.ope.sums.exact import Exact, added, exact_sums, rounded
+from decision.ope.intervals.skewness import skewed, skewness_of
+from decision.ope.sums.exact import Exact, added, exact_sum, exact_sums, rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +109,20 @@ class MeanSums:
         total: sum of c t.
         cross: sum of c^2 t.
         square: sum of c^2 t^2.
+        cubes: sums of c^3, c^3 t, c^3 t^2 and c^3 t^3; empty where nobody asks for the skewness.
     """
 
     support: Support = Support()
     total: Exact = ()
     cross: Exact = ()
     square: Exact = ()
+    cubes: tuple[Exact, ...] = ()
 
     @staticmethod
-    def of(terms: Floats, weights: Floats, counts: Floats | None = None) -> MeanSums:
+    def of(terms: Floats, weights: Floats, counts: Floats | None = None, *, cubes: bool = False) -> MeanSums:
         """Return the sums of [n] terms with their [n] importance weights; `counts` as in `Support.of`."""
-        return MeanSums(Support.of(weights, counts), *mean_columns(terms, counts))
+        support, columns = Support.of(weights, counts), mean_columns(terms, counts)
+        return MeanSums(support, *columns, cube_columns(terms, counts, columns) if cubes else ())
 
     def __add__(self, other: MeanSums) -> MeanSums:
         return MeanSums(
@@ -127,6 +130,7 @@ class MeanSums:
             added(self.total, other.total),
             added(self.cross, other.cross),
             added(self.square, other.square),
+            merged_cubes((self.n, self.cubes), (other.n, other.cubes)),
         )
 
     @property
@@ -158,24 +162,31 @@ class MeanSums:
         square = ratio_square(self.mean, self.square, self.cross, self.support.mass_square)
         return math.sqrt(square * self.n / (self.n - 1)) / rounded(self.support.mass)
 
-    def student(self, level: float) -> tuple[float, float]:
-        """Return Student's interval of the mean; infinite below two rows.
+    @property
+    def skewness(self) -> float:
+        """Skewness of the mean: that of the terms over the root of their number; 0 where nobody asked for it."""
+        if self.n < 2:
+            return 0.0
+        square = ratio_square(self.mean, self.square, self.cross, self.support.mass_square)
+        return skewness_of(self.mean, self.cubes, square)
 
-        Exact for normal terms; with heavy-tailed weights it undercovers, which `doubts` of the effective sample size
-        is there to catch.
+    def interval(self, level: float) -> tuple[float, float]:
+        """Return the interval of the mean: Student's, and wider on the side where terms are skewed.
+
+        Infinite below two rows. `decision.ope.intervals.skewness` says how; where few rows carry all of the weight it
+        undercovers, which `doubts` of the effective sample size is there to catch.
         """
         if self.n < 2:
             return -np.inf, np.inf
-        half = float(stats.t.ppf(0.5 + level / 2.0, self.n - 1)) * self.error
-        return self.mean - half, self.mean + half
+        return skewed(self.mean, self.error, self.skewness, n=self.n, level=level)
 
     def estimate(self, level: float) -> Estimate:
-        """Return the mean with Student's interval and the doubts of its weights.
+        """Return the mean with its interval and the doubts of its weights.
 
         Raises:
             SupportError: there are no rows.
         """
-        low, high = self.student(level)
+        low, high = self.interval(level)
         return Estimate(self.mean, low, high, level, self.n, self.ess, self.doubts())
 
     def doubts(self) -> tuple[str, ...]:
@@ -190,6 +201,33 @@ def mean_columns(terms: Floats, counts: Floats | None) -> tuple[Exact, Exact, Ex
         return total, total, square
     total, cross, square = exact_sums([counts * terms, counts**2 * terms, (counts * terms) ** 2])
     return total, cross, square
+
+
+def cube_columns(
+    terms: Floats, counts: Floats | None, columns: tuple[Exact, Exact, Exact] | None = None
+) -> tuple[Exact, Exact, Exact, Exact]:
+    """Return the sums of c^3, c^3 t, c^3 t^2 and c^3 t^3 of [n] terms.
+
+    Args:
+        terms: [n].
+        counts: [n] counts c; None for 1.
+        columns: the sums of c t, c^2 t and c^2 t^2 where they are known.
+    """
+    if counts is None:
+        total, _, square = mean_columns(terms, None) if columns is None else columns
+        return (float(terms.size),) if terms.size else (), total, square, exact_sum(terms**3)
+    cubed = counts**3
+    one, first, second, third = exact_sums([cubed, cubed * terms, cubed * terms**2, (counts * terms) ** 3])
+    return one, first, second, third
+
+
+def merged_cubes(one: tuple[int, tuple[Exact, ...]], other: tuple[int, tuple[Exact, ...]]) -> tuple[Exact, ...]:
+    """Return the sums of both shards, each given with its rows; empty where one has rows and no such sums."""
+    if not all(cubes for rows, cubes in (one, other) if rows):
+        return ()
+    if not one[1] or not other[1]:
+        return one[1] or other[1]
+    return tuple(added(a, b) for a, b in zip(one[1], other[1], strict=True))
 
 
 def ratio_square(value: float, square: Exact, cross: Exact, mass_square: Exact) -> float:

@@ -176,8 +176,13 @@ def test_an_estimate_that_rests_on_few_rewarded_decisions_says_so() -> None:
     few = replay(log(400, reward=reward), UniformPolicy(), log="x", policy_name="x", reward_model="means", check=False)
     assert any("rewarded decisions" in reason for reason in few.reasons)
     assert few.estimates["dr"] is not None
+    bounded = few.estimates["sequence"]
+    assert few.recommended == "sequence"
+    assert bounded is not None
+    assert bounded.low <= 5 / 400 <= bounded.high
     many = replay(log(400), UniformPolicy(), log="x", policy_name="x", reward_model="means", check=False)
     assert many.reasons == []
+    assert (many.recommended, "sequence" in many.estimates) == ("dr", False)
 
 
 def test_the_lift_is_paired_with_what_was_logged() -> None:

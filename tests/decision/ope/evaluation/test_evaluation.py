@@ -11,7 +11,7 @@ import pytest
 
 from decision.errors import FieldError
 from decision.ope.diagnostics.weights import diagnostics
-from decision.ope.estimators.dr import dr, dr_sums
+from decision.ope.estimators.dr import dr, dr_sums, dr_terms
 from decision.ope.estimators.ips import ips, ips_sums
 from decision.ope.estimators.registry import ESTIMATORS
 from decision.ope.estimators.sndr import SndrSums, sndr
@@ -80,7 +80,9 @@ def test_the_family_agrees_with_each_estimator_alone(whole: EvaluationSums, worl
     assert found.estimates["ips"] == ips(ips_sums(rows.weight, rows.reward))
     assert found.estimates["dr"] == dr(dr_sums(world.log, world.pmf, world.expected))
     assert found.estimates["sndr"] == sndr(SndrSums.of(rows))
-    assert found.estimates["mrdr"] == dr(dr_sums(world.log, world.pmf, world.expected / 2))
+    assert found.estimates["mrdr"] == MeanSums.of(
+        dr_terms(world.log, world.pmf, world.expected / 2), rows.weight
+    ).estimate(0.95)
     assert found.by_parameter["switch_dr"][2.0] == MeanSums.of(switch_terms(rows, 2.0), rows.weight).estimate(0.95)
     chosen = found.by_parameter["switch_dr"][found.tuned["switch_dr"]]
     assert found.estimates["switch_dr"] == dataclasses.replace(chosen, reasons=(*chosen.reasons, BIASED))

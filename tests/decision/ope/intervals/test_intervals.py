@@ -186,7 +186,7 @@ def test_segments_hold_together() -> None:
     rng = np.random.default_rng(8)
     parts = {name: sums_of(rng.random(50)) for name in "abcd"}
     found = simultaneous(parts, level=0.95)
-    assert found["b"].low == parts["b"].student(1 - 0.05 / 4)[0]
+    assert found["b"].low == parts["b"].interval(1 - 0.05 / 4)[0]
     assert simultaneous({}) == {}
 
 
