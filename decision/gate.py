@@ -1,13 +1,45 @@
-"""The promotion gate: a verdict on a paired lift, with its reasons in words."""
+"""The promotion gate: a verdict on paired lifts, with its reasons in words.
+
+A version replaces the champion when it is shown to keep most of what was gained. The margin has no unit: what the
+version has to beat is the champion *diluted*, a share of whose decisions is given back to the baseline, so what may be
+lost is that share of what the champion gains over the baseline (retention of an effect: Rothmann, Li, Chen, Chi,
+Temple, Tsou 2003). Where nothing is gained over the baseline yet, nothing may be lost: a version has to be better.
+
+Small losses must not add up. So a version is held to the same share of the last version that was *proven*: whose lower
+bound over the one proven before it lay above 0. However many follow that are each a little worse, all of them
+together spend that one margin, until the next one is proven. Between two proofs the error probability is shared by all
+verdicts: the k-th one has alpha / (k (k + 1)), which sums to alpha.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from decision.errors import FieldError
 from decision.ope.estimate import Estimate
-from decision.options import ErrorRate, NotNegative
+from decision.options import Count, ErrorRate, NotNegative
 from decision.validation import check_value
+
+Level = Callable[..., Estimate]
+"""level -> two-sided estimate of a lift, see `decision.ope.estimators.lift.Lift.estimate`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a version is held to.
+
+    Attributes:
+        name: which, in words.
+        lift: over the reference.
+        kept: over the diluted reference; None where it is the baseline itself.
+        switched: over the reference, of `decision.ope.estimators.lift.switched_lift_of`; None to go without.
+    """
+
+    name: str
+    lift: Level
+    kept: Level | None = None
+    switched: Level | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,56 +50,105 @@ class Verdict:
         promote: whether the new version may take over.
         reasons: why, or why not.
         numbers: what the verdict rests on.
+        proven: whether it is also shown to be better than the last proven version, and takes its place.
     """
 
     promote: bool
     reasons: list[str]
     numbers: dict[str, float] = field(default_factory=dict)
+    proven: bool = False
+
+
+def spent(alpha: float, look: int) -> float:
+    """Return the error probability of the `look`-th verdict since a version was proven; over all of them, `alpha`."""
+    return alpha / (look * (look + 1))
 
 
 def judge(
-    lift: Callable[..., Estimate],
+    references: Sequence[Reference],
     *,
     alpha: float,
-    margin: float,
     minimum_ess: float,
-    switched: Callable[..., Estimate] | None = None,
+    look: int = 1,
+    margin: float | None = None,
 ) -> Verdict:
-    """Promote a version that is proven to be no worse, or that two estimates together show to be better.
+    """Promote a version that keeps what every reference has gained, or that two estimates show to be better.
 
-    The first way: the one-sided lower bound of the unbiased lift lies above minus `margin`. It takes many rows to see
-    an improvement of a few thousandths so. The second: the lower bound of `switched`, which is narrow but leans on the
-    reward model, lies above 0, and the unbiased lift does not contradict it: `switched` is not above its upper bound.
+    The first way: the one-sided lower bound of the unbiased lift over the diluted reference lies above 0. It takes many
+    rows to see an improvement of a few thousandths so. The second: the lower bound of `switched`, which is narrow but
+    leans on the reward model, lies above 0, and the unbiased lift does not contradict it: `switched` is not above its
+    upper bound. It proves nothing: the place of the last proven version is taken by the first way alone.
 
     Args:
-        lift: level -> two-sided estimate of the lift, see `decision.ope.estimators.lift.Lift.estimate`.
-        alpha: error probability of the one-sided bounds, in (0, .5).
-        margin: reward units by which the bound may lie below zero, >= 0.
+        references: the policy in charge, then, where it is another one, the last proven version; one or two.
+        alpha: error probability of the one-sided bounds between two proofs, in (0, .5).
         minimum_ess: effective sample size below which the answer is no.
-        switched: the same of `decision.ope.estimators.lift.switched_lift_of`; None to go by `lift` alone.
+        look: number of the verdict since the last version was proven, from 1.
+        margin: in place of the share of the gain, so many reward units may be lost, >= 0.
 
     Raises:
-        FieldError: a setting is outside its range.
+        FieldError: a setting is outside its range, or there is no reference.
     """
     check_value("alpha", alpha, ErrorRate)
-    check_value("margin", margin, NotNegative)
-    level = 1.0 - 2.0 * alpha
-    estimate = lift(level=level)
-    numbers = {"lift": estimate.value, "lower_bound": estimate.low, "ess": estimate.ess, "rows": float(estimate.n)}
-    enough = estimate.ess >= minimum_ess
-    reasons = [] if enough else [f"effective sample size {estimate.ess:.0f} is below {minimum_ess:.0f}"]
-    bound = f"lower bound of the lift {estimate.low:+.4f} at {1 - alpha:.0%}"
-    if estimate.low > -margin:
-        return Verdict(enough, reasons or [f"{bound} is above {-margin:+.4f}"], numbers)
-    reasons.append(f"{bound} is not above {-margin:+.4f}")
-    if switched is not None:
-        narrow = switched(level=level)
-        numbers |= {"switched_lift": narrow.value, "switched_lower_bound": narrow.low, "upper_bound": estimate.high}
-        shown = f"lower bound of the switched lift {narrow.low:+.4f}"
-        if enough and narrow.low > 0.0 and narrow.value <= estimate.high:
-            return Verdict(True, [f"{shown} is above 0, and the unbiased lift does not contradict it"], numbers)
-        if narrow.low > 0.0 and not narrow.value <= estimate.high:
-            reasons.append(f"the switched lift {narrow.value:+.4f} lies above the upper bound {estimate.high:+.4f}")
-        elif not narrow.low > 0.0:
-            reasons.append(f"{shown} is not above 0")
-    return Verdict(False, reasons, numbers)
+    check_value("look", look, Count)
+    if margin is not None:
+        check_value("margin", margin, NotNegative)
+    if not references:
+        raise FieldError("references", wanted="the policy in charge at least", got=0)
+    error = spent(alpha, look)
+    level = 1.0 - 2.0 * error
+    found = [_held(reference, level, margin) for reference in references]
+    first = found[0].estimate
+    numbers = {"lift": first.value, "lower_bound": first.low, "ess": first.ess, "rows": float(first.n)}
+    numbers |= {"look": float(look), "alpha": error}
+    for prefix, one in zip(("", "proven_"), found, strict=False):
+        numbers |= {f"{prefix}{name}": number for name, number in one.numbers.items()}
+    if len(found) > 1:
+        numbers |= {"proven_lift": found[1].estimate.value, "proven_lower_bound": found[1].estimate.low}
+    enough = first.ess >= minimum_ess
+    reasons = [] if enough else [f"effective sample size {first.ess:.0f} is below {minimum_ess:.0f}"]
+    refused = [reason for one in found if not one.passes for reason in one.reasons]
+    promote = enough and not refused
+    proven = promote and found[-1].estimate.low > 0.0
+    if promote:
+        reasons = [reason for one in found for reason in one.reasons]
+        reasons += [f"proven better than {references[-1].name}"] if proven else []
+    else:
+        reasons += refused
+    return Verdict(promote, reasons, numbers | {"proven": float(proven)}, proven)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    passes: bool
+    estimate: Estimate
+    reasons: list[str]
+    numbers: dict[str, float]
+
+
+def _held(reference: Reference, level: float, margin: float | None) -> _Held:
+    estimate = reference.lift(level=level)
+    kept = estimate if reference.kept is None or margin is not None else reference.kept(level=level)
+    lost = margin if margin is not None else max(kept.value - estimate.value, 0.0)
+    numbers = {"margin": lost, "kept_lower_bound": kept.low}
+    needed = 0.0 if margin is None else -margin
+    over = f"{reference.name}, diluted by a margin of {lost:.4g}," if kept is not estimate else reference.name
+    bound = f"lower bound of the lift over {over} {kept.low:+.4g} at {(1 + level) / 2:.5g}"
+    if kept.low > needed:
+        return _Held(True, estimate, [f"{bound} is above {needed:+.4g}"], numbers)
+    reasons = [f"{bound} is not above {needed:+.4g}", *_rare(estimate)]
+    if reference.switched is None:
+        return _Held(False, estimate, reasons, numbers)
+    narrow = reference.switched(level=level)
+    numbers |= {"switched_lift": narrow.value, "switched_lower_bound": narrow.low, "upper_bound": estimate.high}
+    shown = f"lower bound of the switched lift {narrow.low:+.4g}"
+    if not narrow.low > 0.0:
+        return _Held(False, estimate, [*reasons, f"{shown} is not above 0"], numbers)
+    if not narrow.value <= estimate.high:
+        against = f"the switched lift {narrow.value:+.4g} lies above the upper bound {estimate.high:+.4g}"
+        return _Held(False, estimate, [*reasons, against], numbers)
+    return _Held(True, estimate, [f"{shown} is above 0, and the unbiased lift does not contradict it"], numbers)
+
+
+def _rare(estimate: Estimate) -> list[str]:
+    return [reason for reason in estimate.reasons if "rewarded" in reason]

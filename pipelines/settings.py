@@ -168,15 +168,17 @@ class GateSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """When a candidate is promoted.
 
     Attributes:
-        alpha: error probability of the one-sided lower bound on the lift.
-        margin: the bound must lie above minus this many reward units; 0 asks for a proven gain, the default for proof
-            that a version is no worse than a hundredth of a reward.
+        alpha: error probability, between two proven versions, of letting one take over that loses more than the margin.
+        share: of what the champion and the last proven version gain over the baseline, so much may be lost; 0 asks for
+            a proven gain.
+        margin: in place of `share`, so many reward units may be lost; left out, `share` decides.
         minimum_ess: smallest effective sample size on which a verdict is given.
         session_steps: for a policy with memory: first decisions of each user that are weighed as one trajectory.
     """
 
     alpha: ErrorRate = 0.05
-    margin: NotNegative = 0.01
+    share: Share = 0.05
+    margin: NotNegative | None = None
     minimum_ess: Positive = 50.0
     session_steps: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
 

@@ -169,7 +169,13 @@ def evaluate(
         lift = evaluated.lift_estimate
         interval = f"[{lift.low:+.4f}, {lift.high:+.4f}]"
         table.add_row(f"lift over {evaluated.against}", f"{lift.value:+.4f}", interval, f"{lift.ess:.0f}")
+        if evaluated.over_proven is not None:
+            lift = evaluated.over_proven.lift.estimate()
+            interval = f"[{lift.low:+.4f}, {lift.high:+.4f}]"
+            table.add_row(f"lift over {evaluated.proven}", f"{lift.value:+.4f}", interval, f"{lift.ess:.0f}")
         out.print(table)
+        since = f"{evaluated.proven}; verdicts since: {evaluated.looks}"
+        out.print(f"the gate's margin counts from {since}", highlight=False, markup=False)
         for alarm in evaluated.health.alarms:
             out.print(f"alarm: {alarm}", highlight=False, markup=False)
 

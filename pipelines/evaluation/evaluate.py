@@ -1,11 +1,12 @@
 """What a version is worth before it decides anything: its value, the others', the paired lift, and its health.
 
-Everything is computed on the holdout, rows that no generation learned from. The reward model of the doubly robust
-terms is the version's own, which has not seen these rows either.
+Everything is computed on the holdout, rows that no generation learned from; all of them count, slice by slice. The
+reward model of the doubly robust terms is the version's own, which has not seen these rows either.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
 import msgspec
@@ -13,32 +14,32 @@ import numpy as np
 import pyarrow as pa
 
 from decision.artifact import unpack
-from decision.batch import Floats, Interactions
-from decision.errors import FieldError, SupportError
+from decision.batch import Interactions
+from decision.errors import SupportError
+from decision.gate import Reference
 from decision.ope.estimate import Estimate
-from decision.ope.estimators.balanced import balanced
-from decision.ope.estimators.dr import dr, dr_sums
-from decision.ope.estimators.lift import Lift, lift_of, switched_lift_of
-from decision.ope.estimators.snips import SnipsSums, snips
-from decision.ope.weights import weights_of
+from decision.ope.estimators.dr import dr
+from decision.ope.estimators.lift import Lift
+from decision.ope.estimators.snips import snips
 from decision.policy import OraclePolicy, baseline_policy
 from pipelines.evaluation.charts import evaluation_chart
 from pipelines.evaluation.health import Health, health
+from pipelines.evaluation.holdout import MAX_VERSIONS, Compared, Latest, Pmf, Question, Worth, sums_of
 from pipelines.evaluation.trajectories import Trajectories, remembered, trajectories
 from pipelines.interactions.arrays import to_interactions
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
 from pipelines.progress import Progress, parted, silent
+from pipelines.registry.proven import last_proven
 from pipelines.registry.registry import Registry
-from pipelines.registry.tracking import RegistryError
 from pipelines.settings import LoopSettings
-from pipelines.training.window import window
+from pipelines.training.window import Window, window
 from pipelines.trajectories.memories import memory_of
 
 MAX_ROWS = 50_000
-"""Latest rows of the holdout that are looked at; more would narrow intervals that are narrow already."""
-MAX_VERSIONS = 20
-_SAME = 1e-6
+"""Latest rows of the holdout that the health is told from, at least; everything else counts all of them."""
+
+Role = Literal["version", "against", "proven", "baseline"]
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +52,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
         snips: self-normalised importance sampling; None where the log has no support at all.
     """
 
-    role: Literal["version", "against", "baseline"]
+    role: Role
     policy: str
     dr: Estimate
     snips: Estimate | None
@@ -65,10 +66,15 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
         version: the version evaluated.
         against: the policy that `lift` compares it with, in words.
         against_version: its version; None for the baseline.
+        proven: the last version that was proven to be better, from which the gate's margin counts, in words.
+        proven_version: its version; None for the baseline.
+        looks: verdicts of the gate since.
         table_version: version of the interactions table.
         rows: holdout rows looked at.
         lift: paired difference, the version minus `against`.
         switched: the same by Switch-DR, narrower and leaning on the reward model.
+        kept: the same over `against` diluted by the baseline with the gate's share; None where that is the baseline.
+        over_proven: the version against the last proven one; None where that is `against`.
         lift_estimate: the lift with its two-sided 95% interval.
         values: of the version, of what it is compared with, and of the baseline.
         health: what it would look like to serve the version.
@@ -79,18 +85,34 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     against: str
     against_version: str | None
+    proven: str
+    proven_version: str | None
+    looks: int
     table_version: int
     rows: int
     lift: Lift
     switched: Lift
+    kept: Lift | None
+    over_proven: Compared | None
     lift_estimate: Estimate
     values: list[Value]
     health: Health
     trajectories: Trajectories | None = None
 
+    def references(self) -> list[Reference]:
+        """Return what the gate holds the version to."""
+        found = [(self.against, Compared(self.lift, self.kept, self.switched))]
+        found += [] if self.over_proven is None else [(self.proven, self.over_proven)]
+        return [
+            Reference(name, one.lift.estimate, None if one.kept is None else one.kept.estimate, one.switched.estimate)
+            for name, one in found
+        ]
+
     def metrics(self) -> dict[str, float]:
         """Return the numbers, named for a tracking store; those of an unbounded interval are left out."""
         named: dict[str, Estimate | None] = {"lift": self.lift_estimate}
+        if self.over_proven is not None:
+            named["lift_over_proven"] = self.over_proven.lift.estimate()
         for value in self.values:
             name = "value" if value.role == "version" else value.role
             named |= {name: value.dr, f"{name}_snips": value.snips}
@@ -136,55 +158,69 @@ def evaluate(
         RegistryError: there is no such version.
         SupportError: the holdout is empty, or `against` is a champion that does not exist.
     """
-    part_done = parted(progress, "parts of the evaluation done", 5)
+    part_done = parted(progress, "parts of the evaluation done", 4)
     aliases = registry.aliases(loop.name)
     champion = aliases.get("champion")
     rows = window(lake, loop, table_version)
-    held = rows.holdout.slice(max(0, len(rows.holdout) - MAX_ROWS))
-    if not len(held):
+    if not rows.data.holdout:
         raise SupportError(f"the holdout of loop {loop.name} is empty: {rows.data.rows} interactions so far")
-    interactions = to_interactions(held)
     part_done()
     policy, _ = unpack(registry.files(loop.name, version))
-    memory = memory_of(policy)
-    seen = interactions if memory is None else remembered(lake, loop, held, memory, interactions)
-    scores = policy.scores(seen.batch)
-    pmf = policy.pmf_of(scores, seen.batch)
-    part_done()
-    baseline_name, baseline = _baseline(registry, loop, aliases.get("baseline"), interactions)
+    asking = _Asking(lake, registry, loop)
+    base = asking.baseline(aliases.get("baseline"))
     against = against or ("champion" if champion else "baseline")
     other_version = None if against == "baseline" else champion if against == "champion" else against
-    if against == "baseline":
-        other_name, other = baseline_name, baseline
-    elif other_version is None:
+    if against == "champion" and other_version is None:
         raise SupportError(f"loop {loop.name} has no champion to compare with")
-    else:
-        other_name = f"{'champion, ' * (other_version == champion)}version {other_version}"
-        another = _policy(registry, loop, other_version)
-        kept = memory_of(another)
-        other = another.pmf((interactions if kept is None else remembered(lake, loop, held, kept, interactions)).batch)
+    standing = last_proven(registry.verdicts(loop.name), champion)
+    other = base if other_version is None else asking.version(other_version, champion=other_version == champion)
+    proven = base if standing.version is None else asking.version(standing.version, proven=standing.version != champion)
+    if standing.version == other_version:
+        proven = other
+    asked = Question(
+        policy=policy,
+        seen=lambda table, log: asking.seen(policy, table, log),
+        references=dict([other, proven]),
+        baseline=base,
+        drawn=asking.drawn(rows),
+        share=loop.gate.share,
+        reward=rows.reward,
+    )
+    latest, sums = Latest(MAX_ROWS), None
+    for held in rows.held():
+        if len(held):
+            part = sums_of(held, to_interactions(held), asked, latest)
+            sums = part if sums is None else sums + part
+    if sums is None:
+        raise SupportError(f"the holdout of loop {loop.name} is empty")
     part_done()
-    weighed = _balanced(registry, loop, held, interactions)
-    lift = lift_of(weighed, pmf, other, scores)
-    switched = switched_lift_of(weighed, pmf, other, scores)
-    part_done()
-    values = [_value("version", f"version {version}", interactions, pmf, scores)]
-    if against != "baseline":
-        values.append(_value("against", other_name, interactions, other, scores))
-    values.append(_value("baseline", baseline_name, interactions, baseline, scores))
+    found, base_name = sums.compared, base[0]
+    values = [_value("version", f"version {version}", sums.worth[""])]
+    if other_version is not None:
+        values.append(_value("against", other[0], sums.worth[other[0]]))
+    if proven[0] not in (other[0], base_name):
+        values.append(_value("proven", proven[0], sums.worth[proven[0]]))
+    values.append(_value("baseline", base_name, sums.worth[base_name]))
     evaluated = Evaluated(
         loop=loop.name,
         version=version,
-        against=other_name,
+        against=other[0],
         against_version=other_version,
+        proven=proven[0],
+        proven_version=standing.version,
+        looks=standing.looks,
         table_version=rows.data.table_version,
-        rows=len(interactions),
-        lift=lift,
-        switched=switched,
-        lift_estimate=lift.estimate(),
+        rows=sums.rows,
+        lift=found[other[0]].lift,
+        switched=found[other[0]].switched,
+        kept=found[other[0]].kept,
+        over_proven=None if proven == other else found[proven[0]],
+        lift_estimate=found[other[0]].lift.estimate(),
         values=values,
-        health=health(interactions, pmf, scores, nothing=loop.reward.default),
-        trajectories=None if memory is None else trajectories(lake, loop, policy, memory, loop.gate.session_steps),
+        health=health(*latest.joined(), nothing=loop.reward.default),
+        trajectories=None
+        if (memory := memory_of(policy)) is None
+        else trajectories(lake, loop, policy, memory, loop.gate.session_steps),
     )
     chart = evaluation_chart(
         f"{loop.name}, version {version}",
@@ -198,54 +234,51 @@ def evaluate(
     return evaluated
 
 
-def _value(
-    role: Literal["version", "against", "baseline"],
-    name: str,
-    interactions: Interactions,
-    pmf: Floats,
-    scores: Floats,
-) -> Value:
-    weights = weights_of(interactions, pmf)
-    return Value(
-        role=role,
-        policy=name,
-        dr=dr(dr_sums(interactions, pmf, scores)),
-        snips=snips(SnipsSums.of(weights, interactions.reward)),
-    )
+def _value(role: Role, name: str, worth: Worth) -> Value:
+    return Value(role=role, policy=name, dr=dr(worth.dr), snips=snips(worth.snips))
 
 
-def _balanced(registry: Registry, loop: LoopSettings, rows: pa.Table, interactions: Interactions) -> Interactions:
-    """Return the log with balanced weights where several versions drew it and each repeats its own probabilities.
+class _Asking:
+    """Policies by name, each loaded once."""
 
-    A guard's mixture, a mask or another mode makes them differ: then every row keeps the weight it was logged with.
-    """
-    drawn_by = np.array(rows["policy_version"].to_pylist())
-    versions, count = np.unique(drawn_by, return_counts=True)
-    if not 1 < len(versions) <= MAX_VERSIONS:
-        return interactions
-    pmfs: list[Floats] = []
-    for version in versions.tolist():
-        try:
-            if version.startswith("baseline:"):
-                pmf = baseline_policy(loop.baseline.kind).pmf(interactions.batch)
-            else:
-                pmf = _policy(registry, loop, version).pmf(interactions.batch)
-        except (FieldError, RegistryError, ImportError):
-            return interactions
-        own = drawn_by == version
-        if np.abs(pmf[interactions.chosen] - interactions.propensity)[own].max() > _SAME:
-            return interactions
-        pmfs.append(pmf)
-    return balanced(interactions, pmfs, count.tolist())
+    def __init__(self, lake: Lake, registry: Registry, loop: LoopSettings) -> None:
+        self._lake, self._registry, self._loop = lake, registry, loop
+        self._loaded: dict[str, OraclePolicy] = {}
 
+    def version(self, version: str, *, champion: bool = False, proven: bool = False) -> tuple[str, Pmf]:
+        """Return the name of a version and its probabilities."""
+        role = "champion, " if champion else "last proven, " if proven else ""
+        policy = self._policy(version)
+        return f"{role}version {version}", lambda table, log: policy.pmf(self.seen(policy, table, log).batch)
 
-def _baseline(
-    registry: Registry, loop: LoopSettings, alias: str | None, interactions: Interactions
-) -> tuple[str, Floats]:
-    if alias is not None:
-        return f"baseline, version {alias}", _policy(registry, loop, alias).pmf(interactions.batch)
-    return f"baseline, {loop.baseline.kind}", baseline_policy(loop.baseline.kind).pmf(interactions.batch)
+    def baseline(self, alias: str | None) -> tuple[str, Pmf]:
+        """Return the name of the baseline and its probabilities; `alias` is its version, if it has one."""
+        kind = self._loop.baseline.kind
+        if alias is None:
+            return f"baseline, {kind}", lambda table, log: baseline_policy(kind).pmf(log.batch)
+        policy = self._policy(alias)
+        return f"baseline, version {alias}", lambda table, log: policy.pmf(log.batch)
 
+    def seen(self, policy: OraclePolicy, table: pa.Table, log: Interactions) -> Interactions:
+        """Return the rows with the memory that `policy` would have had."""
+        memory = memory_of(policy)
+        return log if memory is None else remembered(self._lake, self._loop, table, memory, log)
 
-def _policy(registry: Registry, loop: LoopSettings, version: str) -> OraclePolicy:
-    return unpack(registry.files(loop.name, version))[0]
+    def drawn(self, rows: Window) -> dict[str, tuple[int, Pmf]]:
+        """Return how many decisions of the holdout each policy version drew, and what it would draw."""
+        count: Counter[str] = Counter()
+        for held in rows.held(("policy_version",)):
+            count.update(held["policy_version"].to_pylist())
+        if not 1 < len(count) <= MAX_VERSIONS:
+            return {}
+        return {version: (drawn, self._drawing(version)) for version, drawn in sorted(count.items())}
+
+    def _drawing(self, version: str) -> Pmf:
+        if version.startswith("baseline:"):
+            return lambda table, log: baseline_policy(self._loop.baseline.kind).pmf(log.batch)
+        return lambda table, log: self._policy(version).pmf(log.batch)
+
+    def _policy(self, version: str) -> OraclePolicy:
+        if version not in self._loaded:
+            self._loaded[version] = unpack(self._registry.files(self._loop.name, version))[0]
+        return self._loaded[version]

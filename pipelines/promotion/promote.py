@@ -105,11 +105,11 @@ def promote(
         evaluated = evaluate(lake, registry, loop, version, table_version=table_version, progress=progress)
     gate = loop.gate
     verdict = judge(
-        evaluated.lift.estimate,
-        switched=evaluated.switched.estimate,
+        evaluated.references(),
         alpha=gate.alpha,
         margin=gate.margin,
         minimum_ess=gate.minimum_ess,
+        look=evaluated.looks + 1,
     )
     against = f"against {evaluated.against} on {evaluated.rows} decisions of the holdout"
     doubts = [f"doubt: {doubt}" for doubt in evaluated.lift_estimate.reasons]
@@ -117,7 +117,7 @@ def promote(
     reasons = [*verdict.reasons, *doubts, *alarms, against]
     opens, numbers = verdict.promote, dict(verdict.numbers)
     if evaluated.trajectories is not None:
-        refused = _over_trajectories(evaluated.trajectories, loop)
+        refused = _over_trajectories(evaluated.trajectories, loop, verdict.numbers["margin"])
         opens = opens and not refused
         reasons += refused
         numbers["trajectories"], numbers["trajectories_logged"] = (
@@ -150,13 +150,13 @@ def promote(
     )
 
 
-def _over_trajectories(found: Trajectories, loop: LoopSettings) -> list[str]:
+def _over_trajectories(found: Trajectories, loop: LoopSettings, margin: float) -> list[str]:
     """Return why a policy with memory is not promoted by what users' first decisions say; [] when nothing does."""
     value, gate = found.value, loop.gate
     which = f"over {found.steps} decisions of {found.users} users"
     if value.ess < gate.minimum_ess:
         return [f"{which}: {value.ess:.0f} effective trajectories are below {gate.minimum_ess:.0f}"]
-    if value.high < found.logged - gate.margin:
+    if value.high < found.logged - margin:
         return [f"{which}: worth {value.high:.4f} at most, logged {found.logged:.4f}"]
     return []
 

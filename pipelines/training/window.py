@@ -184,10 +184,11 @@ class Window:
         """The rows to judge on, all at once."""
         return pa.concat_tables(self.held())
 
-    def held(self) -> Iterator[pa.Table]:
-        """Yield the rows to judge on, slice by slice."""
+    def held(self, columns: tuple[str, ...] | None = None) -> Iterator[pa.Table]:
+        """Yield the rows to judge on, slice by slice; with these `columns` at least, or all."""
+        wanted = None if columns is None else (*_NARROW, *columns)
         for number in self._numbers():
-            yield self._part(number, None, self._held)
+            yield self._part(number, wanted, self._held)
 
     def picked(self) -> Iterator[pa.Table]:
         """Yield the rows to learn from, slice by slice, in the columns that learning needs."""

@@ -23,7 +23,7 @@ import numpy as np
 from decision.batch import Batch, Floats, Interactions, Ints
 from decision.exploration.greedy import greedy
 from decision.exploration.rule import Exploration
-from decision.gate import judge
+from decision.gate import Reference, Verdict, judge
 from decision.generations import ages, effective_rows, training_weights
 from decision.ope.estimators.balanced import balanced
 from decision.ope.estimators.lift import lift_of, switched_lift_of
@@ -130,10 +130,10 @@ QUICK = ("plain", "window_5_average_3", "default")
 
 
 class Gate(NamedTuple):
-    """The promotion gate's settings, those of a loop by default; reward units."""
+    """The promotion gate's settings, those of a loop by default."""
 
     alpha: float = 0.05
-    margin: float = 0.01
+    share: float = 0.05
     minimum_ess: float = 50.0
 
 
@@ -209,6 +209,8 @@ def run(task: Task) -> Trace:
     trace = Trace([], [], [], [], [], [])
     models: list[Oracle] = []
     champion: Policy = UniformPolicy()
+    proven: Policy = champion
+    looks = 0
     served: list[Policy] = []
     for generation in range(task.generations):
         served.append(champion)
@@ -244,10 +246,14 @@ def run(task: Task) -> Trace:
         trace.greedy.append(_value(greedy(scores, trial.offsets), truth, trial.offsets))
         trace.candidate.append(_value(candidate.pmf_of(scores, trial), truth, trial.offsets))
         trace.champion.append(_value(champion.pmf(trial), truth, trial.offsets))
-        promoted = task.gate is None or _passes(candidate, champion, log, served, task.gate)
+        looks += 1
+        verdict = None if task.gate is None else _verdict(candidate, champion, proven, log, served, task.gate, looks)
+        promoted = verdict is None or verdict.promote
         trace.promoted.append(promoted)
         if promoted:
             champion = candidate
+        if verdict is not None and verdict.proven:
+            proven, looks = candidate, 0
     return trace
 
 
@@ -300,19 +306,31 @@ def _joined(parts: Sequence[Interactions]) -> Interactions:
     )
 
 
-def _passes(candidate: OraclePolicy, champion: Policy, log: _Log, served: Sequence[Policy], gate: Gate) -> bool:
+def _verdict(
+    candidate: OraclePolicy,
+    champion: Policy,
+    proven: Policy,
+    log: _Log,
+    served: Sequence[Policy],
+    gate: Gate,
+    look: int,
+) -> Verdict:
     rows, age = log.rows(len(served) - 1, held=True)
     scores = candidate.scores(rows.batch)
-    new, old = candidate.pmf_of(scores, rows.batch), champion.pmf(rows.batch)
+    new, base = candidate.pmf_of(scores, rows.batch), UniformPolicy().pmf(rows.batch)
     drawn = np.bincount(len(served) - 1 - age, minlength=len(served)).tolist()
     rows = balanced(rows, [policy.pmf(rows.batch) for policy in served], drawn)
-    return judge(
-        lift_of(rows, new, old, scores).estimate,
-        switched=switched_lift_of(rows, new, old, scores).estimate,
-        alpha=gate.alpha,
-        margin=gate.margin,
-        minimum_ess=gate.minimum_ess,
-    ).promote
+    references: list[Reference] = []
+    for name, policy in {"the champion": champion, "the last proven": proven}.items():
+        if references and policy is champion:
+            continue
+        old = policy.pmf(rows.batch)
+        kept = None
+        if not isinstance(policy, UniformPolicy):
+            kept = lift_of(rows, new, (1.0 - gate.share) * old + gate.share * base, scores).estimate
+        switched = switched_lift_of(rows, new, old, scores).estimate
+        references.append(Reference(name, lift_of(rows, new, old, scores).estimate, kept, switched))
+    return judge(references, alpha=gate.alpha, minimum_ess=gate.minimum_ess, look=look)
 
 
 def _draw(pmf: Floats, offsets: Ints, rng: np.random.Generator) -> Ints:

@@ -180,3 +180,16 @@ def test_health_of_a_log_without_distributions_leaves_their_entropy_out(lake: La
     assert found.logged_entropy is None
     assert found.calibration == []
     assert "health.calibration_error" not in found.metrics()
+
+
+def test_all_rows_of_the_holdout_count_and_slices_change_nothing(
+    lake: Lake, registry: Registry, loop: LoopSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = train(lake, registry, loop, seed=1, now=LATER).version
+    whole = evaluate(lake, registry, loop, version)
+    monkeypatch.setattr("pipelines.training.window.SLICE", 97)
+    monkeypatch.setattr("pipelines.evaluation.evaluate.MAX_ROWS", 50)
+    cut = evaluate(lake, registry, loop, version)
+    assert cut.rows == whole.rows
+    assert cut.health.rows < whole.health.rows
+    assert (cut.lift, cut.switched, cut.values) == (whole.lift, whole.switched, whole.values)

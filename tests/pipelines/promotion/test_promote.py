@@ -178,3 +178,21 @@ def test_without_a_version_there_is_nothing_to_promote(registry: Registry, lake:
         promote(lake, registry, loop, now=LATER, by="a test")
     with pytest.raises(FieldError, match="version"):
         latest(registry, loop.name)
+
+
+def test_the_margin_counts_from_the_last_proven_version(lake: Lake, registry: Registry, loop: LoopSettings) -> None:
+    """A version that was set by hand and is worth little is no excuse for the next one."""
+    relative = msgspec.structs.replace(loop, gate=msgspec.structs.replace(loop.gate, margin=None))
+    good = train(lake, registry, relative, seed=1, now=LATER).version
+    first = promote(lake, registry, relative, now=LATER, by="a test")
+    assert (first.promoted, first.numbers["proven"], first.numbers["look"]) == (True, 1.0, 1.0)
+    worse = train(lake, registry, untaught(relative), seed=1, now=LATER).version
+    registry.set_alias(loop.name, "champion", worse, {"verdict": "set"})
+    again = train(lake, registry, untaught(relative), seed=2, now=LATER).version
+    evaluated = evaluate(lake, registry, relative, again)
+    assert (evaluated.against_version, evaluated.proven_version) == (worse, good)
+    promotion = promote(lake, registry, relative, now=LATER, by="a test")
+    assert not promotion.promoted
+    assert any(f"last proven, version {good}" in reason for reason in promotion.reasons)
+    assert promotion.numbers["proven_lower_bound"] is not None
+    assert promotion.numbers["proven_lower_bound"] < -0.3

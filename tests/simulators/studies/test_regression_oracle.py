@@ -24,7 +24,7 @@ def test_default_of_the_study_is_what_a_loop_ships_with() -> None:
     )
     assert DEFAULT.exploration == shipped
     assert DEFAULT.oracle(0).settings.ridge == loop.policy.ridge  # type: ignore[attr-defined]
-    assert Gate() == (loop.gate.alpha, loop.gate.margin, loop.gate.minimum_ess)
+    assert Gate() == (loop.gate.alpha, loop.gate.share, loop.gate.minimum_ess)
 
 
 @pytest.fixture(scope="module")
