@@ -27,6 +27,8 @@ from decision.records import (
     encode,
 )
 from pipelines.evaluation.standing import KINDS, standing
+from pipelines.log.protocol import Headers
+from pipelines.log.slates import whole, written
 from pipelines.log.sqlite.log import Group, Stored
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
@@ -54,6 +56,9 @@ from serving.wire import (
 )
 
 DECISIONS, OUTCOMES = "decisions", "outcomes"
+MAX_SLATE_BYTES = 8 << 20
+MAX_BATCH_BYTES = 48 << 20
+"""Of the records of a request, and of a batch: what waits for the disk has 64 MiB."""
 _FAILURES = (RuntimeError, ArithmeticError, LookupError)  # of a policy: then the baseline answers
 
 
@@ -175,6 +180,15 @@ class Core:
             some = questions[start : start + AT_ONCE]
             decided = iter(self._decided(snapshot, [each for each in some if not isinstance(each, Exception)]))
             done += [each if isinstance(each, Exception) else next(decided) for each in some]
+        size = 0
+        for at, each in enumerate(done):
+            if isinstance(each, Decided):
+                own = sum(len(value) for _, value, _ in each.group.messages)
+                if size + own > MAX_BATCH_BYTES:
+                    wanted = f"decisions whose records have at most {MAX_BATCH_BYTES} bytes together; send others apart"
+                    done[at] = FieldError("decisions", wanted=wanted, got=size + own)
+                else:
+                    size += own
         groups = [each.group for each in done if isinstance(each, Decided)]
         stored = iter(await on_disk(self.spool.append_all(groups))) if groups else iter(())
         answers: list[DecideResponse | Exception] = []
@@ -251,7 +265,7 @@ class Core:
         with self._counting:
             counts.repeated += 1
         metrics.count("repeated", loop)
-        earlier = [decode_decision(message.value) for message in stored.messages]
+        earlier = [decode_decision(value) for value in whole(stored.messages)]
         if not is_same_request(earlier, records, decided.deferred):
             raise EventIdReusedError(decided.event_id)
         return answer(earlier)
@@ -311,7 +325,7 @@ class Core:
         found = self.spool.find(DECISIONS, event_id.encode())
         if not found:
             raise UnknownDecisionError(event_id)
-        return [decode_decision(message.value) for message in found]
+        return [decode_decision(value) for value in whole(found)]
 
     def explain(self, event_id: str) -> Explanation:
         """Return how each record under `event_id` came about, its draw repeated; blocking.
@@ -407,9 +421,18 @@ def _group(ask: Ask, records: list[Decision] | Exception) -> Decided | Exception
     """Return what is to be written of one question, or why nothing is."""
     if isinstance(records, Exception):
         return records
-    messages = [(DECISIONS, encode(record), ()) for record in records]
+    texts = [encode(record) for record in records]
+    largest = max(map(len, texts))
+    if largest > MAX_RECORD_BYTES:  # the lake would not take it
+        return FieldError("record", wanted=f"a decision of at most {MAX_RECORD_BYTES} bytes", got=largest)
     chosen = ask.question.event_id is not None  # an id of ours is random: nobody has it yet
-    for _, value, _ in messages:
-        if len(value) > MAX_RECORD_BYTES:  # the lake would not take it
-            return FieldError("record", wanted=f"a decision of at most {MAX_RECORD_BYTES} bytes", got=len(value))
+    if len(records) == 1:
+        messages: list[tuple[str, bytes, Headers]] = [(DECISIONS, texts[0], ())]
+    else:
+        slate = written(records, bytes(ask.question.raw_context))
+        messages = [(DECISIONS, value, headers) for value, headers in slate]
+        size = sum(len(value) for value, _ in slate)
+        if size > MAX_SLATE_BYTES:
+            wanted = f"slots whose records have at most {MAX_SLATE_BYTES} bytes together"
+            return FieldError("slots", wanted=wanted, got=size)
     return Decided(ask.event_id, ask.question.deferred, records, Group(ask.event_id.encode(), messages, chosen))

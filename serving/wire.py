@@ -11,8 +11,8 @@ import msgspec
 from decision.errors import FieldError, Words
 from decision.records import MAX_ACTIONS, MAX_ID_CHARS
 from decision.validation import ABSENT, field_error
+from pipelines.log.slates import MAX_SLOTS
 
-MAX_SLOTS = 50
 MAX_BATCH = 1_000
 MAX_OUTCOMES = 1_000
 MAX_STEP = (1 << 31) - 1

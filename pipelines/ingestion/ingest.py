@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from typing import Literal
 
@@ -32,6 +33,7 @@ from pipelines.lake.schemas import DEAD_LETTERS, LOGGED
 from pipelines.lake.schemas import OUTCOMES as OUTCOME_ROWS
 from pipelines.lake.tables import mark_of
 from pipelines.log.protocol import DECISIONS, OUTCOMES, EventLog, OffsetOutOfRange, Stretch
+from pipelines.log.slates import LOOK_BACK, MAX_SLOTS, completed
 from pipelines.logs import step
 from pipelines.progress import Progress, silent
 
@@ -280,6 +282,9 @@ class _TopicIngest:
                 messages = self._messages(p, wanted)
                 if not messages:
                     break
+                if self._topic == DECISIONS:
+                    room = _BYTES_PER_COMMIT - batch.bytes
+                    messages = completed(messages, partial(self._before, p, messages.offsets[0]), max_bytes=room)
                 self._next[p] = batch.next[p] = messages.offsets[-1] + 1
                 batch.messages += len(messages)
                 batch.bytes += sum(map(len, messages.values))
@@ -292,6 +297,20 @@ class _TopicIngest:
                     batch.dead += parsed.dead
                     batch.redacted += parsed.redacted
         return batch if batch.messages else None
+
+    def _before(self, partition: int, offset: int) -> Iterator[Stretch]:
+        """Yield what stands on the log before an offset, where a slate may have begun, the nearest first."""
+        low = max(self._log.watermarks(self._topic, partition)[0], offset - LOOK_BACK)
+        end = offset
+        while end > low:
+            start = at = max(low, end - MAX_SLOTS)
+            while at < end:
+                messages = self._log.read_stretch(self._topic, partition, at, max_messages=end - at)
+                if not messages:
+                    return
+                yield messages
+                at = messages.offsets[-1] + 1
+            end = start
 
     def _messages(self, partition: int, wanted: int) -> Stretch:
         try:

@@ -33,6 +33,7 @@ from decision.records import (
 )
 from pipelines.ingestion.columns import RAW_FIELDS, decision_columns, outcome_columns
 from pipelines.log.protocol import Message, Stretch
+from pipelines.log.slates import is_short
 from pipelines.settings import check_loop_name
 
 _MAX_INT = (1 << 63) - 1
@@ -88,6 +89,7 @@ def _parse(
     columns: Callable[[Sequence[Any], Stretch], pa.RecordBatch],
 ) -> Parsed:
     try:
+        _require(not any(map(is_short, messages.headers)))
         _require(max(map(len, messages.values)) <= MAX_RECORD_BYTES)
         rows = fast(messages)
         _check_columns(rows, messages, loops)
@@ -100,6 +102,8 @@ def _parse(
             redacted += 1
             continue
         try:
+            if is_short(message.headers):
+                raise FieldError("slate", wanted="the record of the first slot on the log", got=message.value[:40])
             record = _decoded(slow, message.value)
             _check_record(record, message, loops)
         except FieldError as error:

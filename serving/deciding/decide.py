@@ -24,6 +24,7 @@ from decision.guard.snapshot import segment_of, weight_at
 from decision.policy import features_version_of
 from decision.protocols import Policy
 from decision.records import SCHEMA_VERSION, Decision
+from pipelines.log.slates import in_slot
 from serving.deciding.question import Catalogue, Question
 from serving.snapshot import Snapshot
 from serving.wire import DecideResponse, Ranked, Slot, SlotAnswer
@@ -120,7 +121,9 @@ def _records(asked: _Asked) -> list[Decision]:
         raw, own = question.raw_context, seen
         if slot.features:
             value = {**question.context, "slot": slot.features}
-            raw, own = msgspec.Raw(_encode(value)), seen.in_slot(value, f"slots[{position}].features")
+            plain = "slot" not in question.context
+            raw = msgspec.Raw(in_slot(bytes(raw), _encode(slot.features)) if plain else _encode(value))
+            own = seen.in_slot(value, f"slots[{position}].features")
         records.append(_record(asked, slot.id, raw, own, eligible, slot.baseline_action))
     return records
 
