@@ -46,7 +46,7 @@ def test_a_time_that_the_lake_does_not_take_is_refused(call: Caller, ts: str) ->
 @pytest.mark.parametrize(
     ("text", "report", "field"),
     [
-        ('[reward]\naggregation = "latest"', {"value": 1.5}, "value"),
+        ('[reward]\naggregation = "latest"\nmaximum = 1.0', {"value": 1.5}, "value"),
         ('[reward]\naggregation = "mean"\nminimum = -2\n', {"value": -2.5}, "value"),
         ('[reward]\nothers = ["dwell"]', {"value": 1, "name": "reword"}, "name"),
     ],
@@ -74,8 +74,10 @@ def test_names_that_the_loop_lists_are_in_no_doubt(tmp_path: Path) -> None:
 
 
 def test_what_may_be_meant_is_counted_at_once_and_seen_by_operators_before_and_after_ingestion(
-    call: Caller, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
+    core = open_at(tmp_path, "[reward]\nminimum = 0.0\nmaximum = 1.0")
+    call = Caller(core)
     assert call("POST", "/v1/loops/news/decide", QUESTION | {"event_id": "known"}).status_code == 200
     odd = [
         {"event_id": "known", "value": 1, "name": "reword"},
@@ -101,6 +103,12 @@ def test_what_may_be_meant_is_counted_at_once_and_seen_by_operators_before_and_a
     assert counters(parts.lake, loop, LATER).doubtful == after.loops[0].doubtful
     assert status_table(after) is not None
     parts.log.close()
+    core.close()
+
+
+def test_without_a_range_no_value_is_in_doubt(call: Caller) -> None:
+    assert call("POST", OUTCOMES, {"event_id": "e", "value": 1e6}).status_code == 202
+    assert doubts(call) == {}
 
 
 def test_an_activation_of_a_slate_makes_all_its_slots_count(tmp_path: Path) -> None:
