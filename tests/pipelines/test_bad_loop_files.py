@@ -53,7 +53,10 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "type": (_text("[gate]\nalpha = 'x'"), "gate.alpha: must be a number above 0 and below 0.5, is 'x'"),
     "table": (_text("gate = 3"), "gate: must be a table, is 3"),
     "nan": (_text("[gate]\nmargin = nan"), "gate.margin: must be a finite number at least 0, is nan"),
-    "relation": (_text("[reward]\nminimum = 2.0\nmaximum = 1.0"), "reward.maximum: must be above minimum = 2.0, is 1.0"),
+    "relation": (
+        _text("[reward]\nminimum = 2.0\nmaximum = 1.0"),
+        "reward.maximum: must be above minimum = 2.0, is 1.0",
+    ),
     "name": (_text("name = 'other'"), "name: must be 'bad', the name of its folder, is 'other'"),
     "digits": (_text("port = " + "9" * 10_000), "file: must be valid TOML: Exceeds the limit"),
     "nested": (_nested, "file: must be TOML that is nested less deeply"),
