@@ -25,7 +25,7 @@ from tests.decision.oracles.test_session import ACTIONS, oracle
 from tests.e2e.test_kill_service import kill_all
 from tests.worlds.synthetic import new_loop, new_settings
 
-TEXT = "[reward]\nmaximum = 100.0\n[features]\nenabled = true\nstream = false\n"
+TEXT = "[reward]\nmaximum = 100.0\n"
 USERS, MOST_PROBES = 4, 2_000
 
 
