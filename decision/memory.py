@@ -92,7 +92,7 @@ def response(turn: Turn, rule: RewardRule, at_us: int) -> float | None:
     for report in turn.reports:
         if report.known_us > min(at_us, over) or report.ts_us < turn.ts_us - SKEW_US:
             continue
-        counts |= report.name == ACTIVATION
+        counts |= report.name == ACTIVATION or (rule.activates and report.name == rule.outcome)
         if report.name == rule.outcome:
             values.append(report.value)
             times.append(report.ts_us)

@@ -71,7 +71,9 @@ def test_nothing_reported_is_the_default_once_the_window_is_over_and_what_comes_
 def test_a_deferred_turn_counts_once_it_was_activated() -> None:
     activated = turn(0, said(3.0, 5), said(1.0, 9, "activation"), deferred=True)
     assert [response(activated, RULE, at) for at in (5, 9)] == [None, 3.0]
-    assert response(turn(0, said(3.0, 5), deferred=True), RULE, 10**9) is None
+    rewarded = turn(0, said(3.0, 5), deferred=True)
+    assert response(rewarded, RULE, 10**9) is None
+    assert [response(rewarded, rule(activates=True), at) for at in (4, 5)] == [None, 3.0]
 
 
 def test_what_is_before_its_decision_never_counts() -> None:
@@ -127,10 +129,11 @@ TURNS = st.lists(
     st.tuples(st.integers(0, 400), st.sampled_from([*ACTIONS, "new"]), st.booleans(), REPORTS), max_size=12
 )
 RULES = st.builds(
-    lambda kind, outcome, window: rule(aggregation=kind, outcome=outcome, window_us=window),
+    lambda kind, outcome, window, on: rule(aggregation=kind, outcome=outcome, window_us=window, activates=on),
     st.sampled_from(["sum", "latest", "earliest", "min", "max", "mean"]),
     st.sampled_from(["reward", "click"]),
     st.sampled_from([1, 300, 1_000]),
+    st.booleans(),
 )
 
 
