@@ -18,16 +18,19 @@ def init(
     loop: Loop,
     home: Home = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the settings of an existing loop.")] = False,
+    sessions: Annotated[
+        bool, typer.Option("--sessions", help="A feed or a programme: its policy remembers its users.")
+    ] = False,
     json: Json = False,
 ) -> Outcome:
     """Write a new loop's settings file with every key explained. A running service picks it up by itself.
 
-    Example: `decision init news && $EDITOR .decision/loops/news/loop.toml`
+    Examples: `decision init news && $EDITOR .decision/loops/news/loop.toml`, `decision init feed --sessions`
     """
-    from pipelines.operations.init import init_loop
+    from pipelines.operations.init import SESSIONS, init_loop
 
     with Installation.at(home) as parts:
-        path = init_loop(parts.settings, loop, replace=force)
+        path = init_loop(parts.settings, loop, values=SESSIONS if sessions else None, replace=force)
 
     def show(out: Console) -> None:
         out.print(f"[bold]{path}[/]\nnext: `decision serve`, then POST /v1/loops/{loop}/decide", highlight=False)

@@ -108,8 +108,29 @@ def train(
 
     def show(out: Console) -> None:
         out.print(f"version [bold]{trained.version}[/] of {loop}, learned from {trained.rows} decisions")
+        if trained.session:
+            _show_methods(trained.session, out)
 
     return Outcome(data, show)
+
+
+def _show_methods(session: dict[str, Any], out: Console) -> None:
+    """Print what each method's policy is judged to be worth, per decision, and what became of earlier versions."""
+    table = Table("method", "believed", "held-out simulator", "over the log there", "by trajectories", "log", "agreed")
+    for name, told in session["methods"].items():
+        if isinstance(told, str):
+            table.add_row(name, told)
+            continue
+        gain = "{gain:+.4g} [{gain_low:+.4g}, {gain_high:+.4g}]".format_map(told)
+        weighed = "-" if told["trajectories"] is None else f"{told['trajectories']:.4g} ({told['steps']} steps)"
+        mark = " *" if name == session["chosen"] else ""
+        numbers = (f"{told[key]:.4g}" for key in ("believed", "held_out"))
+        table.add_row(name + mark, *numbers, gain, weighed, f"{told['logged']:.4g}", "yes" if told["agreed"] else "no")
+    out.print(table)
+    for kept in session["record"]:
+        seen = "has decided nothing" if kept["came_true"] is None else f"{kept['came_true']:.4g} came true"
+        promised = f"{kept['held_out']:.4g} was promised"
+        out.print(f"version {kept['version']} ({kept['method']}): {promised}, {seen} ({kept['decisions']} decisions)")
 
 
 def _train_from_dsjson(loop: str, home: Path | None, seed: int, path: Path) -> Outcome:

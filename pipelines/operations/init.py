@@ -26,6 +26,16 @@ from pipelines.settings import (
     unknown_setting,
 )
 
+SESSIONS: Mapping[str, Any] = {
+    "policy.oracle": "session",
+    "policy.exploration": "softmax",
+    "features.enabled": True,
+    "features.stream": False,
+    "guard.unit": "episode",
+    "guard.episode_maximum": 20.0,
+}
+"""What differs from the defaults in a loop whose policy has a memory of its users."""
+
 _WIDTH = 110
 
 

@@ -79,9 +79,10 @@ def share_of_users(log: Trajectories) -> float:
     """Return the share of the variance of returns that users' first responses explain, given the first action.
 
     They precede all treatment, so this is the person and not the policy. Above .3, trajectory weights by returns say
-    more of luck than of a policy.
+    more of luck than of a policy. Returns are those after the first step, of which the first response is no part.
     """
-    returns = returns_of(log)
+    rest = np.where(log.inside, log.rewards, np.float32(0.0))[:, 1:].sum(axis=1, dtype=np.float64)
+    returns = rest / np.maximum(log.inside[:, 1:].sum(axis=1), 1)
     explained = returns - _expected(log, returns)
     total = float(returns.var())
     return 0.0 if total <= 0.0 else max(0.0, 1.0 - float(explained.var()) / total)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from decision.errors import FieldError
-from pipelines.operations.init import init_loop, loop_toml
+from pipelines.operations.init import SESSIONS, init_loop, loop_toml
 from pipelines.settings import LoopSettings, load_loop, load_settings, parse_loop
 
 
@@ -82,3 +82,11 @@ def test_init_with_a_value_that_does_not_fit_writes_nothing(tmp_path: Path) -> N
     with pytest.raises(FieldError, match="window_s"):
         init_loop(settings, "news", values={"reward.window_s": -1})
     assert not settings.loop_path("news").exists()
+
+
+def test_a_loop_with_sessions_is_one_that_can_be_read(tmp_path: Path) -> None:
+    settings = load_settings({}, home=str(tmp_path))
+    init_loop(settings, "feed", values=SESSIONS)
+    loop = load_loop(settings, "feed", {})
+    assert (loop.policy.oracle, loop.policy.exploration, loop.features.enabled) == ("session", "softmax", True)
+    assert (loop.guard.unit, loop.session.method, loop.session.also) == ("episode", "sim2rec", ("clone",))

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+
+from decision.errors import FieldError
+from tests.parts import require
+
+require(importlib.util.find_spec("torch"), "torch is not installed")
+
+import torch  # noqa: E402
+
+from simulators.trainers.contract import TRAINERS, trainer_of  # noqa: E402
+from tests.contracts.session_trainer import CHECKS  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("method", TRAINERS)
+def test_session_trainer_contract(method: str, check) -> None:
+    check(trainer_of(method))
+
+
+def test_a_method_that_does_not_exist_is_named() -> None:
+    with pytest.raises(FieldError, match=r"session\.method"):
+        trainer_of("guess")

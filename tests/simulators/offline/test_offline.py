@@ -1,0 +1,133 @@
+"""From a log alone: the sampler's weights, the critic, the clone, against what is known of simple worlds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from decision.errors import FieldError
+from simulators.environments.lts.env import draw_users
+from simulators.learned.groups import GroupView
+from simulators.learned.logs import logged
+from simulators.learned.trajectories import Trajectories, catalogue_of, scale_of
+from simulators.offline.cloning import CloneRecipe, cloned, inputs_of
+from simulators.offline.critic import CriticRecipe, advantages_of
+from simulators.offline.weights import returns_of, share_of_users, weights_of
+
+LOG = logged(draw_users(np.random.default_rng(0), np.array([14.0]), 200), 0, horizon=20)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def mixed(seed: int, good: float) -> Trajectories:
+    """Return a log of which a tenth was drawn by a version that earns `good` more per step, beside a person's own."""
+    rng, n = np.random.default_rng(seed), 400
+    versions = np.repeat((np.arange(n) >= 360).astype(np.int64)[:, None], 20, axis=1)
+    person = rng.normal(0.0, 3.0, n)[:, None]
+    rewards = (5.0 + person + good * versions + rng.normal(0.0, 0.3, (n, 20))).astype(np.float32)
+    actions = rng.integers(0, 3, (n, 20))
+    catalogue = catalogue_of(["a", "b", "c"], np.arange(3, dtype=np.float32)[:, None], actions)
+    flat = np.full((n, 20), 1 / 3, np.float32)
+    names = ("1", "2")
+    return Trajectories(actions, rewards, flat, catalogue, scale_of(rewards), versions=versions, names=names)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_weights_by_version_find_the_good_one_where_returns_find_the_lucky(seed: int) -> None:
+    log = mixed(seed, 1.0)
+    good = log.versions[:, 0] == 1  # type: ignore[index]
+    by_version, by_return = weights_of(log, "pw"), weights_of(log, "aw")
+    assert by_version[good].sum() > 0.95
+    assert by_return[good].sum() < 0.9
+    for found in (by_version, by_return):
+        assert found.sum() == pytest.approx(1.0)
+        assert 35.0 <= 1.0 / np.square(found).sum() <= 45.0
+
+
+def test_weights_know_neither_zero_nor_unit() -> None:
+    log = mixed(4, 1.0)
+    other = replace(log, rewards=7.0 * log.rewards - 300.0)
+    other = replace(other, scale=scale_of(other.rewards))
+    for kind in ("pw", "aw"):
+        assert weights_of(other, kind) == pytest.approx(weights_of(log, kind), rel=1e-2)
+
+
+def test_one_outlier_does_not_take_all_the_weight() -> None:
+    log = mixed(5, 0.0)
+    rewards = log.rewards.copy()
+    rewards[7] *= 10.0
+    found = weights_of(replace(log, rewards=rewards), "aw", effective=40.0)
+    assert 1.0 / np.square(found).sum() == pytest.approx(40.0, abs=1.0)
+
+
+def test_one_version_is_drawn_from_evenly() -> None:
+    log = mixed(6, 1.0)
+    alone = replace(log, versions=np.zeros_like(log.actions), names=("1",))
+    assert weights_of(alone, "pw") == pytest.approx(1.0 / 400)
+    with pytest.raises(FieldError, match="log"):
+        weights_of(replace(log, versions=None), "pw")
+    with pytest.raises(FieldError, match="weights"):
+        weights_of(log, "best")  # type: ignore[arg-type]
+
+
+def test_first_responses_tell_persons_apart_where_there_are_any() -> None:
+    assert share_of_users(LOG) > 0.8
+    rng = np.random.default_rng(0)
+    alike = replace(LOG, rewards=rng.normal(5.0, 1.0, LOG.rewards.shape).astype(np.float32))
+    assert share_of_users(alike) < 0.05
+
+
+def bandit(seed: int) -> Trajectories:
+    """Return a log of a world without state: action c pays 1 more than a and b, on average."""
+    rng, shape = np.random.default_rng(seed), (200, 12)
+    actions = rng.integers(0, 3, shape)
+    rewards = (actions == 2) + rng.normal(0.0, 0.5, shape)
+    catalogue = catalogue_of(["a", "b", "c"], np.zeros((3, 0), np.float32), actions)
+    flat = np.full(shape, 1 / 3, np.float32)
+    return Trajectories(actions, rewards.astype(np.float32), flat, catalogue, scale_of(rewards))
+
+
+def test_critic_and_clone_find_the_better_action() -> None:
+    """Seeded, so the same on every run of one library version."""
+    log, offered = bandit(1), np.arange(3)
+    advantages = advantages_of(log, offered, CriticRecipe(steps=300), 0)
+    better = [float(advantages[log.actions == action].mean()) for action in range(3)]
+    assert better[2] > max(better[:2]) + 0.5
+    view = GroupView(None, 3)
+    shares = []
+    for beta in (0.0, 3.0):
+        recipe = CloneRecipe(steps=80, beta=beta)
+        policy = cloned(log, view, offered, advantages, weights_of(log, "uniform"), recipe, 0)
+        with torch.no_grad():
+            logits, _ = policy(torch.from_numpy(inputs_of(log, view)))
+        shares.append(float(torch.softmax(logits, dim=-1)[..., 2].mean()))
+    assert shares[0] == pytest.approx(1 / 3, abs=0.08)
+    assert shares[1] > 0.8
+
+
+def test_what_lies_beyond_a_last_step_is_not_learned_from() -> None:
+    lengths = np.random.default_rng(3).integers(2, 12, 200)
+    beyond = np.arange(12) >= lengths[:, None]
+    found = []
+    for junk in (1.0, 40.0):
+        log = bandit(2)
+        log = replace(log, lengths=lengths, rewards=np.where(beyond, np.float32(junk), log.rewards))
+        log = replace(log, scale=scale_of(log.rewards[log.inside]))
+        found.append(advantages_of(log, np.arange(3), CriticRecipe(steps=20), 0))
+        assert (found[-1][beyond] == 0.0).all()
+    assert found[0].tobytes() == found[1].tobytes()
+
+
+def test_returns_are_means_over_the_steps_there_are() -> None:
+    log = bandit(0)
+    short = replace(log, lengths=np.full(200, 3))
+    assert returns_of(short) == pytest.approx(log.rewards[:, :3].mean(axis=1), rel=1e-5)

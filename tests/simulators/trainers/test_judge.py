@@ -1,0 +1,52 @@
+"""The witnesses: how far a log can be weighed, what an incapable policy is called, which method goes on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipelines.training.sessions import best_of
+from simulators.trainers.judge import MOST_STEPS, Judgement, paired, steps_of
+
+
+@pytest.mark.parametrize(
+    ("users", "squared", "steps"),
+    [(1_600, 2.0, 5), (51_200, 4.0, 5), (30, 2.0, 1), (400, 1.0, MOST_STEPS), (10**9, 1.01, 20)],
+)
+def test_as_many_steps_are_weighed_as_the_users_allow(users: int, squared: float, steps: int) -> None:
+    assert steps_of(users, squared) == steps
+
+
+def judgement(gain: float, *, agreed: bool) -> Judgement:
+    return Judgement(
+        believed=1.0,
+        held_out=1.0 + gain,
+        logged_held_out=1.0,
+        error=0.0,
+        gain=gain,
+        gain_low=gain - 0.1,
+        gain_high=gain + 0.1,
+        logged=1.0,
+        steps=3,
+        users=50,
+        agreed=agreed,
+    )
+
+
+def found(gain: float, *, agreed: bool, seed: int = 0):
+    noise = np.random.default_rng(seed).normal(0.0, 0.05, 50)
+    return None, judgement(gain, agreed=agreed), gain + noise
+
+
+def test_the_first_method_goes_on_unless_another_is_better_in_pairs_or_agreed_on_alone() -> None:
+    first = found(0.2, agreed=True)
+    assert best_of({"sim2rec": first, "clone": found(0.19, agreed=True, seed=1)}) == "sim2rec"
+    assert best_of({"sim2rec": first, "clone": found(0.4, agreed=True, seed=1)}) == "clone"
+    assert best_of({"sim2rec": first, "clone": found(0.4, agreed=False, seed=1)}) == "sim2rec"
+    assert best_of({"sim2rec": found(0.4, agreed=False), "clone": found(0.1, agreed=True)}) == "clone"
+
+
+def test_pairs_have_an_interval_that_covers_their_mean() -> None:
+    one, other = np.arange(20.0) + 0.5, np.arange(20.0)
+    assert paired(one, other) == pytest.approx((0.5, 0.5, 0.5))
+    assert paired(np.ones(1), np.zeros(1))[1] == -np.inf
