@@ -111,13 +111,7 @@ def train_session(
         },
         "record": record_of(log, earlier),
     }
-    exploration = Exploration(
-        kind="softmax",
-        inverse_temperature=rules.sharpness,
-        low=loop.reward.minimum,
-        high=loop.reward.maximum,
-        floor=loop.policy.floor,
-    )
+    exploration = Exploration(kind="softmax", inverse_temperature=rules.sharpness, floor=loop.policy.floor)
     parent = registry.aliases(loop.name).get("champion", "")
     manifest = Manifest(
         loop=loop.name,
