@@ -25,6 +25,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         loop: the decision point.
         oracle: kind of reward model, see `decision.oracles.factory`.
         exploration: the rule under which it is served.
+        action_ids: the model reads the actions' ids as features; versions of before do not.
         reward: definition of the reward it was trained on.
         training: settings of the training.
         data: table versions, offsets, time range and rows that were read.
@@ -41,6 +42,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     loop: str
     oracle: str
     exploration: Exploration
+    action_ids: bool = False
     reward: dict[str, Any] = {}
     training: dict[str, Any] = {}
     data: dict[str, Any] = {}
@@ -58,7 +60,11 @@ def pack(policy: OraclePolicy, manifest: Manifest) -> dict[str, bytes]:
     files = policy.oracle.save()
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     stored = msgspec.structs.replace(
-        manifest, files=hashes, exploration=policy.exploration, features_version=policy.features_version
+        manifest,
+        files=hashes,
+        exploration=policy.exploration,
+        features_version=policy.features_version,
+        action_ids=policy.action_ids,
     )
     return {**files, MANIFEST_FILE: msgspec.json.format(msgspec.json.encode(stored), indent=2)}
 
@@ -95,4 +101,10 @@ def unpack(files: dict[str, bytes]) -> tuple[OraclePolicy, Manifest]:
     if not 1 <= manifest.features_version <= VERSION:
         raise FieldError("features_version", wanted=f"between 1 and {VERSION}", got=manifest.features_version)
     oracle = load_oracle(manifest.oracle, files)
-    return OraclePolicy(oracle, manifest.exploration, features_version=manifest.features_version), manifest
+    policy = OraclePolicy(
+        oracle,
+        manifest.exploration,
+        features_version=manifest.features_version,
+        action_ids=manifest.action_ids,
+    )
+    return policy, manifest

@@ -94,6 +94,8 @@ class PolicySettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
     Attributes:
         oracle: reward model; ``lightgbm`` and ``neural`` need the extras ``lightgbm`` and ``sim2rec``. ``session`` is
             a policy with memory of its users, see the section ``session``; its training needs ``sim2rec``.
+        action_ids: an action's id is one of its features; a new id starts from the action's other features and earns a
+            weight of its own with evidence.
         interactions: learn a weight for each pair of context and action feature.
         ridge: prior precision of the ``logistic`` and ``linear`` oracles.
         learning_rate: step size of the ``vw`` oracle.
@@ -108,6 +110,7 @@ class PolicySettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
     """
 
     oracle: PolicyKind = "logistic"
+    action_ids: bool = True
     interactions: bool = True
     ridge: Positive = 0.1
     learning_rate: Positive = 0.5

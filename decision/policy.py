@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from decision.action_ids import with_id, with_ids
 from decision.batch import Batch, Features, Floats, one
 from decision.errors import FieldError, Words
 from decision.exploration.mix import check_pmf, with_floor, with_floor_few
@@ -61,16 +62,25 @@ class OraclePolicy:
         oracle: expected reward per action.
         exploration: the rule.
         features_version: of the rules by which it wants features flattened: those of the rows it learned from.
+        action_ids: the oracle reads the actions' ids as features, see `decision.action_ids`.
     """
 
-    def __init__(self, oracle: Oracle, exploration: Exploration, *, features_version: int = VERSION) -> None:
+    def __init__(
+        self,
+        oracle: Oracle,
+        exploration: Exploration,
+        *,
+        features_version: int = VERSION,
+        action_ids: bool = False,
+    ) -> None:
         self.oracle = oracle
         self.exploration = exploration
         self.features_version = features_version
+        self.action_ids = action_ids
 
     def scores(self, batch: Batch) -> Floats:
         """Return [m] expected rewards."""
-        return self.oracle.predict(batch)
+        return self.oracle.predict(self._read(batch))
 
     def pmf(self, batch: Batch) -> Floats:
         """Return [m] probabilities, validated.
@@ -91,6 +101,8 @@ class OraclePolicy:
         ours = type(self) is OraclePolicy and "pmf" not in vars(self)  # what has a `pmf` of its own is asked by it
         if rule.asks_members or not isinstance(oracle, Prepares) or not ours:
             return lambda contexts: [self.pmf(one(each, actions, action_ids)).tolist() for each in contexts]
+        if self.action_ids:
+            actions = [*map(with_id, actions, action_ids)]
         scores_of, few, floor = oracle.prepare(actions), rule.few, given.floor
 
         def pmfs(contexts: Sequence[Features]) -> list[list[float]]:
@@ -129,7 +141,10 @@ class OraclePolicy:
             raise FieldError(
                 "exploration", wanted=wanted, got=Words(f"{self.exploration.kind!r} on {type(self.oracle).__name__}")
             )
-        return self.oracle.members(batch)
+        return self.oracle.members(self._read(batch))
+
+    def _read(self, batch: Batch) -> Batch:
+        return with_ids(batch) if self.action_ids else batch
 
 
 def features_version_of(policy: Policy) -> int:

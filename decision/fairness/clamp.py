@@ -57,7 +57,12 @@ class ClampedPolicy(OraclePolicy):
     """
 
     def __init__(self, policy: OraclePolicy, anchors: Iterable[Anchor], protected: Iterable[str]) -> None:
-        super().__init__(policy.oracle, policy.exploration, features_version=policy.features_version)
+        super().__init__(
+            policy.oracle,
+            policy.exploration,
+            features_version=policy.features_version,
+            action_ids=policy.action_ids,
+        )
         self._protected = frozenset(name.casefold() for name in protected)
         self._anchors: dict[Seen, list[Anchor]] = {}
         for anchor in anchors:
@@ -99,4 +104,4 @@ class ClampedPolicy(OraclePolicy):
     def _plain(self, person: Features, batch: Batch, start: int, stop: int) -> Floats:
         """Return what `person` would get of these actions without a clamp."""
         asked = one(person, batch.actions[start:stop], batch.action_ids[start:stop])
-        return super().pmf_of(self.oracle.predict(asked), asked)
+        return super().pmf_of(self.scores(asked), asked)

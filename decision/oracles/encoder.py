@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from decision.action_ids import is_id
 from decision.batch import Features, Floats, Ints
 from decision.columns import FeatureRows
 from decision.oracles.products import Scales
@@ -52,11 +53,11 @@ def room(context: int, action: int, weights: int, *, known: tuple[int, int] = (0
 
 
 def columns_of(rows: Sequence[Features], most: int = MAX_COLUMNS) -> tuple[list[str], list[str]]:
-    """Return the names that occur in `rows`, sorted, and the rarest, which are left out where they are too many."""
+    """Return the names that occur in `rows`, ids apart, sorted, and the rarest, left out where they are too many."""
     held = FeatureRows.of(rows)
     times = np.bincount(held.rows, minlength=held.distinct)
     found = np.bincount(held.name, weights=np.repeat(times, np.diff(held.offsets)), minlength=len(held.names))
-    counts = {name: count for name, count in zip(held.names, found.tolist(), strict=True) if count}
+    counts = {name: count for name, count in zip(held.names, found.tolist(), strict=True) if count and not is_id(name)}
     names = sorted(counts, key=lambda name: (-counts[name], name))
     return sorted(names[:most]), names[most:]
 

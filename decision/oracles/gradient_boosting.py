@@ -17,6 +17,7 @@ from decision.batch import Batch, Floats, Interactions, take_rows
 from decision.errors import FieldError
 from decision.options import Count, Range, Seed
 from decision.oracles.encoder import MAX_COLUMNS, NOTHING_LEFT_OUT, LeftOut, columns_of, entries, positions_of
+from decision.oracles.identity import MAX_FEW, most_frequent_ids
 from decision.oracles.kind import Kind, OracleSettings
 
 MODEL_FILE = "lightgbm.txt"
@@ -74,6 +75,7 @@ class GradientBoostingOracle:
             most = min(MAX_COLUMNS, max(_FEWEST, _NUMBERS // max(len(batch), 1)))
             (context, rare), (action, rare_own) = columns_of(batch.contexts, most), columns_of(chosen, most)
             self.left_out = LeftOut(rare, rare_own)
+            action += most_frequent_ids(chosen, max(min(MAX_FEW, most - len(action)), 0))
             self._set_columns(context, action, np.zeros(len(context) + len(action), np.bool_))
             matrix = self._matrix(batch, interactions.chosen, np.arange(len(batch)))
             flags = ((matrix == 0.0) | (matrix == 1.0) | np.isnan(matrix)).all(axis=0)[: len(context) + len(action)]

@@ -78,6 +78,8 @@ def least(
     precision: Floats,
     pilot: DesignRows | None = None,
     watch: Callable[[int], None] | None = None,
+    *,
+    scaled: bool = False,
 ) -> Floats:
     """Return the [width] weights of least loss, searched from the prior's mean.
 
@@ -87,10 +89,15 @@ def least(
         precision: [width] likewise.
         pilot: a few of the rows, written out, whose weights sum to those of all: they are asked first.
         watch: told how often all rows have been gone over.
+        scaled: without a pilot, search in coordinates in which every weight has the same curvature at the start: where
+            many weights have few rows each.
 
     Raises:
         ArithmeticError: the search did not converge.
     """
+    if pilot is None and scaled:
+        guess = np.sqrt((precision + rows.curvature(mean)) / rows.total)
+        return _minimise(rows, mean, precision, mean, guess, GRADIENT, watch)
     if pilot is None:
         return _minimise(rows, mean, precision, mean, None, GRADIENT, watch)
     start = _minimise(pilot, mean, precision, mean, None, _ROUGH)
@@ -121,8 +128,9 @@ def _minimise(
         mean: [width] the prior's.
         precision: [width] likewise.
         start: [width] weights.
-        factor: [width, width] lower triangle L of a guess L L' of the curvatures; None for the identity. The search
-            goes over z = L' weights, where a good guess leaves a bowl as wide as it is long.
+        factor: [width, width] lower triangle L of a guess L L' of the curvatures, or [width] its diagonal where there
+            is nothing else; None for the identity. The search goes over z = L' weights, where a good guess leaves a
+            bowl as wide as it is long.
         gradient: steepest slope of the mean loss, in any weight, at which the search has converged.
         watch: told the number of passes after each.
 
@@ -146,7 +154,7 @@ def _minimise(
 
     options = {"maxiter": _STEPS, "maxfun": 2 * _STEPS, "maxcor": 20, "ftol": 0.0}
     options["gtol"] = gradient if factor is None else 0.0
-    first = start if factor is None else factor.T @ start
+    first = start if factor is None else factor * start if factor.ndim == 1 else factor.T @ start
     found: Any = optimize.minimize(loss, first, jac=True, method="L-BFGS-B", options=options, callback=stop)
     if steepest > 100.0 * gradient:
         raise ArithmeticError(f"logistic regression did not converge: {found.message}")
@@ -165,6 +173,8 @@ def _factor(matrix: Floats) -> Floats:
 
 def _solved(lower: Floats, right: Floats, *, transposed: bool = False) -> Floats:
     """Return x with L x = `right` ([s]), or with L' x."""
+    if lower.ndim == 1:
+        return right / lower
     left = right.copy()
     if transposed:
         for j in range(left.size - 1, -1, -1):

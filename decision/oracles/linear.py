@@ -14,10 +14,12 @@ import msgspec
 import numpy as np
 from scipy import linalg
 
+from decision.action_ids import is_id
 from decision.batch import Batch, Features, Floats, Interactions, Ints, take_rows
 from decision.errors import FieldError
 from decision.options import SHIPPED, Positive, Range, Samples, Seed
 from decision.oracles.encoder import NOTHING_LEFT_OUT, LeftOut, room, rows_apart
+from decision.oracles.identity import MAX_FEW, most_frequent_ids
 from decision.oracles.kind import Kind, OracleSettings
 from decision.oracles.products import ColumnSet, Scales, dense, entries_of
 from decision.ragged import sums_by_owner
@@ -27,6 +29,8 @@ NUMBERS_FILE = "linear.f64"
 MAX_WEIGHTS = 4_096
 _ORDINARY = 20.0  # root mean square of a column's numbers up to which they are not divided by it
 _ROUNDED = 1e-13  # eigenvalue of a matrix of ones on its diagonal that rounding makes
+_WITH_IDS = 1_024  # weights up to which ids are added
+_ID_ROWS = 10.0
 _ROWS = 2_048
 _DECISIONS = 512
 
@@ -79,7 +83,7 @@ class LinearOracle:
         batch = interactions.batch
         chosen = take_rows(batch.actions, interactions.chosen)
         if not self._fitted:
-            self._choose_columns(batch)
+            self._choose_columns(batch, chosen)
             width = self._width()
             self._gram, self._moment, self._fitted = np.zeros((width, width)), np.zeros(width), True
         weights = interactions.weights
@@ -187,7 +191,7 @@ class LinearOracle:
         oracle._moment, oracle._weights = numbers[width**2 : width**2 + width], numbers[width**2 + width :]
         return oracle
 
-    def _choose_columns(self, batch: Batch) -> None:
+    def _choose_columns(self, batch: Batch, chosen: Sequence[Features]) -> None:
         none = ColumnSet()
         contexts, actions = none.seen_in(batch.contexts), none.seen_in(batch.actions)
         most = contexts.names_seen, actions.names_seen
@@ -198,14 +202,16 @@ class LinearOracle:
         context, rare = none.extended_by(contexts, most[0])
         action, rare_own = none.extended_by(actions, most[1])
         self.left_out = LeftOut(rare, rare_own)
-        self._set_columns(_ordinary(context), _ordinary(action))
+        left = (_WITH_IDS // (1 + len(context)) if self.settings.interactions else _WITH_IDS) - 1 - len(action)
+        ids = most_frequent_ids(chosen, min(left, MAX_FEW))
+        self._set_columns(_ordinary(context), _ordinary(action).with_flags(ids))
 
     def _factor(self) -> tuple[Floats, Floats]:
         """Return [w] units and [w, w] lower triangle L, L L' being X'X and the prior in these units.
 
         What columns say twice, to the last digit, is told apart by a prior that rounding cannot swallow.
         """
-        matrix = self._gram + self.settings.ridge * np.eye(self._moment.size)
+        matrix = self._gram + self._prior()
         unit = 1.0 / np.sqrt(np.diag(matrix))
         matrix *= unit[:, None] * unit
         rounded = _ROUNDED * self._moment.size
@@ -224,6 +230,14 @@ class LinearOracle:
     def _width(self) -> int:
         c, a = len(self._context_positions), len(self._action_positions)
         return 1 + c + a + (c * a if self.settings.interactions else 0)
+
+    def _prior(self) -> Floats:
+        """Return [w, w] the prior's precision; that of ids is worth some rows."""
+        ids = np.array([is_id(name) for name in self._action_positions], dtype=np.bool_)
+        own = np.where(ids, max(self.settings.ridge, _ID_ROWS), self.settings.ridge)
+        c = len(self._context_positions)
+        crossed = np.tile(own, c if self.settings.interactions else 0)
+        return np.diag(np.concatenate((np.full(1 + c, self.settings.ridge), own, crossed)))
 
     def _rows(self, contexts: Sequence[Features], actions: Sequence[Features]) -> Floats:
         """Return [r, w]: 1, context, action and their products, of one action per decision."""

@@ -1,6 +1,6 @@
 """Logistic regression on context, action, their products and the pairs of an action's own features.
 
-    logit E[y | x, a] = b0 + u'x + v'a + x'Wa + sum_{i<j} P_ij a_i a_j
+    logit E[y | x, a] = b0 + u'x + v'a + x'Wa + sum_{i<j} P_ij a_i a_j + sum_i q_i [id(a) = i]
 
 with the reward y scaled to [0, 1] by the loop's range; a reward between the ends counts as that share of a success
 (Papke and Wooldridge 1996). Every fit minimises the log-loss under a Gaussian prior, to convergence, so the result does
@@ -11,11 +11,12 @@ that appear later, a new action's among them, get weights of their own under the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
 
+from decision.action_ids import is_id
 from decision.batch import Batch, Features, Floats, Interactions, Ints
 from decision.columns import FeatureRows
 from decision.errors import FieldError, Words
@@ -23,9 +24,10 @@ from decision.options import SHIPPED, Positive, Range, Samples, Seed
 from decision.oracles.design import Block, PairEntries, Part, Sizes, outer
 from decision.oracles.drawn import ROWS, Drawn, DrawnRows
 from decision.oracles.encoder import NOTHING_LEFT_OUT, LeftOut, room, rows_apart
+from decision.oracles.identity import CROSSED_PRECISION, MAX_ALONE, PRECISION, chosen_ids, ranked_ids
 from decision.oracles.kind import Kind, OracleSettings
 from decision.oracles.likelihood import DesignRows, least, sigmoid
-from decision.oracles.products import MAX_COLUMNS, ColumnSet, Entries, entries_of, places_of
+from decision.oracles.products import MAX_COLUMNS, ColumnSet, Entries, Scales, entries_of, places_of
 from decision.parts import Held, Parts
 from decision.ragged import sums_by_owner
 
@@ -56,12 +58,13 @@ class LogisticSettings(Range, frozen=True, kw_only=True, forbid_unknown_fields=T
     seed: Seed = 0
 
 
-class _Stored(msgspec.Struct, forbid_unknown_fields=True):
+class _Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     settings: LogisticSettings
     fitted: bool
     context: ColumnSet
     action: ColumnSet
     pairs: list[tuple[int, int]]
+    alone: list[str] = []
 
 
 class LogisticOracle:
@@ -76,7 +79,7 @@ class LogisticOracle:
         self.left_out = NOTHING_LEFT_OUT
         self._fitted = False
         self._draws: Floats | None = None
-        self._set_layout(ColumnSet(), ColumnSet(), [])
+        self._set_layout(ColumnSet(), ColumnSet(), [], [])
         self._mean: Floats = np.zeros(1)
         self._precision: Floats = np.full(1, _LOOSE * self.settings.ridge)
 
@@ -113,11 +116,12 @@ class LogisticOracle:
         design = self._design(rows, place())
         few = _FEW * self._mean.size
         pilot: DesignRows | None = None
-        if self._mean.size <= _FACTORED and rows.rows > max(ROWS, _MANY * few):
+        ids = bool(self._ids.any()) or bool(self._alone)  # they lie along what their features say: a long narrow bowl
+        if self._mean.size <= _FACTORED and rows.rows > (2 * few if ids else max(ROWS, _MANY * few)):
             some = rows.take(np.linspace(0, rows.rows - 1, few).astype(np.int64))
             some = some._replace(weight=some.weight * (design.total / float(some.weight.sum())))
             pilot = self._design([some], place(), written=True)
-        self._mean = least(design, self._mean, self._precision, pilot, watch)
+        self._mean = least(design, self._mean, self._precision, pilot, watch, scaled=ids)
         self._precision = self._precision + design.curvature(self._mean)
 
     def predict(self, batch: Batch) -> Floats:
@@ -133,7 +137,10 @@ class LogisticOracle:
         constant, shared, own, crossed = block.constant[0], block.shared[0], block.own[0], block.crossed[0]
         y = entries_of(actions, self._action_positions, self._action_scales)
         row, column, value = y.row, y.column, y.value
-        pair_row, pair, pair_value = self._pair_entries(y)
+        pair_row, pair, pair_value = self._own_entries(actions, y)
+        if self._ids.any():  # of thousands of columns, those of these actions
+            used, column = np.unique(column, return_inverse=True)
+            own, crossed = own[used], np.ascontiguousarray(crossed[:, used])
         pairs = np.bincount(pair_row, weights=block.pairs[0][pair] * pair_value, minlength=k) if pair.size else None
         alone = None if interactions else np.bincount(row, weights=own[column] * value, minlength=k)
         positions, scales = self._context_positions, self._scales
@@ -168,7 +175,7 @@ class LogisticOracle:
 
     def save(self) -> dict[str, bytes]:
         """Return settings and columns as JSON; the weights and their precisions as little-endian doubles."""
-        stored = _Stored(self.settings, self._fitted, self._context, self._action, self._pairs)
+        stored = _Stored(self.settings, self._fitted, self._context, self._action, self._pairs, [*self._alone])
         numbers = np.concatenate((self._mean, self._precision)).astype("<f8")
         return {MODEL_FILE: msgspec.json.encode(stored), NUMBERS_FILE: numbers.tobytes()}
 
@@ -187,7 +194,9 @@ class LogisticOracle:
         a = len(stored.action)
         if len(stored.pairs) > MAX_PAIRS or any(not 0 <= i < j < a for i, j in stored.pairs):
             raise FieldError(MODEL_FILE, wanted="pairs of action columns", got=stored.pairs)
-        oracle._set_layout(stored.context, stored.action, stored.pairs)
+        if len(stored.alone) > MAX_ALONE:
+            raise FieldError(MODEL_FILE, wanted=f"at most {MAX_ALONE} ids that stand alone", got=len(stored.alone))
+        oracle._set_layout(stored.context, stored.action, stored.pairs, stored.alone)
         data = files.get(NUMBERS_FILE, b"")
         width = oracle._width()
         if len(data) != 16 * width:
@@ -201,8 +210,12 @@ class LogisticOracle:
     def _reward(self, share: Floats) -> Floats:
         return self.settings.low + (self.settings.high - self.settings.low) * share
 
-    def _set_layout(self, context: ColumnSet, action: ColumnSet, pairs: list[tuple[int, int]]) -> None:
+    def _set_layout(
+        self, context: ColumnSet, action: ColumnSet, pairs: list[tuple[int, int]], alone: list[str]
+    ) -> None:
         self._context, self._action, self._pairs = context, action, pairs
+        self._alone = {name: number for number, name in enumerate(alone)}
+        self._ids = np.array([is_id(name) for name in action.names], dtype=np.bool_)
         self._context_positions, self._action_positions = context.positions(), action.positions()
         self._pair_codes = np.array([i * len(action) + j for i, j in pairs], dtype=np.int64)
         self._pair_order = np.argsort(self._pair_codes, kind="stable")
@@ -210,33 +223,57 @@ class LogisticOracle:
 
     def _width(self) -> int:
         c, a = len(self._context), len(self._action)
-        width = 1 + c + a + (c * a if self.settings.interactions else 0) + len(self._pairs)
+        width = 1 + c + a + (c * a if self.settings.interactions else 0) + len(self._pairs) + len(self._alone)
         if width > MAX_WEIGHTS:
             raise FieldError("features", wanted=f"at most {MAX_WEIGHTS} weights with interactions", got=width)
         return width
 
     def _extend(self, rows: DrawnRows) -> None:
         """Append the columns that only these rows have; old weights move to their new places."""
-        old = _blocks(self._mean, self._precision, len(self._context), len(self._action), self.settings.interactions)
-        c, a, pairs = len(self._context), len(self._action), len(self._pairs)
+        crossing = self.settings.interactions
+        old = _blocks(self._mean, self._precision, len(self._context), len(self._action), crossing)
+        c, a, pairs, alone = len(self._context), len(self._action), len(self._pairs), len(self._alone)
+        self._set_columns(rows)
+        width, prior = self._width(), self.settings.ridge
+        mean, precision = np.zeros(width), np.full(width, prior)
+        new = _blocks(mean, precision, len(self._context), len(self._action), crossing)
+        tight, shift = max(prior, PRECISION), len(self._pairs)
+        new[1].own[:, self._ids], new[1].pairs[:, shift:] = tight, tight
+        if crossing:
+            new[1].crossed[:, :, self._ids] = max(prior, CROSSED_PRECISION)
+        for was, now in zip(old, new, strict=True):
+            now.constant[:], now.shared[:, :c], now.own[:, :a] = was.constant, was.shared, was.own
+            now.crossed[:, :c, :a], now.pairs[:, :pairs] = was.crossed, was.pairs[:, :pairs]
+            now.pairs[:, shift : shift + alone] = was.pairs[:, pairs:]
+        self._mean, self._precision = mean, precision
+
+    def _set_columns(self, rows: DrawnRows) -> None:
+        """Lay out columns, pairs and ids of these rows behind those that are there."""
+        crossing, names = self.settings.interactions, rows.action_names
+
+        def chosen() -> Iterator[FeatureRows]:
+            return (part.chosen for part in rows)
+
         contexts = self._context.seen(rows.context_names, lambda: (part.contexts for part in rows))
-        actions = self._action.seen(rows.action_names, lambda: (part.chosen for part in rows))
+        actions = self._action.seen(names, chosen)
+        c, a = len(self._context), len(self._action)
         most = min(c + contexts.names_seen, MAX_COLUMNS), min(a + actions.names_seen, MAX_COLUMNS)
-        if self.settings.interactions:
-            most = room(*most, MAX_WEIGHTS - MAX_PAIRS, known=(c, a))
+        if crossing:
+            most = room(*most, MAX_WEIGHTS - MAX_PAIRS - len(self._alone), known=(c, a))
         context, rare = self._context.extended_by(contexts, most[0])
         action, rare_own = self._action.extended_by(actions, most[1])
         self.left_out = LeftOut(rare, rare_own)
-        self._set_layout(context, action, self._pairs)
-        if self.settings.interactions:
-            self._set_layout(self._context, self._action, self._pairs + self._new_pairs(rows))
-        width, prior = self._width(), self.settings.ridge
-        mean, precision = np.zeros(width), np.full(width, prior)
-        new = _blocks(mean, precision, len(self._context), len(self._action), self.settings.interactions)
-        for was, now in zip(old, new, strict=True):
-            now.constant[:], now.shared[:, :c], now.own[:, :a] = was.constant, was.shared, was.own
-            now.crossed[:, :c, :a], now.pairs[:, :pairs] = was.crossed, was.pairs
-        self._mean, self._precision = mean, precision
+        self._set_layout(context, action, self._pairs, [*self._alone])
+        if crossing:
+            self._set_layout(context, action, self._pairs + self._new_pairs(rows), [*self._alone])
+        ranked = ranked_ids(names, chosen, {*self._alone, *action.names})
+        if ranked:
+            left, cost = MAX_WEIGHTS - self._width(), 1 + len(context) if crossing else 0
+            found = chosen_ids(ranked, cost=cost, room=left, columns=MAX_COLUMNS - len(action))
+            columns = action.with_flags(found.crossed)
+            alone = [*self._alone, *found.alone][:MAX_ALONE]
+            # a pair is a code of two columns: more columns, other codes
+            self._set_layout(context, columns, self._pairs, alone)
 
     def _new_pairs(self, rows: DrawnRows) -> list[tuple[int, int]]:
         """Return the pairs of an action's own columns that only `rows` have, the most frequent first."""
@@ -247,7 +284,7 @@ class LogisticOracle:
             first, second = outer(distinct, distinct)
             i, j = distinct.column[first], distinct.column[second]
             times = np.bincount(part.chosen.rows, minlength=part.chosen.distinct)[distinct.row[first]]
-            kept = i < j
+            kept = (i < j) & ~self._ids[i] & ~self._ids[j]  # an id has a weight for all that its features say together
             both = np.concatenate((codes, (i * len(self._action) + j)[kept]))
             codes, place = np.unique(both, return_inverse=True)
             counts = np.bincount(place, weights=np.concatenate((counts, times[kept])), minlength=codes.size)
@@ -257,15 +294,30 @@ class LogisticOracle:
 
     def _design(self, rows: Iterable[Drawn], kept: Parts, *, written: bool = False) -> DesignRows:
         """Return the design of the rows, written out or not; its product with the weights is the logit."""
-        sizes = Sizes(len(self._context), len(self._action), len(self._pairs), self.settings.interactions)
+        own = len(self._pairs) + len(self._alone)
+        sizes = Sizes(len(self._context), len(self._action), own, self.settings.interactions)
         low, span = self.settings.low, self.settings.high - self.settings.low
         design = DesignRows(sizes, kept)
         for contexts, chosen, reward, weight in rows:
             x = entries_of(contexts, self._context_positions, self._scales)
-            y = entries_of(_distinct(chosen), self._action_positions, self._action_scales)
-            part = Part(x, y, self._pair_entries(y), chosen.rows, sizes, written=written)
+            actions = _distinct(chosen)
+            y = entries_of(actions, self._action_positions, self._action_scales)
+            part = Part(x, y, self._own_entries(actions, y), chosen.rows, sizes, written=written)
             design.append(part, np.clip((reward - low) / span, 0.0, 1.0), weight)
         return design
+
+    def _own_entries(self, actions: Sequence[Features], y: Entries) -> PairEntries:
+        """Return the entries of `actions` that no context is crossed with: known pairs of columns, and ids alone."""
+        found = self._pair_entries(y)
+        if not self._alone:
+            return found
+        size = len(self._alone)
+        ids = entries_of(actions, self._alone, Scales(np.zeros(size), np.ones(size), np.zeros(size), np.ones(size)))
+        return PairEntries(
+            np.concatenate((found.row, ids.row)),
+            np.concatenate((found.pair, ids.column + len(self._pairs))),
+            np.concatenate((found.value, ids.value)),
+        )
 
     def _pair_entries(self, y: Entries) -> PairEntries:
         """Return row, pair and value of every known pair of an action's own columns."""
@@ -293,24 +345,29 @@ class LogisticOracle:
             decisions = np.repeat(np.arange(stop - start), np.diff(offsets[start : stop + 1]))
             x = entries_of(contexts[start:stop], self._context_positions, self._scales, x_places)
             y = entries_of(actions[first:last], self._action_positions, self._action_scales, y_places)
-            parts.append(self._some(x, y, decisions, weights))
+            parts.append(self._some(x, y, self._own_entries(actions[first:last], y), decisions, weights))
         return np.concatenate(parts, axis=1)
 
-    def _some(self, x: Entries, y: Entries, decisions: Ints, weights: Floats) -> Floats:
+    def _some(self, x: Entries, y: Entries, own: PairEntries, decisions: Ints, weights: Floats) -> Floats:
         c, a = len(self._context), len(self._action)
         block = Block.of(weights, c, a, self.settings.interactions)
         n, m = x.offsets.size - 1, y.offsets.size - 1
         dense = np.zeros((n, c))
         dense[x.row, x.column] = x.value
-        row = y.row
-        pair_row, pair, pair_value = self._pair_entries(y)
+        row, column = y.row, y.column
+        pair_row, pair, pair_value = own
+        used: Ints | slice = slice(None)
+        if self._ids.any():
+            used, column = np.unique(column, return_inverse=True)
         out = np.empty((len(weights), m))
         for s in range(len(weights)):
             per_action = (
-                block.own[s] + dense @ block.crossed[s] if self.settings.interactions else block.own[s][None, :]
+                block.own[s][used] + dense @ block.crossed[s][:, used]
+                if self.settings.interactions
+                else block.own[s][None, used]
             )
             of = decisions[row] if self.settings.interactions else 0
-            terms = per_action[of, y.column] * y.value
+            terms = per_action[of, column] * y.value
             out[s] = block.constant[s] + (dense @ block.shared[s])[decisions]
             out[s] += np.bincount(row, weights=terms, minlength=m)
             if pair.size:

@@ -17,8 +17,9 @@ from decision.batch import Batch, Floats, Interactions, Ints, take_rows
 from decision.errors import FieldError
 from decision.options import SHIPPED, NotNegative, Positive, Range, Seed
 from decision.oracles.encoder import NOTHING_LEFT_OUT, LeftOut
+from decision.oracles.identity import MAX_FEW, most_frequent_ids
 from decision.oracles.kind import Kind, OracleSettings
-from decision.oracles.products import ColumnSet, dense
+from decision.oracles.products import MAX_COLUMNS, ColumnSet, dense
 
 MODEL_FILE = "neural.npz"
 SETTINGS_FILE = "neural.json"
@@ -84,7 +85,10 @@ class NeuralOracle:
         if not self._fits:
             none = ColumnSet()
             (context, rare), (action, own) = (none.extended_by(none.seen_in(each)) for each in (batch.contexts, chosen))
-            self._set_columns(context, action)
+            c, a = len(context), len(action)
+            crossed = self.settings.interactions and c + a + c * a <= MAX_INPUTS
+            left = (MAX_INPUTS - c) // (1 + c) - a if crossed else min(MAX_INPUTS - c, MAX_COLUMNS) - a
+            self._set_columns(context, action.with_flags(most_frequent_ids(chosen, min(left, MAX_FEW))))
             self.left_out = LeftOut(rare, own)
         if rows.size:
             s = self.settings

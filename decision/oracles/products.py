@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from decision.action_ids import is_id
 from decision.batch import Features, Floats, Ints
 from decision.columns import Codes, FeatureRows
 from decision.errors import FieldError
@@ -88,7 +89,7 @@ class ColumnSet(msgspec.Struct, forbid_unknown_fields=True):
         return len(self.names)
 
     def extended(self, rows: Sequence[Features]) -> ColumnSet:
-        """Return the columns with those appended that only `rows` have; the most frequent when they are too many."""
+        """Return the columns with those appended that only `rows` have, ids apart; the most frequent of too many."""
         return self.extended_by(self.seen_in(rows))[0]
 
     def seen_in(self, rows: Sequence[Features]) -> Seen:
@@ -98,14 +99,14 @@ class ColumnSet(msgspec.Struct, forbid_unknown_fields=True):
         return self.seen(columns.names, lambda: (columns[cut : cut + _ROWS] for cut in cuts))
 
     def seen(self, names: list[str], parts: Callable[[], Iterable[FeatureRows]]) -> Seen:
-        """Return what is counted of the columns that are not known yet.
+        """Return what is counted of the columns that are not known yet; ids get columns by `with_flags`.
 
         Args:
             names: of all parts, each in the same place.
             parts: gives the parts once more each time it is asked.
         """
         known = set(self.names)
-        return Seen(names, parts, np.array([name not in known for name in names], dtype=np.bool_))
+        return Seen(names, parts, np.array([name not in known and not is_id(name) for name in names], np.bool_))
 
     def extended_by(self, seen: Seen, most: int = MAX_COLUMNS, *, numbers: bool = False) -> tuple[ColumnSet, list[str]]:
         """Return the columns with those appended that were seen, and the names that were left out.
@@ -134,6 +135,12 @@ class ColumnSet(msgspec.Struct, forbid_unknown_fields=True):
             self.high + scales.high[found].tolist(),
         )
         return columns, left_out
+
+    def with_flags(self, names: Sequence[str]) -> ColumnSet:
+        """Return the columns with those of `names` appended, which are 0 or 1."""
+        k = len(names)
+        numbers = zip((self.shift, self.scale, self.low, self.high), (0.0, 1.0, -FLAG, FLAG), strict=True)
+        return ColumnSet([*self.names, *names], *(known + [new] * k for known, new in numbers))
 
     def positions(self) -> dict[str, int]:
         """Return the position of every name."""

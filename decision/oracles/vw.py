@@ -26,6 +26,7 @@ from decision.batch import Batch, Features, Floats, Interactions, Ints, take_row
 from decision.columns import FeatureRows
 from decision.errors import FieldError
 from decision.options import PASSES, SHIPPED, Bits, NotNegative, Passes, Positive, Range, Seed
+from decision.oracles.identity import MAX_CROSSED, most_frequent_ids, without_other_ids
 from decision.oracles.kind import Kind, OracleSettings
 from decision.oracles.numbers import Numbers
 from decision.oracles.products import ColumnSet
@@ -77,6 +78,7 @@ class VwOracle:
         self._fits = 0
         self._weights: Floats | None = None
         self._hashes: dict[str, dict[str, int]] = {}
+        self._ids: dict[str, None] = {}
 
     def fit(self, interactions: Interactions) -> None:
         """Learn from `interactions`; called again, resume from the present state."""
@@ -89,6 +91,10 @@ class VwOracle:
         batch = interactions.batch
         contexts = FeatureRows.of(batch.contexts)
         chosen = FeatureRows.of(take_rows(batch.actions, interactions.chosen))
+        # thousands of ids, crossed with the context, would share the table's weights by chance
+        ids = dict.fromkeys(most_frequent_ids(chosen, MAX_CROSSED))
+        self._ids = dict.fromkeys([*(self._ids | ids)][:MAX_CROSSED])
+        chosen = without_other_ids(chosen, self._ids)
         if self._numbers is not None:
             self._numbers = {
                 space: known.extended(rows)
@@ -129,9 +135,8 @@ class VwOracle:
         low, span = self.settings.low, self.settings.high - self.settings.low
         if self._workspace is None:
             return np.full(len(batch.actions), low + 0.5 * span)
-        contexts, actions = (
-            self._read(space, FeatureRows.of(rows)) for space, rows in (("C", batch.contexts), ("A", batch.actions))
-        )
+        contexts = self._read("C", FeatureRows.of(batch.contexts))
+        actions = self._read("A", without_other_ids(FeatureRows.of(batch.actions), self._ids))
         out = np.empty(len(batch.actions))
         for decisions in _alike(actions, batch.offsets):
             first = int(decisions[0])
@@ -186,7 +191,8 @@ class VwOracle:
         if self._workspace is None:
             return lambda contexts: np.full((len(contexts), k), low + 0.5 * span)
         _, constant = self._table()
-        rows = _Rows(self, list(self._read("A", FeatureRows.of(actions))))
+        known = without_other_ids(FeatureRows.of(actions), self._ids)
+        rows = _Rows(self, list(self._read("A", known)))
         own, a_value, owners = rows.own, rows.value, rows.owners
         limits = None if self._numbers is None else self._numbers["C"]
 
@@ -251,7 +257,7 @@ class VwOracle:
     def save(self) -> dict[str, bytes]:
         """Return VW's own model file and the settings."""
         numbers = None if self._numbers is None else {space: each.columns for space, each in self._numbers.items()}
-        stored = _Stored(self.settings, self._fits, numbers)
+        stored = _Stored(self.settings, self._fits, numbers, [*self._ids])
         files = {SETTINGS_FILE: msgspec.json.encode(stored)}
         if self._workspace is not None:
             with _scratch() as path:
@@ -271,7 +277,7 @@ class VwOracle:
         except (KeyError, msgspec.DecodeError) as error:
             raise FieldError(SETTINGS_FILE, wanted="the oracle's settings", got=error) from error
         oracle = cls(stored.settings)
-        oracle._fits = stored.fits
+        oracle._fits, oracle._ids = stored.fits, dict.fromkeys(stored.ids)
         if stored.numbers is not None and stored.numbers.keys() != {"C", "A"}:
             raise FieldError(SETTINGS_FILE, wanted="numbers of C and A", got=sorted(stored.numbers))
         oracle._numbers = None
@@ -296,10 +302,11 @@ class VwOracle:
         return " ".join(parts)
 
 
-class _Stored(msgspec.Struct):
+class _Stored(msgspec.Struct, omit_defaults=True):
     settings: VwSettings
     fits: int
     numbers: dict[str, ColumnSet] | None = None  # none in models that were made before there were bounds
+    ids: list[str] = []
 
 
 class _scratch:

@@ -13,10 +13,12 @@ from datetime import UTC, datetime
 from itertools import islice
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
+from decision.action_ids import drawn_with_ids
 from decision.artifact import Manifest, pack
 from decision.batch import Batch, Features, Interactions, Ints
 from decision.columns import Codes, FeatureRows, Texts, joined
@@ -82,7 +84,8 @@ _decode_object = msgspec.json.Decoder(dict[str, object]).decode
 def chunks(path: Path, *, rows: int = CHUNK) -> Iterator[tuple[Interactions, int]]:
     """Yield the lines of a dsjson file as decisions with the drawn action alone, and how many were left out.
 
-    The propensity is the logged one; the distribution over the drawn action alone is 1.
+    The propensity is the logged one; the distribution over the drawn action alone is 1. Its id is its ``_tag``, ""
+    where it has none.
 
     Raises:
         FieldError: a line that is no single decision, named by its number.
@@ -90,7 +93,7 @@ def chunks(path: Path, *, rows: int = CHUNK) -> Iterator[tuple[Interactions, int
     check_file(path)
     read = _Chunk()
     number = held = 0
-    catalogues: dict[bytes, list[bytes | Features]] = {}
+    catalogues: dict[bytes, list[bytes | _Drawn]] = {}
     with path.open("rb") as file:
         while line := file.readline(MAX_RECORD_BYTES + 1):
             number += 1
@@ -116,7 +119,10 @@ def chunks(path: Path, *, rows: int = CHUNK) -> Iterator[tuple[Interactions, int
                     raise FieldError("_labelIndex", wanted="the place of an action in c._multi", got=parsed.index)
                 drawn = offered[parsed.index]
                 if isinstance(drawn, bytes):
-                    drawn = offered[parsed.index] = flatten(_decode_object(drawn), field="action")
+                    decoded = _decode_object(drawn)
+                    tag = decoded.get("_tag")
+                    action_id = tag if isinstance(tag, str) else ""
+                    drawn = offered[parsed.index] = _Drawn(flatten(decoded, field="action"), action_id)
                 read.lines.append((number, parsed, drawn))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise FieldError(f"line {number}", wanted="a decision", got=error) from error
@@ -129,6 +135,13 @@ def chunks(path: Path, *, rows: int = CHUNK) -> Iterator[tuple[Interactions, int
         yield read.interactions(), read.skipped
 
 
+class _Drawn(NamedTuple):
+    """A drawn action: its features, and its ``_tag`` or ""."""
+
+    features: Features
+    action_id: str
+
+
 class _Chunk:
     """Lines that are being read; their contexts are flattened together.
 
@@ -139,7 +152,7 @@ class _Chunk:
 
     def __init__(self) -> None:
         self.skipped = 0
-        self.lines: list[tuple[int, Line, Features]] = []
+        self.lines: list[tuple[int, Line, _Drawn]] = []
 
     def interactions(self) -> Interactions:
         """Return the lines as decisions with the drawn action alone.
@@ -150,13 +163,14 @@ class _Chunk:
         n = len(self.lines)
         reward = np.array([-line.cost + 0.0 for _, line, _ in self.lines], dtype=np.float64)
         propensity = np.array([line.probability for _, line, _ in self.lines], dtype=np.float64)
-        actions = FeatureRows.of([drawn for _, _, drawn in self.lines])
+        actions = FeatureRows.of([drawn.features for _, _, drawn in self.lines])
+        ids = Texts.of([drawn.action_id for _, _, drawn in self.lines])
         contexts = joined(_flat(self.lines[start : start + _AT_ONCE]) for start in range(0, n, _AT_ONCE))
-        batch = Batch(contexts, actions, Texts(["drawn"], np.zeros(n, np.int64)), np.arange(n + 1, dtype=np.int64))
+        batch = Batch(contexts, actions, ids, np.arange(n + 1, dtype=np.int64))
         return Interactions(batch, np.arange(n, dtype=np.int64), propensity, reward, np.ones(n))
 
 
-def _flat(lines: list[tuple[int, Line, Features]]) -> FeatureRows:
+def _flat(lines: list[tuple[int, Line, _Drawn]]) -> FeatureRows:
     """Return the contexts of `lines`: plain namespaces are read together, a line with anything else by itself."""
     contexts = [line.c for _, line, _ in lines]
     if any(name[:1] == "_" for c in contexts for name in c):
@@ -263,7 +277,7 @@ def train_from_dsjson(
     def read() -> Iterator[Interactions]:
         nonlocal rows, skipped
         for interactions, left_out in chunks(path):
-            yield interactions
+            yield drawn_with_ids(interactions) if made.action_ids else interactions
             rows, skipped = rows + len(interactions), skipped + left_out
             if progress is not None:
                 progress(rows)
@@ -276,7 +290,7 @@ def train_from_dsjson(
             oracle.fit(interactions)
     if not rows:
         raise SupportError(f"{path.name} holds no decision to learn from")
-    policy = OraclePolicy(oracle, exploration_of(loop, float(rows), reward))
+    policy = OraclePolicy(oracle, exploration_of(loop, float(rows), reward), action_ids=made.action_ids)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     manifest = Manifest(

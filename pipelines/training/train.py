@@ -7,12 +7,14 @@ a warm start.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from decision.action_ids import with_ids
 from decision.artifact import MANIFEST_FILE, Manifest, pack, unpack
 from decision.batch import Interactions, Ints
 from decision.errors import FieldError, SupportError
@@ -91,9 +93,12 @@ def train(
         return learned(rows.chunks() if held is None else [held], made, earlier, also, progress)
 
     kind, oracle, tally = learn()
-    policy = OraclePolicy(oracle, exploration_of(loop, tally.effective_rows, rows.reward))
+    exploration = exploration_of(loop, tally.effective_rows, rows.reward)
+    policy = OraclePolicy(oracle, exploration, action_ids=made.action_ids)
     fair: FairFit | None = None
     if pairs is not None and len(pairs):
+        if made.action_ids:
+            pairs = replace(pairs, first=with_ids(pairs.first), second=with_ids(pairs.second))
         fair = fit_with_pairs(
             oracle,
             lambda also: learn(also)[1],
@@ -101,7 +106,7 @@ def train(
             policy.exploration,
             cost=loop.fairness.cost,
         )
-        policy = OraclePolicy(fair.oracle, policy.exploration)
+        policy = OraclePolicy(fair.oracle, policy.exploration, action_ids=made.action_ids)
     parent = registry.aliases(loop.name).get("champion", "")
     manifest = Manifest(
         loop=loop.name,

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from decision.action_ids import drawn_with_ids, with_ids
 from decision.batch import Floats, Interactions, Ints
 from decision.errors import FieldError, SupportError
 from decision.fairness.penalty import concatenate
@@ -39,10 +40,12 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         oracle: the cold reward model.
         rules: which rows it learns from.
+        action_ids: it reads the actions' ids as features.
     """
 
     oracle: OracleSettings
     rules: DataRules
+    action_ids: bool = False
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +81,7 @@ def configuration(loop: LoopSettings, variant: Variant, seed: int, reward: Range
         high=reward.high,
     )
     rules = {name: given.get(name, getattr(training, name)) for name in DataRules.__struct_fields__}
-    return Configuration(oracle=oracle, rules=DataRules(**rules))
+    return Configuration(oracle=oracle, rules=DataRules(**rules), action_ids=policy.action_ids)
 
 
 def learned(
@@ -95,7 +98,8 @@ def learned(
             does not fit chunks holds all of them.
         made: the configuration.
         earlier: kind and files of the models of earlier generations, newest last; for averages and warm starts.
-        also: rows that no rule touches, with their own weights; the costs of upheld pairs.
+        also: rows that no rule touches, with their own weights and ids among their features, where these are read; the
+            costs of upheld pairs.
         progress: told of the passes over the rows, where the oracle tells them.
 
     Raises:
@@ -110,6 +114,8 @@ def learned(
         made = msgspec.structs.replace(made, rules=msgspec.structs.replace(made.rules, warm_start=False))
     tally = Tally(middle=0.5 * (made.oracle.low + made.oracle.high))
     kept = _kept(chunks, made, tally)
+    if made.action_ids:
+        kept = map(drawn_with_ids, kept)
     more = [] if also is None else [also]
     if isinstance(oracle, FitsChunks):
         with scratch() as place:
@@ -175,12 +181,13 @@ def compare(
         return untried(loop)
     before, after = interactions.take(past), interactions.take(newest)
     ages = age[past] - age[past].min()
+    read = with_ids(after.batch) if loop.policy.action_ids else after.batch
     losses: list[float | None] = []
     errors: list[str] = []
     for variant in variants:
         try:
             _, oracle, _ = learned([(before, ages)], configuration(loop, variant, seed, reward), earlier[:-1])
-            losses.append(weighted_log_loss(oracle.predict(after.batch)[after.chosen], after, reward))
+            losses.append(weighted_log_loss(oracle.predict(read)[after.chosen], after, reward))
             errors.append("")
         except (FieldError, SupportError, ArithmeticError, ImportError) as error:
             losses.append(None)
