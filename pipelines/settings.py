@@ -100,10 +100,15 @@ class BaselineSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields
     """The reference that the policy is measured against, and that decides when there is no policy.
 
     Attributes:
-        kind: ``uniform``, or ``first`` for the first action offered (the application's own choice).
+        kind: ``uniform``, ``first`` for the first action offered (the application's own choice), or ``auto``, which is
+            ``first`` in apprentice mode and ``uniform`` otherwise.
+        explore: share of uniform draws mixed into the baseline while it answers online, so that there is something to
+            learn from the first request on: Personalizer's exploration percentage, divided by 100. Other modes return
+            what the baseline says.
     """
 
-    kind: Literal["uniform", "first"] = "uniform"
+    kind: Literal["auto", "uniform", "first"] = "auto"
+    explore: Share = 0.2
 
 
 class Variant(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -326,6 +331,13 @@ class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     guard: GuardSettings = GuardSettings()
     features: FeatureSettings = FeatureSettings()
     fairness: FairnessSettings = FairnessSettings()
+
+    @property
+    def reference(self) -> Literal["uniform", "first"]:
+        """The kind of the baseline."""
+        if self.baseline.kind == "auto":
+            return "first" if self.mode == "apprentice" else "uniform"
+        return self.baseline.kind
 
     def _relations(self) -> None:
         if self.guard.unit == "episode" and self.reward.minimum not in (None, 0.0):

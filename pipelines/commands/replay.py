@@ -236,7 +236,7 @@ def _generations(parts: Installation, log: str) -> dict[str, PolicySpec]:
         )
         for entry in parts.registry.versions(log)
     }
-    kind = parts.loop(log).baseline.kind
+    kind = parts.loop(log).reference
     return out | {name: PolicySpec(kind=kind, name=f"{kind} policy") for name in ("", f"baseline:{kind}")}
 
 

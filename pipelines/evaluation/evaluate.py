@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from decision.artifact import unpack
-from decision.batch import Interactions
+from decision.batch import Floats, Interactions
 from decision.errors import SupportError
+from decision.exploration.mix import with_floor
 from decision.gate import Reference
 from decision.ope.estimate import Estimate
 from decision.ope.estimators.dr import dr
@@ -253,7 +254,7 @@ class _Asking:
 
     def baseline(self, alias: str | None) -> tuple[str, Pmf]:
         """Return the name of the baseline and its probabilities; `alias` is its version, if it has one."""
-        kind = self._loop.baseline.kind
+        kind = self._loop.reference
         if alias is None:
             return f"baseline, {kind}", lambda table, log: baseline_policy(kind).pmf(log.batch)
         policy = self._policy(alias)
@@ -275,8 +276,17 @@ class _Asking:
 
     def _drawing(self, version: str) -> Pmf:
         if version.startswith("baseline:"):
-            return lambda table, log: baseline_policy(self._loop.baseline.kind).pmf(log.batch)
+            return lambda table, log: self._first_nights(log)
         return lambda table, log: self._policy(version).pmf(log.batch)
+
+    def _first_nights(self, log: Interactions) -> Floats:
+        """Return the probabilities of the baseline while it was in charge: it explored."""
+        pmf = baseline_policy(self._loop.reference).pmf(log.batch)
+        return (
+            pmf
+            if self._loop.reference == "uniform"
+            else with_floor(pmf, log.batch.offsets, self._loop.baseline.explore)
+        )
 
     def _policy(self, version: str) -> OraclePolicy:
         if version not in self._loaded:

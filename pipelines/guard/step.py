@@ -109,7 +109,7 @@ class _Step:
             self.before = self.carried_out(self.before)
         aliases = self.registry.aliases(self.loop.name)
         champion, candidate = aliases.get("champion"), aliases.get("candidate", "")
-        baseline = champion or f"baseline:{self.loop.baseline.kind}"
+        baseline = champion or f"baseline:{self.loop.reference}"
         state = self.before
         if candidate and candidate != champion:
             asked = (baseline, candidate, self.terms(candidate))

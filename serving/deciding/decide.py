@@ -15,7 +15,7 @@ import msgspec
 from decision.batch import Features
 from decision.draw import draw, seed_of
 from decision.errors import DecisionError, FieldError
-from decision.exploration.mix import check_one
+from decision.exploration.mix import check_one, with_floor_few
 from decision.exploration.slate import Completion
 from decision.features import VERSION, flatten
 from decision.features import looked_up as prefixed
@@ -25,6 +25,7 @@ from decision.policy import features_version_of
 from decision.protocols import Policy
 from decision.records import SCHEMA_VERSION, Decision
 from pipelines.log.slates import in_slot
+from pipelines.settings import LoopSettings
 from serving.deciding.question import Catalogue, Question
 from serving.snapshot import Snapshot
 from serving.wire import DecideResponse, Ranked, Slot, SlotAnswer
@@ -261,7 +262,8 @@ def _record(
             pmf_candidate = _pmf(snapshot.policy, offered, seen, known)
             check_one(pmf_candidate)
     else:
-        pmf = pmf_baseline if snapshot.policy is None else _pmf(snapshot.policy, offered, seen, known)
+        charge = snapshot.policy
+        pmf = _exploring(loop, pmf_baseline) if charge is None else _pmf(charge, offered, seen, known)
         if share.weight > 0.0 and snapshot.candidate is not None:
             pmf_candidate = _candidate_pmf(snapshot.candidate, offered, seen, known)
             if pmf_candidate is not None:
@@ -311,6 +313,11 @@ def _baseline_pmf(baseline: Policy, offered: Catalogue, context: Features, own: 
     first, *others = offered.led_by(own).pmfs_of(baseline)((context,))[0]
     at = offered.ids.index(own)
     return [*others[:at], first, *others[at:]]
+
+
+def _exploring(loop: LoopSettings, pmf: list[float]) -> list[float]:
+    """Return what answers where nothing was learned yet: the baseline's `pmf`, mixed with uniform draws."""
+    return pmf if loop.reference == "uniform" else with_floor_few(pmf, loop.baseline.explore)
 
 
 def _pmf(policy: Policy, offered: Catalogue, seen: Seen, known: Mapping[int, list[float]]) -> list[float]:
