@@ -149,19 +149,19 @@ def health(interactions: Interactions, pmf: Floats, scores: Floats | None, *, no
         actions=actions,
         actions_never_chosen=untried,
         support=support,
-        alarms=_alarms(entropy, logged_entropy, positive, len(reward), untried),
+        alarms=_alarms(entropy, logged_entropy, reward, untried),
     )
 
 
-def _alarms(entropy: float, logged: float | None, positive: float, rows: int, untried: int) -> list[str]:
+def _alarms(entropy: float, logged: float | None, reward: Floats, untried: int) -> list[str]:
     alarms: list[str] = []
     if entropy < COLLAPSED:
         alarms.append(f"entropy collapsed: {entropy:.3f} of the uniform policy's; the next log will have no support")
     elif logged is not None and entropy < COLLAPSED_TO * logged:
         alarms.append(f"entropy fell from {logged:.2f} in the log to {entropy:.2f} of the uniform policy's")
-    rare = round(min(positive, 1.0 - positive) * rows)
+    rare = reward.size - int(np.unique(reward, return_counts=True)[1].max())
     if rare < FEW:
-        alarms.append(f"one-sided rewards: {rare} of {rows} on the rarer side")
+        alarms.append(f"one-sided rewards: all but {rare} of {reward.size} are the same")
     if untried:
         alarms.append(f"{untried} actions were offered and never tried")
     return alarms

@@ -143,6 +143,7 @@ def test_health_is_that_of_before(kind: str, times: float, plus: float) -> None:
 
     one, other = of(night(kind, 1.0, 0.0)), of(night(kind, times, plus))
     assert other.alarms == one.alarms
+    assert ("one-sided" in " ".join(one.alarms)) == (kind == "clicks")  # costs and stars are on one side of 0, and vary
     for name in ("positive_rate", "entropy", "logged_entropy", "effective_sample_size", "uniform_rows"):
         assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-9), name
     span = np.ptp(night(kind, 1.0, 0.0).scores)

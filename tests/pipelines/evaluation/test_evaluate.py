@@ -169,7 +169,7 @@ def test_health_alarms_name_a_collapse_one_sided_rewards_and_untried_actions(lak
     lucky = type(rows)(rows.batch, rows.batch.offsets[:-1], rows.propensity, np.ones(len(rows)), rows.pmf)
     alarms = health(lucky, first, None).alarms
     assert alarms[0].startswith("entropy collapsed")
-    assert f"0 of {len(rows)} on the rarer side" in alarms[1]
+    assert f"all but 0 of {len(rows)} are the same" in alarms[1]
     assert alarms[2:] == ["2 actions were offered and never tried"]
 
 
