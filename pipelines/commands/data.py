@@ -19,6 +19,9 @@ from pipelines.formats.registry import FORMATS, format_of
 from pipelines.operations.installation import Installation
 
 Name = Annotated[str, typer.Option("--name", help="Name of the import, for `decision replay` and `decision export`.")]
+Map = Annotated[
+    list[str] | None, typer.Option("--map", help="FIELD=COLUMN, as often as there are columns of another name.")
+]
 WRITABLE = tuple(name for name, entry in FORMATS.items() if entry.suffixes)
 """Formats that `decision export` writes."""
 
@@ -31,22 +34,19 @@ def importer(name: str) -> Callable[..., None]:
     given = Annotated[Path | None, needed] if entry.shipped else Annotated[Path, needed]
 
     def work(path: Any, home: Home = None, name: Name = name, json: Json = False) -> Outcome:
-        from pipelines.formats.store import save_import
+        return _kept(format, home, path, name)
 
-        notes: list[Any] = []
-        with Installation.at(home) as parts:
-            for found in format_of(format).find(path, name):
-                about = {"format": format, "source": found.source, "attribution": found.attribution}
-                notes.append(save_import(parts.settings, found.name, found.batches, **about, progress=progress))
-                console.print(f"  {found.name}: {notes[-1].rows} decisions", highlight=False)
-        return _imported(notes)
+    def mapped(path: Any, map: Map = None, home: Home = None, name: Name = name, json: Json = False) -> Outcome:
+        return _kept(format, home, path, name, _columns(map or []))
 
     format = name
-    work.__annotations__["path"] = given
+    called: Callable[..., Outcome] = mapped if entry.mapped else work
+    called.__annotations__["path"] = given
+    called.__name__ = "work"
     if entry.shipped:  # the path may be left out
-        work.__defaults__ = (None, *(work.__defaults__ or ()))
-    work.__doc__ = entry.help
-    return command(work)
+        called.__defaults__ = (None, *(called.__defaults__ or ()))
+    called.__doc__ = entry.help
+    return command(called)
 
 
 @command
@@ -150,6 +150,32 @@ def _forget_features(parts: Installation, subject: str) -> int:
     return removed
 
 
+def _kept(format: str, home: Home, path: Any, name: str, columns: dict[str, str] | None = None) -> Outcome:
+    from pipelines.formats.store import save_import
+
+    notes: list[Any] = []
+    with Installation.at(home) as parts:
+        find = format_of(format).find
+        for found in find(path, name) if columns is None else find(path, name, columns):
+            about: Any = {"format": format, "source": found.source, "attribution": found.attribution}
+            about["left_out"] = found.left_out
+            notes.append(save_import(parts.settings, found.name, found.batches, **about, progress=progress))
+            console.print(f"  {found.name}: {notes[-1].rows} decisions", highlight=False)
+    return _imported(notes)
+
+
+def _columns(map: list[str]) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for text in map:
+        field, equals, column = text.partition("=")
+        if not equals or not field or not column:
+            raise FieldError("map", wanted="FIELD=COLUMN", got=text)
+        if field in columns:
+            raise FieldError("map", wanted="each field once", got=text)
+        columns[field] = column
+    return columns
+
+
 def _imported(notes: list[Any]) -> Outcome:
     data = {"imports": msgspec.to_builtins(notes), "rows": sum(note.rows for note in notes)}
 
@@ -159,5 +185,8 @@ def _imported(notes: list[Any]) -> Outcome:
             first, last = (text[:19] if text else "" for text in (note.first, note.last))
             table.add_row(note.name, str(note.rows), str(note.with_pmf), first, last)
         out.print(table)
+        for note in notes:
+            if note.left_out:
+                out.print(f"{note.name}: {note.left_out} rows without a propensity were left out", highlight=False)
 
     return Outcome(data, show)

@@ -27,12 +27,14 @@ class Entry(NamedTuple):
         help: of ``decision import NAME``.
         suffixes: of files that ``decision export`` writes in this format unless told otherwise.
         shipped: there is a log to read without a path.
+        mapped: its columns have names of their own, which the user maps to fields.
     """
 
     module: str
     help: str
     suffixes: tuple[str, ...] = ()
     shipped: bool = False
+    mapped: bool = False
 
 
 FORMATS = {
@@ -75,6 +77,15 @@ FORMATS = {
         '`infos["propensity"]`.\n\n'
         "Example: `decision import minari ~/.minari/datasets/shop/clicks-v0 --name clicks`",
     ),
+    "csv": Entry(
+        "pipelines.formats.csv",
+        "Import a session log from CSV, with a map from fields to its columns.\n\n"
+        "Needed: ts (RFC 3339, or seconds, milliseconds or microseconds since 1970), action, actions (the ids offered, "
+        "with | between them), propensity, reward. Optional: event, subject, episode, step, version, context.NAME. "
+        "Rows without a propensity are left out and counted.\n\n"
+        "Example: `decision import csv feed.csv --name feed-2025 --map subject=user_id --map action=video_id`",
+        mapped=True,
+    ),
 }
 
 
@@ -86,24 +97,27 @@ class Found(NamedTuple):
         source: where it was read from.
         batches: its rows, see `pipelines.formats.rows.complete`; read when they are asked for.
         attribution: whose data it is.
+        left_out: how many rows were left out so far because their propensity is not known.
     """
 
     name: str
     source: str
     batches: Iterable[pa.Table]
     attribution: str = ""
+    left_out: Callable[[], int] = lambda: 0
 
 
 class Format(NamedTuple):
     """One format.
 
     Attributes:
-        find: (path, name) -> the logs there; the path is None for the one that is shipped.
+        find: (path, name) -> the logs there; the path is None for the one that is shipped. A format that is mapped
+            takes {field: column} as well.
         write: (interactions, path, progress) -> rows written, and rows that the format cannot hold; None where it is
             only read.
     """
 
-    find: Callable[[Path | None, str], Iterable[Found]]
+    find: Callable[..., Iterable[Found]]
     write: Callable[[pa.Table, Path, Progress], tuple[int, int]] | None = None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
         first: time of the first decision, ISO 8601 UTC; None without rows.
         last: time of the last one.
         attribution: whose data it is and under which licence, when known.
+        left_out: rows that were left out because their propensity is not known.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     first: str | None
     last: str | None
     attribution: str = ""
+    left_out: int = 0
 
 
 @step("imported")
@@ -66,6 +68,7 @@ def save_import(
     format: str,
     source: str,
     attribution: str = "",
+    left_out: Callable[[], int] = lambda: 0,
     progress: Progress = silent,
 ) -> Imported:
     """Check and keep the rows of an import under `name`, in place of an earlier import of that name.
@@ -77,6 +80,7 @@ def save_import(
         format: the format they were read from.
         source: where they were read from.
         attribution: whose data it is.
+        left_out: asked at the end how many rows were left out because their propensity is not known.
         progress: told of the rows kept, after each batch.
 
     Raises:
@@ -90,6 +94,8 @@ def save_import(
     try:
         batches = counted(batches, progress, "decisions imported", size=len)
         note = _write(scratch, name, batches, format=format, source=source, attribution=attribution)
+        note = msgspec.structs.replace(note, left_out=left_out())
+        (scratch / "import" / "import.json").write_bytes(msgspec.json.format(msgspec.json.encode(note)))
         target = folder / name
         if target.exists():
             target.rename(scratch / "replaced")
@@ -129,7 +135,6 @@ def _write(scratch: Path, name: str, batches: Iterable[pa.Table], *, format: str
         last=last.astimezone(UTC).isoformat() if last else None,
         attribution=attribution,
     )
-    (folder / "import.json").write_bytes(msgspec.json.format(msgspec.json.encode(note)))
     return note
 
 
