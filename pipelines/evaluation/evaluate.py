@@ -27,7 +27,7 @@ from pipelines.evaluation.charts import evaluation_chart
 from pipelines.evaluation.health import Health, health
 from pipelines.evaluation.holdout import MAX_VERSIONS, Compared, Latest, Pmf, Question, Worth, sums_of
 from pipelines.evaluation.trajectories import Trajectories, remembered, trajectories
-from pipelines.interactions.arrays import to_interactions
+from pipelines.interactions.arrays import read_apart
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
 from pipelines.progress import Progress, parted, silent
@@ -188,12 +188,19 @@ def evaluate(
         reward=rows.reward,
     )
     latest, sums = Latest(MAX_ROWS), None
+    unread = ""
     for held in rows.held():
+        log, errors = read_apart(held)
+        if errors:
+            unread = next(iter(errors.values()))
+            kept = np.setdiff1d(np.arange(len(held)), list(errors))
+            held, log = held.take(pa.array(kept)), log.take(kept)
         if len(held):
-            part = sums_of(held, to_interactions(held), asked, latest)
+            part = sums_of(held, log, asked, latest)
             sums = part if sums is None else sums + part
     if sums is None:
-        raise SupportError(f"the holdout of loop {loop.name} is empty")
+        why = f"has no row that can be read: {unread}" if unread else "is empty"
+        raise SupportError(f"the holdout of loop {loop.name} {why}")
     part_done()
     found, base_name = sums.compared, base[0]
     values = [_value("version", f"version {version}", sums.worth[""])]

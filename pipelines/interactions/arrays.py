@@ -6,6 +6,7 @@ model is trained on what it was asked with. No row becomes a dictionary: names a
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from decision.batch import Batch, Floats, Interactions, Ints
 from decision.columns import Texts
 from decision.errors import FieldError
 from decision.ragged import ragged_offsets
-from pipelines.lake.features import contexts_of, flat_actions
+from pipelines.lake.features import contexts_of, flat_actions, without_features
 from pipelines.lake.schemas import FEATURE_FIELDS
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
@@ -67,6 +68,35 @@ def to_batch(table: pa.Table) -> Batch:
         row = min(errors)
         raise errors[row].under(f"{table['event_id'][row].as_py()}: ") from errors[row]
     return Batch(contexts, actions, interned(pc.list_flatten(table["action_ids"])), ragged_offsets(sizes))
+
+
+def read_apart(table: pa.Table) -> tuple[Interactions, dict[int, FieldError]]:
+    """Return the rows of `table` as arrays, as `to_interactions`, and which cannot be read and why: {row: error}.
+
+    Those have no features in the result; they stopped nothing when they were joined, and stop nothing here.
+
+    Raises:
+        FieldError: a column is missing.
+    """
+    try:
+        return to_interactions(table), {}
+    except FieldError:
+        errors = contexts_of(table).errors
+        errors = flat_actions(table["actions"], sizes_of(table)).errors | errors
+        if not errors:
+            raise
+    bad = np.zeros(len(table), np.bool_)
+    bad[list(errors)] = True
+    nothing = [json.dumps([{}] * k) for k in sizes_of(table).tolist()]
+    blank: dict[str, list[str]] = {
+        "context": ["{}"] * len(bad),
+        "feature_snapshot": ["{}"] * len(bad),
+        "actions": nothing,
+    }
+    for name, texts in blank.items():
+        column = pc.if_else(pa.array(bad), pa.array(texts, pa.string()), table[name].cast(pa.string()))
+        table = table.set_column(table.column_names.index(name), name, column)
+    return to_interactions(without_features(table)), errors
 
 
 def unreadable(table: pa.Table) -> Ints:

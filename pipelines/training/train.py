@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from decision.action_ids import with_ids
-from decision.artifact import MANIFEST_FILE, Manifest, pack, unpack
+from decision.artifact import MANIFEST_FILE, Manifest, unpack
 from decision.batch import Interactions, Ints
 from decision.errors import FieldError, SupportError
 from decision.exploration.rule import Exploration
@@ -32,6 +32,7 @@ from pipelines.progress import Progress, silent
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Variant
 from pipelines.training.trained import POLICY, Trained, code_version, libraries
+from pipelines.training.trial import Probe, alarms_of, packed, unfit_is_refused
 from pipelines.training.variants import compare, configuration, learned, untried
 from pipelines.training.window import window
 
@@ -65,7 +66,8 @@ def train(
         progress: told of the rows read and of the passes over them.
 
     Raises:
-        SupportError: there are fewer rows than the loop's minimum.
+        SupportError: there are fewer rows than the loop's minimum, they cannot be fitted, or what was fitted cannot be
+            served; the message says why.
         RegistryError: the registry cannot be reached.
     """
     if loop.policy.oracle == SESSION:
@@ -89,8 +91,11 @@ def train(
     chosen = next(entry for entry in compared if entry.chosen)
     made = configuration(loop, msgspec.convert(chosen.variant, Variant), seed, rows.reward)
 
+    probe = Probe()
+
     def learn(also: Interactions | None = None) -> tuple[str, Oracle, Tally]:
-        return learned(rows.chunks() if held is None else [held], made, earlier, also, progress)
+        with unfit_is_refused(loop.name):
+            return learned(probe.watching(rows.chunks() if held is None else [held]), made, earlier, also, progress)
 
     kind, oracle, tally = learn()
     exploration = exploration_of(loop, tally.effective_rows, rows.reward)
@@ -107,6 +112,7 @@ def train(
             cost=loop.fairness.cost,
         )
         policy = OraclePolicy(fair.oracle, policy.exploration, action_ids=made.action_ids)
+    alarms = alarms_of(policy.oracle, rows.unread)
     parent = registry.aliases(loop.name).get("champion", "")
     manifest = Manifest(
         loop=loop.name,
@@ -118,6 +124,7 @@ def train(
             **msgspec.to_builtins(loop.policy),
             **msgspec.to_builtins(made.rules),
             "oracle": made.oracle.kind,
+            **({"alarms": alarms} if alarms else {}),
             "variants": msgspec.to_builtins(compared) if len(compared) > 1 else [],
             **({} if fair is None else {"fairness_pairs": int(fair.gaps.size), "fairness_cost": fair.cost}),
         },
@@ -133,6 +140,8 @@ def train(
         "train.generations": float(rows.ages(np.zeros(1, np.int64))[0] + 1),
         "train.effective_rows": tally.effective_rows,
         "train.mean_reward": tally.mean_reward,
+        "train.alarms": float(len(alarms)),
+        "train.unread_rows": float(len(rows.unread)),
         "train.holdout_rows": float(rows.data.holdout),
         **{f"train.{name}": number for name, number in msgspec.to_builtins(tally.balance()).items()},
         **({} if fair is None else fair.metrics()),
@@ -140,13 +149,15 @@ def train(
     }
     version = registry.register(
         loop.name,
-        pack(policy, manifest),
+        packed(policy, manifest, probe),
         metrics=metrics,
         params=_params(manifest),
         tags={"kind": POLICY, "code_version": manifest.code_version, "parent": parent, _ENDS: rows.data.last_ts},
         key=key,
     )
-    return Trained(version=version, rows=tally.counted, metrics=metrics, data=rows.data, compared=compared)
+    return Trained(
+        version=version, rows=tally.counted, metrics=metrics, data=rows.data, compared=compared, alarms=alarms
+    )
 
 
 def _earlier(

@@ -31,6 +31,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
         metrics: ``train.*`` numbers.
         data: where its rows come from.
         compared: the configurations that were tried, the chosen one marked.
+        alarms: what the training left out or cut, in words; empty when nothing.
         session: for a policy with memory: what each method's policy is judged to be worth, which was chosen, and what
             became of the versions of earlier nights beside what was expected of them.
     """
@@ -40,6 +41,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float]
     data: Data
     compared: list[Compared] = []
+    alarms: list[str] = []
     session: dict[str, Any] = {}
 
 

@@ -32,7 +32,7 @@ from decision.generations import ages
 from decision.options import Range
 from decision.reward import Rewards
 from decision.split import uniforms_of
-from pipelines.interactions.arrays import READ, to_interactions
+from pipelines.interactions.arrays import READ, read_apart
 from pipelines.lake.lake import Lake, dataset
 from pipelines.progress import Progress, counted, silent
 from pipelines.settings import LoopSettings
@@ -112,6 +112,7 @@ class Window:
     Attributes:
         data: where they come from.
         reward: the range of the rewards, given or learned from the rows that are not held out.
+        unread: {event id: why it could not be read} of rows that were yielded with weight 0 so far.
     """
 
     def __init__(
@@ -156,6 +157,7 @@ class Window:
             hint = f"; {other} carry another reward definition than {version!r}: restate them" if other else ""
             raise SupportError(f"loop {loop.name} has no interactions yet{hint}")
         before = [i for i, end in enumerate(micros.tolist()) if end < last][-MAX_GENERATIONS:]
+        self.unread: dict[str, str] = {}
         self._ends = ends[before].tolist()
         self.reward: Range = rewards.range(loop.reward.minimum, loop.reward.maximum)
         self.data = Data(
@@ -230,8 +232,14 @@ class Window:
         return self._rates[times_of(table) // DAY - self._first_day, is_rewarded(table, self._loop).astype(np.int64)]
 
     def _weighed(self, table: pa.Table) -> Interactions:
-        log, rate = to_interactions(table), self._rate(table)
-        return log if (rate == 1.0).all() else replace(log, weight=1.0 / rate)
+        (log, errors), rate = read_apart(table), self._rate(table)
+        if not errors:
+            return log if (rate == 1.0).all() else replace(log, weight=1.0 / rate)
+        weight = 1.0 / rate
+        weight[list(errors)] = 0.0
+        events = table["event_id"]
+        self.unread |= {events[row].as_py(): str(error) for row, error in errors.items()}
+        return replace(log, weight=weight)
 
     def _ages_in(self, number: int) -> Ints:
         held, picked = _unpacked(self._held[number]), _unpacked(self._picked[number])
