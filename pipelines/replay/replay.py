@@ -20,11 +20,11 @@ import pyarrow as pa
 
 from decision.errors import FieldError, SupportError, Words
 from decision.ope.diagnostics.propensities import PropensityReport
-from decision.ope.diagnostics.rewarded import FEWEST
 from decision.ope.diagnostics.uniform_stratum import Agreement
 from decision.ope.diagnostics.weights import Diagnostics
 from decision.ope.estimate import Estimate
 from decision.ope.estimators.registry import estimator_of
+from decision.ope.estimators.snips import FEWEST
 from decision.ope.evaluation.family import Plan
 from decision.ope.evaluation.results import Results, refuse, results
 from decision.options import Fraction, Seed

@@ -63,9 +63,8 @@ def drawn(rng: np.random.Generator, world: World, n: int) -> tuple[Any, Floats, 
     number = np.arange(n) * len(world.generations) // n
     logging = np.array(world.generations)[number]
     action = (rng.random(n)[:, None] > logging.cumsum(1)).sum(1).clip(0, logging.shape[1] - 1)
-    reward = np.where(rng.random(n) < np.array(world.rate)[action], 1.0, 0.0) * np.exp(
-        world.sigma * rng.standard_normal(n)
-    )
+    paid = np.exp(world.sigma * rng.standard_normal(n))
+    reward = np.where(rng.random(n) < np.array(world.rate)[action], paid, 0.0)
     return action, logging[np.arange(n), action], reward, logging
 
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from decision.batch import Floats, Interactions
-from decision.ope.diagnostics.rewarded import FEWEST, rewarded
 from decision.ope.estimate import Estimate
 from decision.ope.estimators.dr import dr_terms
-from decision.ope.estimators.snips import SnipsSums
+from decision.ope.estimators.snips import FEWEST, SnipsSums, rewarded
 from decision.ope.intervals.doubly_robust_sequence import LIMIT, SequenceSums, difference_terms, sequence_sums
 from decision.ope.rows import Rows
 from decision.ope.sums.means import MeanSums

@@ -14,10 +14,13 @@ import numpy as np
 from decision.batch import Floats
 from decision.ope.estimate import Estimate
 from decision.ope.estimators.registry import OwnSums
-from decision.ope.intervals.skewness import skewed, skewness_of
-from decision.ope.sums.exact import Exact
+from decision.ope.sums.exact import Exact, rounded
 from decision.ope.sums.means import cube_columns, merged_cubes
 from decision.ope.sums.moments import Moments
+from decision.ope.sums.skewness import skewed, skewness_of
+
+FEWEST = 10.0
+"""Rewarded decisions below which an interval needs the bounds of the rewards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,31 @@ def snips(sums: SnipsSums, *, level: float = 0.95) -> Estimate | None:
     skewness = skewness_of(float(value), sums.cubes, variance * float(weight) ** 2)
     low, high = skewed(float(value), math.sqrt(variance), skewness, n=found.n, level=level)
     return replace(found, low=low, high=high)
+
+
+def rewarded(sums: SnipsSums, *, low: float, high: float) -> float:
+    """Return how many decisions the rewards come from, those on the rarer side; 0 where there are none.
+
+    A decision that nothing followed has the reward of most others: what an estimate knows, it has from the rest. They
+    are counted as weights are (Kong 1992), ``(sum w d)^2 / sum (w d)^2`` with d the distance from the smallest reward
+    possible, and from the largest; the smaller of the two. It does not change when rewards are multiplied or shifted
+    together with their range.
+
+    Args:
+        sums: of the rows.
+        low: smallest reward possible.
+        high: largest reward possible.
+    """
+    weight, total = sums.moments.totals
+    square, cross, product = (rounded(part) for part in sums.moments.second)
+    found: list[float] = []
+    for sign, end in ((1.0, low), (-1.0, high)):
+        distance = sign * (total - end * weight)
+        spread = product - 2.0 * end * cross + end**2 * square
+        largest = max(product, end**2 * square)
+        # Cancellation leaves less than rounding can tell where every reward is at this end.
+        found.append(float(distance**2 / spread) if spread > 1e-12 * largest and distance > 0 else 0.0)
+    return min(found)
 
 
 ESTIMATOR = OwnSums(

@@ -9,10 +9,10 @@ import numpy as np
 
 from decision.batch import Floats
 from decision.ope.diagnostics.refusals import LEAST_ESS, refusals
-from decision.ope.diagnostics.rewarded import FEWEST, rewarded
 from decision.ope.diagnostics.uniform_stratum import Agreement, agreement
 from decision.ope.estimate import Estimate
 from decision.ope.estimators.registry import Mean, OwnSums, Tuned
+from decision.ope.estimators.snips import FEWEST, rewarded
 from decision.ope.evaluation.family import PARAMETERS, Plan, planned
 from decision.ope.evaluation.sums import EvaluationSums, sequence_of
 from decision.ope.intervals.bootstrap import GroupSums, percentiles, replicates
@@ -55,7 +55,7 @@ class Results:
         segments: the policy's value by segment, with intervals that hold together; None where the segment's rows
             cannot support an estimate.
         refused: why no estimate should be read; empty when they may.
-        rewarded: effective number of decisions that the rewards come from, see `decision.ope.diagnostics.rewarded`.
+        rewarded: effective number of decisions that the rewards come from, `decision.ope.estimators.snips.rewarded`.
         recommended: name of the estimate to read first; None where no interval can be believed.
         unsupported: mean probability with which the policy does what the log never draws.
         stratum: IPS on the rows that were drawn uniformly, where they are 30 or more and not all.

@@ -10,8 +10,8 @@ import numpy as np
 from decision.batch import Floats
 from decision.errors import SupportError
 from decision.ope.estimate import Estimate
-from decision.ope.intervals.skewness import skewed, skewness_of
 from decision.ope.sums.exact import Exact, added, exact_sum, exact_sums, rounded
+from decision.ope.sums.skewness import skewed, skewness_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class MeanSums:
     def interval(self, level: float) -> tuple[float, float]:
         """Return the interval of the mean: Student's, and wider on the side where terms are skewed.
 
-        Infinite below two rows. `decision.ope.intervals.skewness` says how; where few rows carry all of the weight it
+        Infinite below two rows. `decision.ope.sums.skewness` says how; where few rows carry all of the weight it
         undercovers, which `doubts` of the effective sample size is there to catch.
         """
         if self.n < 2:

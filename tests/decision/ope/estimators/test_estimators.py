@@ -12,8 +12,8 @@ from decision.ope.diagnostics.weights import diagnostics
 from decision.ope.estimators.dr import dr, dr_sums
 from decision.ope.estimators.ips import ips, ips_sums
 from decision.ope.estimators.snips import SnipsSums, snips
-from decision.ope.intervals.skewness import skewed
 from decision.ope.sums.means import MeanSums
+from decision.ope.sums.skewness import skewed
 from decision.ope.weights import effective_sample_size, weights_of
 from tests.contracts.estimator import world_of
 

@@ -8,8 +8,8 @@ from scipy import stats
 
 from decision.batch import Floats
 from decision.ope.estimators.snips import SnipsSums, snips
-from decision.ope.intervals.skewness import INFLATED, skewed, skewness_of
 from decision.ope.sums.means import MeanSums
+from decision.ope.sums.skewness import INFLATED, skewed, skewness_of
 
 
 def sums_of(terms: Floats, counts: Floats | None = None) -> MeanSums:
