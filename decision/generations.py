@@ -15,6 +15,7 @@ import numpy as np
 
 from decision.batch import Floats, Interactions, Ints
 from decision.errors import FieldError
+from decision.exploration.sigma import Residuals
 from decision.options import DataRules
 from decision.ragged import group_min
 
@@ -127,12 +128,15 @@ class Tally:
     Attributes:
         rows: how many were looked at.
         counted: those with a weight above 0.
+        residuals: some of them, to say how noisy rewards are.
     """
 
     def __init__(self, *, middle: float = 0.5) -> None:
         """Take the reward that separates success from failure."""
         self._middle = middle
+        self.residuals = Residuals()
         self.rows = self.counted = 0
+        self._uniform = 0.0
         self._stood_for = self._total = self._largest = self._squares = self._positive = self._reward = 0.0
         self._against = self._against_squares = 0.0
         self._spread, self._sampled_spread = np.zeros(3), np.zeros(3)
@@ -144,8 +148,13 @@ class Tally:
             interactions: the rows.
             weight: [n] their training weights, without what they stand for.
         """
-        times, reward = interactions.weights, interactions.reward
-        against = 1.0 / (interactions.propensity * np.diff(interactions.batch.offsets))
+        times, reward, offsets = interactions.weights, interactions.reward, interactions.batch.offsets
+        k = np.diff(offsets)
+        against = 1.0 / (interactions.propensity * k)
+        if k.size:
+            part = k * np.nan_to_num(group_min(interactions.pmf, offsets), nan=0.0)
+            self._uniform += float((weight * times) @ part)
+        self.residuals.add(interactions, weight * times)
         self.rows += len(interactions)
         self.counted += int(np.sum(weight > 0))
         self._stood_for += float(times.sum())
@@ -178,6 +187,11 @@ class Tally:
         if sampled <= 1e-9 * float(self._sampled_spread[2]):  # all rewards are the same
             return float(self._spread[0] / self._sampled_spread[0])
         return min(1.0, whole / sampled)
+
+    @property
+    def uniform_rows(self) -> float:
+        """How many of the effective rows are uniform draws: each by the part of its distribution that is uniform."""
+        return self._uniform / self._largest if self._largest > 0 else 0.0
 
     @property
     def mean_reward(self) -> float:

@@ -102,11 +102,14 @@ class PolicySettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
         bits: size of its weight table, as a power of two.
         bag: models fitted on bootstrapped rows, whose mean predicts; 1 for a single one.
         exploration: rule that turns expected rewards into probabilities.
-        gamma: of ``squarecb`` and ``fastcb``, and the largest of ``falcon``; larger explores less.
-        falcon_scale: c of ``falcon``, whose gamma is c sqrt(actions x rows learned from) per unit of reward.
+        gamma: of ``squarecb`` and ``fastcb``; larger explores less. Per sigma, the standard deviation of rewards
+            about the model, for ``fastcb`` per range of rewards: the unit that rewards are stated in does not matter.
+        falcon_scale: c of ``falcon``, whose gamma is c sqrt(actions x rows learned from) per sigma.
         epsilon: share explored uniformly by ``epsilon_greedy``.
-        inverse_temperature: of ``softmax``; larger explores less.
-        floor: share of decisions drawn uniformly under every rule (the uniform stratum), so logs keep support.
+        inverse_temperature: of ``softmax``, per sigma; larger explores less.
+        floor: largest share of decisions drawn uniformly under every rule (the uniform stratum), so logs keep support.
+        floor_minimum: its smallest share, reached once the log holds ``floor_rows``; never more than ``floor``.
+        floor_rows: uniform draws that the log should hold, so that any policy can be judged on it.
     """
 
     oracle: PolicyKind = "logistic"
@@ -122,6 +125,8 @@ class PolicySettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
     epsilon: Share = 0.1
     inverse_temperature: NotNegative = 30.0
     floor: Share = 0.05
+    floor_minimum: Share = 0.01
+    floor_rows: NotNegative = 250.0
 
 
 SHIPPED = PolicySettings()

@@ -20,12 +20,14 @@ class Exploration(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Attributes:
         kind: the rule; ``thompson`` and ``regcb`` need an oracle with members (``logistic``, ``linear``, or a bag).
-        gamma: of ``squarecb``, in 1 / reward units; for ``falcon`` the largest that its schedule may reach, in the same
-            unit; of ``fastcb``, which scales rewards to [0, 1], without unit.
+        gamma: of ``squarecb``, per `unit`; of ``fastcb``, which scales rewards to [0, 1], without unit; where `sigma`
+            is not known, also the largest that ``falcon`` may reach.
         epsilon: epsilon-greedy's share of uniform draws.
-        inverse_temperature: lambda of ``softmax``, in 1 / reward units.
+        inverse_temperature: lambda of ``softmax``, per `unit`.
         falcon_scale: c of ``falcon``.
         rows: effective number of rows that the oracle was trained on, for ``falcon``; the training fills it in.
+        sigma: standard deviation of rewards about what the oracle predicts, in reward units; the training fills it in.
+            0 where it is not known, as in versions of before.
         floor: share of uniform draws under every rule.
 
     Raises:
@@ -38,7 +40,13 @@ class Exploration(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
     inverse_temperature: NotNegative = SHIPPED.inverse_temperature
     falcon_scale: NotNegative = SHIPPED.falcon_scale
     rows: NotNegative = 0.0
+    sigma: NotNegative = 0.0
     floor: Share = SHIPPED.floor
+
+    @property
+    def unit(self) -> float:
+        """The reward that counts as one: sigma; 1 where that is not known."""
+        return self.sigma or 1.0
 
 
 class Rule(NamedTuple):

@@ -34,7 +34,7 @@ def softmax(scores: Floats, offsets: Ints, *, inverse_temperature: float) -> Flo
 
 
 def _pmf(scores: Floats, offsets: Ints, given: Exploration) -> Floats:
-    return softmax(scores, offsets, inverse_temperature=given.inverse_temperature)
+    return softmax(scores, offsets, inverse_temperature=given.inverse_temperature / given.unit)
 
 
 RULE = Rule(_pmf)

@@ -63,11 +63,11 @@ def squarecb_few(scores: list[float], *, gamma: float) -> list[float]:
 
 
 def _few(scores: list[float], given: Exploration) -> list[float]:
-    return squarecb_few(scores, gamma=given.gamma)
+    return squarecb_few(scores, gamma=given.gamma / given.unit)
 
 
 def _pmf(scores: Floats, offsets: Ints, given: Exploration) -> Floats:
-    return squarecb(scores, offsets, gamma=given.gamma)
+    return squarecb(scores, offsets, gamma=given.gamma / given.unit)
 
 
 RULE = Rule(_pmf, few=_few)

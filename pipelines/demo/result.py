@@ -22,7 +22,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         farewell: decisions under the last champion.
         per_second: decisions a second while a generation is trained and promoted.
         window_s: reward window of the loop, in seconds.
-        floor: share of decisions drawn uniformly.
+        floor: largest share of decisions drawn uniformly.
         margin: how much worse than the champion the gate lets a version possibly be, in reward per decision.
         holdout: share of the decisions that are kept for evaluation and the gate.
         minimum_ess: effective rows below which the gate stays shut. Of decisions drawn uniformly among ten actions a

@@ -16,8 +16,9 @@ from decision.ragged import group_min
 BINS = 10
 MAX_ACTIONS_LISTED = 100
 COLLAPSED = 0.01
-"""Share of the uniform policy's entropy below which a policy has collapsed; a floor of .05 keeps it above."""
-COLLAPSED_TO = 0.1
+"""Share of the uniform policy's entropy below which a policy has collapsed; a floor of .01 keeps it above."""
+COLLAPSED_TO = 0.015
+"""The same, of the log's: a policy that is sure after a uniform log has not collapsed under the smallest floor."""
 FEW = 30
 
 

@@ -23,6 +23,7 @@ from decision.artifact import Manifest, pack
 from decision.batch import Batch, Features, Interactions, Ints
 from decision.columns import Codes, FeatureRows, Texts, joined
 from decision.errors import FieldError, SupportError, Words
+from decision.exploration.sigma import Residuals
 from decision.features import MAX_FEATURES, flatten
 from decision.options import Range
 from decision.oracles.factory import new_oracle
@@ -273,11 +274,14 @@ def train_from_dsjson(
     made = configuration(loop, Variant(passes=1), seed, reward)
     oracle = new_oracle(made.oracle)
     rows = skipped = 0
+    residuals = Residuals()
 
     def read() -> Iterator[Interactions]:
         nonlocal rows, skipped
         for interactions, left_out in chunks(path):
-            yield drawn_with_ids(interactions) if made.action_ids else interactions
+            shown = drawn_with_ids(interactions) if made.action_ids else interactions
+            yield shown
+            residuals.add(shown, shown.weights)
             rows, skipped = rows + len(interactions), skipped + left_out
             if progress is not None:
                 progress(rows)
@@ -290,7 +294,10 @@ def train_from_dsjson(
             oracle.fit(interactions)
     if not rows:
         raise SupportError(f"{path.name} holds no decision to learn from")
-    policy = OraclePolicy(oracle, exploration_of(loop, float(rows), reward), action_ids=made.action_ids)
+    rule = exploration_of(loop, float(rows), reward)
+    # the floor stays at its largest: these rows are in nobody's log, and their distributions are not read
+    sigma = residuals.sigma(oracle.predict, low=rule.low, high=rule.high)
+    policy = OraclePolicy(oracle, msgspec.structs.replace(rule, sigma=sigma), action_ids=made.action_ids)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     manifest = Manifest(

@@ -19,6 +19,7 @@ from decision.artifact import MANIFEST_FILE, Manifest, unpack
 from decision.batch import Interactions, Ints
 from decision.errors import FieldError, SupportError
 from decision.exploration.rule import Exploration
+from decision.exploration.schedule import scheduled
 from decision.fairness.penalty import FairFit, UpheldPairs, fit_with_pairs
 from decision.generations import Tally
 from decision.options import SESSION, Range
@@ -98,8 +99,7 @@ def train(
             return learned(probe.watching(rows.chunks() if held is None else [held]), made, earlier, also, progress)
 
     kind, oracle, tally = learn()
-    exploration = exploration_of(loop, tally.effective_rows, rows.reward)
-    policy = OraclePolicy(oracle, exploration, action_ids=made.action_ids)
+    policy = scheduled_policy(loop, oracle, tally, rows.reward, action_ids=made.action_ids)
     fair: FairFit | None = None
     if pairs is not None and len(pairs):
         if made.action_ids:
@@ -139,6 +139,9 @@ def train(
         "train.rows": float(tally.counted),
         "train.generations": float(rows.ages(np.zeros(1, np.int64))[0] + 1),
         "train.effective_rows": tally.effective_rows,
+        "train.uniform_rows": tally.uniform_rows,
+        "train.sigma": policy.exploration.sigma,
+        "train.floor": policy.exploration.floor,
         "train.mean_reward": tally.mean_reward,
         "train.alarms": float(len(alarms)),
         "train.unread_rows": float(len(rows.unread)),
@@ -182,6 +185,23 @@ def _earlier(
             continue
         found.append((manifest.oracle, {name: data for name, data in files.items() if name != MANIFEST_FILE}))
     return found
+
+
+def scheduled_policy(
+    loop: LoopSettings, oracle: Oracle, tally: Tally, reward: Range, *, action_ids: bool
+) -> OraclePolicy:
+    """Return the policy of a model that learned from the rows of `tally`, whose rewards have the range `reward`."""
+    rule, settings = exploration_of(loop, tally.effective_rows, reward), loop.policy
+    predict = OraclePolicy(oracle, rule, action_ids=action_ids).scores
+    rule = scheduled(
+        rule,
+        rows=tally.effective_rows,
+        uniform_rows=tally.uniform_rows,
+        sigma=tally.residuals.sigma(predict, low=rule.low, high=rule.high),
+        least=settings.floor_minimum,
+        wanted=settings.floor_rows,
+    )
+    return OraclePolicy(oracle, rule, action_ids=action_ids)
 
 
 def exploration_of(loop: LoopSettings, rows: float, reward: Range | None = None) -> Exploration:

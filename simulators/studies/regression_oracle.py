@@ -23,11 +23,12 @@ import numpy as np
 from decision.batch import Batch, Floats, Interactions, Ints
 from decision.exploration.greedy import greedy
 from decision.exploration.rule import Exploration
+from decision.exploration.schedule import scheduled
 from decision.gate import Reference, Verdict, judge
-from decision.generations import ages, effective_rows, training_weights
+from decision.generations import Tally, ages, training_weights
 from decision.ope.estimators.balanced import balanced
 from decision.ope.estimators.lift import lift_of, switched_lift_of
-from decision.options import DataRules
+from decision.options import SHIPPED, DataRules
 from decision.oracles.ensemble import EnsembleOracle
 from decision.oracles.factory import load_oracle, new_oracle
 from decision.oracles.kind import OracleSettings
@@ -61,12 +62,27 @@ class Method(NamedTuple):
         kind: its name, by which its files are loaded.
         rules: which rows it learns from.
         exploration: how it is served.
+        scheduled: the rule takes noise and floor from the rows, as a loop does; without, only their number.
     """
 
     oracle: Callable[[int], Oracle]
     kind: str
     rules: DataRules
     exploration: Exploration
+    scheduled: bool = False
+
+    def served(self, tally: Tally, model: Oracle) -> Exploration:
+        """Return the rule under which a model of the rows in `tally` is served."""
+        if not self.scheduled:
+            return msgspec.structs.replace(self.exploration, rows=tally.effective_rows)
+        return scheduled(
+            self.exploration,
+            rows=tally.effective_rows,
+            uniform_rows=tally.uniform_rows,
+            sigma=tally.residuals.sigma(model.predict, low=0.0, high=1.0),
+            least=SHIPPED.floor_minimum,
+            wanted=SHIPPED.floor_rows,
+        )
 
 
 def _shipped(
@@ -77,7 +93,7 @@ def _shipped(
     def make(seed: int) -> Oracle:
         return new_oracle(OracleSettings(kind=kind, seed=seed, **oracle))
 
-    return Method(make, kind, rules or DataRules(), exploration or Exploration())
+    return Method(make, kind, rules or DataRules(), exploration or Exploration(), scheduled=True)
 
 
 def _trees(rules: DataRules, **exploration: Any) -> Method:
@@ -217,7 +233,7 @@ def run(task: Task) -> Trace:
         payments = world.draw(task.size, rng, generation=generation)
         batch, mean = world.batch(payments), world.approval(payments)[payments.available]
         pmf = champion.pmf(batch)
-        chosen = _draw(pmf, batch.offsets, rng)
+        chosen = draw(pmf, batch.offsets, rng)
         reward = (rng.random(task.size) < mean[chosen]).astype(np.float64)
         trace.online.append(_value(pmf, mean, batch.offsets))
         trace.positive.append(float(reward.mean()))
@@ -239,7 +255,9 @@ def run(task: Task) -> Trace:
         models.append(oracle)
         newest = [(method.kind, model) for model in models[-method.rules.average :]]
         model = oracle if len(newest) == 1 else EnsembleOracle(newest)
-        candidate = OraclePolicy(model, msgspec.structs.replace(method.exploration, rows=effective_rows(weight)))
+        tally = Tally()
+        tally.add(seen, weight)
+        candidate = OraclePolicy(model, method.served(tally, model))
         test = world.draw(TEST_PAYMENTS, test_rng, generation=generation + 1)
         trial, truth = world.batch(test), world.approval(test)[test.available]
         scores = model.predict(trial)
@@ -282,10 +300,11 @@ class _Log:
             kept = np.flatnonzero((arrived <= now + 1) & (out == held))
             parts.append(rows if kept.size == len(rows) else rows.take(kept))
             ages.append(now - generation[kept])
-        return _joined(parts), np.concatenate(ages)
+        return joined(parts), np.concatenate(ages)
 
 
-def _joined(parts: Sequence[Interactions]) -> Interactions:
+def joined(parts: Sequence[Interactions]) -> Interactions:
+    """Return the interactions one after another, without weights."""
     if len(parts) == 1:
         return parts[0]
     starts = np.cumsum([0, *[len(part.batch.actions) for part in parts]])
@@ -333,13 +352,21 @@ def _verdict(
     return judge(references, alpha=gate.alpha, minimum_ess=gate.minimum_ess, look=look)
 
 
-def _draw(pmf: Floats, offsets: Ints, rng: np.random.Generator) -> Ints:
-    """Return [n] flat rows drawn by the inverse of each decision's distribution function."""
+def draw(pmf: Floats, offsets: Ints, rng: np.random.Generator, decisions: Ints | None = None) -> Ints:
+    """Return [r] flat rows drawn by the inverse of each decision's distribution function.
+
+    Args:
+        pmf: [m].
+        offsets: [n + 1].
+        rng: source of one number each.
+        decisions: [r] those that draw; None for each of the n once.
+    """
+    at = np.arange(offsets.size - 1) if decisions is None else decisions
     total = np.cumsum(pmf)
-    before = np.concatenate((np.zeros(1), total[offsets[1:-1] - 1]))
-    target = before + rng.random(len(before)) * (total[offsets[1:] - 1] - before)
+    before = np.concatenate((np.zeros(1), total[offsets[1:-1] - 1]))[at]
+    target = before + rng.random(at.size) * (total[offsets[1:] - 1][at] - before)
     drawn = np.searchsorted(total, target, side="right")
-    return np.clip(drawn, offsets[:-1], offsets[1:] - 1).astype(np.int64)
+    return np.clip(drawn, offsets[:-1][at], offsets[1:][at] - 1).astype(np.int64)
 
 
 def _value(pmf: Floats, mean: Floats, offsets: Ints) -> float:

@@ -105,13 +105,24 @@ def check_the_unit_of_rewards_does_not_matter(rule: Rule) -> None:
     )
 
 
+def check_rewards_in_any_unit_give_the_same_probabilities_where_their_noise_is_known(rule: Rule) -> None:
+    known = replace(GIVEN, sigma=0.7)
+    for times in (1e-3, 1e3):
+        moved = replace(known, low=times * known.low, high=times * known.high, sigma=times * known.sigma)
+        for scores, offsets in cases()[:-1]:
+            given = predicted(rule, scores)
+            found, again = rule.pmf(given, offsets, known), rule.pmf(times * given, offsets, moved)
+            assert np.allclose(again, found, rtol=0, atol=1e-9)
+
+
 def check_the_form_for_few_actions_is_the_same_bit_for_bit(rule: Rule) -> None:
     if rule.few is None:
         return
     rng = np.random.default_rng(2)
     drawn = [np.round(rng.normal(size=int(k)), int(digits)) for k, digits in rng.integers((1, 0), (65, 17), (300, 2))]
     whole = [scores[low:high] for scores, offsets in cases() for low, high in pairwise(offsets)]
-    for given in (GIVEN, replace(GIVEN, rows=0.0), replace(GIVEN, gamma=1e6, rows=1e9, floor=0.0), Exploration()):
+    large = replace(GIVEN, gamma=1e6, rows=1e9, floor=0.0)
+    for given in (GIVEN, replace(GIVEN, rows=0.0), large, replace(GIVEN, sigma=0.3), Exploration()):
         for scores in [*drawn, *whole]:
             few = np.array(rule.few(scores.tolist(), given))
             assert np.array_equal(few, rule.pmf(scores, np.array([0, scores.size]), given), equal_nan=True)
