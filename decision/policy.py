@@ -12,13 +12,13 @@ from typing import Literal
 
 import numpy as np
 
-from decision.action_ids import with_id, with_ids
 from decision.batch import Batch, Features, Floats, one
 from decision.errors import FieldError, Words
 from decision.exploration.mix import check_pmf, with_floor, with_floor_few
 from decision.exploration.rule import Exploration, rule_of
 from decision.exploration.uniform import uniform
 from decision.features import VERSION
+from decision.oracles.action_ids import with_id, with_ids
 from decision.protocols import ManyModels, Oracle, Policy, Prepares
 
 Pmfs = Callable[[Sequence[Features]], list[list[float]]]
@@ -62,7 +62,7 @@ class OraclePolicy:
         oracle: expected reward per action.
         exploration: the rule.
         features_version: of the rules by which it wants features flattened: those of the rows it learned from.
-        action_ids: the oracle reads the actions' ids as features, see `decision.action_ids`.
+        action_ids: the oracle reads the actions' ids as features, see `decision.oracles.action_ids`.
     """
 
     def __init__(

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from decision.action_ids import is_id
 from decision.batch import Features, Floats, Ints
 from decision.columns import FeatureRows
+from decision.oracles.action_ids import is_id
 from decision.oracles.products import Scales
 
 MAX_COLUMNS = 4_096

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from decision.action_ids import is_id
 from decision.columns import FeatureRows, Features
+from decision.oracles.action_ids import is_id
 from decision.ragged import Floats, Ints, ragged_offsets
 
 PRECISION, CROSSED_PRECISION = 3.0, 10.0

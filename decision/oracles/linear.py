@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 from scipy import linalg
 
-from decision.action_ids import is_id
 from decision.batch import Batch, Features, Floats, Interactions, Ints, take_rows
 from decision.errors import FieldError
 from decision.options import SHIPPED, Positive, Range, Samples, Seed
+from decision.oracles.action_ids import is_id
 from decision.oracles.encoder import NOTHING_LEFT_OUT, LeftOut, room, rows_apart
 from decision.oracles.identity import MAX_FEW, most_frequent_ids
 from decision.oracles.kind import Kind, OracleSettings

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 import numpy as np
 
-from decision.action_ids import is_id
 from decision.batch import Batch, Features, Floats, Interactions, Ints
 from decision.columns import FeatureRows
 from decision.errors import FieldError, Words
 from decision.options import SHIPPED, Positive, Range, Samples, Seed
+from decision.oracles.action_ids import is_id
 from decision.oracles.design import Block, PairEntries, Part, Sizes, outer
 from decision.oracles.drawn import ROWS, Drawn, DrawnRows
 from decision.oracles.encoder import NOTHING_LEFT_OUT, LeftOut, room, rows_apart

@@ -19,11 +19,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from decision.action_ids import is_id
 from decision.batch import Features, Floats, Ints
 from decision.columns import Codes, FeatureRows
 from decision.errors import FieldError
 from decision.features import MAX_NUMBER
+from decision.oracles.action_ids import is_id
 from decision.oracles.bounds import FLAG, Sample, bounds
 from decision.ragged import ragged_offsets
 

@@ -18,7 +18,6 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from decision.action_ids import drawn_with_ids
 from decision.artifact import Manifest, pack
 from decision.batch import Batch, Features, Interactions, Ints
 from decision.columns import Codes, FeatureRows, Texts, joined
@@ -26,6 +25,7 @@ from decision.errors import FieldError, SupportError, Words
 from decision.exploration.sigma import Residuals
 from decision.features import MAX_FEATURES, flatten
 from decision.options import Range
+from decision.oracles.action_ids import drawn_with_ids
 from decision.oracles.factory import new_oracle
 from decision.policy import OraclePolicy
 from decision.protocols import FitsChunks

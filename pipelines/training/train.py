@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from decision.action_ids import with_ids
 from decision.artifact import MANIFEST_FILE, Manifest, unpack
 from decision.batch import Interactions, Ints
 from decision.errors import FieldError, SupportError
@@ -23,6 +22,7 @@ from decision.exploration.schedule import scheduled
 from decision.fairness.penalty import FairFit, UpheldPairs, fit_with_pairs
 from decision.generations import Tally
 from decision.options import SESSION, Range
+from decision.oracles.action_ids import with_ids
 from decision.oracles.factory import new_oracle
 from decision.policy import OraclePolicy
 from decision.protocols import FitsChunks, Oracle

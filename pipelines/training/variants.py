@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from decision.action_ids import drawn_with_ids, with_ids
 from decision.batch import Floats, Interactions, Ints
 from decision.errors import FieldError, SupportError
 from decision.fairness.penalty import concatenate
 from decision.generations import Tally, training_weights
 from decision.options import DataRules, Range
+from decision.oracles.action_ids import drawn_with_ids, with_ids
 from decision.oracles.ensemble import EnsembleOracle
 from decision.oracles.factory import load_oracle, new_oracle
 from decision.oracles.kind import OracleSettings

@@ -6,11 +6,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from decision.action_ids import PREFIX, drawn_with_ids, with_ids
 from decision.artifact import MANIFEST_FILE, Manifest, pack, unpack
 from decision.batch import Batch, Interactions, one
 from decision.columns import FeatureRows, Texts
 from decision.exploration.rule import Exploration
+from decision.oracles.action_ids import PREFIX, drawn_with_ids, with_ids
 from decision.oracles.factory import load_oracle, new_oracle
 from decision.oracles.identity import most_frequent_ids
 from decision.oracles.kind import OracleSettings
