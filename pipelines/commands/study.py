@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from pipelines.commands.outcome import Json, Outcome, command, console, progress
 
 STUDIES = {
@@ -41,6 +41,13 @@ def study(
             help="Length of a run: decisions per generation (regression-oracle), episodes (stepmix), rounds.",
         ),
     ] = None,
+    world: Annotated[
+        str | None,
+        typer.Option("--world", help="Compare exploration rules in payments, clicks or revenue (regression-oracle)."),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Share of visitors who click or buy there, for example .005.")
+    ] = None,
     json: Json = False,
 ) -> Outcome:
     """Reproduce a paper's claims on simulators: numbers with intervals, tables and plots.
@@ -54,12 +61,15 @@ def study(
         raise FieldError("size", wanted=f"a number from 1 to {LARGEST_SIZE}", got=size)
     from pipelines.studies.report import prepare, show, write  # draws with altair, which takes a second to import
 
+    module: Any = importlib.import_module(STUDIES[name])
+    asked_world = {field: given for field, given in (("world", world), ("rate", rate)) if given is not None}
+    if asked_world and not hasattr(module, "WORLDS"):
+        raise FieldError(next(iter(asked_world)), wanted="the study 'regression-oracle'", got=Words(f"that of {name}"))
     if out is not None:
         prepare(out)
-    module: Any = importlib.import_module(STUDIES[name])
     chosen = module.seeds(quick=quick) if asked is None else asked
     kept = {"kept": out} if getattr(module, "KEEPS", False) else {}
-    findings = module.run(chosen, size, quick=quick, progress=_told, **kept)
+    findings = module.run(chosen, size, quick=quick, progress=_told, **kept, **asked_world)
     if out is not None:
         write(findings, out)
         console.print(f"written: {out / 'report.html'}, tables.md, result.json, figures/", markup=False)

@@ -6,15 +6,17 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from typing import Any
+from typing import Any, TypeVar
 
 import altair as alt
 import numpy as np
 
 from decision.errors import FieldError
 from pipelines.reports.figures import HEIGHT, MUTED, SERIES, WIDTH, svg
+from pipelines.studies import rules
 from pipelines.studies.report import Figure, Findings, Sheet, number, with_interval
 from simulators.studies import regression_oracle
+from simulators.studies import rules as worlds
 from simulators.studies.interval import of_mean
 from simulators.studies.regression_oracle import Task, Trace, figures_of, gate_of
 
@@ -25,8 +27,10 @@ ABOUT = (
 _KEYS = ("online", "last3", "drawdown", "sign_flips")
 _COLOURS = {"plain": SERIES[1], "window_5_average_3": SERIES[3], "default": SERIES[0]}
 MOST_PROCESSES = 2
+WORLDS = tuple(worlds.WORLDS)
 
 Progress = Callable[[str, float], None]
+Run = TypeVar("Run", Task, worlds.Task)
 
 
 def seeds(*, quick: bool) -> list[int]:
@@ -34,7 +38,15 @@ def seeds(*, quick: bool) -> list[int]:
     return [0, 1] if quick else list(range(8))
 
 
-def run(asked: Sequence[int], length: int | None, *, quick: bool, progress: Progress) -> Findings:
+def run(
+    asked: Sequence[int],
+    length: int | None,
+    *,
+    quick: bool,
+    progress: Progress,
+    world: str | None = None,
+    rate: float | None = None,
+) -> Findings:
     """Run the study.
 
     Args:
@@ -42,30 +54,47 @@ def run(asked: Sequence[int], length: int | None, *, quick: bool, progress: Prog
         length: decisions of each generation; the study's own when None.
         quick: three methods instead of thirty.
         progress: called with what is done and the share.
+        world: compare exploration rules in this one of `WORLDS` instead; None for the study itself.
+        rate: of clicks or purchases there; None for the world's own.
 
     Raises:
-        FieldError: `length` is too small.
+        FieldError: `length` is too small, there is no such world, or it has no such rate.
     """
     size = (1_500 if quick else 8_000) if length is None else length
     if size < 200:
         raise FieldError("size", wanted="200 decisions or more", got=size)
-    result = summary(traces(regression_oracle.tasks(asked, size, quick=quick), progress), asked, size)
+    if world is not None:
+
+        def compared(tasks: Sequence[worlds.Task], one: Callable[[worlds.Task], Trace]) -> dict[worlds.Task, Trace]:
+            return traces(tasks, one, progress, lambda task: f"{task.world} {task.name}, seed {task.seed}")
+
+        return rules.findings(world, rate, asked, size, quick=quick, traces=compared)
+    if rate is not None:
+        raise FieldError("rate", wanted="a world beside it", got=rate)
+    tasks = regression_oracle.tasks(asked, size, quick=quick)
+    result = summary(traces(tasks, regression_oracle.run, progress, _said), asked, size)
     return Findings("regression-oracle", ABOUT, result, list(sheets(result)), list(figures(result)))
 
 
-def traces(tasks: Sequence[Task], progress: Progress) -> dict[Task, Trace]:
-    """Return what happened in every run, two at a time where there are two processors."""
+def _said(task: Task) -> str:
+    where = f"drift {task.drift:g}" if task.drift else "stationary"
+    return f"{task.group} {task.name}, {where}, seed {task.seed}"
+
+
+def traces(
+    tasks: Sequence[Run], one: Callable[[Run], Trace], progress: Progress, said: Callable[[Run], str]
+) -> dict[Run, Trace]:
+    """Return what happened in every run of `one`, two at a time where there are two processors."""
     processes = min(MOST_PROCESSES, os.cpu_count() or 1, len(tasks))
-    found: dict[Task, Trace] = {}
+    found: dict[Run, Trace] = {}
     # Fresh processes: a fork would copy the threads' locks of whatever was imported here.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        waiting = {pool.submit(regression_oracle.run, task): task for task in tasks}
+        waiting = {pool.submit(one, task): task for task in tasks}
         for done in as_completed(waiting):
             task = waiting[done]
             found[task] = done.result()
-            where = f"drift {task.drift:g}" if task.drift else "stationary"
-            progress(f"{task.group} {task.name}, {where}, seed {task.seed}", len(found) / len(tasks))
+            progress(said(task), len(found) / len(tasks))
     return {task: found[task] for task in tasks}
 
 

@@ -48,6 +48,11 @@ def only_synthetic(monkeypatch: pytest.MonkeyPatch) -> None:
         (["fairness", "--size", "10"], "size"),
         (["stepmix", "--size", "99"], "size"),
         (["stepmix", "--size", "10000001"], "size"),
+        (["fairness", "--world", "clicks"], "world"),
+        (["regression-oracle", "--world", "banners"], "world"),
+        (["regression-oracle", "--world", "clicks", "--rate", "1.5"], "rate"),
+        (["regression-oracle", "--world", "payments", "--rate", "0.5"], "rate"),
+        (["regression-oracle", "--rate", "0.5"], "rate"),
     ],
 )
 def test_bad_arguments_end_with_2_and_name_the_field(run: Any, arguments: list[str], field: str) -> None:
