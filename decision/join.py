@@ -150,15 +150,16 @@ def settle(decisions: DecisionRows, outcomes: OutcomeRows, *, rule: RewardRule, 
         now_us: the time, microseconds since 1970.
     """
     n = len(decisions.ts)
-    first = _first_reports(outcomes)
-    rows = np.flatnonzero(first & (outcomes.decision >= 0))
+    rows = np.flatnonzero(outcomes.decision >= 0)
     owner = outcomes.decision[rows]
     after = outcomes.ts[rows] - decisions.ts[owner]
     early = after < -SKEW_US
     inside = ~early & (outcomes.offset[rows] < decisions.until[owner])
     if not rule.late:
         inside &= after <= rule.window_us
-    counted = rows[inside]
+    # Of those alone: what may not count does not take the place of a later report.
+    first = _first_reports(outcomes, rows[inside])
+    counted = rows[inside][first]
     counted = counted[np.lexsort((outcomes.offset[counted], outcomes.ts[counted], outcomes.decision[counted]))]
     owner = outcomes.decision[counted]
     names = np.array([outcomes.name[i] for i in counted.tolist()], dtype=object)
@@ -207,15 +208,15 @@ def _activated_by_event(decisions: DecisionRows, outcomes: OutcomeRows, rule: Re
     return activated[event]
 
 
-def _first_reports(outcomes: OutcomeRows) -> Bools:
-    first = np.ones(len(outcomes.decision), dtype=np.bool_)
+def _first_reports(outcomes: OutcomeRows, rows: Ints) -> Bools:
+    """Return which of `rows` ([r], each with a decision) repeat none that came before."""
+    first = np.ones(len(rows), dtype=np.bool_)
     seen: set[tuple[int, Hashable]] = set()
-    for row in np.argsort(outcomes.offset, kind="stable").tolist():
-        identities = outcomes.identities[row]
+    for place in np.argsort(outcomes.offset[rows], kind="stable").tolist():
+        identities = outcomes.identities[int(rows[place])]
         if identities:
-            owner = int(outcomes.decision[row])
+            owner = int(outcomes.decision[rows[place]])
             keys = [(owner, identity) for identity in identities]
-            if owner >= 0 and not seen.isdisjoint(keys):
-                first[row] = False
+            first[place] = seen.isdisjoint(keys)
             seen.update(keys)
     return first

@@ -37,12 +37,14 @@ class Report(NamedTuple):
         value: finite.
         ts_us: when it happened, microseconds since 1970.
         known_us: when it was known: not before it happened, nor before it came in.
+        key: reports of one name that share it are one report that came again; None for none.
     """
 
     name: str
     value: float
     ts_us: int
     known_us: int
+    key: str | None = None
 
 
 class Turn(NamedTuple):
@@ -53,7 +55,7 @@ class Turn(NamedTuple):
         event_id: its id; turns of the same time are in the order of their ids.
         action: what was shown.
         deferred: it counts only once activated.
-        reports: what was reported of it, each once, in order of arrival.
+        reports: what was reported of it, in order of arrival.
     """
 
     ts_us: int
@@ -88,9 +90,16 @@ def response(turn: Turn, rule: RewardRule, at_us: int) -> float | None:
     over = turn.ts_us + rule.window_us
     values: list[float] = []
     times: list[int] = []
+    seen = set[tuple[str, str]]()
     counts = not turn.deferred
     for report in turn.reports:
-        if report.known_us > min(at_us, over) or report.ts_us < turn.ts_us - SKEW_US:
+        if not turn.ts_us - SKEW_US <= report.ts_us <= over:
+            continue
+        if report.key is not None:
+            if (report.name, report.key) in seen:
+                continue
+            seen.add((report.name, report.key))
+        if report.known_us > min(at_us, over):
             continue
         counts |= report.name == ACTIVATION or (rule.activates and report.name == rule.outcome)
         if report.name == rule.outcome:

@@ -36,7 +36,7 @@ HELD = 20_000
 _BATCH = 1_000
 _POLICIES = 4
 _WAIT_S = 60.0
-_VERSION = 1
+_VERSION = 2
 _TABLES = """
 CREATE TABLE IF NOT EXISTS positions (topic TEXT, part INTEGER, next INTEGER, PRIMARY KEY (topic, part)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS users (subject_id TEXT PRIMARY KEY, turns INTEGER) WITHOUT ROWID;
@@ -45,14 +45,13 @@ CREATE TABLE IF NOT EXISTS turns (subject_id TEXT, ts INTEGER, event_id TEXT, ac
 CREATE UNIQUE INDEX IF NOT EXISTS turns_by_event ON turns (event_id);
 CREATE TABLE IF NOT EXISTS reports (event_id TEXT, number INTEGER, name TEXT, value REAL, ts INTEGER, arrived INTEGER,
     key TEXT, PRIMARY KEY (event_id, number)) WITHOUT ROWID;
-CREATE UNIQUE INDEX IF NOT EXISTS reports_by_key ON reports (event_id, name, key) WHERE key IS NOT NULL;
 CREATE TABLE IF NOT EXISTS states (subject_id TEXT, policy TEXT, first INTEGER, marks BLOB,
     PRIMARY KEY (subject_id, policy)) WITHOUT ROWID;
 """
 # Files of an earlier form held what a policy needs no more; the log has all of it.
 _EARLIER = "DROP TABLE IF EXISTS {}"
 _TURNS = """
-SELECT t.ts, t.event_id, t.action, t.deferred, t.appended, r.name, r.value, r.ts, r.arrived
+SELECT t.ts, t.event_id, t.action, t.deferred, t.appended, r.name, r.value, r.ts, r.arrived, r.key
 FROM (SELECT * FROM turns WHERE subject_id = ? AND (ts, event_id) > (?, ?) AND ts < ?
       ORDER BY ts DESC, event_id DESC LIMIT ?) t
 LEFT JOIN reports r ON r.event_id = t.event_id
@@ -286,14 +285,14 @@ class Memories:
     ) -> list[Turn]:
         turns: list[Turn] = []
         reports: list[Report] = []
-        for ts, event_id, action, deferred, appended, name, value, happened, arrived in sql.execute(
+        for ts, event_id, action, deferred, appended, name, value, happened, arrived, key in sql.execute(
             _TURNS, (subject_id, *after, at_us, latest)
         ):
             if not turns or turns[-1].event_id != event_id:
                 reports = []
                 turns.append(Turn(ts, event_id, action, bool(deferred), reports))
             if name is not None:
-                reports.append(Report(name, value, happened, known_at(ts, appended, happened, arrived)))
+                reports.append(Report(name, value, happened, known_at(ts, appended, happened, arrived), key))
         return turns
 
     def _marks(self, sql: sqlite3.Connection, used: Remembering, subject_id: str) -> tuple[int, list[Mark]]:
@@ -352,7 +351,7 @@ def _snapshot(sql: sqlite3.Connection) -> Iterator[None]:
 def _prepare(sql: sqlite3.Connection) -> None:
     with transaction(sql):
         if sql.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-            for table in ("positions", "decided", "early", "events", "states"):
+            for table in ("positions", "decided", "early", "events", "states", "users", "turns", "reports"):
                 sql.execute(_EARLIER.format(table))
             sql.execute(f"PRAGMA user_version = {_VERSION}")
         for statement in _TABLES.split(";"):

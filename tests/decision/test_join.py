@@ -148,6 +148,13 @@ def test_a_report_that_arrived_twice_counts_once() -> None:
     assert settled.repeats == 1
 
 
+@pytest.mark.parametrize("after", [-SKEW_US - 1, WINDOW + 1])
+def test_a_report_that_may_not_count_does_not_take_the_place_of_a_later_one(after: int) -> None:
+    reports: list[Report] = [(0, "reward", 5.0, after), (0, "reward", 2.0, 3)]
+    settled = join(reports, identities=[(("reward", "a"),), (("reward", "a"),)])
+    assert settled.reward.tolist() == [2.0]
+
+
 def test_a_copy_is_recognised_by_either_of_its_identities() -> None:
     reports: list[Report] = [(0, "reward", 1.0, 1), (0, "reward", 1.0, 1), (0, "reward", 1.0, 1)]
     settled = join(

@@ -81,6 +81,11 @@ def test_what_is_before_its_decision_never_counts() -> None:
     assert response(shown, RULE, 2_000_500) is None
 
 
+def test_what_may_not_count_does_not_take_the_place_of_a_later_report() -> None:
+    early, told, again = (Report("reward", value, at, 0, "k") for value, at in ((1.0, -1_000_001), (3.0, 5), (4.0, 6)))
+    assert response(turn(0, early, told, again), RULE, 10) == 3.0
+
+
 def test_a_report_is_known_when_it_happened_and_came_in() -> None:
     assert known_at(100, 50_000, 130, 50_000) == 130  # a log that was filled later at one go
     assert known_at(100, 100, 130, 90_000) == 90_000  # one that came in long after
