@@ -13,7 +13,7 @@ few in a hundred (Li et al. 2010), on a shop's recommendations at four in a thou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy import optimize, special
@@ -110,7 +110,8 @@ def offers_world(pays: Pays, *, rate: float, seed: int) -> OffersWorld:
     def excess(base: float) -> float:
         return float(share @ special.expit(base + effect).mean(axis=1)) - rate
 
-    taken = special.expit(float(optimize.brentq(excess, -50.0, 50.0)) + effect)
+    found: Any = optimize.brentq(excess, -50.0, 50.0)  # a number, as no full output is asked for
+    taken = special.expit(float(found) + effect)
     amount = np.log(40.0) + rng.normal(0.0, AM, OFFERS) + rng.normal(0.0, AS, (SEGMENTS, 1, OFFERS))
     return OffersWorld(
         pays, share, taken, np.broadcast_to(amount, (SEGMENTS, DEVICES, OFFERS)).reshape(CONTEXTS, OFFERS)

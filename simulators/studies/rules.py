@@ -191,7 +191,7 @@ class _Shipped:
         rows = Interactions(taken, flat, pmf[found], mean, full, count.astype(np.float64))
         uniform = float((np.diff(offsets) * group_min(pmf, offsets))[visits].sum())
         self._nights.append((rows, place, reward, uniform))
-        fade = self._rules.decay ** np.arange(generation, -1, -1)
+        fade = np.asarray(self._rules.decay ** np.arange(generation, -1, -1), dtype=np.float64)
         log = joined([rows for rows, *_ in self._nights])
         weight = np.concatenate([f * rows.weights for f, (rows, *_) in zip(fade, self._nights, strict=True)])
         log = Interactions(log.batch, log.chosen, log.propensity, log.reward, log.pmf, weight)
