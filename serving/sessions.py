@@ -16,7 +16,7 @@ from decision.oracles.session import NAME, SessionOracle
 from pipelines.interactions.join import rule_of
 from pipelines.log.protocol import EventLog
 from pipelines.settings import LoopSettings, Settings
-from pipelines.trajectories.memories import Memories, Remembering, memory_of, remembering
+from pipelines.trajectories.memories import MEMORIES, Memories, Remembering, memory_of, remembering
 from serving.loops import Loops
 from serving.refresher import Refresher
 from serving.snapshot import OnlineFeatures, Snapshot
@@ -82,7 +82,7 @@ class Sessions:
             if memories is None:
                 if not wanted:
                     continue
-                path = self._settings.loop_path(name).parent / "sessions.sqlite"
+                path = self._settings.loop_path(name).parent / MEMORIES
                 memories = self._memories[name] = Memories(path, name)
             if self._used.get(name) != wanted:
                 memories.use(wanted)

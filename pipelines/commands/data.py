@@ -113,10 +113,11 @@ def erase(
                 spool.close()
         imported = forget_subject(parts.settings, subject)
         features = _forget_features(parts, subject)
+        remembered = _forget_memories(parts, subject)
         kept = parts.settings.root / "erasures" / f"{proof.digest}.json"
         kept.parent.mkdir(exist_ok=True)
         kept.write_bytes(msgspec.json.format(msgspec.json.encode(proof)))
-    counts = {"imported_rows": imported, "feature_rows": features, "panel_pairs": pairs}
+    counts = {"imported_rows": imported, "feature_rows": features, "panel_pairs": pairs, "remembered_turns": remembered}
     data = {**msgspec.to_builtins(proof), **counts, "proof": str(kept)}
 
     def show(out: Console) -> None:
@@ -147,6 +148,20 @@ def _forget_features(parts: Installation, subject: str) -> int:
             removed += features.erase(subject)
         finally:
             features.close()
+    return removed
+
+
+def _forget_memories(parts: Installation, subject: str) -> int:
+    """Remove the subject from the memories of every loop; return how many turns that were."""
+    from pipelines.trajectories.memories import MEMORIES, Memories
+
+    removed = 0
+    for path in sorted((parts.settings.root / "loops").glob(f"*/{MEMORIES}")):
+        memories = Memories(path, path.parent.name)
+        try:
+            removed += memories.erase(subject)
+        finally:
+            memories.close()
     return removed
 
 

@@ -30,6 +30,8 @@ from decision.records import Decision, Outcome, decode_decision, decode_outcome
 from pipelines.files import open_sqlite, transaction
 from pipelines.log.protocol import DECISIONS, OUTCOMES, TOPICS, EventLog, Message
 
+MEMORIES = "sessions.sqlite"
+"""Name of a loop's file, in the loop's folder."""
 HELD = 20_000
 """Users whose memories are held in memory, about."""
 

@@ -20,10 +20,12 @@ from decision.draw import draw, seed_of
 from decision.records import SCHEMA_VERSION, Decision, Outcome, encode
 from pipelines import cli
 from pipelines.cli import app, main
+from pipelines.log.sqlite.log import LocalLog
 from pipelines.operations.init import init_loop
 from pipelines.operations.installation import Installation
 from pipelines.registry.registry import Registry
 from pipelines.settings import load_settings
+from pipelines.trajectories.memories import MEMORIES, Memories
 from tests.contracts.registry import packed
 from tests.worlds.synthetic import new_loop, new_settings, open_parts, play, settle
 
@@ -384,9 +386,15 @@ def test_an_erased_subject_is_gone_everywhere_and_the_proof_says_how_much(
 ) -> None:
     assert run("export", "news", str(tmp_path / "news.parquet")).status == 0
     assert run("import", "parquet", str(tmp_path / "news.parquet"), "--name", "copy").status == 0
+    memories, log = Memories(settled / "loops" / "news" / MEMORIES, "news"), LocalLog(settled / "log.db")
+    memories.follow(log, datetime.now(UTC))
+    log.close()
     erased = run("erase", "--subject", "someone", "--yes", "--json")
     assert erased.status == 0, erased.err
     result = erased.result
+    assert result["remembered_turns"] == 4
+    assert memories.history("someone", datetime.now(UTC)) == []
+    memories.close()
     assert (result["events"], result["remaining"], result["imported_rows"]) == (4, 0, 4)
     assert result["messages"] == 4 + result["rows"]["outcomes"]
     assert "someone" not in Path(result["proof"]).read_text()
