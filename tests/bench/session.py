@@ -48,7 +48,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 def main() -> None:
     """Run the benchmark and print its line."""
-    oracle = SessionOracle(SessionSettings(actions=NAMES, levels=[0.2, 0.4, 0.6]), arrays(0, hidden=48))
+    oracle = SessionOracle(SessionSettings(actions=NAMES, levels=(0.2, 0.4, 0.6)), arrays(0, hidden=48))
     policy = OraclePolicy(oracle, Exploration(kind="softmax", inverse_temperature=1.0, floor=0.01))
     with tempfile.TemporaryDirectory() as folder:
         times = alone(policy, oracle, Path(folder)) | over_http(policy, Path(folder))

@@ -1,5 +1,7 @@
 """The pure join: windows, states, repeats and clipping, by hand and as properties."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -47,7 +49,7 @@ def join(
     deferred: tuple[int, ...] = (),
     until: int = FOREVER,
     now: int = T0 + 2 * WINDOW,
-    identities: list[tuple[object, ...]] | None = None,
+    identities: Sequence[tuple[object, ...]] | None = None,
     **changes: object,
 ) -> Settled:
     decisions = DecisionRows(
@@ -151,7 +153,8 @@ def test_a_report_that_arrived_twice_counts_once() -> None:
 @pytest.mark.parametrize("after", [-SKEW_US - 1, WINDOW + 1])
 def test_a_report_that_may_not_count_does_not_take_the_place_of_a_later_one(after: int) -> None:
     reports: list[Report] = [(0, "reward", 5.0, after), (0, "reward", 2.0, 3)]
-    settled = join(reports, identities=[(("reward", "a"),), (("reward", "a"),)])
+    keys = [(("reward", "a"),), (("reward", "a"),)]
+    settled = join(reports, identities=keys)
     assert settled.reward.tolist() == [2.0]
 
 
