@@ -18,6 +18,7 @@ from typing import Any, Literal
 import msgspec
 
 from decision.errors import FieldError, SupportError, Words
+from pipelines.evaluation.agreement import keep_agreement
 from pipelines.evaluation.alarms import NIGHTS, alarms
 from pipelines.evaluation.evaluate import Evaluated, evaluate
 from pipelines.evaluation.standing import raise_alarms
@@ -258,6 +259,8 @@ class _Night:
             self.evaluated = self._evaluate(trained["version"])
         except SupportError as error:
             return {"skipped": str(error)}
+        if self.evaluated.agreement is not None:
+            keep_agreement(self.settings, self.loop.name, self.evaluated.agreement)
         return self.evaluated
 
     def promote(self) -> Any:

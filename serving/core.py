@@ -26,6 +26,7 @@ from decision.records import (
     decode_outcome,
     encode,
 )
+from pipelines.evaluation.agreement import last_agreement
 from pipelines.evaluation.standing import KINDS, standing
 from pipelines.log.protocol import Headers
 from pipelines.log.slates import whole, written
@@ -383,6 +384,7 @@ class Core:
                 doubtful=dict(counts.doubtful),
             ),
             counters=self._lake.of(snapshot.loop),
+            agreement=last_agreement(self.settings, loop) if snapshot.loop.mode == "apprentice" else None,
         )
 
     def observe(self) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from decision.errors import FieldError, Words
 from decision.records import MAX_ACTIONS, MAX_ID_CHARS
 from decision.validation import ABSENT, field_error
+from pipelines.evaluation.agreement import Agreement
 from pipelines.log.slates import MAX_SLOTS
 
 MAX_BATCH = 1_000
@@ -207,6 +208,8 @@ class LoopDescription(msgspec.Struct):
         error: why the loop does not run as its settings and registry say, if so.
         process: what the answering process did.
         counters: the lake's counters; null while there is no lake, or no moment at which its tables stood still.
+        agreement: in apprentice mode, how often the newest version would have done what the application did, as the
+            last night found; null otherwise.
     """
 
     loop: str
@@ -218,6 +221,7 @@ class LoopDescription(msgspec.Struct):
     error: str | None
     process: ProcessCounts
     counters: dict[str, Any] | None
+    agreement: Agreement | None
 
 
 class Alive(msgspec.Struct):

@@ -23,6 +23,7 @@ from decision.ope.estimators.dr import dr
 from decision.ope.estimators.lift import Lift
 from decision.ope.estimators.snips import snips
 from decision.policy import OraclePolicy, baseline_policy
+from pipelines.evaluation.agreement import Agreement, agreement
 from pipelines.evaluation.charts import evaluation_chart
 from pipelines.evaluation.health import Health, health
 from pipelines.evaluation.holdout import MAX_VERSIONS, Compared, Latest, Pmf, Question, Worth, sums_of
@@ -59,6 +60,9 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     snips: Estimate | None
 
 
+_AGREED = {"": "share", "_low": "low", "_high": "high"}
+
+
 class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     """An evaluation.
 
@@ -80,6 +84,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
         values: of the version, of what it is compared with, and of the baseline.
         health: what it would look like to serve the version.
         trajectories: for a policy with memory, what it is worth over users' first decisions.
+        agreement: of a loop in apprentice mode, how often the version would have done what the application did.
     """
 
     loop: str
@@ -99,6 +104,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     values: list[Value]
     health: Health
     trajectories: Trajectories | None = None
+    agreement: Agreement | None = None
 
     def references(self) -> list[Reference]:
         """Return what the gate holds the version to."""
@@ -127,6 +133,8 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
             value = self.trajectories.value
             numbers |= {"eval.trajectories": value.value, "eval.trajectories_low": value.low}
             numbers |= {"eval.trajectories_high": value.high, "eval.trajectories_logged": self.trajectories.logged}
+        if self.agreement is not None:
+            numbers |= {f"eval.agreement{part}": getattr(self.agreement, of) for part, of in _AGREED.items()}
         numbers |= {"eval.rows": self.rows, "eval.ess": self.lift_estimate.ess, **self.health.metrics()}
         return {name: float(number) for name, number in numbers.items() if np.isfinite(number)}
 
@@ -203,6 +211,7 @@ def evaluate(
         raise SupportError(f"the holdout of loop {loop.name} {why}")
     part_done()
     found, base_name = sums.compared, base[0]
+    newest, pmf, scores = latest.joined()
     values = [_value("version", f"version {version}", sums.worth[""])]
     if other_version is not None:
         values.append(_value("against", other[0], sums.worth[other[0]]))
@@ -225,10 +234,11 @@ def evaluate(
         over_proven=None if proven == other else found[proven[0]],
         lift_estimate=found[other[0]].lift.estimate(),
         values=values,
-        health=health(*latest.joined(), nothing=loop.reward.default),
+        health=health(newest, pmf, scores, nothing=loop.reward.default, featured=latest.featured),
         trajectories=None
         if (memory := memory_of(policy)) is None
         else trajectories(lake, loop, policy, memory, loop.gate.session_steps),
+        agreement=agreement(version, newest, scores) if loop.mode == "apprentice" else None,
     )
     chart = evaluation_chart(
         f"{loop.name}, version {version}",

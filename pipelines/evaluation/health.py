@@ -114,7 +114,9 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         return {f"health.{name}": float(value) for name, value in numbers.items() if value is not None}
 
 
-def health(interactions: Interactions, pmf: Floats, scores: Floats | None, *, nothing: float = 0.0) -> Health:
+def health(
+    interactions: Interactions, pmf: Floats, scores: Floats | None, *, nothing: float = 0.0, featured: bool = True
+) -> Health:
     """Return the health of a policy.
 
     Args:
@@ -122,12 +124,13 @@ def health(interactions: Interactions, pmf: Floats, scores: Floats | None, *, no
         pmf: [m] the policy's probabilities for them, flat.
         scores: [m] its predicted rewards; None for a policy that predicts none.
         nothing: reward of a decision after which nothing happened.
+        featured: whether actions have features; where they have none, their ids have to tell them apart.
     """
     reward = interactions.reward
     bins = [] if scores is None else _calibration(scores[interactions.chosen], reward)
     gaps = [entry.n * abs(entry.predicted - entry.observed) for entry in bins]
     offsets = interactions.batch.offsets
-    support, actions, untried = _support(interactions, pmf)
+    support, actions, untried, passing = _support(interactions, pmf)
     against = 1.0 / (interactions.propensity * np.diff(offsets))
     stratum = _stratum(interactions) if np.isfinite(interactions.pmf).all() else None
     entropy, positive = _entropy(pmf, offsets), float(np.mean(reward > nothing))
@@ -150,11 +153,11 @@ def health(interactions: Interactions, pmf: Floats, scores: Floats | None, *, no
         actions=actions,
         actions_never_chosen=untried,
         support=support,
-        alarms=_alarms(entropy, logged_entropy, reward, untried),
+        alarms=_alarms(entropy, logged_entropy, reward, untried, 0.0 if featured else passing),
     )
 
 
-def _alarms(entropy: float, logged: float | None, reward: Floats, untried: int) -> list[str]:
+def _alarms(entropy: float, logged: float | None, reward: Floats, untried: int, passing: float) -> list[str]:
     alarms: list[str] = []
     if entropy < COLLAPSED:
         alarms.append(f"entropy collapsed: {entropy:.3f} of the uniform policy's; the next log will have no support")
@@ -165,6 +168,9 @@ def _alarms(entropy: float, logged: float | None, reward: Floats, untried: int) 
         alarms.append(f"one-sided rewards: all but {rare} of {reward.size} are the same")
     if untried:
         alarms.append(f"{untried} actions were offered and never tried")
+    if reward.size >= FEW and passing > 0.5:
+        says = f"{passing:.0%} of the offers carry an id that came in fewer than {FEW} decisions"
+        alarms.append(f"actions cannot be told apart: they have no features, and {says}")
     return alarms
 
 
@@ -209,7 +215,8 @@ def _calibration(predicted: Floats, reward: Floats) -> list[Bin]:
     return bins
 
 
-def _support(interactions: Interactions, pmf: Floats) -> tuple[list[Support], int, int]:
+def _support(interactions: Interactions, pmf: Floats) -> tuple[list[Support], int, int, float]:
+    """Return the most offered actions, how many there are and how many nobody drew, and rare ids' share of offers."""
     encoded = pa.array(interactions.batch.action_ids, pa.string()).dictionary_encode()
     names, code = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
     offered = np.bincount(code, minlength=len(names))
@@ -228,4 +235,4 @@ def _support(interactions: Interactions, pmf: Floats) -> tuple[list[Support], in
         )
         for index in most
     ]
-    return listed, len(names), int(np.sum(chosen == 0))
+    return listed, len(names), int(np.sum(chosen == 0)), float(offered[offered < FEW].sum() / max(len(code), 1))

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from decision.batch import Batch, Features, Floats, Interactions
+from decision.columns import FeatureRows
 from decision.errors import FieldError
 from decision.ope.estimators.balanced import balanced
 from decision.ope.estimators.dr import dr_sums
@@ -120,15 +121,23 @@ class Question:
 
 @dataclass(slots=True)
 class Latest:
-    """The newest slices of a pass, as many as hold `rows` rows, with the version's probabilities and scores."""
+    """The newest slices of a pass, as many as hold `rows` rows, with the version's probabilities and scores.
+
+    Attributes:
+        rows: how many are wanted.
+        kept: the slices.
+        featured: whether an action of any slice has features.
+    """
 
     rows: int
     kept: deque[tuple[Interactions, Floats, Floats]] = field(default_factory=deque)
+    featured: bool = False
 
     def add(self, interactions: Interactions, pmf: Floats, scores: Floats) -> None:
         """Add a slice; what is older than the newest `rows` rows is let go."""
         nothing: Features = {}
         batch = interactions.batch
+        self.featured = self.featured or FeatureRows.of(batch.actions).name.size > 0
         bare = Batch([nothing] * len(batch), [nothing] * len(batch.actions), batch.action_ids, batch.offsets)
         self.kept.append((replace(interactions, batch=bare), pmf, scores))
         while sum(len(part) for part, _, _ in self.kept) - len(self.kept[0][0]) >= self.rows:

@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.evaluation.agreement import Agreement, last_agreement
 from pipelines.evaluation.standing import Alarm, standing
 from pipelines.interactions.counters import Counters, counters
 from pipelines.interactions.doubtful import waiting_doubts
@@ -38,6 +39,7 @@ class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
         error: why its settings cannot be read, "" when they can.
         doubtful: outcomes in the lake, or on their way there, that say less than was meant, by the field in doubt.
         alarms: what its last night raised and nobody has cleared.
+        agreement: in apprentice mode, how often its newest version would have done what the application did.
     """
 
     loop: str
@@ -49,6 +51,7 @@ class LoopStatus(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     doubtful: dict[str, int] = {}
     alarms: list[Alarm] = []
+    agreement: Agreement | None = None
 
 
 class Look(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +111,8 @@ def status_table(seen: Look) -> RenderableType:
         for entry in seen.loops
         if entry.doubtful
     ]
-    return Group(table, *alarms, *doubts, f"to ingest: {behind}{forward}")
+    agreed = [Text(f"{entry.loop}: {entry.agreement}") for entry in seen.loops if entry.agreement is not None]
+    return Group(table, *agreed, *alarms, *doubts, f"to ingest: {behind}{forward}")
 
 
 def _numbers(counted: Counters | None) -> list[str]:
@@ -142,6 +146,9 @@ def _loop(parts: Installation, name: str, settings: LoopSettings | None, error: 
         error=error,
         doubtful=_doubtful(parts, settings, counted),
         alarms=standing(parts.settings, name).alarms,
+        agreement=last_agreement(parts.settings, name)
+        if settings is not None and settings.mode == "apprentice"
+        else None,
     )
 
 

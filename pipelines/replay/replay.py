@@ -59,8 +59,8 @@ class Options(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
         grouping: feature of actions that groups them, for MIPS and OffCEM.
         replicates: of the bootstrap; 0 for none.
         seed: of the bootstrap.
-        low: smallest reward possible; None for what was seen, or 0 where that lies in [0, 1].
-        high: largest reward possible; None for what was seen, or 1 where that lies in [0, 1].
+        low: smallest reward possible; None for the smallest seen.
+        high: largest reward possible; None for the largest seen.
         force: keep the numbers of a log that cannot support them, beside the reasons.
     """
 
@@ -321,12 +321,11 @@ def _nothing(log: str, job: Job) -> Exception:
 
 
 def _plan(extent: Extent, options: Options) -> Plan:
-    unit = extent.low >= 0.0 and extent.high <= 1.0
-    low = options.low if options.low is not None else 0.0 if unit else extent.low
-    high = options.high if options.high is not None else 1.0 if unit else extent.high
+    low = extent.low if options.low is None else options.low
+    high = extent.high if options.high is None else options.high
     return Plan(
         low=low,
-        high=high if high > low else low + 1.0,
+        high=high if high > low else low + (abs(low) or 1.0),  # all rewards are the same
         model=options.reward_model != "none",
         robust=options.reward_model != "none",
         logging=extent.whole == extent.rows,

@@ -142,6 +142,19 @@ def test_an_apprentice_returns_the_first_action_unless_its_loop_says_otherwise(t
         assert caller.probability("a") == 0.5
 
 
+def test_an_apprentice_is_told_how_often_it_would_have_done_the_same(tmp_path: Path) -> None:
+    """The application shows a alone: the interval says how sure the figure is, whatever it comes to."""
+    with served(tmp_path, 'mode = "apprentice"\n') as (settings, caller):
+        assert caller("")["agreement"] is None
+        caller.live_a_day(np.random.default_rng(4), 600)
+        result = night(settings, caller).result("evaluate")
+        assert result is not None
+        found = result["agreement"]
+        assert caller("")["agreement"] == found
+        assert (found["version"], found["decisions"]) == ("1", result["rows"])
+        assert 0.0 <= found["low"] <= found["share"] <= found["high"] <= 1.0
+
+
 def test_a_uniform_baseline_answers_as_it_did(tmp_path: Path) -> None:
     with served(tmp_path, "") as (settings, caller):
         (record,) = records(settings, caller, [caller("/decide", QUESTION)])

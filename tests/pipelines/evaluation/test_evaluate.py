@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import pytest
@@ -171,6 +173,19 @@ def test_health_alarms_name_a_collapse_one_sided_rewards_and_untried_actions(lak
     assert alarms[0].startswith("entropy collapsed")
     assert f"all but 0 of {len(rows)} are the same" in alarms[1]
     assert alarms[2:] == ["2 actions were offered and never tried"]
+
+
+def test_health_says_when_actions_have_neither_features_nor_ids_that_come_back(lake: Lake, loop: LoopSettings) -> None:
+    rows = to_interactions(window(lake, loop).holdout)
+    passing = [f"offer-{number}" for number in range(len(rows.pmf))]
+    once = replace(rows, batch=replace(rows.batch, action_ids=passing))
+    said = [alarm for alarm in health(once, rows.pmf, None, featured=False).alarms if "told apart" in alarm]
+    assert said == [
+        "actions cannot be told apart: they have no features, and 100% of the offers carry an id that came in fewer"
+        " than 30 decisions"
+    ]
+    for told_apart in (health(once, rows.pmf, None), health(rows, rows.pmf, None, featured=False)):
+        assert not any("told apart" in alarm for alarm in told_apart.alarms)
 
 
 def test_health_of_a_log_without_distributions_leaves_their_entropy_out(lake: Lake, loop: LoopSettings) -> None:

@@ -1,0 +1,85 @@
+"""How often a version would have done what the application did: what people wait for before a loop goes online.
+
+A file in the home folder, ``agreement/LOOP.json``, which the night of a loop in apprentice mode writes; `decision top`
+and ``GET /v1/loops/{loop}`` show it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import NormalDist
+
+import msgspec
+import numpy as np
+
+from decision.batch import Floats, Interactions
+from decision.errors import FieldError
+from decision.exploration.greedy import greedy
+from pipelines.files import write_atomically
+from pipelines.settings import Settings, check_loop_name
+
+
+class Agreement(msgspec.Struct, frozen=True, kw_only=True):
+    """A version's agreement with what was drawn.
+
+    Attributes:
+        version: the version.
+        decisions: how many were looked at; it did not learn from them.
+        share: of them whose action is the best to the version; of k that are equally good each counts 1 / k.
+        low: lower end of the 95% interval.
+        high: upper end.
+    """
+
+    version: str
+    decisions: int
+    share: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Return it in a sentence."""
+        interval = f"[{self.low:.1%}, {self.high:.1%}]"
+        return f"version {self.version} would have done the same in {self.share:.1%} {interval} of {self.decisions}"
+
+
+def agreement(version: str, interactions: Interactions, scores: Floats) -> Agreement:
+    """Return how often the action with the best score was drawn, with Wilson's interval (1927).
+
+    Args:
+        version: whose scores they are.
+        interactions: n >= 1 decisions.
+        scores: [m] expected rewards of the actions offered, flat.
+    """
+    n = len(interactions)
+    share = float(np.mean(greedy(scores, interactions.batch.offsets)[interactions.chosen]))
+    z2 = NormalDist().inv_cdf(0.975) ** 2
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = float(np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n)))) / (1 + z2 / n)
+    return Agreement(
+        version=version, decisions=n, share=share, low=max(0.0, middle - half), high=min(1.0, middle + half)
+    )
+
+
+def keep_agreement(settings: Settings, loop: str, found: Agreement) -> None:
+    """Keep what a night found."""
+    path = _path(settings, loop)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, msgspec.json.encode(found))
+
+
+def last_agreement(settings: Settings, loop: str) -> Agreement | None:
+    """Return what the last night found; None before it.
+
+    Raises:
+        FieldError: the file cannot be read.
+    """
+    try:
+        return msgspec.json.decode(_path(settings, loop).read_bytes(), type=Agreement)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise FieldError(f"agreement/{loop}.json", wanted="the agreement that a night found", got=error) from error
+
+
+def _path(settings: Settings, loop: str) -> Path:
+    return settings.root / "agreement" / f"{check_loop_name(loop)}.json"
