@@ -100,6 +100,7 @@ _DESCRIPTION = {
     "error": None,
     "process": {"decided": 812, "repeated": 0, "outcomes": 640, "fallbacks": 0, "spool_depth": 0, "doubtful": {}},
     "counters": None,
+    "agreement": None,
 }
 _EXPLANATION: dict[str, Any] = {
     "event_id": _ID,
