@@ -211,7 +211,7 @@ class Core:
         asks = [
             Ask(question, answering, question.event_id or uuid7(now), looked_up)
             for question, answering, looked_up in zip(
-                questions, pinned, self._looked_up(pinned, questions, ts), strict=True
+                questions, pinned, self.looked_up(pinned, questions, ts), strict=True
             )
         ]
         return [
@@ -226,7 +226,7 @@ class Core:
             return [snapshot] * len(questions)
         return [self.episodes.pinned(snapshot, question, now) for question in questions]
 
-    def _looked_up(
+    def looked_up(
         self, snapshots: Sequence[Snapshot], questions: Sequence[Question], ts: datetime
     ) -> list[dict[str, Any]]:
         """Return the features of each question's subject, for what answers it."""

@@ -66,6 +66,6 @@ def demo(
 
     plan = Plan(log=log, seed=seed, decisions=decisions, generations=generations, open_bandit=open_bandit)
     if quick:
-        plan = msgspec.structs.replace(plan, decisions=min(decisions, 1000), generations=min(generations, 2))
+        plan = msgspec.structs.replace(plan, decisions=min(decisions, 1250), generations=min(generations, 2))
     result = run_demo(plan, out=out, home=home, console=console, progress=progress)
     return Outcome(result.summary(), lambda where: show_demo(result, where))

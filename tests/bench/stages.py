@@ -57,7 +57,7 @@ def parts(core: Core, loop: str, read: Callable[[int], Question], total: int, to
     policy: Any = snapshot.policy
     asked = [read(i) for i in range(total)]
     contexts = [flatten(question.context, field="context") for question in asked]
-    found = core.looked_up(snapshot, asked, TS)
+    found = core.looked_up([snapshot] * total, asked, TS)
     pmfs_of = asked[0].actions.pmfs_of(policy)
     scores_of = policy.oracle.prepare(asked[0].actions.features)
     asks = [Ask(question, snapshot, "0" * 32, features) for question, features in zip(asked, found, strict=True)]
@@ -73,7 +73,7 @@ def parts(core: Core, loop: str, read: Callable[[int], Question], total: int, to
 
     return {
         "question": lambda i: [read(n) for n in range(i, i + together)],
-        "look up": lambda i: core.looked_up(snapshot, asked[i : i + together], TS),
+        "look up": lambda i: core.looked_up([snapshot] * together, asked[i : i + together], TS),
         "features": lambda i: [flatten(question.context, field="context") for question in asked[i : i + together]],
         "score": lambda i: scores_of(contexts[i : i + together]),
         "score, explore": lambda i: pmfs_of(contexts[i : i + together]),

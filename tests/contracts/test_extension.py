@@ -103,7 +103,7 @@ rng = np.random.default_rng(0)
 policy = np.tile([0.2, 0.8], (400, 1))
 action = rng.integers(2, size=400)
 found = evaluate(action=action, propensity=np.full(400, 0.5), reward=rng.random(400), policy=policy)
-assert found.estimates["toy"] == found.estimates["dr"] and found.bootstrap["toy"] == found.bootstrap["dr"]
+assert found.estimates["toy"].value == found.estimates["dr"].value and found.bootstrap["toy"] == found.bootstrap["dr"]
 print("toy estimated")
 """
 

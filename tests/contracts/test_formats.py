@@ -23,9 +23,8 @@ def shipped():
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_format_reads_what_is_there_and_names_what_is_not(name: str, tmp_path: Path) -> None:
-    found = format_of(name).find(tmp_path / "nothing", "gone")
     with pytest.raises(FieldError):
-        [list(log.batches) for log in found]
+        [list(log.batches) for log in format_of(name).find(tmp_path / "nothing", "gone")]
 
 
 @pytest.mark.parametrize("name", [name for name, entry in FORMATS.items() if not entry.shipped])

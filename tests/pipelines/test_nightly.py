@@ -130,7 +130,7 @@ def test_a_run_cut_short_in_any_step_ends_as_if_it_had_not_been(
     night: Night, monkeypatch: pytest.MonkeyPatch, step: str, when: str
 ) -> None:
     """Cut before the step's work, with an error, or after all of it but before the manifest, with a kill."""
-    play(night.log, night.loop.name, 300)
+    play(night.log, night.loop.name, 600)
     target: Any = night.lake if step == "compact" else module
     real = getattr(target, step)
 
@@ -153,7 +153,7 @@ def test_a_run_cut_short_in_any_step_ends_as_if_it_had_not_been(
     assert night.told[: STEPS.index(step)] == [(name, "kept") for name in STEPS[: STEPS.index(step)]]
     assert (run.status, run.verdict, run.seed, run.started_at) == ("done", "promoted", 1, LATER)
     rows = night.lake.interactions(night.loop.name)
-    assert len(set(rows["event_id"].to_pylist())) == len(rows) == 300
+    assert len(set(rows["event_id"].to_pylist())) == len(rows) == 600
     (version,) = night.registry.versions(night.loop.name)
     assert night.registry.aliases(night.loop.name) == {"champion": version.version}
     assert [written.verdict for written in night.registry.verdicts(night.loop.name)] == ["promoted"]

@@ -112,8 +112,9 @@ class GuardedLoop:
         return decisions, outcomes
 
     def serve(self, state: GuardState, n: int, good: float, bad: float, **changes: object) -> None:
-        """Serve n decisions, and settle everything."""
+        """Serve n decisions, and settle everything; deferred ones are neither activated nor rewarded."""
         decisions, outcomes = self.records(state, n, good, bad, **changes)
+        outcomes = [] if changes.get("deferred") else outcomes
         self.world.append(*decisions, *outcomes)
         self.settle()
 

@@ -50,7 +50,7 @@ def test_a_memory_is_made_of_all_that_happened_to_the_user_before(shop: Shop) ->
     for step in range(STEPS):
         held = at[f"user-7-{step}"]
         assert [held[f"{PREFIX}{oracle.name}[{i}]"] for i in range(len(state))] == state.tolist()
-        state = oracle.advance(state, f"d{LOG.documents[7, step]}", float(LOG.rewards[7, step]))
+        state = oracle.advance(state, f"d{LOG.actions[7, step]}", float(LOG.rewards[7, step]))
 
 
 def test_trajectories_weigh_whole_beginnings_as_by_hand(shop: Shop) -> None:

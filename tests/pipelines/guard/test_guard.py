@@ -182,7 +182,8 @@ def test_decisions_lost_by_one_policy_freeze_the_rollout_and_those_lost_by_both_
         msgspec.structs.replace(entry, deferred=bool(gone and (entry.action_index == 1 or not of_one)))
         for entry, gone in zip(decisions, lost, strict=True)
     ]
-    shop.world.append(*kept, *outcomes)
+    dropped = {entry.event_id for entry in kept if entry.deferred}
+    shop.world.append(*kept, *[entry for entry in outcomes if entry.event_id not in dropped])
     shop.settle()
     state = shop.step()
     assert state.skipped == {"dropped": sum(entry.deferred for entry in kept)}
