@@ -1,4 +1,4 @@
-"""What a policy with memory knows of a user at a time: one function of his decisions and of what was reported.
+"""What a policy with memory knows of a user at a time: one function of their decisions and of what was reported.
 
 The service and the gate call the same function, so a version is judged with the memory that it would have had. What is
 known depends on no order of arrival:

@@ -112,10 +112,7 @@ def offers_world(pays: Pays, *, rate: float, seed: int) -> OffersWorld:
 
     found: Any = optimize.brentq(excess, -50.0, 50.0)  # a number, as no full output is asked for
     taken = special.expit(float(found) + effect)
-    amount = np.log(40.0) + rng.normal(0.0, AM, OFFERS) + rng.normal(0.0, AS, (SEGMENTS, 1, OFFERS))
+    amount = np.log(40.0) + rng.normal(0.0, 0.4, OFFERS) + rng.normal(0.0, 0.3, (SEGMENTS, 1, OFFERS))
     return OffersWorld(
         pays, share, taken, np.broadcast_to(amount, (SEGMENTS, DEVICES, OFFERS)).reshape(CONTEXTS, OFFERS)
     )
-
-
-MAIN, SEG, DEV, AM, AS = 0.4, 0.6, 0.2, 0.4, 0.3
