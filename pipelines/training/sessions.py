@@ -128,7 +128,7 @@ def train_session(
         },
         data=msgspec.to_builtins(rows.data) | {"trajectories": len(log), "actions": len(log.catalogue)},
         seed=seed,
-        code_version=code_version(),
+        code_version=code_version("simulators"),
         libraries=libraries(),
         created_at=now.astimezone(UTC).isoformat(),
         parent=parent,

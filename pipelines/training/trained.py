@@ -46,14 +46,18 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @cache
-def code_version() -> str:
+def code_version(*beside: str) -> str:
     """Return this code's version: the release, and a digest of the sources that shape a model.
 
     The digest is one of contents, whatever files they stand in: a module that moves changes nothing. Imports, which
     name places, and comments do not count.
+
+    Args:
+        beside: packages that shape the model beside ``decision``.
     """
-    folder = Path(str(decision.__file__)).parent
-    parts = sorted(_digest(path.read_text()) for path in folder.rglob("*.py"))
+    root = Path(str(decision.__file__)).parent.parent
+    files = [path for package in ("decision", *beside) for path in (root / package).rglob("*.py")]
+    parts = sorted(_digest(path.read_text()) for path in files)
     return f"{importlib.metadata.version('decision-service')}+{hashlib.sha256(b''.join(parts)).hexdigest()[:12]}"
 
 
