@@ -1,6 +1,6 @@
 """A new loop's settings file, written from the settings themselves: every key, its meaning, its limits, its default.
 
-What stands here is read off the classes in `settings.py`, so the file cannot fall behind them.
+What stands here is read off the classes in `pipelines.settings.loop`, so the file cannot fall behind them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,160 @@
+"""The settings of an installation: the ``DECISION_`` variables, and the paths that follow from them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from decision.errors import FieldError
+from decision.options import Positive
+from decision.validation import Checked, convert
+
+LOOP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+BENTO_PORT_OFFSET = 10_000
+"""How far BentoML's own port is from the service's where no setting says."""
+
+
+class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One installation.
+
+    Attributes:
+        home: folder of everything durable (``DECISION_HOME``).
+        log: event log, ``local:`` (in the home folder) or ``kafka://host:port`` (``DECISION_LOG``).
+        partitions: partitions of each topic when it is created (``DECISION_PARTITIONS``).
+        host: address the service binds to (``DECISION_HOST``).
+        port: its port (``DECISION_PORT``).
+        bento_port: BentoML's own port, which answers the same; 0 for `port` and 10,000 more, or less where that is no
+            port (``DECISION_BENTO_PORT``).
+        workers: processes of the service (``DECISION_WORKERS``).
+        tracking_uri: MLflow's address; "" for SQLite in the home folder (``DECISION_TRACKING_URI``).
+        log_format: form of log lines, ``text`` or ``json`` (``DECISION_LOG_FORMAT``).
+        log_level: least severity of the service's log lines (``DECISION_LOG_LEVEL``).
+        reload_s: seconds between looks for a new champion (``DECISION_RELOAD_S``).
+        api_keys: keys that may change state, comma separated; none binds to loopback only (``DECISION_API_KEYS``).
+        governance: SQLAlchemy address of the panels' database; "" for SQLite in the home folder
+            (``DECISION_GOVERNANCE``).
+    """
+
+    home: str = ".decision"
+    log: str = "local:"
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 2
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8080
+    bento_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
+    tracking_uri: str = ""
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    reload_s: Positive = 1.0
+    api_keys: str = ""
+    governance: str = ""
+
+    def _relations(self) -> None:
+        if self.bento_port == self.port:
+            raise FieldError("bento_port", wanted=f"another port than port, {self.port}", got=self.bento_port)
+
+    @property
+    def frame_port(self) -> int:
+        """The port that BentoML's own server listens on."""
+        beside = self.port + BENTO_PORT_OFFSET
+        return self.bento_port or (beside if beside <= 65535 else self.port - BENTO_PORT_OFFSET)
+
+    @property
+    def root(self) -> Path:
+        """The home folder, absolute."""
+        return Path(self.home).expanduser().absolute()
+
+    @property
+    def spool_path(self) -> Path:
+        """The local log every decision is written to before it is acknowledged."""
+        return self.root / "log.db"
+
+    @property
+    def log_url(self) -> str:
+        """Address of the event log that ingestion reads."""
+        return f"local:{self.spool_path}" if self.log == "local:" else self.log
+
+    @property
+    def lake_path(self) -> Path:
+        """Folder of the Delta tables."""
+        return self.root / "lake"
+
+    @property
+    def registry_uri(self) -> str:
+        """Address of MLflow's store."""
+        return self.tracking_uri or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    def loop_path(self, name: str) -> Path:
+        """Path of a loop's settings file.
+
+        Raises:
+            FieldError: `name` is no loop name.
+        """
+        return self.root / "loops" / check_loop_name(name) / "loop.toml"
+
+    def guard_path(self, name: str) -> Path:
+        """Path of a loop's published guard snapshot; the guard's state lies beside it.
+
+        Raises:
+            FieldError: `name` is no loop name.
+        """
+        return self.root / "guard" / f"{check_loop_name(name)}.json"
+
+    def anchors_path(self, name: str) -> Path:
+        """Path of a loop's published upheld pairs, which the service clamps around.
+
+        Raises:
+            FieldError: `name` is no loop name.
+        """
+        return self.root / "fairness" / f"{check_loop_name(name)}.json"
+
+
+def check_loop_name(name: str) -> str:
+    """Return `name`, which ends up in paths and topics.
+
+    Raises:
+        FieldError: it is not 1 to 64 lower-case letters, digits, "-" and "_".
+    """
+    if not LOOP_NAME.fullmatch(name):
+        raise FieldError("loop", wanted='1 to 64 lower-case letters, digits, "-" or "_"', got=name)
+    return name
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Return the installation's settings: defaults, then the environment, then `overrides` that are not None.
+
+    Raises:
+        FieldError: a ``DECISION_`` variable that is no setting, or a value that does not fit; names the variable.
+    """
+    environ = os.environ if environ is None else environ
+    known = {f"DECISION_{field.name.upper()}": field.name for field in msgspec.structs.fields(Settings)}
+    values: dict[str, Any] = {}
+    variables: dict[str, str] = {}
+    for variable, text in environ.items():
+        if not variable.startswith("DECISION_") or variable.startswith(("DECISION_LOOP_", "DECISION_KAFKA_CACHE")):
+            continue
+        if variable not in known:
+            raise FieldError.unknown(variable, list(known), noun="variable")
+        values[known[variable]] = text
+        variables[known[variable]] = f"variable {variable}"
+    for key, value in overrides.items():
+        if value is not None:
+            values[key] = value
+            variables.pop(key, None)
+    try:
+        return convert(values, Settings, strict=False)
+    except FieldError as error:
+        raise from_variable(error, variables) or error from None
+
+
+def from_variable(error: FieldError, variables: Mapping[str, str]) -> FieldError | None:
+    """Return the error with the variable that set its field, None when none did."""
+    for setting, source in variables.items():
+        if error.field == setting or error.field.startswith((f"{setting}.", f"{setting}[")):
+            return error.from_source(source)
+    return None
