@@ -22,6 +22,7 @@ Name = Annotated[str, typer.Option("--name", help="Name of the import, for `deci
 Map = Annotated[
     list[str] | None, typer.Option("--map", help="FIELD=COLUMN, as often as there are columns of another name.")
 ]
+Uniform = Annotated[bool, typer.Option("--uniform", help="Every action offered was as probable: a randomised trial.")]
 WRITABLE = tuple(name for name, entry in FORMATS.items() if entry.suffixes)
 """Formats that `decision export` writes."""
 
@@ -39,8 +40,29 @@ def importer(name: str) -> Callable[..., None]:
     def mapped(path: Any, map: Map = None, home: Home = None, name: Name = name, json: Json = False) -> Outcome:
         return _kept(format, home, path, name, _columns(map or []))
 
+    def drawn(
+        path: Any, uniform: Uniform = False, home: Home = None, name: Name = name, json: Json = False
+    ) -> Outcome:
+        return _kept(format, home, path, name, uniform=uniform)
+
+    def both(
+        path: Any,
+        map: Map = None,
+        uniform: Uniform = False,
+        home: Home = None,
+        name: Name = name,
+        json: Json = False,
+    ) -> Outcome:
+        return _kept(format, home, path, name, _columns(map or []), uniform=uniform)
+
     format = name
-    called: Callable[..., Outcome] = mapped if entry.mapped else work
+    kinds: dict[tuple[bool, bool], Callable[..., Outcome]] = {
+        (False, False): work,
+        (True, False): mapped,
+        (False, True): drawn,
+        (True, True): both,
+    }
+    called = kinds[entry.mapped, entry.drawn]
     called.__annotations__["path"] = given
     called.__name__ = "work"
     if entry.shipped:  # the path may be left out
@@ -165,13 +187,13 @@ def _forget_memories(parts: Installation, subject: str) -> int:
     return removed
 
 
-def _kept(format: str, home: Home, path: Any, name: str, columns: dict[str, str] | None = None) -> Outcome:
+def _kept(format: str, home: Home, path: Any, name: str, *columns: dict[str, str], **drawn: bool) -> Outcome:
     from pipelines.formats.store import save_import
 
     notes: list[Any] = []
     with Installation.at(home) as parts:
         find = format_of(format).find
-        for found in find(path, name) if columns is None else find(path, name, columns):
+        for found in find(path, name, *columns, **drawn):
             about: Any = {"format": format, "source": found.source, "attribution": found.attribution}
             about["left_out"] = found.left_out
             notes.append(save_import(parts.settings, found.name, found.batches, **about, progress=progress))

@@ -1,7 +1,7 @@
 """Session logs as CSV, whatever their columns are called: a map says which column is what.
 
 A row is a decision. Rows without a propensity are left out and counted: what drew them is not known, so no estimate can
-be made of them.
+be made of them. Of a randomised trial it is known without a column: every action offered was as probable.
 """
 
 from __future__ import annotations
@@ -40,13 +40,16 @@ _UNITS = ((1e14, 1), (1e11, 1_000), (0.0, 1_000_000))
 """Times as numbers from here on are microseconds, milliseconds, seconds: any of them means a time after 1973."""
 
 
-def find(path: Path | None, name: str, columns: Mapping[str, str] | None = None) -> list[Found]:
+def find(
+    path: Path | None, name: str, columns: Mapping[str, str] | None = None, *, uniform: bool = False
+) -> list[Found]:
     """Return the log in the CSV file `path`.
 
     Args:
         path: of the file, with a line of names.
         name: of the import, and prefix of event ids where no column has them.
         columns: {field: column}; a field that is not given is the column of its own name, where there is one.
+        uniform: every action offered was as probable; then no column holds the propensity.
 
     Raises:
         FieldError: there is no such file, field or column, or one that is needed is missing.
@@ -58,14 +61,18 @@ def find(path: Path | None, name: str, columns: Mapping[str, str] | None = None)
     for field in given:
         if field not in FIELDS and not field.startswith(CONTEXT):
             raise FieldError.choice("map", [*FIELDS, f"{CONTEXT}NAME"], field)
-    with _opened(path, {}) as reader:
+    with opened(path, {}) as reader:
         there = reader.schema.names
     for field, column in given.items():
         if column not in there:
             raise FieldError.choice(f"map.{field}", there, column)
     known = {field: field for field in FIELDS if field in there and field not in given} | given
+    if uniform and "propensity" in given:
+        raise FieldError("map.propensity", wanted="left out with --uniform, which says it", got=given["propensity"])
+    if uniform:
+        known.pop("propensity", None)
     for field in NEEDED:
-        if field not in known:
+        if field not in known and not (uniform and field == "propensity"):
             raise FieldError(f"map.{field}", wanted=f"the column that holds it, one of {', '.join(there)}", got=None)
     left_out = [0]
     return [Found(name, path.name, _tables(path, name, known, left_out), left_out=lambda: left_out[0])]
@@ -73,13 +80,13 @@ def find(path: Path | None, name: str, columns: Mapping[str, str] | None = None)
 
 def _tables(path: Path, name: str, known: Mapping[str, str], left_out: list[int]) -> Iterator[pa.Table]:
     first = 0
-    with _opened(path, known) as reader:
-        for batch in _batches(reader):
+    with opened(path, known) as reader:
+        for batch in batches_of(reader):
             rows = pa.Table.from_batches([batch])
             number = pa.array(np.arange(first, first + len(rows)))
             first += len(rows)
             rows = pa.table({field: rows[column] for field, column in known.items()} | {"#": number})
-            drawn = rows.filter(rows["propensity"].is_valid())
+            drawn = rows.filter(rows["propensity"].is_valid()) if "propensity" in known else rows
             left_out[0] += len(rows) - len(drawn)
             if len(drawn):
                 yield _table(drawn, name)
@@ -99,12 +106,12 @@ def _table(rows: pa.Table, name: str) -> pa.Table:
     events = rows["event"] if "event" in rows.column_names else [f"{name}-{at}" for at in number]
     columns: dict[str, Any] = {
         "event_id": events,
-        "ts": _times(rows["ts"].combine_chunks(), number),
+        "ts": times_of(rows["ts"].combine_chunks(), number),
         "action_ids": offered,
         "action_index": index,
-        "propensity": rows["propensity"],
+        "propensity": rows["propensity"] if "propensity" in rows.column_names else _even(offered),
         "reward": rows["reward"],
-        "context": _contexts(rows),
+        "context": contexts_of(rows),
     }
     for field, column in (
         ("subject", "subject_id"),
@@ -117,7 +124,12 @@ def _table(rows: pa.Table, name: str) -> pa.Table:
     return complete(columns, len(rows))
 
 
-def _contexts(rows: pa.Table) -> list[str]:
+def _even(offered: pa.ChunkedArray) -> Any:
+    return 1.0 / pc.list_value_length(offered).to_numpy()
+
+
+def contexts_of(rows: pa.Table) -> list[str]:
+    """Return the JSON of each row's columns ``context.NAME``."""
     names = [field for field in rows.column_names if field.startswith(CONTEXT)]
     if not names:
         return ["{}"] * len(rows)
@@ -125,7 +137,16 @@ def _contexts(rows: pa.Table) -> list[str]:
     return [msgspec.json.encode(row).decode() for row in seen.to_pylist()]
 
 
-def _times(column: pa.Array, number: list[int]) -> pa.Array:
+def times_of(column: pa.Array, number: list[int]) -> pa.Array:
+    """Return `column`, times or numbers since 1970 in any unit, as the lake's times.
+
+    Args:
+        column: the values.
+        number: of each row, for the message.
+
+    Raises:
+        FieldError: a value is no time.
+    """
     if pa.types.is_timestamp(column.type):
         return column.cast(pa.timestamp("us", column.type.tz)).cast(TIME)
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
@@ -140,8 +161,12 @@ def _times(column: pa.Array, number: list[int]) -> pa.Array:
     return pa.array(whole * scale + fraction, pa.int64()).cast(TIME)
 
 
-def _opened(path: Path, known: Mapping[str, str]) -> pv.CSVStreamingReader:
-    """Open the file to read the columns of the fields `known`; all columns where there are none."""
+def opened(path: Path, known: Mapping[str, str]) -> pv.CSVStreamingReader:
+    """Open the file to read the columns of the fields `known`; all columns where there are none.
+
+    Raises:
+        FieldError: it is no CSV file, or a field's type is another.
+    """
     # Ids stay as they are written: 007 is not 7.
     convert = pv.ConvertOptions(
         include_columns=sorted(set(known.values())) or None,
@@ -156,7 +181,12 @@ def _opened(path: Path, known: Mapping[str, str]) -> pv.CSVStreamingReader:
         raise FieldError("path", wanted="a CSV file with a line of names and of these types", got=error) from error
 
 
-def _batches(reader: pv.CSVStreamingReader) -> Iterator[pa.RecordBatch]:
+def batches_of(reader: pv.CSVStreamingReader) -> Iterator[pa.RecordBatch]:
+    """Yield what `reader` reads.
+
+    Raises:
+        FieldError: a column changes its type.
+    """
     while True:
         try:
             yield reader.read_next_batch()

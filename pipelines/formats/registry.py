@@ -28,6 +28,7 @@ class Entry(NamedTuple):
         suffixes: of files that ``decision export`` writes in this format unless told otherwise.
         shipped: there is a log to read without a path.
         mapped: its columns have names of their own, which the user maps to fields.
+        drawn: it may hold no propensities; the user says whether every action offered was as probable.
     """
 
     module: str
@@ -35,6 +36,7 @@ class Entry(NamedTuple):
     suffixes: tuple[str, ...] = ()
     shipped: bool = False
     mapped: bool = False
+    drawn: bool = False
 
 
 FORMATS = {
@@ -82,9 +84,28 @@ FORMATS = {
         "Import a session log from CSV, with a map from fields to its columns.\n\n"
         "Needed: ts (RFC 3339, or seconds, milliseconds or microseconds since 1970), action, actions (the ids offered, "
         "with | between them), propensity, reward. Optional: event, subject, episode, step, version, context.NAME. "
-        "Rows without a propensity are left out and counted.\n\n"
+        "Rows without a propensity are left out and counted; with `--uniform` no column of them is needed.\n\n"
         "Example: `decision import csv feed.csv --name feed-2025 --map subject=user_id --map action=video_id`",
         mapped=True,
+        drawn=True,
+    ),
+    "kuairand": Entry(
+        "pipelines.formats.kuairand",
+        "Import the randomly exposed videos of a KuaiRand log (`log_*.csv`), whose propensities are known; all other "
+        "rows are left out and counted.\n\n"
+        "The reward is is_click, or the column of `--map reward=long_view`; `--map context.NAME=COLUMN` adds features "
+        "beside the tab. Of a pool of more than 100 videos, 100 count as offered, drawn at random with the one "
+        "shown.\n\n"
+        "Example: `decision import kuairand log_random_4_22_to_5_08_1k.csv --name kuairand`",
+        mapped=True,
+    ),
+    "recsim": Entry(
+        "pipelines.formats.recsim",
+        "Import the episodes that RecSim's runner logs (TFRecord), of slates of one document.\n\n"
+        "RecSim logs no propensities: `--uniform` says that its random agent wrote the log; no other log can be "
+        "evaluated.\n\n"
+        "Example: `decision import recsim episodes.tfrecord --uniform --name recsim`",
+        drawn=True,
     ),
 }
 
@@ -112,7 +133,7 @@ class Format(NamedTuple):
 
     Attributes:
         find: (path, name) -> the logs there; the path is None for the one that is shipped. A format that is mapped
-            takes {field: column} as well.
+            takes {field: column} as well, and one that may hold no propensities ``uniform=``.
         write: (interactions, path, progress) -> rows written, and rows that the format cannot hold; None where it is
             only read.
     """

@@ -105,3 +105,15 @@ def test_a_map_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, st
 def test_a_row_that_does_not_fit_is_named(tmp_path: Path, row: str, match: str) -> None:
     with pytest.raises(FieldError, match=match):
         list(find(written(tmp_path, [row]), "feed", MAP)[0].batches)
+
+
+def test_a_randomised_trial_needs_no_column_of_propensities(tmp_path: Path) -> None:
+    (found,) = find(written(tmp_path, ROWS), "feed", {k: v for k, v in MAP.items() if k != "propensity"}, uniform=True)
+    rows = pa.concat_tables(found.batches)
+    assert found.left_out() == 0
+    assert rows["propensity"].to_pylist() == [1 / 3, 1 / 2, 1 / 2, 1.0]
+
+
+def test_propensities_are_given_once(tmp_path: Path) -> None:
+    with pytest.raises(FieldError, match=r"map\.propensity.*--uniform"):
+        find(written(tmp_path, ROWS), "feed", MAP, uniform=True)

@@ -1,0 +1,134 @@
+"""KuaiRand (Gao et al., 2022): a feed in which some videos were exposed at random, logged as CSV.
+
+A row with ``is_rand`` 1 shows a video drawn uniformly from a pool; what drew the others is not known, so these are left
+out and counted. The pool is the set of videos ever shown so. Where it is larger than a decision may offer, the row
+offers the video shown and others drawn uniformly from the pool: a uniform draw from a set that was itself drawn
+uniformly is a uniform draw from the pool, so the propensity is exactly one over the size of the set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from decision.batch import Ints
+from decision.errors import FieldError
+from pipelines.formats.csv import CONTEXT, batches_of, contexts_of, opened, times_of
+from pipelines.formats.registry import Format, Found
+from pipelines.formats.rows import complete
+from pipelines.formats.store import check_file
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
+
+OFFERED = 100
+"""Videos that count as offered by a row, at most."""
+MAX_POOL = 1_000_000
+_SEED = 20220422
+"""Of the sets that count as offered: the same file gives the same rows."""
+_FIELDS = {"subject": "user_id", "action": "video_id", "ts": "time_ms", "drawn": "is_rand"}
+_ATTRIBUTION = "KuaiRand: Gao et al., CIKM 2022, CC BY-SA 4.0"
+
+
+def find(path: Path | None, name: str, columns: Mapping[str, str] | None = None) -> list[Found]:
+    """Return the randomly exposed rows of the log at `path`.
+
+    Args:
+        path: of the CSV file.
+        name: of the import, and prefix of the event ids.
+        columns: {``reward``: column, ``context.NAME``: column}; the reward is ``is_click`` where it is not given.
+
+    Raises:
+        FieldError: there is no such file, field or column, or it is no log of KuaiRand.
+    """
+    if path is None:
+        raise FieldError("path", wanted="the file to read", got=None)
+    check_file(path)
+    with opened(path, {}) as reader:
+        there = reader.schema.names
+    known = {**_FIELDS, "reward": "is_click", f"{CONTEXT}tab": "tab"}
+    for field, column in known.items():
+        if column not in there and field not in (columns or {}):
+            raise FieldError("path", wanted=f"a log of KuaiRand, with a column {column}", got=path.name)
+    for field, column in (columns or {}).items():
+        if field != "reward" and not field.startswith(CONTEXT):
+            raise FieldError.choice("map", ["reward", f"{CONTEXT}NAME"], field)
+        if column not in there:
+            raise FieldError.choice(f"map.{field}", there, column)
+        known[field] = column
+    left_out = [0]
+    return [Found(name, path.name, _tables(path, name, known, left_out), _ATTRIBUTION, lambda: left_out[0])]
+
+
+def _tables(path: Path, name: str, known: Mapping[str, str], left_out: list[int]) -> Iterator[pa.Table]:
+    pool = _pool(path)
+    codes = {video: code for code, video in enumerate(pool)}
+    rng = np.random.default_rng(_SEED)
+    first = 0
+    with opened(path, known) as reader:
+        for batch in batches_of(reader):
+            read = pa.Table.from_batches([batch])
+            number = pa.array(np.arange(first, first + len(read)))
+            first += len(read)
+            rows = pa.table({field: read[column] for field, column in known.items()} | {"#": number})
+            rows = rows.filter(_drawn(rows["drawn"]))
+            left_out[0] += len(read) - len(rows)
+            if len(rows):
+                yield _table(rows, name, np.array([codes[video] for video in rows["action"].to_pylist()]), pool, rng)
+
+
+def _table(rows: pa.Table, name: str, shown: Ints, pool: list[str], rng: np.random.Generator) -> pa.Table:
+    number = rows["#"].to_pylist()
+    offered = _offered(shown, len(pool), rng)
+    texts = msgspec.json.encode([{}] * offered.shape[1]).decode()
+    columns: dict[str, Any] = {
+        "event_id": [f"{name}-{at}" for at in number],
+        "ts": times_of(rows["ts"].combine_chunks(), number),
+        "subject_id": rows["subject"],
+        "context": contexts_of(rows),
+        "actions": [texts] * len(rows),
+        "action_ids": [[pool[code] for code in codes] for codes in offered.tolist()],
+        "action_index": (offered == shown[:, None]).argmax(axis=1),
+        "propensity": np.full(len(rows), 1.0 / offered.shape[1]),
+        "reward": rows["reward"],
+    }
+    return complete(columns, len(rows))
+
+
+def _offered(shown: Ints, pool: int, rng: np.random.Generator) -> Ints:
+    """Return [n, k] ascending codes of the videos that count as offered, [n] `shown` among them."""
+    if pool <= OFFERED:
+        return np.broadcast_to(np.arange(pool), (len(shown), pool))
+    others = np.array([rng.choice(pool - 1, OFFERED - 1, replace=False) for _ in range(len(shown))])
+    return np.sort(np.column_stack([others + (others >= shown[:, None]), shown]), axis=1)
+
+
+def _pool(path: Path) -> list[str]:
+    found: set[str] = set()
+    with opened(path, {field: _FIELDS[field] for field in ("action", "drawn")}) as reader:
+        for batch in batches_of(reader):
+            rows = pa.Table.from_batches([batch])
+            drawn = rows.filter(_drawn(rows[_FIELDS["drawn"]]))
+            if drawn[_FIELDS["action"]].null_count:
+                raise FieldError(_FIELDS["action"], wanted="a video in every row", got=None)
+            found.update(drawn[_FIELDS["action"]].unique().to_pylist())
+            if len(found) > MAX_POOL:
+                raise FieldError(_FIELDS["action"], wanted=f"a pool of at most {MAX_POOL} videos", got=len(found))
+    if not found:
+        raise FieldError(_FIELDS["drawn"], wanted="rows exposed at random, with 1 there", got=path.name)
+    return sorted(found)
+
+
+def _drawn(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return pc.fill_null(pc.equal(column, 1), False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise FieldError(_FIELDS["drawn"], wanted="0 or 1", got=column[0].as_py()) from error
+
+
+FORMAT = Format(find)
