@@ -15,7 +15,7 @@ import typer
 from typer.models import CommandInfo
 
 from decision.errors import FieldError
-from pipelines.commands import alarms, audit, data, features, guard, replay, running, start, steps, study
+from pipelines.commands import alarms, audit, data, features, guard, replay, running, start, steps, study, verify
 from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
 from pipelines.formats.registry import FORMATS
 
@@ -35,7 +35,7 @@ _PANELS = {
     },
     "The whole night": {"nightly": steps.nightly, "alarms": alarms.alarms},
     "Studies": {"study": study.study},
-    "Logs": {"replay": replay.replay, "export": data.export, "erase": data.erase},
+    "Logs": {"verify": verify.verify, "replay": replay.replay, "export": data.export, "erase": data.erase},
 }
 _COMPLETE = "_DECISION_COMPLETE"
 """Set by a shell that completes a line."""

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from pipelines.settings import LoopSettings, Settings
+
+if TYPE_CHECKING:
+    from pipelines.lake.tables import Tables
 
 _LAKE_TTL_S = 5.0
 
@@ -38,6 +41,7 @@ class LakeCounters:
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self._settings, self._clock = settings, clock
+        self._tables: Tables | None = None
         self._kept: dict[str, tuple[float, dict[str, Any] | None]] = {}
 
     def of(self, loop: LoopSettings) -> dict[str, Any] | None:
@@ -49,11 +53,12 @@ class LakeCounters:
         found: dict[str, Any] | None = None
         if self._settings.lake_path.exists():
             from pipelines.interactions.counters import counters  # imports the lake: only readers of counters need it
-            from pipelines.lake.lake import Lake
             from pipelines.lake.moment import NoMomentError
+            from pipelines.lake.tables import Tables
 
+            self._tables = self._tables or Tables(self._settings.lake_path)
             at = datetime.fromtimestamp(self._clock(), UTC)
             with suppress(NoMomentError):
-                found = msgspec.to_builtins(counters(Lake(self._settings.lake_path), loop, at))
+                found = msgspec.to_builtins(counters(self._tables, loop, at))
         self._kept[loop.name] = (now, found)
         return found

@@ -40,9 +40,7 @@ def importer(name: str) -> Callable[..., None]:
     def mapped(path: Any, map: Map = None, home: Home = None, name: Name = name, json: Json = False) -> Outcome:
         return _kept(format, home, path, name, _columns(map or []))
 
-    def drawn(
-        path: Any, uniform: Uniform = False, home: Home = None, name: Name = name, json: Json = False
-    ) -> Outcome:
+    def drawn(path: Any, uniform: Uniform = False, home: Home = None, name: Name = name, json: Json = False) -> Outcome:
         return _kept(format, home, path, name, uniform=uniform)
 
     def both(

@@ -105,7 +105,7 @@ def run_demo(
             optimum=world.optimum,
             generations=generations,
             champion=parts.registry.aliases(LOOP).get("champion"),
-            counters=counters(parts.lake, parts.loop(LOOP), datetime.now(UTC)),
+            counters=counters(parts.lake, parts.loop(LOOP), datetime.now(UTC), in_full=True),
             proof=proof,
             regret=float((world.optimum - expected).sum()),
             regret_uniform=(world.optimum - world.uniform_value) * len(expected),

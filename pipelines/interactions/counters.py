@@ -4,6 +4,10 @@ Each is counted by itself, in tables that are read at one moment: *decided* from
 *dropped* from the interactions, *pending* as the decisions without an interaction. So the identity is a check and not
 a definition. While an erasure is under way, or where one was stopped, an interaction may outlive its decision: it is
 counted by itself and nowhere else, so the identity needs no wait.
+
+A short history is counted row by row. Of a long one, what is settled is read off the statistics that the transactions
+left of their files, whose rows have one state each; rows are looked at only from the join's position on. So a look
+does not grow with history. `in_full` counts every row again, whatever the length: ``decision verify``.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from deltalake import DeltaTable
@@ -21,7 +25,8 @@ from decision.join import ACTIVATION
 from pipelines.interactions.doubtful import range_of
 from pipelines.interactions.window import instant_us, join_mark, window_us
 from pipelines.lake.moment import at_one_moment
-from pipelines.lake.tables import Tables, mark_of, partitions_of, rows_of
+from pipelines.lake.statistics import actions_of, one_value
+from pipelines.lake.tables import Tables, mark_of, rows_of
 from pipelines.settings import LoopSettings
 
 if TYPE_CHECKING:
@@ -41,14 +46,16 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
         expired: settled without an outcome, with the default reward.
         dropped: left out of the interactions, by reason.
         outcomes: outcomes in the lake.
-        late_outcomes: outcomes of settled decisions that came too late to count.
-        orphan_outcomes: outcomes whose decision is not in the lake.
+        late_outcomes: outcomes of settled decisions that came too late to count; None where history is too long to
+            look for them and was not counted in full.
+        orphan_outcomes: outcomes whose decision is not in the lake; None likewise.
         orphan_interactions: settled decisions that are in the lake no more. An erasure is under way, or it was stopped
             and has to be run again.
         duplicates_seen: repeated decisions that were left out.
         dead_letters: messages that fit no schema, of all loops: most do not say which they belong to.
         doubtful: outcomes that say less than was meant, by the field in doubt: a ``name`` that changes no reward, a
-            ``value`` outside of the reward's range, an ``event_id`` that is no decision's (the orphan outcomes).
+            ``value`` outside of the reward's range, an ``event_id`` that is no decision's (the orphan outcomes);
+            empty where `late_outcomes` is None.
     """
 
     decided: int
@@ -58,8 +65,8 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     expired: int
     dropped: dict[str, int]
     outcomes: int
-    late_outcomes: int
-    orphan_outcomes: int
+    late_outcomes: int | None
+    orphan_outcomes: int | None
     orphan_interactions: int
     duplicates_seen: int
     dead_letters: int
@@ -71,24 +78,27 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
         return self.decided == self.joined + self.pending + self.expired + sum(self.dropped.values())
 
 
-def counters(tables: Tables, loop: LoopSettings, now: datetime) -> Counters:
+def counters(tables: Tables, loop: LoopSettings, now: datetime, *, in_full: bool = False) -> Counters:
     """Return the counters of `loop` at `now`; all of them are of one moment of the lake.
 
     Args:
         tables: the lake's.
         loop: the loop; its reward window says which pending decisions are mature.
         now: the time, with its UTC offset.
+        in_full: look at every row, however many there are.
 
     Raises:
         FieldError: `now` has no UTC offset.
         NoMomentError: others kept committing; ask again.
     """
     now_us = instant_us(now)
-    return at_one_moment(tables, _TABLES, lambda opened: _counted(opened, loop, now_us))
+    return at_one_moment(tables, _TABLES, lambda opened: _counted(opened, loop, now_us, in_full))
 
 
-def _counted(tables: Mapping[Table, DeltaTable], loop: LoopSettings, now_us: int) -> Counters:
+def _counted(tables: Mapping[Table, DeltaTable], loop: LoopSettings, now_us: int, in_full: bool) -> Counters:
     found, reward = Counter[str](), loop.reward
+    held: dict[Table, list[_File]] = {name: _held(tables[name], loop.name) for name in _PARTITIONED}
+    every = in_full or sum(file.rows for files in held.values() for file in files) <= ROW_BY_ROW
     low, high = range_of(reward)
     named = {
         "reward": _text(reward.outcome),
@@ -96,26 +106,128 @@ def _counted(tables: Mapping[Table, DeltaTable], loop: LoopSettings, now_us: int
         "outside": " OR ".join([f"value < {low!r}"] * math.isfinite(low) + [f"value > {high!r}"] * math.isfinite(high))
         or "FALSE",
     }
-    for partition in sorted({p for name in _PARTITIONED for p in partitions_of(tables[name], loop.name)}):
+    for partition in sorted({file.partition for files in held.values() for file in files}):
         values = {
             "here": f"loop = '{loop.name}' AND partition = {partition}",
             "position": mark_of(tables["interactions"], join_mark(loop.name, partition)) or 0,
             "mature_us": now_us - window_us(loop),
             "activation": ACTIVATION,
         }
-        for query in (_STATES, _OPEN, _STRAYS, _DOUBTFUL):
-            for row in rows_of(query.format(**values, **named), tables):
-                found[row["what"]] += row["n"]
-    letters = rows_of("SELECT count(*) AS n FROM dead_letters", {"dead_letters": tables["dead_letters"]})
+        here: dict[Table, list[_File]] = {
+            name: [file for file in files if file.partition == partition] for name, files in held.items()
+        }
+        found["decided"] += sum(file.rows for file in here["decisions"])
+        found["outcomes"] += sum(file.rows for file in here["outcomes"])
+        if every:
+            for query in (_STATES, _OPEN, _STRAYS, _DOUBTFUL):
+                found += _of(query.format(**values, **named), tables)
+            continue
+        place = _Place(loop.name, partition, values["position"], values["mature_us"])
+        beyond = _beyond(tables, place)
+        found["pending"] += beyond.pending
+        found["mature"] += beyond.mature
+        settled = _settled(here, beyond)
+        found += _of(_STATES.format(**values), tables) if settled is None else settled
     doubtful = {"name": found["name"], "value": found["value"], "event_id": found["orphan_outcomes"]}
     dropped = {what.removeprefix("dropped/"): n for what, n in sorted(found.items()) if what.startswith("dropped/")}
     return Counters(
-        **{name: found[name] for name in _COUNTED},
+        decided=found["decided"],
+        joined=found["joined"],
+        pending=found["pending"],
+        mature=found["mature"],
+        expired=found["expired"],
+        outcomes=found["outcomes"],
+        orphan_interactions=found["orphan_interactions"],
+        late_outcomes=found["late_outcomes"] if every else None,
+        orphan_outcomes=found["orphan_outcomes"] if every else None,
         dropped=dropped,
         duplicates_seen=_duplicates(tables["decisions"], loop.name),
-        dead_letters=letters[0]["n"],
+        dead_letters=sum(row["num_records"] for row in actions_of(tables["dead_letters"])),
         doubtful={name: n for name, n in doubtful.items() if n},
     )
+
+
+class _File(NamedTuple):
+    partition: int
+    rows: int
+    state: str | None  # of every row, with its reason; None where the statistics do not say
+
+
+def _held(table: DeltaTable, loop: str) -> list[_File]:
+    """Return the files with rows of `loop`."""
+    return [
+        _File(int(row["partition.partition"]), row["num_records"], "/".join(one_value(row) or ()) or None)
+        for row in actions_of(table)
+        if row["partition.loop"] == loop
+    ]
+
+
+class _Place(NamedTuple):
+    """A partition, and the join's position in it."""
+
+    loop: str
+    partition: int
+    position: int
+    mature_us: int
+
+
+class _Beyond(NamedTuple):
+    """Rows from the join's position on."""
+
+    decided: int
+    settled: int
+    pending: int
+    mature: int
+    orphans: int
+
+
+def _beyond(tables: Mapping[Table, DeltaTable], place: _Place) -> _Beyond:
+    """Return what is there beyond the join's position; files that end before it are not opened."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    here = (pc.field("loop") == place.loop) & (pc.field("partition") == place.partition)
+    here &= pc.field("offset") >= place.position
+    decided = tables["decisions"].to_pyarrow_dataset().to_table(["offset", "ts"], filter=here)
+    settled = tables["interactions"].to_pyarrow_dataset().to_table(["offset"], filter=here)["offset"].to_numpy()
+    offsets = decided["offset"].to_numpy()
+    is_open = ~np.isin(offsets, settled)
+    mature = is_open & (decided["ts"].cast(pa.int64()).to_numpy() <= place.mature_us)
+    return _Beyond(
+        decided=len(offsets),
+        settled=len(settled),
+        pending=int(is_open.sum()),
+        mature=int(mature.sum()),
+        orphans=int((~np.isin(settled, offsets)).sum()),
+    )
+
+
+def _settled(here: Mapping[Table, list[_File]], beyond: _Beyond) -> Counter[str] | None:
+    """Return how many interactions of a partition have which state, None where files do not say so for sure.
+
+    Below the join's position each decision has one interaction. Where their numbers differ, or an interaction beyond
+    it has no decision, interactions outlived their decisions, and rows have to be looked at.
+
+    Args:
+        here: the partition's files.
+        beyond: what is there from the join's position on.
+    """
+    decided, settled = (sum(file.rows for file in here[name]) for name in ("decisions", "interactions"))
+    whole = decided - beyond.decided == settled - beyond.settled and not beyond.orphans
+    if not whole or any(file.state is None for file in here["interactions"]):
+        return None
+    found = Counter[str]()
+    for file in here["interactions"]:
+        found[str(file.state)] += file.rows
+    return found
+
+
+def _of(query: str, tables: Mapping[Table, DeltaTable]) -> Counter[str]:
+    found = Counter[str]()
+    for row in rows_of(query, tables):
+        found[row["what"]] += row["n"]
+    return found
 
 
 def _text(name: str) -> str:
@@ -129,10 +241,8 @@ def _duplicates(decisions: DeltaTable, loop: str) -> int:
 
 
 _PARTITIONED: tuple[Table, ...] = ("decisions", "outcomes", "interactions")
-_COUNTED = (
-    *("decided", "joined", "pending", "mature", "expired"),
-    *("outcomes", "late_outcomes", "orphan_outcomes", "orphan_interactions"),
-)
+ROW_BY_ROW = 100_000
+"""Rows of a loop, in all tables, up to which they are counted one by one."""
 
 # Each query gives rows of `what` and `n`, for one loop and partition, whose rows of all tables meet nobody else's.
 _STATES = """
@@ -150,8 +260,7 @@ WITH open AS (
     LEFT ANTI JOIN (SELECT "offset" FROM interactions WHERE {here} AND "offset" >= {position}) i
     ON d."offset" = i."offset"
 )
-SELECT 'decided' AS what, count(*) AS n FROM decisions WHERE {here}
-UNION ALL SELECT 'pending', count(*) FROM open
+SELECT 'pending' AS what, count(*) AS n FROM open
 UNION ALL SELECT 'mature', count(*) FROM open WHERE us <= {mature_us}
 """
 # An outcome that arrived twice is one outcome; the first copy counts.
@@ -174,7 +283,6 @@ WITH outcome AS (
     ) s ON s.event_id = o.event_id AND s.slot = o.slot
 )
 SELECT what, count(*) AS n FROM stray WHERE what IS NOT NULL GROUP BY what
-UNION ALL SELECT 'outcomes', count(*) FROM outcomes WHERE {here}
 """
 _DOUBTFUL = """
 SELECT 'name' AS what, count(*) AS n FROM outcomes WHERE {here} AND name NOT IN ({known})

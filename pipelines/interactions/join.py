@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,8 +24,8 @@ from decision.batch import Ints
 from decision.join import RewardRule
 from decision.reward import LARGEST
 from pipelines.interactions.settle import settled_rows
-from pipelines.interactions.window import instant_us, join_mark, window_us
-from pipelines.lake.lake import ConflictError, Lake
+from pipelines.interactions.window import instant_us, join_mark, turn_mark, window_us
+from pipelines.lake.lake import REWRITES, ConflictError, Lake
 from pipelines.lake.tables import mark_of, partitions_of
 from pipelines.logs import step
 from pipelines.progress import Progress, silent
@@ -79,18 +80,22 @@ def join(
         ConflictError: other joins of the same loop kept committing.
     """
     now_us, rule, tally = instant_us(now), rule_of(loop), Counter[str]()
-    for partition in partitions_of(lake.table("decisions"), loop.name):
+    seen = _look(lake)
+    for partition in partitions_of(seen.decisions, loop.name):
         attempts, done = 0, False
         while not done:
+            settled = tally["settled"]
             try:
-                done = _settle_some(lake, loop, partition, rule, now_us, rows_per_commit, tally)
-                attempts = 0
-                progress("decisions settled", tally["settled"])
+                for rows in _settling(lake, seen, loop, partition, rule, now_us, rows_per_commit, tally):
+                    tally += _count(rows)
+                    progress("decisions settled", tally["settled"])
+                done = True
             except (ConflictError, FileNotFoundError):
-                attempts += 1  # another join was faster, or an erasure took files away: look again
+                attempts = 1 if tally["settled"] > settled else attempts + 1
                 if attempts == _ATTEMPTS:
                     raise
-    return _joined(tally, lake.version("interactions"))
+                seen = _look(lake)  # another join was faster, or an erasure took files away
+    return _joined(tally, seen.interactions.version())
 
 
 def restate(
@@ -190,32 +195,64 @@ def open_decisions(interactions: DeltaTable, decisions: DeltaTable, loop: str, p
     return offsets[is_open], ts[is_open]
 
 
-def _settle_some(
+class _Seen(NamedTuple):
+    """The tables as a join last saw them."""
+
+    interactions: DeltaTable
+    decisions: DeltaTable
+    outcomes: DeltaTable
+
+    def standing(self, loop: str, partition: int) -> tuple[int | None, ...]:
+        """Return what changes with every commit that settles, or removes, decisions of a partition."""
+        interactions, decisions, _ = self
+        names = (join_mark(loop, partition), turn_mark(loop, partition), REWRITES)
+        return (*(mark_of(interactions, name) for name in names), mark_of(decisions, REWRITES))
+
+
+def _look(lake: Lake) -> _Seen:
+    # The interactions before the decisions: their marks are the fence.
+    return _Seen(lake.table("interactions"), lake.table("decisions"), lake.table("outcomes"))
+
+
+def _settling(
     lake: Lake,
+    seen: _Seen,
     loop: LoopSettings,
     partition: int,
     rule: RewardRule,
     now_us: int,
     rows_per_commit: int,
     tally: Counter[str],
-) -> bool:
-    """Settle up to `rows_per_commit` decisions of a partition; return whether that were all."""
-    interactions = lake.table("interactions")  # before the decisions: its marks are the fence
-    decisions, outcomes = lake.table("decisions"), lake.table("outcomes")
-    offsets, ts = open_decisions(interactions, decisions, loop.name, partition)
-    mature = offsets[ts + rule.window_us <= now_us]
-    chunk = mature[:rows_per_commit]
-    if len(chunk):
-        until = np.full(len(chunk), mark_of(outcomes, f"outcomes/{partition}") or 0)
-        place = place_of(loop.name, partition)
-        rows = settled_rows(decisions, outcomes, place, chunk, until, rule, loop.reward.version, now_us)
-        mark = {join_mark(loop.name, partition): _position_after(offsets, np.setdiff1d(offsets, chunk))}
-        lake.commit("interactions", interactions, lake.write("interactions", rows), mark)
-        tally += _count(rows)
-    if len(chunk) < len(mature):
-        return False
-    tally["pending"] += len(offsets) - len(mature)
-    return True
+) -> Iterator[pa.Table]:
+    """Settle what is mature in a partition, up to `rows_per_commit` decisions at once; yield the rows committed.
+
+    What is open is read once. Tables that are brought up to date after a commit may hold another join's commit too,
+    so the fence is that what `_Seen.standing` names is as this join left it, and not a table's version alone.
+
+    Raises:
+        ConflictError: somebody else settled or removed decisions of the partition meanwhile.
+    """
+    offsets, ts = open_decisions(seen.interactions, seen.decisions, loop.name, partition)
+    ripe = ts + rule.window_us <= now_us
+    mature, unripe = offsets[ripe], offsets[~ripe]
+    beyond = int(offsets[-1]) + 1 if len(offsets) else 0
+    held = int(unripe[0]) if len(unripe) else beyond
+    place, known = place_of(loop.name, partition), seen.standing(loop.name, partition)
+    for start in range(0, len(mature), rows_per_commit):
+        chunk, rest = mature[start : start + rows_per_commit], mature[start + rows_per_commit :]
+        until = np.full(len(chunk), mark_of(seen.outcomes, f"outcomes/{partition}") or 0)
+        rows = settled_rows(seen.decisions, seen.outcomes, place, chunk, until, rule, loop.reward.version, now_us)
+        position, turn = min(held, int(rest[0]) if len(rest) else beyond), (known[1] or 0) + 1
+        marks = {join_mark(loop.name, partition): position, turn_mark(loop.name, partition): turn}
+        lake.commit("interactions", seen.interactions, lake.write("interactions", rows), marks)
+        yield rows
+        if len(rest):
+            for table in (seen.decisions, seen.outcomes):
+                table.update_incremental()
+            known = (position, turn, *known[2:])
+            if seen.standing(loop.name, partition) != known:
+                raise ConflictError("another join was faster, or decisions were removed")
+    tally["pending"] += len(unripe)
 
 
 def _position_after(seen: Ints, still_open: Ints) -> int:

@@ -1,4 +1,4 @@
-"""A loop's reward window in microseconds, and the position of the join that settles what is past it."""
+"""A loop's reward window in microseconds, and the marks of the join that settles what is past it."""
 
 from __future__ import annotations
 
@@ -30,3 +30,8 @@ def instant_us(now: datetime) -> int:
 def join_mark(loop: str, partition: int) -> str:
     """Return the name of the join's position: every decision at a lower offset is settled."""
     return f"join/{loop}/{partition}"
+
+
+def turn_mark(loop: str, partition: int) -> str:
+    """Return the name of how often a join committed to a partition: it moves where the position may stand still."""
+    return f"turn/{loop}/{partition}"

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError
 
-from pipelines.lake.files import STATISTICS
 from pipelines.lake.schemas import PARTITIONED_BY, SCHEMAS, Table
+from pipelines.lake.statistics import APART, STATISTICS
 
-_CONFIGURATION = {
+CONFIGURATION = {
     "delta.checkpointInterval": "50",
-    "delta.dataSkippingStatsColumns": ",".join(STATISTICS),  # what files are skipped by
+    "delta.dataSkippingStatsColumns": ",".join((*STATISTICS, *APART)),  # what files are skipped and counted by
 }
 
 
@@ -25,7 +25,7 @@ def create_table(uri: str, name: Table, storage_options: Mapping[str, str]) -> N
             schema=SCHEMAS[name],  # pyright: ignore[reportArgumentType]
             mode="error",
             partition_by=PARTITIONED_BY[name],
-            configuration=_CONFIGURATION,
+            configuration=CONFIGURATION,
             storage_options=dict(storage_options),
             commit_properties=CommitProperties(max_commit_retries=0),
         )

@@ -25,11 +25,13 @@ from deltalake import DeltaTable
 from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction
 
-STATISTICS = ("offset", "ts", "appended_at")
-"""Columns by whose smallest and largest value files are skipped."""
+from pipelines.lake.statistics import APART, STATISTICS, actions_of, one_value
 
 TARGET_BYTES = 32 << 20
 """Size of compacted files: large enough to read fast, small enough to rewrite in memory."""
+
+_ROWS_TOGETHER = 16_384
+"""Rows of a file that are read or skipped together: who wants a few of a merged file does not read them all."""
 
 _REPEATED = ("context_names.list.element", "action_ids.list.element")
 """Columns of few texts. A dictionary costs time elsewhere: of event ids and raw JSON zstd finds what repeats."""
@@ -65,8 +67,12 @@ class FileWriter:
         self._uri, self._by, self._options = uri, partitioned_by, storage_options
 
     def write(self, rows: pa.Table, *, data_change: bool = True) -> list[AddAction]:
-        """Write `rows` to one file for each partition, on disk when this returns, and return what to commit."""
-        return [self._write(values, part, data_change) for values, part in _split(rows, self._by)]
+        """Write `rows` to files of one partition, and one value of `APART`, each, and return what to commit.
+
+        They are on disk when this returns.
+        """
+        parts = _split(rows, self._by)
+        return [self._write(values, file, data_change) for values, part in parts for file in _apart(part)]
 
     def _write(self, values: dict[str, str | None], rows: pa.Table, data_change: bool) -> AddAction:
         folder = "/".join(f"{column}={value}" for column, value in values.items())
@@ -82,6 +88,7 @@ class FileWriter:
             rows,
             where,
             filesystem=filesystem,
+            row_group_size=_ROWS_TOGETHER,
             compression="zstd",
             compression_level=_LATER if not data_change else _AT_ONCE,
             use_dictionary=list(_REPEATED),  # pyright: ignore[reportArgumentType]
@@ -95,7 +102,11 @@ class FileWriter:
 
 def merged(table: DeltaTable, *, target_bytes: int = TARGET_BYTES) -> Iterator[Replacement]:
     """Yield what replaces the small files of `table`; no row goes."""
-    for files in _by_partition(table).values():
+    for files in _alike(table).values():
+        if files[0].apart is None:  # of older code, with all states in one
+            for file in files:
+                yield _replacement(table, [file], None, data_change=False)
+            continue
         bin_, size = list[_File](), 0
         for file in sorted((f for f in files if f.size < target_bytes), key=lambda f: f.first_offset):
             if size + file.size > target_bytes and bin_:
@@ -111,7 +122,7 @@ def merged(table: DeltaTable, *, target_bytes: int = TARGET_BYTES) -> Iterator[R
 def without(table: DeltaTable, where: ds.Expression) -> Iterator[Replacement]:
     """Yield what replaces the files of `table` that hold rows for which `where` is true."""
     concerned = {fragment.path for fragment in table.to_pyarrow_dataset().get_fragments(filter=where)}
-    for files in _by_partition(table).values():
+    for files in _alike(table).values():
         for file in files:
             if file.path in concerned:
                 replacement = _replacement(table, [file], where, data_change=True)
@@ -124,15 +135,19 @@ class _File(NamedTuple):
     size: int
     values: dict[str, str | None]
     first_offset: int
+    apart: tuple[str, ...] | None
 
 
-def _by_partition(table: DeltaTable) -> dict[str, list[_File]]:
+def _alike(table: DeltaTable) -> dict[str, list[_File]]:
+    """Return the files of each partition and value of `APART`."""
     files: dict[str, list[_File]] = {}
     by = table.metadata().partition_columns
-    for row in pa.table(table.get_add_actions(flatten=True)).to_pylist():
+    stateful = APART[0] in pa.schema(table.schema()).names
+    for row in actions_of(table):
         values = {name: None if row[f"partition.{name}"] is None else str(row[f"partition.{name}"]) for name in by}
-        file = _File(row["path"], row["size_bytes"], values, row.get("min.offset") or 0)
-        files.setdefault(str(values), []).append(file)
+        apart = one_value(row) if stateful else ()
+        file = _File(row["path"], row["size_bytes"], values, row.get("min.offset") or 0, apart)
+        files.setdefault(str((values, apart)), []).append(file)
     return files
 
 
@@ -165,23 +180,30 @@ def _split(rows: pa.Table, by: list[str]) -> list[tuple[dict[str, str | None], p
     return parts
 
 
+def _apart(rows: pa.Table) -> list[pa.Table]:
+    if APART[0] not in rows.column_names:
+        return [rows]
+    values = pc.call_function("coalesce", [rows[APART[1]], pa.scalar("")])
+    keys = pc.call_function("binary_join_element_wise", [rows[APART[0]], values, pa.scalar("/")])
+    kinds = sorted(keys.unique().to_pylist())
+    return [rows.filter(pc.call_function("equal", [keys, pa.scalar(kind)])) for kind in kinds]
+
+
 def _stats(rows: pa.Table) -> dict[str, Any]:
     smallest: dict[str, Any] = {}
     largest: dict[str, Any] = {}
-    for column in STATISTICS:
+    nulls: dict[str, int] = {}
+    for column in (*STATISTICS, *(APART if APART[0] in rows.column_names else ())):
         if column in rows.column_names:
             ends = pc.call_function("min_max", [rows[column]]).as_py()
-            smallest[column], largest[column] = _stat(ends["min"]), _stat(ends["max"])
-    return {
-        "numRecords": len(rows),
-        "minValues": smallest,
-        "maxValues": largest,
-        "nullCount": dict.fromkeys(smallest, 0),
-    }
+            nulls[column] = rows[column].null_count
+            if ends["min"] is not None:
+                smallest[column], largest[column] = _stat(ends["min"]), _stat(ends["max"])
+    return {"numRecords": len(rows), "minValues": smallest, "maxValues": largest, "nullCount": nulls}
 
 
-def _stat(value: int | datetime) -> int | str:
-    return value if isinstance(value, int) else value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def _stat(value: int | str | datetime) -> int | str:
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if isinstance(value, datetime) else value
 
 
 def _now_ms() -> int:

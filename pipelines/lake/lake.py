@@ -8,7 +8,7 @@ Rows are written as Parquet files first and become visible with one commit, toge
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,14 +19,19 @@ from deltalake import CommitProperties, DeltaTable, Field, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
+from decision.batch import Floats
 from decision.errors import FieldError
+from pipelines.lake.create import CONFIGURATION
 from pipelines.lake.files import FileWriter, Replacement, merged, without
-from pipelines.lake.schemas import PARTITIONED_BY, SCHEMAS, Table
+from pipelines.lake.schemas import PARTITIONED_BY, SCHEMAS, TIME, Table
+from pipelines.lake.statistics import actions_of
 from pipelines.lake.tables import Tables, mark_of
 
-_REWRITES = "rewrites"  # mark that every replacement of files moves: two of them never mix
 _PLAIN_BY_STATE = ("joined", "expired")
 _ATTEMPTS = 100
+_EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
+REWRITES = "rewrites"
+"""Mark that every replacement of files moves: two of them never mix."""
 _WRITTEN_H = 1  # hours after which no writer is still at work on a file
 
 
@@ -124,7 +129,7 @@ class Lake(Tables):
             ConflictError: one of the marks, or the rows to be replaced, changed since `seen`.
         """
         if replace_loop is not None:
-            marks = {**marks, _REWRITES: (mark_of(seen, _REWRITES) or 0) + 1}
+            marks = {**marks, REWRITES: (mark_of(seen, REWRITES) or 0) + 1}
         return self._commit(name, seen, files, marks, replace_loop)
 
     def _commit(
@@ -204,7 +209,7 @@ class Lake(Tables):
                 removed += replacement.removed
                 rows += replacement.dropped
             if removed or marks:
-                fence = {_REWRITES: (mark_of(table, _REWRITES) or 0) + 1}
+                fence = {REWRITES: (mark_of(table, REWRITES) or 0) + 1}
                 try:
                     self._commit(name, table, [*added, *removed], {**marks, **fence})
                 except ConflictError:
@@ -267,7 +272,12 @@ class Lake(Tables):
         while True:
             table = self.table(name, version)
             try:
-                return _latest(dataset(name, table), keep, latest)
+                if latest is not None:
+                    keep &= pc.field("ts") >= _cut(table, loop, keep, latest)
+                # Sorted by what does not depend on files or partitions: the same rows always come in the same order.
+                rows = dataset(name, table).to_table(filter=keep)
+                rows = rows.sort_by([(column, "ascending") for column in ("ts", "event_id", "slot")])
+                return rows if latest is None else rows.slice(max(0, len(rows) - latest))
             except FileNotFoundError as error:  # an erasure took earlier versions away
                 if version is not None:
                     wanted = f"a version of the table {name!r} whose files are kept"
@@ -280,7 +290,7 @@ class Lake(Tables):
 
 
 def _widen(table: DeltaTable, name: Table) -> None:
-    """Add the columns that a table written by older code lacks.
+    """Add the columns, and the statistics, that a table written by older code lacks.
 
     Raises:
         CommitFailedError: others committed meanwhile.
@@ -289,18 +299,44 @@ def _widen(table: DeltaTable, name: Table) -> None:
     missing = [Field.from_arrow(field) for field in SCHEMAS[name] if field.name not in known]
     if missing:
         table.alter.add_columns(missing, commit_properties=CommitProperties(max_commit_retries=0))
+    if not CONFIGURATION.items() <= table.metadata().configuration.items():
+        table.alter.set_table_properties(CONFIGURATION, commit_properties=CommitProperties(max_commit_retries=0))
 
 
-def _latest(data: ds.Dataset, keep: ds.Expression, latest: int | None) -> pa.Table:
-    """Return the `latest` rows for which `keep` is true, None for all, by time."""
-    if latest is not None:
-        times = data.to_table(columns=["ts"], filter=keep)["ts"].cast(pa.int64()).to_numpy()
-        if len(times) > latest:
-            cut = int(np.partition(times, len(times) - latest)[len(times) - latest])
-            keep &= pc.field("ts") >= pa.scalar(cut, pa.int64()).cast(pa.timestamp("us", "UTC"))
-    # Sorted by what does not depend on files or partitions: the same rows always come in the same order.
-    rows = data.to_table(filter=keep).sort_by([(column, "ascending") for column in ("ts", "event_id", "slot")])
-    return rows if latest is None else rows.slice(max(0, len(rows) - latest))
+def _cut(table: DeltaTable, loop: str, keep: ds.Expression, latest: int) -> pa.Scalar:
+    """Return a time from which on there are `latest` rows of `loop` for which `keep` is true, the earliest if fewer.
+
+    The log's statistics say about when so many rows began. What that leaves out of sight is asked for only where it
+    was too late.
+    """
+    files = [action for action in actions_of(table) if action["partition.loop"] == loop]
+    times, rows = _backwards(files)
+    data, wanted = table.to_pyarrow_dataset(), 2.0 * latest
+    while len(rows) and wanted < rows[-1]:
+        since = _time(int(np.interp(wanted, rows, times)))
+        seen = data.to_table(columns=["ts"], filter=keep & (pc.field("ts") >= since))["ts"].cast(pa.int64()).to_numpy()
+        if len(seen) >= latest:
+            return _time(int(np.partition(seen, len(seen) - latest)[len(seen) - latest]))
+        wanted *= 4.0
+    return pa.scalar(_EARLIEST, TIME)
+
+
+def _backwards(files: Sequence[Mapping[str, Any]]) -> tuple[Floats, Floats]:
+    """Return ([m], [m]) times, the latest first, and about how many rows of `files` there are from each on.
+
+    The rows of a file count as spread evenly from its first to its last.
+    """
+    bounds = pa.array([file[end] for end in ("min.ts", "max.ts") for file in files], TIME).cast(pa.int64()).to_numpy()
+    first, last = bounds[: len(files)].astype(np.float64), bounds[len(files) :].astype(np.float64) + 1.0
+    dense = np.array([file["num_records"] for file in files], np.float64) / (last - first)
+    times, change = np.concatenate([last, first]), np.concatenate([dense, -dense])
+    order = np.argsort(-times, kind="stable")
+    times, density = times[order], np.cumsum(change[order])
+    return times, np.concatenate([[0.0], np.cumsum(density[:-1] * -np.diff(times))])[: times.size]
+
+
+def _time(us: int) -> pa.Scalar:
+    return pa.scalar(us, pa.int64()).cast(TIME)
 
 
 def dataset(name: Table, table: DeltaTable) -> ds.Dataset:

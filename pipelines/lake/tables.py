@@ -6,8 +6,10 @@ Nothing here imports a library that holds rows in Python, so it is there at once
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -16,6 +18,9 @@ from decision.errors import FieldError
 
 if TYPE_CHECKING:
     from pipelines.lake.schemas import Table
+
+_MOST_IDLE = 4
+"""Opened tables of a name that are kept for the next callers."""
 
 
 class Tables:
@@ -30,6 +35,7 @@ class Tables:
         self._local = "://" not in str(path)
         self._root = str(Path(path).absolute()) if self._local else str(path).rstrip("/")
         self._options = dict(storage_options or {})
+        self._idle: dict[str, list[DeltaTable]] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._root!r})"
@@ -47,12 +53,24 @@ class Tables:
     def table(self, name: Table, version: int | None = None) -> DeltaTable:
         """Return the Delta table as it is now, or as it was at `version`; created when it does not exist.
 
+        Nobody else holds what is returned. Once it is let go it is brought up to date for the next caller, which reads
+        what was committed since and not the log from its last checkpoint on.
+
         Raises:
             FieldError: there is no such version.
         """
         uri = f"{self._root}/{name}"
+        idle = self._idle.setdefault(name, [])
+        if version is None and idle:
+            try:
+                kept = idle.pop()
+                kept.update_incremental()
+                return _lent(kept, idle)
+            except (IndexError, DeltaError):  # taken by another thread; or its log was cleaned up, or is gone
+                pass
         try:
-            return DeltaTable(uri, version=version, storage_options=self._options)
+            found = DeltaTable(uri, version=version, storage_options=self._options)
+            return _lent(found, idle) if version is None else found
         except TableNotFoundError:
             if version not in (None, 0):
                 raise FieldError("version", wanted=f"a version of the table {name!r}", got=version) from None
@@ -65,11 +83,22 @@ class Tables:
         if self._local:
             Path(uri).mkdir(parents=True, exist_ok=True)
         create_table(uri, name, self._options)
-        return DeltaTable(uri, storage_options=self._options)
+        return _lent(DeltaTable(uri, storage_options=self._options), idle)
 
     def version(self, name: Table) -> int:
         """Return the number of the table's latest version."""
         return self.table(name).version()
+
+
+def _lent(kept: DeltaTable, idle: list[DeltaTable]) -> DeltaTable:
+    lent = copy(kept)
+    finalize(lent, _returned, kept, idle).atexit = False
+    return lent
+
+
+def _returned(kept: DeltaTable, idle: list[DeltaTable]) -> None:
+    if len(idle) < _MOST_IDLE:
+        idle.append(kept)
 
 
 def mark_of(table: DeltaTable, name: str) -> int | None:

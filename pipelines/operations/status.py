@@ -119,7 +119,8 @@ def _numbers(counted: Counters | None) -> list[str]:
     if counted is None:
         return ["?"] * len(_NUMBERS)
     numbers = (counted.decided, counted.joined, counted.pending, counted.expired)
-    return [str(number) for number in (*numbers, sum(counted.dropped.values()), counted.late_outcomes)]
+    late = "-" if counted.late_outcomes is None else str(counted.late_outcomes)
+    return [*map(str, (*numbers, sum(counted.dropped.values()))), late]
 
 
 def _counters(parts: Installation, settings: LoopSettings, now: datetime) -> Counters | None:

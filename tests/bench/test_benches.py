@@ -12,7 +12,11 @@ import pytest
 
 @pytest.mark.connected
 @pytest.mark.parametrize(
-    "name", ["serving", "ingest", "simulators", "training", "real_data", "guard", "session", "commands", "in_process"]
+    "name",
+    [
+        *("serving", "ingest", "history", "simulators", "training"),
+        *("real_data", "guard", "session", "commands", "in_process"),
+    ],
 )
 def test_bench_prints_ratios_against_its_reference(name: str) -> None:
     done = subprocess.run(

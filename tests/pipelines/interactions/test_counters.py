@@ -3,11 +3,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import numpy as np
 import pyarrow.compute as pc
 import pytest
 
@@ -18,7 +20,15 @@ from pipelines.lake.lake import Lake
 from pipelines.operations.erase import erase
 from tests.worlds.lake import LATER, LOOP, START, WINDOW, World, decision, outcome
 
-LOOKS = 100
+LOOKS = 50
+
+
+@pytest.fixture(params=["short", "long"])
+def history(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A history that is counted row by row, or by the statistics of its files."""
+    if request.param == "long":
+        monkeypatch.setattr("pipelines.interactions.counters.ROW_BY_ROW", -1)
+    return str(request.param)
 
 
 def figures(counted: Counters) -> tuple[int, int, int, int, dict[str, int]]:
@@ -31,7 +41,8 @@ def test_an_empty_lake_has_counters_of_zero(tmp_path: Path) -> None:
     assert counted.decided == counted.outcomes == counted.duplicates_seen == counted.orphan_interactions == 0
 
 
-def test_the_identity_holds_a_hundred_times_while_everything_runs_at_once(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("history")
+def test_the_identity_holds_fifty_times_while_everything_runs_at_once(tmp_path: Path) -> None:
     seen = list[Counters]()
     for number in count():
         (tmp_path / str(number)).mkdir()
@@ -106,6 +117,7 @@ def cut_short(lake: Lake, commits: int) -> Lake:
     return Killed(lake.path)
 
 
+@pytest.mark.usefixtures("history")
 @pytest.mark.parametrize("joined_after", range(4))
 @pytest.mark.parametrize("stopped_after", range(5))
 def test_an_erasure_that_is_stopped_anywhere_leaves_the_identity_whole(
@@ -159,7 +171,7 @@ def test_the_first_of_two_erasures_to_end_does_not_hide_that_the_other_is_under_
     assert (counted.decided, counted.joined, counted.orphan_interactions) == (4, 4, 4)
 
 
-def test_a_decision_that_was_lost_breaks_the_identity(tmp_path: Path) -> None:
+def test_a_decision_that_was_lost_breaks_the_identity(tmp_path: Path, history: str) -> None:
     world = World(tmp_path)
     for i in range(6):
         world.append(decision(f"e{i}"), outcome(f"e{i}"))
@@ -168,5 +180,61 @@ def test_a_decision_that_was_lost_breaks_the_identity(tmp_path: Path) -> None:
     world.lake.delete("interactions", pc.field("event_id") == "e3")
     counted = counters(world.lake, LOOP, LATER)
     assert not counted.balanced
+    assert not counters(world.lake, LOOP, LATER, in_full=True).balanced
     world.lake.delete("decisions", pc.field("event_id") == "e5")
-    assert counters(world.lake, LOOP, LATER).orphan_interactions == 1
+    # One lost and one left over: as many rows as there should be, so only looking at them tells.
+    assert counters(world.lake, LOOP, LATER, in_full=history == "long").orphan_interactions == 1
+
+
+def counted_both_ways(world: World, now: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = counters(world.lake, LOOP, now, in_full=True)
+    monkeypatch.setattr("pipelines.interactions.counters.ROW_BY_ROW", -1)
+    quick = counters(world.lake, LOOP, now)
+    assert quick.late_outcomes is quick.orphan_outcomes is None
+    unknown = {"late_outcomes": None, "orphan_outcomes": None, "doubtful": {}}
+    assert msgspec.structs.replace(full, **unknown) == quick
+    assert quick.balanced
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_statistics_count_what_the_rows_count(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(seed)
+    world, number = World(tmp_path), 0
+    for _ in range(12):
+        step = rng.choice(["append", "append", "join", "compact", "erase", "restate"])
+        now = START + int(rng.integers(1, 40)) * WINDOW
+        if step == "append":
+            for i in range(number, number + 7):
+                when = START + int(rng.integers(40)) * WINDOW
+                world.append(decision(f"e{i}", ts=when, subject_id=f"s{i % 5}", deferred=i % 3 == 0))
+                world.append(outcome(f"e{int(rng.integers(number + 7))}", after=float(rng.integers(900))))
+            number += 7
+            ingest(world.log, world.lake)
+        elif step == "join":
+            join(world.lake, LOOP, now, rows_per_commit=3)
+        elif step == "compact":
+            for name in ("decisions", "interactions"):
+                world.lake.compact(name)
+        elif step == "erase":
+            erase(world.lake, f"s{int(rng.integers(5))}")
+        else:
+            restate(world.lake, LOOP, now)
+        with monkeypatch.context() as patched:
+            counted_both_ways(world, now, patched)
+
+
+def test_a_long_history_is_counted_without_reading_what_is_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settled rows' files are gone from the disk, and the counters do not miss them."""
+    world = World(tmp_path)
+    for i in range(60):
+        world.append(decision(f"e{i}", deferred=i % 4 == 0), outcome(f"e{i - i % 2}"))
+    ingest(world.log, world.lake)
+    join(world.lake, LOOP, LATER)
+    want = counters(world.lake, LOOP, LATER)
+    for name in ("decisions", "interactions", "outcomes"):
+        for path in (tmp_path / "lake" / name).glob("**/*.parquet"):
+            path.unlink()
+    monkeypatch.setattr("pipelines.interactions.counters.ROW_BY_ROW", -1)
+    assert figures(counters(world.lake, LOOP, LATER)) == figures(want)

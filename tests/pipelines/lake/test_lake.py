@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -10,9 +11,10 @@ import pytest
 from decision.errors import FieldError
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.join import join
-from pipelines.lake.lake import Lake
+from pipelines.lake.lake import ConflictError, Lake
+from pipelines.lake.tables import mark_of
 from tests.contracts.lake import append, held
-from tests.worlds.lake import LATER, LOOP, START, World, decision, outcome
+from tests.worlds.lake import LATER, LOOP, START, World, decision, loop_of, outcome
 
 
 def test_an_address_works_like_a_folder(tmp_path: Path) -> None:
@@ -75,3 +77,51 @@ def test_compacted_and_rewritten_files_can_be_filtered_by_text(world: World) -> 
     assert world.lake.delete("decisions", pc.field("event_id") == "e7") == 1
     rows = world.lake.table("decisions").to_pyarrow_dataset()
     assert rows.count_rows(filter=pc.field("event_id").isin(["e5", "e7"]) & (pc.field("subject_id") == "ann")) == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_latest_of_many_files_are_the_last_of_all(tmp_path: Path, seed: int) -> None:
+    """Files that overlap in time, lie far apart, or hold other loops' rows and dropped ones."""
+    rng, world = np.random.default_rng(seed), World(tmp_path)
+    for part in range(10):
+        start = START + timedelta(hours=float(rng.integers(0, 500)))
+        spread = float(rng.choice([0.0, 60.0, 90_000.0]))
+        names = [f"e{part}-{i}" for i in range(int(rng.integers(1, 30)))]
+        world.append(
+            *(
+                decision(
+                    name,
+                    ts=start + timedelta(seconds=spread * float(rng.random())),
+                    loop=str(rng.choice(["shop", "shop", "news"])),
+                    deferred=bool(rng.random() < 0.3),
+                )
+                for name in names
+            )
+        )
+        ingest(world.log, world.lake)
+        for loop in (LOOP, loop_of("", "news")):
+            join(world.lake, loop, LATER)
+        if rng.random() < 0.3:
+            world.lake.compact("interactions")
+    for read in (world.lake.interactions, world.lake.decisions):
+        every = read("shop")
+        for latest in (1, 2, 17, len(every) - 1, len(every), 500):
+            assert read("shop", latest=latest).equals(every.slice(max(0, len(every) - latest)))
+
+
+def test_a_table_is_nobody_elses_while_it_is_held(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    first, second = lake.table("outcomes"), lake.table("outcomes")
+    lake.commit("outcomes", second, [], {"mark": 1})
+    assert (first.version(), second.version()) == (0, 1)
+    with pytest.raises(ConflictError):
+        lake.commit("outcomes", first, [], {"mark": 2})
+    del first, second
+    assert mark_of(lake.table("outcomes"), "mark") == 1
+
+
+def test_a_table_that_was_let_go_is_up_to_date_for_the_next(tmp_path: Path) -> None:
+    lake, other = Lake(tmp_path), Lake(tmp_path)
+    for number in range(5):
+        other.commit("outcomes", other.table("outcomes"), [], {"mark": number})
+        assert mark_of(lake.table("outcomes"), "mark") == number

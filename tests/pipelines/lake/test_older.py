@@ -12,10 +12,12 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from decision.features import VERSION
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.arrays import to_interactions
+from pipelines.interactions.counters import counters
 from pipelines.interactions.join import join
 from pipelines.lake.files import FileWriter
 from pipelines.lake.lake import Lake
 from pipelines.lake.schemas import DECISIONS, FEATURE_FIELDS, INTERACTIONS, PARTITIONED_BY, Table
+from pipelines.lake.statistics import actions_of, one_value
 from pipelines.operations.erase import erase
 from pipelines.replay.source import source_of
 from tests.worlds.lake import LATER, LOOP, World, decision, outcome
@@ -55,7 +57,7 @@ def world(tmp_path: Path) -> World:
             uri,
             schema=schema,  # type: ignore[arg-type]
             partition_by=kept.partition_columns,
-            configuration=kept.configuration,
+            configuration={**kept.configuration, "delta.dataSkippingStatsColumns": "offset,ts,appended_at"},
         )
         marks = [
             "log",
@@ -77,6 +79,18 @@ def world(tmp_path: Path) -> World:
         )
     world.new, world.lake = world.lake, old  # type: ignore[attr-defined]
     return world
+
+
+def test_files_with_all_states_in_one_are_counted_by_their_rows_and_taken_apart_when_merged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.interactions.counters.ROW_BY_ROW", -1)
+    join(world.lake, LOOP, LATER)
+    assert [counters(world.lake, LOOP, LATER, in_full=full).joined for full in (True, False)] == [8, 8]
+    world.lake.compact("interactions")
+    actions = actions_of(world.lake.table("interactions"))
+    assert {one_value(action) for action in actions} == {("joined",)}
+    assert counters(world.lake, LOOP, LATER).joined == 8
 
 
 def versions(lake: Lake) -> list[int | None]:

@@ -1,0 +1,54 @@
+"""The books of the loops, counted in full."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.commands.outcome import DONE, FAILED, Home, Json, Outcome, command, progress
+from pipelines.operations.installation import Installation
+
+_SHOWN = ("decided", "joined", "pending", "expired", "late_outcomes", "orphan_outcomes", "orphan_interactions")
+
+
+@command
+def verify(
+    loop: Annotated[str | None, typer.Argument(metavar="[LOOP]", help="Its name (default: every loop).")] = None,
+    home: Home = None,
+    json: Json = False,
+) -> Outcome:
+    """Count every row of the lake, and compare with what `decision top` and the service show without looking at rows.
+
+    Exit status 1: decided is not joined + pending + expired + dropped, or the two counts differ.
+
+    Example: `decision verify news --json`
+    """
+    from pipelines.interactions.counters import counters
+
+    found: dict[str, Any] = {}
+    with Installation.at(home) as parts:
+        loops = parts.readable() if loop is None else {loop: parts.loop(loop)}
+        for done, (name, settings) in enumerate(sorted(loops.items())):
+            progress("loops verified", done, len(loops))
+            now = datetime.now(UTC)
+            full, quick = (counters(parts.tables, settings, now, in_full=every) for every in (True, False))
+            known = {key: value for key, value in msgspec.to_builtins(quick).items() if value not in (None, {})}
+            counted: dict[str, Any] = msgspec.to_builtins(full)
+            differ = sorted(key for key, value in known.items() if counted[key] != value)
+            found[name] = {**counted, "balanced": full.balanced, "differ": differ}
+    good = all(entry["balanced"] and not entry["differ"] for entry in found.values())
+
+    def show(out: Console) -> None:
+        table = Table("loop", *(key.replace("_", " ") for key in _SHOWN), "dropped", "balanced", "differ")
+        for name, entry in found.items():
+            numbers = [str(entry[key]) for key in _SHOWN]
+            dropped, differ = sum(entry["dropped"].values()), ", ".join(entry["differ"]) or "-"
+            table.add_row(name, *numbers, str(dropped), "yes" if entry["balanced"] else "NO", differ)
+        out.print(table)
+
+    return Outcome({"loops": found}, show, DONE if good else FAILED)
