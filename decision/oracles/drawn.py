@@ -69,6 +69,33 @@ class DrawnRows:
             chosen = FeatureRows(self.action_names, chosen_name, chosen_value, chosen_offsets, rows)
             yield Drawn(contexts, chosen, reward, weight)
 
+    def few(self, count: int) -> Drawn:
+        """Return about `count` rows that stand for all, whose weights sum to those of all.
+
+        They lie evenly. Where rewards are all but equal, as with rare clicks, rows of the rarer side of the mean are
+        added until they are a quarter of `count` or all that there are, and count for that side: an even pick has too
+        few of them to say how likely they are.
+        """
+        sizes = [(part.reward.size, float(part.weight.sum()), float(part.weight @ part.reward)) for part in self]
+        total = sum(weight for _, weight, _ in sizes)
+        mean = sum(reward for _, _, reward in sizes) / total
+        above = np.concatenate([part.reward > mean for part in self])
+        rare = above if 2 * int(above.sum()) < above.size else ~above
+        index = np.linspace(0, self.rows - 1, count).astype(np.int64)
+        wanted = min(int(rare.sum()), count // 4)
+        if int(rare[index].sum()) >= wanted:
+            some = self.take(index)
+            return some._replace(weight=some.weight * (total / float(some.weight.sum())))
+        added = np.flatnonzero(rare)[np.linspace(0, int(rare.sum()) - 1, wanted).astype(np.int64)]
+        index = np.union1d(index[~rare[index]], added)
+        some, first, rarely = self.take(index), 0, 0.0
+        for part in self:
+            rarely += float(part.weight[rare[first : first + part.reward.size]].sum())
+            first += part.reward.size
+        side, weight = rare[index], some.weight
+        scale = np.where(side, rarely / weight[side].sum(), (total - rarely) / weight[~side].sum())
+        return some._replace(weight=weight * scale)
+
     def take(self, index: Ints) -> Drawn:
         """Return the rows at `index` ([k >= 1] int64, ascending), in that order."""
         taken: list[Drawn] = []

@@ -96,15 +96,22 @@ def least(
         ArithmeticError: the search did not converge.
     """
     if pilot is None and scaled:
-        guess = np.sqrt((precision + rows.curvature(mean)) / rows.total)
-        return _minimise(rows, mean, precision, mean, guess, GRADIENT, watch)
+        return _scaled(rows, mean, precision, watch)
     if pilot is None:
         return _minimise(rows, mean, precision, mean, None, GRADIENT, watch)
-    start = _minimise(pilot, mean, precision, mean, None, _ROUGH)
-    guess = pilot.curvatures(start)
-    unseen = np.diag(guess) == 0.0  # a weight that the few say nothing of has its curvature among all
-    guess += np.diag(precision + np.where(unseen, rows.curvature(start), 0.0))
-    return _minimise(rows, mean, precision, start, _factor(guess / rows.total), GRADIENT, watch)
+    try:
+        start = _minimise(pilot, mean, precision, mean, None, _ROUGH)
+        guess = pilot.curvatures(start)
+        unseen = np.diag(guess) == 0.0  # a weight that the few say nothing of has its curvature among all
+        guess += np.diag(precision + np.where(unseen, rows.curvature(start), 0.0))
+        return _minimise(rows, mean, precision, start, _factor(guess / rows.total), GRADIENT, watch)
+    except ArithmeticError:  # the few are not like all: their guess is worse than none
+        return _scaled(rows, mean, precision, watch)
+
+
+def _scaled(rows: DesignRows, mean: Floats, precision: Floats, watch: Callable[[int], None] | None) -> Floats:
+    guess = np.sqrt((precision + rows.curvature(mean)) / rows.total)
+    return _minimise(rows, mean, precision, mean, guess, GRADIENT, watch)
 
 
 def sigmoid(logit: Floats) -> Floats:

@@ -118,9 +118,7 @@ class LogisticOracle:
         pilot: DesignRows | None = None
         ids = bool(self._ids.any()) or bool(self._alone)  # they lie along what their features say: a long narrow bowl
         if self._mean.size <= _FACTORED and rows.rows > (2 * few if ids else max(ROWS, _MANY * few)):
-            some = rows.take(np.linspace(0, rows.rows - 1, few).astype(np.int64))
-            some = some._replace(weight=some.weight * (design.total / float(some.weight.sum())))
-            pilot = self._design([some], place(), written=True)
+            pilot = self._design([rows.few(few)], place(), written=True)
         self._mean = least(design, self._mean, self._precision, pilot, watch, scaled=ids)
         self._precision = self._precision + design.curvature(self._mean)
 
