@@ -122,6 +122,12 @@ class SessionOracle:
         self._own = tuple(f"{PREFIX}{self.name}[{index}]" for index in range(f + h))
         self._plain = tuple(FEATURE.format(index) for index in range(f + h))
 
+    @property
+    def usual(self) -> float:
+        """A usual reward: all that is expected of an action, since the logits are no rewards."""
+        settings = self.settings
+        return float(np.exp(settings.usual)) if settings.response == "log" else settings.usual
+
     def start(self) -> Singles:
         """Return the state [f + h] of a user of whom nothing is known."""
         return self._start.copy()

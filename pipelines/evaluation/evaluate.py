@@ -28,6 +28,7 @@ from pipelines.evaluation.charts import evaluation_chart
 from pipelines.evaluation.health import Health, health
 from pipelines.evaluation.holdout import MAX_VERSIONS, Compared, Latest, Pmf, Question, Worth, sums_of
 from pipelines.evaluation.trajectories import Trajectories, remembered, trajectories
+from pipelines.evaluation.witness import Witness, witness_of
 from pipelines.interactions.arrays import read_apart
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
@@ -60,6 +61,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     snips: Estimate | None
 
 
+_WITNESSED = ("held_out", "gain", "gain_low", "gain_high", "error", "missed")
 _AGREED = {"": "share", "_low": "low", "_high": "high"}
 
 
@@ -84,6 +86,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
         values: of the version, of what it is compared with, and of the baseline.
         health: what it would look like to serve the version.
         trajectories: for a policy with memory, what it is worth over users' first decisions.
+        witness: for a policy with memory, what the simulator held out from its training says of it.
         agreement: of a loop in apprentice mode, how often the version would have done what the application did.
     """
 
@@ -104,6 +107,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     values: list[Value]
     health: Health
     trajectories: Trajectories | None = None
+    witness: Witness | None = None
     agreement: Agreement | None = None
 
     def references(self) -> list[Reference]:
@@ -133,6 +137,8 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
             value = self.trajectories.value
             numbers |= {"eval.trajectories": value.value, "eval.trajectories_low": value.low}
             numbers |= {"eval.trajectories_high": value.high, "eval.trajectories_logged": self.trajectories.logged}
+        if self.witness is not None:
+            numbers |= {f"eval.witness_{name}": getattr(self.witness, name) for name in _WITNESSED}
         if self.agreement is not None:
             numbers |= {f"eval.agreement{part}": getattr(self.agreement, of) for part, of in _AGREED.items()}
         numbers |= {"eval.rows": self.rows, "eval.ess": self.lift_estimate.ess, **self.health.metrics()}
@@ -174,7 +180,7 @@ def evaluate(
     if not rows.data.holdout:
         raise SupportError(f"the holdout of loop {loop.name} is empty: {rows.data.rows} interactions so far")
     part_done()
-    policy, _ = unpack(registry.files(loop.name, version))
+    policy, manifest = unpack(registry.files(loop.name, version))
     asking = _Asking(lake, registry, loop)
     base = asking.baseline(aliases.get("baseline"))
     against = against or ("champion" if champion else "baseline")
@@ -194,6 +200,7 @@ def evaluate(
         drawn=asking.drawn(rows),
         share=loop.gate.share,
         reward=rows.reward,
+        usual=None if (memory := memory_of(policy)) is None else memory.usual,
     )
     latest, sums = Latest(MAX_ROWS), None
     unread = ""
@@ -235,9 +242,8 @@ def evaluate(
         lift_estimate=found[other[0]].lift.estimate(),
         values=values,
         health=health(newest, pmf, scores, nothing=loop.reward.default, featured=latest.featured),
-        trajectories=None
-        if (memory := memory_of(policy)) is None
-        else trajectories(lake, loop, policy, memory, loop.gate.session_steps),
+        trajectories=None if memory is None else trajectories(lake, loop, policy, memory, loop.gate.session_steps),
+        witness=witness_of(lake, registry, loop.name, version, manifest, rows.data.table_version),
         agreement=agreement(version, newest, scores) if loop.mode == "apprentice" else None,
     )
     chart = evaluation_chart(

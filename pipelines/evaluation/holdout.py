@@ -108,6 +108,7 @@ class Question:
         drawn: decisions that each policy version drew, and what it would draw; empty to take weights as logged.
         share: of its decisions that a diluted reference gives back to the baseline.
         reward: the rewards that are possible.
+        usual: the reward that the policy expects of every action, where its scores are no rewards; None where they are.
     """
 
     policy: OraclePolicy
@@ -117,6 +118,7 @@ class Question:
     drawn: Mapping[str, tuple[int, Pmf]]
     share: float
     reward: Range
+    usual: float | None = None
 
 
 @dataclass(slots=True)
@@ -173,6 +175,8 @@ def sums_of(table: pa.Table, interactions: Interactions, asked: Question, latest
     batch = asked.seen(table, interactions).batch
     scores = asked.policy.scores(batch)
     pmf = asked.policy.pmf_of(scores, batch)
+    if asked.usual is not None:
+        scores = np.full(len(scores), asked.usual)
     latest.add(interactions, pmf, scores)
     baseline_name, baseline = asked.baseline
     base = baseline(table, interactions)

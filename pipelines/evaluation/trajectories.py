@@ -8,17 +8,18 @@ importance sampling).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
-from decision.batch import Batch, Features, Interactions
+from decision.batch import Batch, Features, Floats, Interactions, Ints
 from decision.errors import SupportError
 from decision.memory import memories
 from decision.ope.estimate import Estimate
-from decision.ope.sequential.trajectories import WeightedSums, weighted_pdis
+from decision.ope.sequential.trajectories import FARTHEST, WeightedSums, steps_of, weighted_pdis
 from decision.oracles.session import SessionOracle, Singles
 from decision.policy import OraclePolicy
 from decision.ragged import ragged_offsets
@@ -28,6 +29,7 @@ from pipelines.settings import LoopSettings
 from pipelines.trajectories.turns import turns_of
 
 _GROUPS = 50
+_AT_ONCE = 4_096
 _COLUMNS = ("propensity", "reward")
 
 
@@ -82,6 +84,39 @@ def trajectories(
     """Return what `policy`, with the memory of `oracle`, is worth over users' first `steps` rewarded decisions.
 
     None when nobody has any, or no trajectory supports the policy.
+
+    Args:
+        lake: where the users' histories are.
+        loop: the loop.
+        policy: the policy.
+        oracle: its oracle.
+        steps: how many; 0 for as many as the number of users allows, see `steps_of`.
+    """
+    parts = list(_beginnings(lake, loop, policy, oracle, steps or FARTHEST))
+    if not parts:
+        return None
+    weights, reward, sizes = (np.concatenate(column) for column in zip(*parts, strict=True))
+    if not steps:
+        squared = float(np.square(weights).mean()) / max(float(weights.mean()) ** 2, 1e-12)
+        steps = min(steps_of(len(sizes), squared), int(sizes.max()))
+    place = np.arange(len(weights)) - np.repeat(ragged_offsets(sizes)[:-1], sizes)
+    weights, reward, sizes = weights[place < steps], reward[place < steps], np.minimum(sizes, steps)
+    group = np.arange(len(sizes)) % _GROUPS
+    sums = WeightedSums.of(weights, reward, ragged_offsets(sizes), group, steps=steps, groups=_GROUPS)
+    try:
+        total = weighted_pdis(sums)
+    except SupportError:
+        return None
+    value = replace(total, value=total.value / steps, low=total.low / steps, high=total.high / steps)
+    return Trajectories(users=len(sizes), steps=steps, value=value, logged=float(reward.sum()) / (len(sizes) * steps))
+
+
+def _beginnings(
+    lake: Lake, loop: LoopSettings, policy: OraclePolicy, oracle: SessionOracle, steps: int
+) -> Iterator[tuple[Floats, Floats, Ints]]:
+    """Yield users' first rewarded decisions, `steps` at most: weights [m], rewards [m], and how many of each user [n].
+
+    Some thousands come at once: the memories of all decisions would be far larger than what is wanted of them.
     """
     contexts: list[Features] = []
     names: list[str] = []
@@ -90,6 +125,12 @@ def trajectories(
     chosen: list[int] = []
     propensity: list[float] = []
     reward: list[float] = []
+
+    def weighed() -> tuple[Floats, Floats, Ints]:
+        batch = Batch(contexts, [{}] * len(names), names, ragged_offsets(np.array(sizes)))
+        weights = policy.pmf(batch)[chosen] / np.array(propensity)
+        return weights, np.array(reward), np.array(lengths, np.int64)
+
     for _, turns, rows in turns_of(lake, loop, _COLUMNS):
         paid, offered = rows["reward"].to_pylist(), rows["action_ids"].to_pylist()
         index, drawn = rows["action_index"].to_pylist(), rows["propensity"].to_pylist()
@@ -108,15 +149,9 @@ def trajectories(
                 break
         if length:
             lengths.append(length)
-    if not contexts:
-        return None
-    batch = Batch(contexts, [{}] * len(names), names, ragged_offsets(np.array(sizes)))
-    weights = policy.pmf(batch)[chosen] / np.array(propensity)
-    offsets, group = ragged_offsets(np.array(lengths)), np.arange(len(lengths)) % _GROUPS
-    sums = WeightedSums.of(weights, np.array(reward), offsets, group, steps=steps, groups=_GROUPS)
-    try:
-        total = weighted_pdis(sums)
-    except SupportError:
-        return None
-    value = replace(total, value=total.value / steps, low=total.low / steps, high=total.high / steps)
-    return Trajectories(users=len(lengths), steps=steps, value=value, logged=sum(reward) / (len(lengths) * steps))
+        if len(contexts) >= _AT_ONCE:
+            yield weighed()
+            for held in (contexts, names, sizes, lengths, chosen, propensity, reward):
+                held.clear()
+    if contexts:
+        yield weighed()

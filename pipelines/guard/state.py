@@ -171,13 +171,14 @@ class Rows(NamedTuple):
         )
 
 
-def terms_of(loop: LoopSettings, learned: Range) -> Terms:
+def terms_of(loop: LoopSettings, learned: Range, episode: float | None = None) -> Terms:
     """Return the terms that the loop's settings ask for.
 
     Args:
         loop: its settings.
         learned: the range of rewards that the candidate was trained on; it stands in for bounds that the settings do
             not give. It was fixed before the rollout's first decision, so the promise holds for rewards cut to it.
+        episode: the largest sum of an episode's rewards that its training saw, likewise; None where it does not say.
     """
     guard, reward = loop.guard, loop.reward
     low = 0.0 if guard.unit == "episode" else learned.low  # rewards of an episode are added
@@ -194,7 +195,7 @@ def terms_of(loop: LoopSettings, learned: Range) -> Terms:
         segments=sorted(guard.segments),
         unit=guard.unit,
         episode_s=guard.episode_s if guard.unit == "episode" else 0.0,
-        episode_maximum=guard.episode_maximum if guard.unit == "episode" else 0.0,
+        episode_maximum=(guard.episode_maximum or episode or 1.0) if guard.unit == "episode" else 0.0,
     )
 
 

@@ -220,8 +220,8 @@ class _Step:
         return state
 
     def terms(self, candidate: str) -> Terms:
-        learned = manifest_of(self.registry.files(self.loop.name, candidate)).exploration
-        return terms_of(self.loop, learned)
+        manifest = manifest_of(self.registry.files(self.loop.name, candidate))
+        return terms_of(self.loop, manifest.exploration, manifest.data.get("episode_high"))
 
     def next_version(self) -> int:
         return next_version(self.before, self.now)

@@ -31,8 +31,8 @@ SESSIONS: Mapping[str, Any] = {
     "policy.exploration": "softmax",
     "features.enabled": True,
     "features.stream": False,
+    "guard.enabled": True,
     "guard.unit": "episode",
-    "guard.episode_maximum": 20.0,
 }
 """What differs from the defaults in a loop whose policy has a memory of its users."""
 

@@ -16,6 +16,7 @@ from decision.errors import FieldError
 from decision.gate import judge
 from pipelines.evaluation.evaluate import Evaluated, evaluate
 from pipelines.evaluation.trajectories import Trajectories
+from pipelines.evaluation.witness import Witness, heard
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
 from pipelines.progress import Progress, silent
@@ -117,13 +118,15 @@ def promote(
     reasons = [*verdict.reasons, *doubts, *alarms, against]
     opens, numbers = verdict.promote, dict(verdict.numbers)
     if evaluated.trajectories is not None:
-        refused = _over_trajectories(evaluated.trajectories, loop, verdict.numbers["margin"])
-        opens = opens and not refused
-        reasons += refused
-        numbers["trajectories"], numbers["trajectories_logged"] = (
-            evaluated.trajectories.value.value,
-            evaluated.trajectories.logged,
+        said = heard(
+            evaluated.trajectories,
+            evaluated.witness,
+            minimum_ess=gate.minimum_ess,
+            margin=verdict.numbers["margin"],
         )
+        opens = (opens or (said.better and loop.guard.enabled)) and not said.refused
+        reasons += [*said.refused, *_on_its_word(evaluated.witness, loop)] if said.better else said.refused
+        numbers |= _numbers(evaluated.trajectories, evaluated.witness)
     if loop.fairness.enabled:
         assessed = None if panels is None else panels.assess(version, champion, now=now, by=by)
         opens = opens and assessed is not None and assessed.passed
@@ -150,15 +153,20 @@ def promote(
     )
 
 
-def _over_trajectories(found: Trajectories, loop: LoopSettings, margin: float) -> list[str]:
-    """Return why a policy with memory is not promoted by what users' first decisions say; [] when nothing does."""
-    value, gate = found.value, loop.gate
-    which = f"over {found.steps} decisions of {found.users} users"
-    if value.ess < gate.minimum_ess:
-        return [f"{which}: {value.ess:.0f} effective trajectories are below {gate.minimum_ess:.0f}"]
-    if value.high < found.logged - margin:
-        return [f"{which}: worth {value.high:.4f} at most, logged {found.logged:.4f}"]
-    return []
+def _on_its_word(witness: Witness | None, loop: LoopSettings) -> list[str]:
+    """Return what is told of a version that the simulator held out calls better, in agreement with the log."""
+    assert witness is not None  # noqa: S101 - it spoke
+    least = witness.gain_low - witness.missed
+    says = f"the simulator held out says {witness.gain:+.4f} over the log, {least:+.4f} at least"
+    says += ", and the log agrees on users' first decisions"
+    return [says if loop.guard.enabled else f"{says}; without a guard that is not enough"]
+
+
+def _numbers(found: Trajectories, witness: Witness | None) -> dict[str, float]:
+    numbers = {"trajectories": found.value.value, "trajectories_logged": found.logged}
+    if witness is None:
+        return numbers
+    return numbers | {f"witness_{name}": getattr(witness, name) for name in ("gain", "gain_low", "gain_high", "missed")}
 
 
 def latest(registry: Registry, loop: str) -> str:

@@ -160,14 +160,15 @@ class GateSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             a proven gain.
         margin: in place of `share`, so many reward units may be lost; left out, `share` decides.
         minimum_ess: smallest effective sample size on which a verdict is given.
-        session_steps: for a policy with memory: first decisions of each user that are weighed as one trajectory.
+        session_steps: for a policy with memory: first decisions of each user that are weighed as one trajectory; 0 for
+            as many as the number of users allows, at most 20.
     """
 
     alpha: ErrorRate = 0.05
     share: Share = 0.05
     margin: NotNegative | None = None
     minimum_ess: Positive = 50.0
-    session_steps: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
+    session_steps: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
 
 
 class FeatureSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -209,7 +210,8 @@ class GuardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             request, whose rewards are averaged) or of an `episode` (the requests of an ``episode_id``, pinned to the
             versions and the weight at its first one, whose rewards are added).
         episode_s: how long after its first decision an episode is over, in seconds.
-        episode_maximum: largest sum of the rewards of an episode; what is above is cut.
+        episode_maximum: largest sum of the rewards of an episode; what is above is cut. Left out, it is the largest
+            that the training of a policy with memory saw, and 1 for others.
     """
 
     enabled: bool = False
@@ -226,7 +228,7 @@ class GuardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = ()
     unit: Literal["decision", "slate", "episode"] = "decision"
     episode_s: Positive = 1800.0
-    episode_maximum: Positive = 1.0
+    episode_maximum: Positive | None = None
 
     def _relations(self) -> None:
         if bool(self.segment) != bool(self.segments):

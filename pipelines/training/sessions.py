@@ -6,7 +6,7 @@ method's policy was judged to be worth, and what became of those of earlier nigh
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow.compute
 import torch
 
 from decision.artifact import Manifest, pack
@@ -23,18 +24,22 @@ from decision.errors import FieldError, SupportError
 from decision.exploration.rule import Exploration
 from decision.options import SESSION, SessionRules
 from decision.policy import OraclePolicy
+from decision.split import uniforms_of
 from pipelines.lake.lake import Lake
 from pipelines.progress import Progress, parted, silent
-from pipelines.registry.registry import Registry, Version
+from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings
+from pipelines.training.promises import promises
 from pipelines.training.trained import POLICY, Trained, code_version, libraries
-from pipelines.training.window import window
+from pipelines.training.window import holdout_salt, window
 from pipelines.trajectories import windows as logged
 from pipelines.trajectories.catalogue import catalogue_of as actions_of
 from simulators.learned.ensembles import fit_ensemble
 from simulators.learned.trajectories import Trajectories, catalogue_of, scale_of
 from simulators.trainers.contract import Plan, Taught, trainer_of
 from simulators.trainers.judge import Judgement, judged, paired
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
 FEWEST = 40
 """Users without whom no simulator is learned, and nothing is judged."""
@@ -109,9 +114,17 @@ def train_session(
             for name, entry in found.items()
             if name != chosen
         },
-        "record": record_of(log, earlier),
+        "record": msgspec.to_builtins(
+            promises(lake, loop.name, earlier, registry.verdicts(loop.name), table_version=rows.data.table_version)
+        ),
     }
-    exploration = Exploration(kind="softmax", inverse_temperature=rules.sharpness, floor=loop.policy.floor)
+    exploration = Exploration(
+        kind="softmax",
+        inverse_temperature=rules.sharpness,
+        floor=loop.policy.floor,
+        low=rows.reward.low,
+        high=rows.reward.high,
+    )
     parent = registry.aliases(loop.name).get("champion", "")
     manifest = Manifest(
         loop=loop.name,
@@ -126,7 +139,12 @@ def train_session(
             "methods": methods,
             "judged": told,
         },
-        data=msgspec.to_builtins(rows.data) | {"trajectories": len(log), "actions": len(log.catalogue)},
+        data=msgspec.to_builtins(rows.data)
+        | {
+            "trajectories": len(log),
+            "actions": len(log.catalogue),
+            "episode_high": episode_high(lake, loop.name, rows.data.table_version),
+        },
         seed=seed,
         code_version=code_version("simulators"),
         libraries=libraries(),
@@ -153,6 +171,7 @@ def train_session(
             "method": chosen,
             "believed": repr(judgement.believed),
             "held_out": repr(judgement.held_out),
+            "gain": repr(judgement.gain),
         },
         key=key,
     )
@@ -160,7 +179,7 @@ def train_session(
 
 
 def log_of(lake: Lake, loop: LoopSettings, version: int) -> Trajectories:
-    """Return the loop's trajectories as of a version of the interactions table.
+    """Return the loop's trajectories as of a version of the interactions table, without those of users held out.
 
     Of more users than ``session.users`` a sample is kept, by a hash of the user: the same in every training.
 
@@ -172,12 +191,15 @@ def log_of(lake: Lake, loop: LoopSettings, version: int) -> Trajectories:
     parts: list[logged.Trajectories] = []
     held = 0
     for part in logged.windows(lake, loop, length=rules.horizon, catalogue=catalogue, version=version):
-        parts.append(part)
-        held += len(part)
+        learned = uniforms_of(part.users.tolist(), holdout_salt(loop.name)) >= loop.training.holdout
+        parts.append(part.take(np.flatnonzero(learned)))
+        held += len(parts[-1])
         if held > 2 * rules.users:
             parts = [_sample(logged.gathered(parts), rules.users)]
             held = len(parts[0])
     found = _sample(logged.gathered(parts), rules.users)
+    if not len(found):
+        raise SupportError(f"loop {loop.name} has no user who is not held out")
     mask = found.mask
     longest = int(mask.sum(axis=1).max())
     pmf = None
@@ -196,6 +218,14 @@ def log_of(lake: Lake, loop: LoopSettings, version: int) -> Trajectories:
         names=tuple(found.version_names),
         pmf=pmf,
     )
+
+
+def episode_high(lake: Lake, loop: str, version: int) -> float | None:
+    """Return the largest sum of the rewards above 0 of an episode; None where no decision has one."""
+    keep = (pc.field("loop") == loop) & pc.field("episode_id").is_valid() & (pc.field("reward") > 0.0)
+    data = lake.table("interactions", version).to_pyarrow_dataset()
+    rows = data.to_table(["episode_id", "reward"], filter=keep)
+    return pc.max(rows.group_by("episode_id").aggregate([("reward", "sum")])["reward_sum"]).as_py()
 
 
 def plan_of(rules: SessionRules) -> Plan:
@@ -222,28 +252,6 @@ def best_of(found: Mapping[str, tuple[Taught, Judgement, Floats]]) -> str:
         if agreed and (not found[best][1].agreed or over[1] > 0.0):
             best = other
     return best
-
-
-def record_of(log: Trajectories, versions: Sequence[Version]) -> list[dict[str, Any]]:
-    """Return what was expected of each earlier version with memory, and the mean reward of what it decided since."""
-    out: list[dict[str, Any]] = []
-    for version in versions:
-        if "held_out" not in version.tags:
-            continue
-        entry: dict[str, Any] = {
-            "version": version.version,
-            "method": version.tags["method"],
-            "believed": float(version.tags["believed"]),
-            "held_out": float(version.tags["held_out"]),
-            "decisions": 0,
-            "came_true": None,
-        }
-        if version.version in log.names and log.versions is not None:
-            mine = log.inside & (log.versions == log.names.index(version.version))
-            if mine.any():
-                entry |= {"decisions": int(mine.sum()), "came_true": float(log.rewards[mine].mean())}
-        out.append(entry)
-    return out
 
 
 def _sample(found: logged.Trajectories, most: int) -> logged.Trajectories:

@@ -1,7 +1,8 @@
 """Which interactions a generation learns from, and which it is judged on.
 
 The rows of the loop's latest days, as of one version of the table; a hash of the event id keeps the same decisions out
-of training in every generation, so that a candidate and a champion can both be judged on rows neither has seen.
+of training in every generation, so that a candidate and a champion can both be judged on rows neither has seen. Where
+policies with memory are trained, on whole histories, it is a hash of the user.
 
 Of more rows than a training asks for, the same hash picks a sample, day by day, of decisions after which nothing
 happened and of all others apart: so rewards that are rare are all kept. A row that was picked at a rate counts 1 / rate
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from decision.batch import Floats, Interactions, Ints
 from decision.errors import FieldError, SupportError
 from decision.generations import ages
-from decision.options import Range
+from decision.options import SESSION, Range
 from decision.reward import Rewards
 from decision.split import uniforms_of
 from pipelines.interactions.arrays import READ, read_apart
@@ -139,7 +140,7 @@ class Window:
         )
         rows = held = picked = first = last = 0
         for cut in counted(self._slices, progress, "parts of the window looked through", total=len(self._slices)):
-            part = self._own(cut, _NARROW)
+            part = self._own(cut, (*_NARROW, "subject_id"))
             out, kept, uniform = self._split(part)
             self._held.append((out.size, np.packbits(out)))
             self._picked.append((out.size, np.packbits(kept)))
@@ -222,7 +223,10 @@ class Window:
     def _split(self, table: pa.Table) -> tuple[Bools, Bools, Floats]:
         """Return [n] which rows are held out, which are picked, and a uniform number of each of the others."""
         share = self._loop.training.holdout
-        uniform = uniforms_of(table["event_id"].to_pylist(), f"holdout {self._loop.name}")
+        keys = table["event_id"]
+        if self._loop.policy.oracle == SESSION:  # what is learned of a user's decisions is learned of the user
+            keys = pc.coalesce(table["subject_id"], keys)
+        uniform = uniforms_of(keys.to_pylist(), holdout_salt(self._loop.name))
         held = uniform < share
         rest = (uniform - share) / (1.0 - share)  # given that a row is not held out, it is uniform again
         return held, ~held & (rest < self._rate(table)), rest
@@ -315,6 +319,11 @@ def window(
     """
     table_version = lake.version("interactions") if table_version is None else table_version
     return Window(lake, loop, table_version, trainings, progress)
+
+
+def holdout_salt(loop: str) -> str:
+    """Return the salt of the split; see `decision.split`."""
+    return f"holdout {loop}"
 
 
 def _micros(at: datetime) -> int:

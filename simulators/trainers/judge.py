@@ -3,7 +3,8 @@
 A simulator held out from training says what the policy earns users it was fitted to, beside what the log's own actions
 earn there: it sees wear-out, and has its own errors, which are shown by how far it is off on the logged actions. And
 the log says it by importance sampling over users' first decisions (weighted per-decision, Precup et al. 2000): without
-a model, but a few steps far. A policy is agreed upon where neither says that it is worse than the log.
+a model, but a few steps far. A policy is agreed upon where neither says that it is worse than the log, or where both
+say the same of those few steps and the simulator that it pays later.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from scipy import stats
 
 from decision.batch import Floats
 from decision.errors import SupportError
-from decision.ope.sequential.trajectories import WeightedSums, weighted_pdis
+from decision.ope.sequential.trajectories import FARTHEST, WeightedSums, steps_of, weighted_pdis
 from simulators.learned.ensembles import Ensemble
 from simulators.learned.lookahead import returns_in_model
 from simulators.learned.responses import Response
@@ -24,9 +25,6 @@ from simulators.learned.trajectories import Counts, Trajectories
 from simulators.offline.cloning import codes_in, inputs_of
 from simulators.trainers.contract import Taught
 
-MOST_STEPS = 20
-_PER_STEP = 50.0
-"""Users wanted per effective draw of a trajectory; see `steps_of`."""
 _GROUPS = 50
 
 
@@ -48,7 +46,10 @@ class Judgement:
         logged: mean reward of those decisions.
         steps: first decisions weighed.
         users: that the simulator judged with.
-        agreed: neither witness says that the policy is worse than the log.
+        agreed: neither witness says that the policy is worse than the log; or both say so of users' first decisions
+            alone, and the simulator that more is gained later.
+        near_gain: [h] the gain in the simulator over users' first 1, 2, ... decisions.
+        near_half: [h] half the width of each one's 95% interval.
     """
 
     believed: float
@@ -65,6 +66,8 @@ class Judgement:
     steps: int
     users: int
     agreed: bool
+    near_gain: tuple[float, ...] = ()
+    near_half: tuple[float, ...] = ()
 
 
 def judged(taught: Taught, log: Trajectories, simulators: Ensemble, seed: int) -> tuple[Judgement, Floats]:
@@ -83,19 +86,28 @@ def judged(taught: Taught, log: Trajectories, simulators: Ensemble, seed: int) -
     users = apart.take(np.flatnonzero(lengths >= before + steps))
     offered = tuple(taught.offered.tolist())
 
-    def in_model(model: Response) -> Floats:
+    def in_model(model: Response, before: int = before, steps: int = steps) -> Floats:
         found = returns_in_model(
             taught.policy, taught.view, offered, model, users, seed, before=before, steps=steps, greedy=False
         )
         return found.astype(np.float64)
+
+    def from_the_first(steps: int) -> Floats:
+        return in_model(simulators.held_out, 0, steps) - logged_in_model(simulators.held_out, users, seed, 0, steps)
 
     mine = in_model(simulators.held_out)
     theirs = logged_in_model(simulators.held_out, users, seed, before, steps)
     truly = users.rewards[:, before : before + steps].mean(axis=1, dtype=np.float64)
     gain = mine - theirs
     half = _half(gain)
+    near = [from_the_first(count) for count in range(1, min(FARTHEST, before + steps) + 1)]
     weighed = _weighed(taught, log)
-    low = -np.inf if weighed[2] is None else weighed[2] - weighed[3]
+    agreed = float(gain.mean()) + half >= 0.0
+    if weighed[1] is not None and weighed[2] is not None and weighed[2] < weighed[3]:
+        first = near[min(weighed[4], len(near)) - 1]
+        room, middle = _half(first), float(first.mean())
+        same = weighed[1] - weighed[3] <= middle + room and middle - room <= weighed[2] - weighed[3]
+        agreed = same and float(gain.mean()) - half > 0.0
     found = Judgement(
         believed=float(np.mean([in_model(member).mean() for member in simulators.members])),
         held_out=float(mine.mean()),
@@ -110,7 +122,9 @@ def judged(taught: Taught, log: Trajectories, simulators: Ensemble, seed: int) -
         logged=weighed[3],
         steps=weighed[4],
         users=len(users),
-        agreed=float(gain.mean()) + half >= 0.0 and (weighed[2] is None or low >= 0.0),
+        agreed=agreed,
+        near_gain=tuple(float(each.mean()) for each in near),
+        near_half=tuple(_half(each) for each in near),
     )
     return found, gain
 
@@ -140,19 +154,6 @@ def logged_in_model(model: Response, log: Trajectories, seed: int, before: int, 
             total += log.scale.reward(response)
         memory = model.advance(memory, shown[:, time], response)
     return total / steps
-
-
-def steps_of(users: int, squared: float) -> int:
-    """Return how many first decisions can be weighed as one trajectory.
-
-    Each step multiplies the number of users wanted by the mean squared weight of a decision, so H is the greatest with
-    users >= 50 `squared` ^ H, from 1 to 20.
-    """
-    if users <= _PER_STEP:
-        return 1
-    if squared <= 1.0:
-        return MOST_STEPS
-    return int(np.clip(np.log(users / _PER_STEP) / np.log(squared), 1, MOST_STEPS))
 
 
 def _weighed(taught: Taught, log: Trajectories) -> tuple[float | None, float | None, float | None, float, int]:

@@ -1,6 +1,8 @@
 """Through the command line alone: the study's log in a lake becomes a policy with memory, tried in the true world.
 
-``python -m tests.soak.sessions [--seeds 0,1,2] [--methods sim2rec,clone] [--users 400] [--steps 140] [--effort 1]``
+``python -m tests.soak.sessions [--seeds 0,1,2] [--methods sim2rec,clone] [--users 400] [--steps 140] [--effort 1]
+[--out FOLDER]``. With `--out`, what each method's policy earned is kept there, and a run goes on where one was cut
+short.
 
 Every policy is served as its artifact says, floor included, to users it has not seen, and compared with the logging
 policy user by user. Each training is run twice; other bytes end the run with an error.
@@ -82,30 +84,46 @@ def returns_as_served(policy: OraclePolicy, users: LtsUsers, seed: int, steps: i
     return total
 
 
-def one(home: Path, seed: int, methods: list[str], users: int, steps: int, effort: float) -> dict[str, Floats]:
-    """Return the returns of the logging policy and of each method's, on the same users."""
+def logged_returns(seed: int, steps: int) -> Floats:
+    """Return [n] what the logging policy earns the users that nobody has seen."""
+    return returns_of_habit(draw_users(np.random.default_rng([seed, 2]), MU, DEPLOYED), seed, steps)
+
+
+def one(home: Path, seed: int, method: str, users: int, steps: int, effort: float) -> Floats:
+    """Return [n] what the method's policy earns users that nobody has seen."""
     settings = load_settings({}, home=str(home))
-    for method in methods:
-        own = {"reward.maximum": 100.0, "session.method": method, "session.also": [], "session.trend": "wears_out"}
-        own |= {"session.horizon": steps, "session.effort": effort, "guard.episode_maximum": 1e4}
-        init_loop(settings, method, values={**SESSIONS, **own})
+    own = {"session.method": method, "session.also": [], "session.trend": "wears_out"}
+    own |= {"session.horizon": steps, "session.effort": effort}
+    init_loop(settings, method, values={**SESSIONS, **own})
     log, _ = open_parts(settings)
-    for method in methods:
-        fill(log, method, habit(seed, users, steps), first=f"{method}-")
+    fill(log, method, habit(seed, users, steps))
     log.close()
     decision(home, "ingest")
+    decision(home, "join", method)
+    versions = [decision(home, "train", method, "--seed", str(seed))["version"] for _ in range(2)]
+    files = [Registry(settings).files(method, version) for version in versions]
+    once, again = ({name: part for name, part in each.items() if name != MANIFEST_FILE} for each in files)
+    if once != again:
+        raise SystemExit(f"{method}, seed {seed}: the same training gave other bytes")
+    policy, _ = unpack(files[0])
     deployed = draw_users(np.random.default_rng([seed, 2]), MU, DEPLOYED)
-    out = {"logged": returns_of_habit(deployed, seed, steps)}
-    for method in methods:
-        decision(home, "join", method)
-        versions = [decision(home, "train", method, "--seed", str(seed))["version"] for _ in range(2)]
-        files = [Registry(settings).files(method, version) for version in versions]
-        one, other = ({name: part for name, part in each.items() if name != MANIFEST_FILE} for each in files)
-        if one != other:
-            raise SystemExit(f"{method}, seed {seed}: the same training gave other bytes")
-        policy, _ = unpack(files[0])
-        out[method] = returns_as_served(policy, deployed, seed, steps)
-    return out
+    return returns_as_served(policy, deployed, seed, steps)
+
+
+def kept(given: argparse.Namespace, seed: int, method: str) -> Floats:
+    """Return what `one` returns, from the folder of an earlier run where it is there."""
+    size = (given.users, given.steps, given.effort)
+    path = (
+        None if given.out is None else given.out / f"{method}-{seed}-{'-'.join(f'{number:g}' for number in size)}.npy"
+    )
+    if path is not None and path.exists():
+        return np.load(path, allow_pickle=False)
+    with tempfile.TemporaryDirectory() as folder:
+        found = one(Path(folder), seed, method, *size)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, found)
+    return found
 
 
 def main() -> None:
@@ -116,16 +134,17 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=400)
     parser.add_argument("--steps", type=int, default=140)
     parser.add_argument("--effort", type=float, default=1.0)
+    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     seeds, methods = [int(seed) for seed in given.seeds.split(",")], given.methods.split(",")
     found: dict[str, list[Floats]] = {name: [] for name in ("logged", *methods)}
     print(f"{'seed':<6}{'method':<10}{'return':>9}{'over the log':>14}", flush=True)
     for seed in seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            returns = one(Path(folder), seed, methods, given.users, given.steps, given.effort)
-        for name, each in returns.items():
+        logged = logged_returns(seed, given.steps)
+        for name in found:
+            each = logged if name == "logged" else kept(given, seed, name)
             found[name].append(each)
-            print(f"{seed:<6}{name:<10}{each.mean():>9.1f}{(each - returns['logged']).mean():>+14.1f}", flush=True)
+            print(f"{seed:<6}{name:<10}{each.mean():>9.1f}{(each - logged).mean():>+14.1f}", flush=True)
     rng, result = np.random.default_rng(0), {}
     for name, runs in found.items():
         gap = np.array(runs) - np.array(found["logged"])

@@ -24,6 +24,27 @@ from decision.ope.sequential.slates import cascade_dr_terms, discounts, running_
 from decision.ope.sums.means import MeanSums, Support
 
 MAX_STEPS = 1_000
+FARTHEST = 20
+"""Steps that `steps_of` never goes beyond."""
+_PER_STEP = 50.0
+"""Trajectories wanted per effective draw of one."""
+
+
+def steps_of(trajectories: int, squared: float) -> int:
+    """Return how many first steps can be weighed as one trajectory, from 1 to 20.
+
+    A policy that agrees with the log on one draw in K agrees with H draws on one trajectory in K^H, so H is the
+    greatest with trajectories >= 50 K^H.
+
+    Args:
+        trajectories: how many there are.
+        squared: K, the mean squared weight of a step over the square of its mean, 1 or more.
+    """
+    if trajectories <= _PER_STEP:
+        return 1
+    if squared <= 1.0:
+        return FARTHEST
+    return int(np.clip(np.log(trajectories / _PER_STEP) / np.log(squared), 1, FARTHEST))
 
 
 def pdis_terms(weights: Floats, reward: Floats, offsets: Ints, *, gamma: float = 1.0) -> Floats:

@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pipelines.evaluation.trajectories as module
 from decision.artifact import unpack
 from decision.features import PREFIX
+from decision.ope.sequential.trajectories import steps_of
 from decision.policy import OraclePolicy
 from decision.records import Decision, Outcome
 from pipelines.evaluation.evaluate import evaluate
@@ -95,7 +97,9 @@ def test_the_gate_asks_the_trajectories_too(shop: Shop) -> None:
     assert found.trajectories is not None
     assert found.metrics()["eval.trajectories"] == found.trajectories.value.value
     shop.point(shop.bandit, shop.session)
-    strict = parse_loop("[reward]\nmaximum = 1000.0\n[gate]\nmargin = 1000.0\nminimum_ess = 40\n", "shop", {})
+    strict = parse_loop(
+        "[reward]\nmaximum = 1000.0\n[gate]\nmargin = 1000.0\nminimum_ess = 40\nsession_steps = 5\n", "shop", {}
+    )
     lenient = parse_loop(
         "[reward]\nmaximum = 1000.0\n[gate]\nmargin = 1000.0\nminimum_ess = 5\nsession_steps = 2\n", "shop", {}
     )
@@ -105,6 +109,27 @@ def test_the_gate_asks_the_trajectories_too(shop: Shop) -> None:
     taken = promote(shop.world.lake, shop.registry, lenient, version=shop.session, now=LATER, by="a test")
     assert taken.promoted, taken.reasons
     assert taken.numbers["trajectories_logged"] == pytest.approx(float(LOG.rewards[:, :2].mean()), rel=1e-6)
+
+
+def test_as_many_steps_are_weighed_as_the_number_of_users_allows(shop: Shop) -> None:
+    policy = policy_of(shop)
+    oracle = memory_of(policy)
+    assert oracle is not None
+    found = trajectories(shop.world.lake, shop.loop, policy, oracle, 0)
+    ratio = 1 / len(LEVELS) / LOG.propensities.astype(float)
+    squared = float(np.square(ratio).mean() / ratio.mean() ** 2)
+    assert found is not None
+    assert found.steps == steps_of(60, squared)
+    assert found == trajectories(shop.world.lake, shop.loop, policy, oracle, found.steps)
+
+
+def test_memory_is_bounded_by_a_part_and_not_by_the_users(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = policy_of(shop)
+    oracle = memory_of(policy)
+    assert oracle is not None
+    whole = trajectories(shop.world.lake, shop.loop, policy, oracle, 3)
+    monkeypatch.setattr(module, "_AT_ONCE", 7)
+    assert trajectories(shop.world.lake, shop.loop, policy, oracle, 3) == whole
 
 
 def test_a_policy_without_memory_has_no_trajectories(shop: Shop) -> None:

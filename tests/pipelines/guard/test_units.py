@@ -224,4 +224,6 @@ def test_bounds_that_no_setting_gives_are_those_that_the_candidate_was_trained_o
     half = terms_of(LoopSettings(name="a", reward=RewardSettings(maximum=50.0)), learned)
     assert (half.minimum, half.maximum) == (-3.0, 50.0)
     episodes = terms_of(LoopSettings(name="a", guard=GuardSettings(unit="episode")), learned)
+    assert episodes.episode_maximum == 1.0
+    assert terms_of(LoopSettings(name="a", guard=GuardSettings(unit="episode")), learned, 7.5).episode_maximum == 7.5
     assert episodes.minimum == 0.0

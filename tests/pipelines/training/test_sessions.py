@@ -6,6 +6,7 @@ import importlib.util
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from decision.artifact import MANIFEST_FILE, Manifest, unpack
@@ -16,6 +17,7 @@ from pipelines.lake.lake import Lake
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings, parse_loop
 from pipelines.training.train import train
+from pipelines.training.window import window
 from tests.parts import require
 from tests.worlds.satisfaction import IDS, LATER, TEXT, fill, habit
 from tests.worlds.synthetic import new_loop, new_settings, open_parts, settle
@@ -51,10 +53,15 @@ def lake(settings: Settings, loop: LoopSettings) -> Lake:
     return lake
 
 
-def test_trajectories_of_a_lake_are_those_that_were_logged(lake: Lake, loop: LoopSettings) -> None:
+def test_trajectories_of_a_lake_are_those_that_were_logged_but_for_users_held_out(
+    lake: Lake, loop: LoopSettings
+) -> None:
     wanted, found = habit(0, 60, 24), log_of(lake, loop, lake.version("interactions"))
     assert found.catalogue.ids == tuple(IDS)
-    order = np.argsort([f"u{user}" for user in range(60)], kind="stable")
+    held = set(pa.concat_tables(window(lake, loop).held(("subject_id",)))["subject_id"].to_pylist())
+    order = np.array([user for user in sorted(range(60), key=lambda user: f"u{user}") if f"u{user}" not in held])
+    assert len(found) == len(order) == 60 - len(held)
+    assert 4 < len(held) < 24
     assert (found.actions + 4).tolist() == wanted.actions[order].tolist()
     assert found.rewards == pytest.approx(wanted.rewards[order])
     assert found.propensities == pytest.approx(wanted.propensities[order], rel=1e-5)
@@ -88,7 +95,10 @@ def test_the_same_log_gives_the_same_bytes_and_a_policy_that_serves(
     assert manifest.training["method"] in ("clone", "sim2rec")
     told = one.session["methods"][one.session["chosen"]]
     assert np.isfinite([told["held_out"], told["gain_low"], told["gain_high"], told["error"]]).all()
-    assert (told["users"], len(one.session["methods"])) == (15, 2)
+    assert (told["users"], len(one.session["methods"])) == (
+        len(log_of(lake, loop, lake.version("interactions"))) // 4,
+        2,
+    )
     # The second training knows what the first one promised; it has decided nothing yet.
     (kept,) = other.session["record"]
     assert kept["version"] == one.version
@@ -99,7 +109,7 @@ def test_the_same_log_gives_the_same_bytes_and_a_policy_that_serves(
 def test_what_a_version_promised_is_kept_beside_what_came_true(settings: Settings, registry: Registry) -> None:
     loop = new_loop(settings, "kept", TEXT + SMALL + 'method = "clone"\nalso = []\n')
     log, lake = open_parts(settings)
-    fill(log, "kept", habit(1, 45, 12))
+    fill(log, "kept", habit(1, 60, 12))
     settle(log, lake, loop)
     first = train(lake, registry, loop, seed=0, now=LATER)
     later = habit(2, 5, 12)
@@ -117,7 +127,7 @@ def test_too_few_users_are_refused_in_words(settings: Settings, registry: Regist
     fill(log, "few", habit(1, 20, 12))
     settle(log, lake, loop)
     log.close()
-    with pytest.raises(SupportError, match="20 users, 40 are needed"):
+    with pytest.raises(SupportError, match=r"the trajectories of 1\d users, 40 are needed"):
         train(lake, registry, loop, seed=0, now=LATER)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from decision.ope.sequential.trajectories import FARTHEST, steps_of
 from pipelines.training.sessions import best_of
-from simulators.trainers.judge import MOST_STEPS, Judgement, paired, steps_of
+from simulators.trainers.judge import Judgement, paired
 
 
 @pytest.mark.parametrize(
     ("users", "squared", "steps"),
-    [(1_600, 2.0, 5), (51_200, 4.0, 5), (30, 2.0, 1), (400, 1.0, MOST_STEPS), (10**9, 1.01, 20)],
+    [(1_600, 2.0, 5), (51_200, 4.0, 5), (30, 2.0, 1), (400, 1.0, FARTHEST), (10**9, 1.01, 20)],
 )
 def test_as_many_steps_are_weighed_as_the_users_allow(users: int, squared: float, steps: int) -> None:
     assert steps_of(users, squared) == steps
