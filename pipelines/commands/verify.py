@@ -13,7 +13,15 @@ from rich.table import Table
 from pipelines.commands.outcome import DONE, FAILED, Home, Json, Outcome, command, progress
 from pipelines.operations.installation import Installation
 
-_SHOWN = ("decided", "joined", "pending", "expired", "late_outcomes", "orphan_outcomes", "orphan_interactions")
+_SHOWN = {
+    "decided": "decided",
+    "joined": "joined",
+    "pending": "pending",
+    "expired": "expired",
+    "late_outcomes": "late",
+    "orphan_outcomes": "orphans",
+    "orphan_interactions": "outlived",
+}
 
 
 @command
@@ -44,7 +52,7 @@ def verify(
     good = all(entry["balanced"] and not entry["differ"] for entry in found.values())
 
     def show(out: Console) -> None:
-        table = Table("loop", *(key.replace("_", " ") for key in _SHOWN), "dropped", "balanced", "differ")
+        table = Table("loop", *_SHOWN.values(), "dropped", "balanced", "differ")
         for name, entry in found.items():
             numbers = [str(entry[key]) for key in _SHOWN]
             dropped, differ = sum(entry["dropped"].values()), ", ".join(entry["differ"]) or "-"
