@@ -8,20 +8,9 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from pipelines.commands.outcome import DONE, FAILED, Home, Json, Outcome, command, progress
 from pipelines.operations.installation import Installation
-
-_SHOWN = {
-    "decided": "decided",
-    "joined": "joined",
-    "pending": "pending",
-    "expired": "expired",
-    "late_outcomes": "late",
-    "orphan_outcomes": "orphans",
-    "orphan_interactions": "outlived",
-}
 
 
 @command
@@ -52,11 +41,19 @@ def verify(
     good = all(entry["balanced"] and not entry["differ"] for entry in found.values())
 
     def show(out: Console) -> None:
-        table = Table("loop", *_SHOWN.values(), "dropped", "balanced", "differ")
         for name, entry in found.items():
-            numbers = [str(entry[key]) for key in _SHOWN]
-            dropped, differ = sum(entry["dropped"].values()), ", ".join(entry["differ"]) or "-"
-            table.add_row(name, *numbers, str(dropped), "yes" if entry["balanced"] else "NO", differ)
-        out.print(table)
+            out.print(f"{name}: {_sentence(entry)}", style="" if entry["balanced"] else "red", highlight=False)
 
     return Outcome({"loops": found}, show, DONE if good else FAILED)
+
+
+def _sentence(entry: dict[str, Any]) -> str:
+    sums = f"{entry['joined']} joined + {entry['pending']} pending + {entry['expired']} expired"
+    dropped = sum(entry["dropped"].values())
+    told = [f"{entry['decided']} decided {'=' if entry['balanced'] else 'IS NOT'} {sums} + {dropped} dropped"]
+    told.append(f"{entry['outcomes']} outcomes, {entry['late_outcomes']} late, {entry['orphan_outcomes']} orphans")
+    if entry["orphan_interactions"]:
+        told.append(f"{entry['orphan_interactions']} outlived their decision: run the erasure again")
+    if entry["differ"]:
+        told.append(f"shown elsewhere with another {', '.join(entry['differ'])}")
+    return "; ".join(told)
