@@ -29,7 +29,7 @@ from pipelines.evaluation.health import Health, health
 from pipelines.evaluation.holdout import MAX_VERSIONS, Compared, Latest, Pmf, Question, Worth, sums_of
 from pipelines.evaluation.trajectories import Trajectories, remembered, trajectories
 from pipelines.evaluation.witness import Witness, witness_of
-from pipelines.interactions.arrays import read_apart
+from pipelines.interactions.arrays import asked_of, read_apart
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
 from pipelines.progress import Progress, parted, silent
@@ -281,11 +281,12 @@ class _Asking:
         if alias is None:
             return f"baseline, {kind}", lambda table, log: baseline_policy(kind).pmf(log.batch)
         policy = self._policy(alias)
-        return f"baseline, version {alias}", lambda table, log: policy.pmf(log.batch)
+        return f"baseline, version {alias}", lambda table, log: policy.pmf(asked_of(policy, table, log).batch)
 
     def seen(self, policy: OraclePolicy, table: pa.Table, log: Interactions) -> Interactions:
         """Return the rows with the memory that `policy` would have had."""
         memory = memory_of(policy)
+        log = asked_of(policy, table, log)
         return log if memory is None else remembered(self._lake, self._loop, table, memory, log)
 
     def drawn(self, rows: Window) -> dict[str, tuple[int, Pmf]]:
@@ -300,7 +301,12 @@ class _Asking:
     def _drawing(self, version: str) -> Pmf:
         if version.startswith("baseline:"):
             return lambda table, log: self._first_nights(log)
-        return lambda table, log: self._policy(version).pmf(log.batch)
+
+        def pmf(table: pa.Table, log: Interactions) -> Floats:
+            policy = self._policy(version)
+            return policy.pmf(asked_of(policy, table, log).batch)
+
+        return pmf
 
     def _first_nights(self, log: Interactions) -> Floats:
         """Return the probabilities of the baseline while it was in charge: it explored."""

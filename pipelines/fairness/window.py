@@ -17,6 +17,7 @@ from decision.batch import Floats
 from decision.fairness.blinding import Shown, visible
 from decision.fairness.exposure import exposure
 from decision.features import flatten
+from decision.policy import features_version_of
 from decision.protocols import Policy
 from pipelines.interactions.arrays import to_batch
 from pipelines.settings import FairnessSettings
@@ -65,7 +66,7 @@ def treatments(rows: pa.Table, policy: Policy | None, settings: FairnessSettings
     if policy is None:
         pmfs = [list(pmf or []) for pmf in rows["pmf"].to_pylist()]
     else:
-        batch = to_batch(rows)
+        batch = to_batch(rows, version=features_version_of(policy))
         flat = policy.pmf(batch)
         pmfs = [flat[start:stop].tolist() for start, stop in zip(batch.offsets, batch.offsets[1:], strict=False)]
     slots: dict[str, list[tuple[int, dict[str, float]]]] = {}

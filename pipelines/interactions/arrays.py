@@ -7,6 +7,7 @@ model is trained on what it was asked with. No row becomes a dictionary: names a
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,11 @@ import pyarrow.compute
 from decision.batch import Batch, Floats, Interactions, Ints
 from decision.columns import Texts
 from decision.errors import FieldError
+from decision.features import VERSION
+from decision.policy import features_version_of
+from decision.protocols import Policy
 from decision.ragged import ragged_offsets
-from pipelines.lake.features import contexts_of, flat_actions, without_features
+from pipelines.lake.features import Reading, contexts_of, flat_actions, without_features
 from pipelines.lake.schemas import FEATURE_FIELDS
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
@@ -50,24 +54,41 @@ def to_interactions(table: pa.Table) -> Interactions:
     )
 
 
-def to_batch(table: pa.Table) -> Batch:
+def to_batch(table: pa.Table, *, version: int = VERSION) -> Batch:
     """Return what the decisions in the rows of `table` were asked, in order.
 
     Args:
         table: [n] rows with the lake's decision or interaction columns.
+        version: of the rules of flattening.
 
     Raises:
         FieldError: a column is missing, or the features of a row cannot be read.
     """
     _require(table, _OFFERED if "features_version" in table.column_names else (*_OFFERED, *_TEXTS))
-    contexts, errors = contexts_of(table)
+    contexts, errors = contexts_of(table, Reading(version))
     sizes = sizes_of(table)
-    actions, more = flat_actions(table["actions"], sizes)
+    actions, more = flat_actions(table["actions"], sizes, Reading(version))
     errors = more | errors
     if errors:
         row = min(errors)
         raise errors[row].under(f"{table['event_id'][row].as_py()}: ") from errors[row]
     return Batch(contexts, actions, interned(pc.list_flatten(table["action_ids"])), ragged_offsets(sizes))
+
+
+def asked_of(policy: Policy, table: pa.Table, log: Interactions) -> Interactions:
+    """Return the rows with their features flattened as `policy` learned them: `log` as it is, unless it is older.
+
+    Args:
+        policy: who is to be asked.
+        table: [n] rows, their texts among them.
+        log: [n] the same as arrays. What an older policy cannot read has no features.
+    """
+    version = features_version_of(policy)
+    if version == VERSION:
+        return log
+    contexts = contexts_of(table, Reading(version)).rows
+    actions = flat_actions(table["actions"], sizes_of(table), Reading(version)).rows
+    return replace(log, batch=replace(log.batch, contexts=contexts, actions=actions))
 
 
 def read_apart(table: pa.Table) -> tuple[Interactions, dict[int, FieldError]]:

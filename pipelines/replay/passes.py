@@ -15,11 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from decision.batch import Floats, Interactions
+from decision.features import VERSION
 from decision.ope.estimators.balanced import balanced
 from decision.ope.evaluation.family import Plan, Shard
 from decision.ope.evaluation.sums import EvaluationSums, evaluation_sums
 from decision.ope.rows import Rows
+from decision.policy import features_version_of
 from decision.protocols import Oracle, Policy
+from pipelines.interactions.arrays import asked_of
 from pipelines.replay.crossfit import CrossFit, Fitted
 from pipelines.replay.models import Predicted, RewardModels
 from pipelines.replay.policy import OneAtATime, PolicySpec, reads_features
@@ -122,7 +125,7 @@ def evaluate_unit(job: Job, unit: int) -> Evaluated | None:
     total: Evaluated | None = None
     for table in _tables(job, unit, _needed(job, unit)):
         loaded = load(table, features=job.features, counted=job.extent.counted)
-        pmf = policy.pmf(loaded.interactions.batch)
+        pmf = _pmf(policy, loaded)
         predicted = None if job.models is None else job.models.predict(loaded, oracles)
         shard = _shard(job, job.plan, loaded, pmf, predicted)
         mixed = _balanced(job, job.plan, loaded, generations, shard.rows) if generations else None
@@ -169,8 +172,11 @@ def _needed(job: Job, unit: int) -> tuple[str, ...]:
 
 
 def _read(job: Job, unit: int, columns: tuple[str, ...]) -> tuple[str, ...]:
-    """Return `columns` without the contexts' texts where columns of features say the same."""
-    return tuple(name for name in columns if name not in _CONTEXT) if job.source.flat(unit) else columns
+    """Return `columns` without the contexts' texts where columns of features say the same to all who read them."""
+    ready = _ready(job)
+    older = any(features_version_of(policy) != VERSION for policy in (ready.policy, *ready.generations))
+    flat = job.source.flat(unit) and not older
+    return tuple(name for name in columns if name not in _CONTEXT) if flat else columns
 
 
 def _tables(job: Job, unit: int, columns: tuple[str, ...]) -> Iterator[pa.Table]:
@@ -183,6 +189,10 @@ def _tables(job: Job, unit: int, columns: tuple[str, ...]) -> Iterator[pa.Table]
         rows = table if keep is None else keep(table)
         if len(rows):
             yield rows
+
+
+def _pmf(policy: Policy, loaded: Loaded) -> Floats:
+    return policy.pmf(asked_of(policy, loaded.table, loaded.interactions).batch)
 
 
 def _shard(job: Job, plan: Plan, loaded: Loaded, pmf: Floats, predicted: Predicted | None) -> Shard:
@@ -210,6 +220,6 @@ def _shard(job: Job, plan: Plan, loaded: Loaded, pmf: Floats, predicted: Predict
 
 def _balanced(job: Job, plan: Plan, loaded: Loaded, generations: list[Policy], rows: Rows) -> EvaluationSums:
     log: Interactions = loaded.interactions
-    mixed = balanced(log, [policy.pmf(log.batch) for policy in generations], job.drawn)
+    mixed = balanced(log, [_pmf(policy, loaded) for policy in generations], job.drawn)
     alone = Plan(low=plan.low, high=plan.high, model=plan.model, bootstrap=0, buckets=0)
     return evaluation_sums(Shard(rows=Rows.of(mixed, rows.target, rows.expected, loaded.counts)), alone)

@@ -15,7 +15,7 @@ import numpy as np
 from decision.batch import Batch, Floats
 from decision.errors import FieldError
 from decision.exploration.mix import check_pmf
-from decision.policy import FirstPolicy, UniformPolicy, baseline_policy
+from decision.policy import FirstPolicy, UniformPolicy, baseline_policy, features_version_of
 from decision.protocols import Policy
 
 
@@ -98,6 +98,7 @@ class OneAtATime:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+        self.features_version = features_version_of(policy)
 
     def pmf(self, batch: Batch) -> Floats:
         """Return the policy's [m] probabilities."""

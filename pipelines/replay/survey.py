@@ -13,7 +13,7 @@ from decision.ope.estimators.mrdr import mrdr_row_weights
 from decision.ope.rows import Rows
 from decision.ope.sums.exact import exact_group_sums
 from decision.protocols import Policy
-from pipelines.interactions.arrays import interned
+from pipelines.interactions.arrays import asked_of, interned
 from pipelines.replay.crossfit import FOLDS
 from pipelines.replay.rows import Loaded, fold_of_hash
 
@@ -195,7 +195,7 @@ def survey_of(loaded: Loaded, extent: Extent, policy: Policy | None, *, sampled:
     fold = fold_of_hash(loaded.hashed, FOLDS)
     chosen = loaded.ids[log.chosen]
     early = (loaded.ts < extent.cut).astype(np.int64)
-    weights = np.zeros(n) if policy is None else mrdr_row_weights(Rows.of(log, policy.pmf(log.batch)))
+    weights = np.zeros(n) if policy is None else _robust(loaded, policy)
     columns = [np.ones(n), log.reward, weights, weights * log.reward]
     cell = (early * FOLDS + fold) * a + chosen
     sums = exact_group_sums(columns, cell, 2 * FOLDS * a).reshape(-1, a)
@@ -212,6 +212,11 @@ def survey_of(loaded: Loaded, extent: Extent, policy: Policy | None, *, sampled:
         {name: count for name, count in sorted(zip(versions.names, rows, strict=True)) if count},
         kept,
     )
+
+
+def _robust(loaded: Loaded, policy: Policy) -> Floats:
+    log = loaded.interactions
+    return mrdr_row_weights(Rows.of(log, policy.pmf(asked_of(policy, loaded.table, log).batch)))
 
 
 def _plain(table: pa.Table) -> pa.Table:
