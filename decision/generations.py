@@ -15,7 +15,7 @@ import numpy as np
 
 from decision.batch import Floats, Interactions, Ints
 from decision.errors import FieldError
-from decision.exploration.sigma import Residuals
+from decision.exploration.sigma import Spread
 from decision.options import DataRules
 from decision.ragged import group_min
 
@@ -128,13 +128,13 @@ class Tally:
     Attributes:
         rows: how many were looked at.
         counted: those with a weight above 0.
-        residuals: some of them, to say how noisy rewards are.
+        spread: how their rewards lie about their mean.
     """
 
-    def __init__(self, *, middle: float = 0.5) -> None:
-        """Take the reward that separates success from failure."""
-        self._middle = middle
-        self.residuals = Residuals()
+    def __init__(self, *, low: float = 0.0, high: float = 1.0) -> None:
+        """Take the range of rewards; its middle separates success from failure."""
+        self._middle = 0.5 * (low + high)
+        self.spread = Spread(low, high)
         self.rows = self.counted = 0
         self._uniform = 0.0
         self._stood_for = self._total = self._largest = self._squares = self._positive = self._reward = 0.0
@@ -154,7 +154,7 @@ class Tally:
         if k.size:
             part = k * np.nan_to_num(group_min(interactions.pmf, offsets), nan=0.0)
             self._uniform += float((weight * times) @ part)
-        self.residuals.add(interactions, weight * times)
+        self.spread.add(reward, weight * times)
         self.rows += len(interactions)
         self.counted += int(np.sum(weight > 0))
         self._stood_for += float(times.sum())

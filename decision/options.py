@@ -104,12 +104,14 @@ class PolicySettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
         exploration: rule that turns expected rewards into probabilities.
         gamma: of ``squarecb`` and ``fastcb``; larger explores less. Per sigma, the standard deviation of rewards
             about the model, for ``fastcb`` per range of rewards: the unit that rewards are stated in does not matter.
-        falcon_scale: c of ``falcon``, whose gamma is c sqrt(actions x rows learned from) per sigma.
+        falcon_scale: c of ``falcon``, whose gamma is c sqrt(actions x rows learned from) per sigma; exploration costs
+            at most 1 / c of the standard error of one action's mean in a uniform log of as many rows.
         epsilon: share explored uniformly by ``epsilon_greedy``.
         inverse_temperature: of ``softmax``, per sigma; larger explores less.
         floor: largest share of decisions drawn uniformly under every rule (the uniform stratum), so logs keep support.
-        floor_minimum: its smallest share, reached once the log holds ``floor_rows``; never more than ``floor``.
-        floor_rows: uniform draws that the log should hold, so that any policy can be judged on it.
+        floor_minimum: its smallest share, reached once the log holds what it should; never more than ``floor``.
+        floor_rows: uniform draws that the log should hold, so that any policy can be judged on it; while the share
+            ``floor`` of its rows is fewer, so many.
     """
 
     oracle: PolicyKind = "logistic"

@@ -1,13 +1,14 @@
 """What a rule takes from the rows that its oracle learned from: how many, how noisy, and what floor they leave to do.
 
 The floor buys evaluation: a policy that is uniform, or any that the log did not prefer, can be judged only on draws
-that did not ask what is best. The log needs `wanted` of them. With H held among n rows, the floor is
+that did not ask what is best. The log needs `wanted` of them, or, while it is short, the share U of its rows that the
+rule's own floor would give it. With H held among n rows, the floor is
 
-    u = (wanted - H) / n,      between the smallest share and the rule's own
+    u = (min(wanted, U n) - H) / n,      between the smallest share and U
 
 H counts a row by the part of its distribution that is uniform, K min_a p(a): its chance of such a draw, by whatever
-rule. So the floor falls as the log grows, stays small while exploration itself does the work, and comes back when it
-stops.
+rule. So a log that began uniformly has the smallest floor from its first night on, a long one pays for `wanted` draws
+and no more, and the floor stays small while exploration itself does the work, and comes back when that stops.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def floor_share(held: float, rows: float, *, least: float, wanted: float, most: 
         held: uniform draws among the rows, 0 or more.
         rows: effective rows, 0 or more.
         least: smallest share, in [0, 1].
-        wanted: uniform draws that there should be, 0 or more.
+        wanted: uniform draws that there should be once the log is long, 0 or more.
         most: largest share, in [0, 1]; it goes before `least`.
 
     Raises:
@@ -57,5 +58,5 @@ def floor_share(held: float, rows: float, *, least: float, wanted: float, most: 
     for field, count in (("floor_rows", wanted), ("uniform_rows", held), ("rows", rows)):
         if not count >= 0.0:
             raise FieldError(field, wanted="0 or more", got=count)
-    lacking = max(wanted - held, 0.0)
-    return min(most, max(least, lacking / rows if rows else float(lacking > 0.0)))
+    lacking = min(wanted, most * rows) - held
+    return min(most, max(least, lacking / rows if rows else float(wanted > held)))

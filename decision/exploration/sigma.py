@@ -1,118 +1,95 @@
 """Sigma: how far rewards lie from what an oracle predicts, the unit in which exploration measures gaps.
 
-    sigma^2 = (sum w (r - f(x, a))^2 + its largest term once more) / sum w
+    sigma^2 = V S,      V = (sum w (r - m)^2 + its largest term once more) / sum w
+                        S = (sum_u w (r - f(x, a))^2 + d^2) / (sum_u w (r - m)^2 + d^2)
+
+V is the variance of rewards about their mean m in the rows that the oracle learned from. S is the share of it that the
+oracle leaves unexplained, told from rows u that it has not seen: on its own rows, an oracle with many weights looks
+better than it is, and a rule that believed it would be too greedy while the log is small. V needs no such care, and so
+uses all rows: of rewards of one in a thousand the unseen rows hold few, but both sums of S hold the same few.
 
 Inverse gap weighting earns its guarantee with gamma = sqrt(K n / d) / sigma, where d sigma^2 / n is the oracle's
 squared error on n rows (Foster and Rakhlin 2020, Theorem 1; Simchi-Levi and Xu 2022, section 3.2): rewards that are
-noisier, or stated in larger numbers, need larger gaps to tell actions apart. The largest error counts twice, so
-that few rows with fewer rewards than are to come do not make sigma too small.
+noisier, or stated in larger numbers, need larger gaps to tell actions apart. The largest deviation counts once more, in
+V for the rewards that few rows have not shown yet, and as a row of S, d^2, that no oracle explains: without any unseen
+row S is 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from decision.batch import Batch, Floats, Interactions, Ints, take_rows
-from decision.columns import FeatureRows, Texts, joined
+from decision.batch import Batch, Floats, Interactions, take_rows
+from decision.columns import Texts
 
 MOST_ROWS = 16_384
-"""Rows that are looked at: of rewards of one in a thousand there are a dozen among them."""
-_LEAST = 1e-6  # smallest sigma as a share of the range of rewards: where there is no noise there still is a unit
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # its multiples modulo 2^64 lie evenly (Knuth 1973, section 6.4)
+"""Unseen rows that are looked at, the newest: of rewards of one in a thousand there are a dozen among them."""
+_LEAST = 1e-6  # smallest sigma as a share of the rewards' spread: where there is no noise there still is a unit
 
 
-class _Part(NamedTuple):
-    """[r] places by which rows are thinned, contexts, drawn actions and their ids, rewards and weights."""
+class Spread:
+    """How the rewards that are learned from lie about their mean: sums, row by row or in chunks.
 
-    place: NDArray[np.uint64]
-    contexts: Sequence[dict[str, float]]
-    chosen: Sequence[dict[str, float]]
-    ids: Sequence[str]
-    reward: Floats
-    weight: Floats
+    Inside, rewards are shares of their range, so that no square overflows.
+    """
 
-    def at(self, rows: Ints) -> _Part:
-        contexts, chosen = take_rows(self.contexts, rows), take_rows(self.chosen, rows)
-        ids = [str(self.ids[row]) for row in rows.tolist()]
-        return _Part(self.place[rows], contexts, chosen, ids, self.reward[rows], self.weight[rows])
+    def __init__(self, low: float, high: float) -> None:
+        """Take the range of rewards, low < high."""
+        self._low, self._span = low, high - low
+        self._weight = self._mean = self._squares = 0.0
+        self._ends = {"least": (np.inf, 0.0), "most": (-np.inf, 0.0)}  # a reward, and the largest weight it came with
 
-
-class Residuals:
-    """Drawn actions and their rewards, of rows that lie evenly over a training of any length."""
-
-    def __init__(self) -> None:
-        self._seen = 0
-        self._limit = np.uint64(2**64 - 1)
-        self._parts: list[_Part] = []
-
-    def add(self, interactions: Interactions, weight: Floats) -> None:
+    def add(self, reward: Floats, weight: Floats) -> None:
         """Add n rows.
 
         Args:
-            interactions: the rows.
-            weight: [n] their training weights; rows without one are passed over.
+            reward: [n] of the drawn actions.
+            weight: [n] how much each row counts, 0 or more; rows without one are passed over.
         """
-        place = np.arange(self._seen, self._seen + len(interactions), dtype=np.uint64) * _GOLDEN
-        self._seen += len(interactions)
-        kept = sum(part.reward.size for part in self._parts)
-        while kept + np.count_nonzero((weight > 0) & (place <= self._limit)) > MOST_ROWS:
-            self._limit //= np.uint64(2)
-            self._parts = [part.at(np.flatnonzero(part.place <= self._limit)) for part in self._parts]
-            kept = sum(part.reward.size for part in self._parts)
-        rows = np.flatnonzero((weight > 0) & (place <= self._limit))
-        if not rows.size:
+        counts = weight > 0
+        if not counts.any():
             return
-        batch, chosen = interactions.batch, interactions.chosen[rows]
-        self._parts.append(
-            _Part(
-                place[rows],
-                FeatureRows.of(take_rows(batch.contexts, rows)).interned(),  # holds nothing of the other rows
-                FeatureRows.of(take_rows(batch.actions, chosen)).interned(),
-                [str(batch.action_ids[flat]) for flat in chosen.tolist()],
-                interactions.reward[rows],
-                weight[rows],
-            )
-        )
+        share, w = (reward[counts] - self._low) / self._span, weight[counts]
+        total, mean = float(w.sum()), float(w @ share / w.sum())
+        apart, both = mean - self._mean, self._weight + total
+        # Chan, Golub and LeVeque 1983: sums of squares about the common mean
+        self._squares += float(w @ (share - mean) ** 2) + apart**2 * self._weight * total / both
+        self._mean += apart * total / both
+        self._weight = both
+        for name, end in (("least", float(share.min())), ("most", float(share.max()))):
+            seen, heaviest = self._ends[name]
+            beyond = end < seen if name == "least" else end > seen
+            if beyond or end == seen:
+                here = float(w[share == end].max())
+                self._ends[name] = (end, here if beyond else max(here, heaviest))
 
-    def sigma(self, predict: Callable[[Batch], Floats], *, low: float, high: float) -> float:
+    def sigma(self, reward: Floats, predicted: Floats, weight: Floats) -> float:
         """Return the deviation of rewards from what is predicted, in reward units, above 0.
 
+        The span of the range is the answer where rewards do not differ: nothing is known of noise yet.
+
         Args:
-            predict: a batch -> [m] expected rewards.
-            low: smallest reward.
-            high: largest; `high` less `low` is the answer where rewards do not differ: nothing is known of noise yet.
+            reward: [u] of rows that the oracle has not seen; there may be none.
+            predicted: [u] what it expects of the actions that were drawn there.
+            weight: [u] how much each row counts, 0 or more.
         """
-        if not self._parts:
-            return high - low
-        batch = Batch(
-            joined([part.contexts for part in self._parts]),
-            joined([part.chosen for part in self._parts]),
-            Texts.of([name for part in self._parts for name in part.ids]),
-            np.arange(sum(part.reward.size for part in self._parts) + 1, dtype=np.int64),
-        )
-        reward = np.concatenate([part.reward for part in self._parts])
-        weight = np.concatenate([part.weight for part in self._parts])
-        return sigma_of(reward, predict(batch), weight, low=low, high=high)
+        (least, _), (most, _) = self._ends.values()
+        if not least < most:
+            return self._span
+        largest, heaviest = max(((end - self._mean) ** 2, w) for end, w in self._ends.values())
+        variance = (self._squares + heaviest * largest) / self._weight
+        share, expected = (reward - self._low) / self._span, (predicted - self._low) / self._span
+        left = float(weight @ (share - expected) ** 2) + largest
+        unexplained = left / (float(weight @ (share - self._mean) ** 2) + largest)
+        return self._span * max(float(np.sqrt(variance * unexplained)), _LEAST * (most - least))
 
 
-def sigma_of(reward: Floats, predicted: Floats, weight: Floats, *, low: float, high: float) -> float:
-    """Return sigma, in reward units, above 0.
-
-    Args:
-        reward: [n] of the drawn actions, n >= 1.
-        predicted: [n] what was expected of them.
-        weight: [n] how much each row counts, above 0.
-        low: smallest reward.
-        high: largest; `high` less `low` is the answer where rewards do not differ: nothing is known of noise yet.
-    """
-    spread = float(reward.max() - reward.min())
-    if spread == 0.0:
-        return high - low
-    error = ((reward - predicted) / spread) ** 2  # of the rewards' own range: no square overflows
-    worst = int(error.argmax())
-    mean = (float(np.sum(weight * error)) + float(weight[worst] * error[worst])) / float(weight.sum())
-    return spread * max(float(np.sqrt(mean)), _LEAST)
+def predicted_of_drawn(predict: Callable[[Batch], Floats], interactions: Interactions) -> Floats:
+    """Return [n] what `predict`, batch -> [m] expected rewards, says of the drawn actions; it is asked of no other."""
+    batch, chosen = interactions.batch, interactions.chosen
+    ids = batch.action_ids
+    drawn = ids.take(chosen) if isinstance(ids, Texts) else [str(ids[flat]) for flat in chosen.tolist()]
+    each = np.arange(len(interactions) + 1, dtype=np.int64)
+    return predict(Batch(batch.contexts, take_rows(batch.actions, chosen), drawn, each))

@@ -1,7 +1,7 @@
 """Training straight from a dsjson file, for those who bring years of one: in constant memory, nothing imported.
 
 A line is decoded only as far as training needs it, the drawn action's features and not the others'. Every line counts
-alike: what a loop's rules say about generations needs the loop's own log.
+alike: what a loop's rules say about generations needs the loop's own log. One line in twenty is not learned from.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
 from mmap import ACCESS_READ, mmap
@@ -22,7 +23,7 @@ from decision.artifact import Manifest, pack
 from decision.batch import Batch, Features, Interactions, Ints
 from decision.columns import Codes, FeatureRows, Texts, joined
 from decision.errors import FieldError, SupportError, Words
-from decision.exploration.sigma import Residuals
+from decision.exploration.sigma import Spread
 from decision.features import MAX_FEATURES, flatten
 from decision.options import Range
 from decision.oracles.action_ids import drawn_with_ids
@@ -40,6 +41,7 @@ from pipelines.scratch import scratch
 from pipelines.settings import LoopSettings, Variant
 from pipelines.training.train import exploration_of
 from pipelines.training.trained import POLICY, code_version, libraries
+from pipelines.training.unseen import Newest, held_out
 from pipelines.training.variants import configuration
 
 CHUNK = 10_000
@@ -67,7 +69,7 @@ class TrainedFromFile(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         version: its version.
-        rows: lines it learned from.
+        rows: lines it learned from, and those held out to say how much noise the model leaves.
         skipped: deferred lines that were never activated.
     """
 
@@ -273,15 +275,20 @@ def train_from_dsjson(
     reward = _range(path, loop)
     made = configuration(loop, Variant(passes=1), seed, reward)
     oracle = new_oracle(made.oracle)
-    rows = skipped = 0
-    residuals = Residuals()
+    rows = skipped = learned = 0
+    spread, unseen = Spread(reward.low, reward.high), Newest()
 
     def read() -> Iterator[Interactions]:
-        nonlocal rows, skipped
+        nonlocal rows, skipped, learned
         for interactions, left_out in chunks(path):
             shown = drawn_with_ids(interactions) if made.action_ids else interactions
-            yield shown
-            residuals.add(shown, shown.weights)
+            held = held_out(rows, len(shown))
+            kept = shown.take(np.flatnonzero(~held))
+            yield kept
+            spread.add(np.clip(kept.reward, reward.low, reward.high), kept.weights)
+            judged = shown.take(np.flatnonzero(held))
+            unseen.add(replace(judged, reward=np.clip(judged.reward, reward.low, reward.high)))
+            learned += len(kept)
             rows, skipped = rows + len(interactions), skipped + left_out
             if progress is not None:
                 progress(rows)
@@ -294,9 +301,9 @@ def train_from_dsjson(
             oracle.fit(interactions)
     if not rows:
         raise SupportError(f"{path.name} holds no decision to learn from")
-    rule = exploration_of(loop, float(rows), reward)
+    rule = exploration_of(loop, float(learned), reward)
     # the floor stays at its largest: these rows are in nobody's log, and their distributions are not read
-    sigma = residuals.sigma(oracle.predict, low=rule.low, high=rule.high)
+    sigma = spread.sigma(*unseen.judged(oracle.predict))
     policy = OraclePolicy(oracle, msgspec.structs.replace(rule, sigma=sigma), action_ids=made.action_ids)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -311,6 +318,7 @@ def train_from_dsjson(
             "sha256": digest,
             "rows": rows,
             "skipped": skipped,
+            "holdout": rows - learned,
             "reward_low": reward.low,
             "reward_high": reward.high,
         },

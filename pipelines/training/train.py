@@ -19,8 +19,9 @@ from decision.batch import Interactions, Ints
 from decision.errors import FieldError, SupportError
 from decision.exploration.rule import Exploration
 from decision.exploration.schedule import scheduled
+from decision.exploration.sigma import MOST_ROWS, predicted_of_drawn
 from decision.fairness.penalty import FairFit, UpheldPairs, fit_with_pairs
-from decision.generations import Tally
+from decision.generations import Tally, training_weights
 from decision.options import SESSION, Range
 from decision.oracles.action_ids import with_ids
 from decision.oracles.factory import new_oracle
@@ -34,7 +35,7 @@ from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Variant
 from pipelines.training.trained import POLICY, Trained, code_version, libraries
 from pipelines.training.trial import Probe, alarms_of, packed, unfit_is_refused
-from pipelines.training.variants import compare, configuration, learned, untried
+from pipelines.training.variants import Configuration, compare, configuration, learned, untried
 from pipelines.training.window import window
 
 _ENDS = "last_ts"  # tag of a version: time of the newest decision it was trained with
@@ -99,7 +100,7 @@ def train(
             return learned(probe.watching(rows.chunks() if held is None else [held]), made, earlier, also, progress)
 
     kind, oracle, tally = learn()
-    policy = scheduled_policy(loop, oracle, tally, rows.reward, action_ids=made.action_ids)
+    policy = scheduled_policy(loop, made, oracle, tally, rows.unseen(MOST_ROWS))
     fair: FairFit | None = None
     if pairs is not None and len(pairs):
         if made.action_ids:
@@ -188,20 +189,34 @@ def _earlier(
 
 
 def scheduled_policy(
-    loop: LoopSettings, oracle: Oracle, tally: Tally, reward: Range, *, action_ids: bool
+    loop: LoopSettings, made: Configuration, oracle: Oracle, tally: Tally, unseen: tuple[Interactions, Ints]
 ) -> OraclePolicy:
-    """Return the policy of a model that learned from the rows of `tally`, whose rewards have the range `reward`."""
-    rule, settings = exploration_of(loop, tally.effective_rows, reward), loop.policy
-    predict = OraclePolicy(oracle, rule, action_ids=action_ids).scores
+    """Return the policy of a model that `made` learned from the rows of `tally`.
+
+    Args:
+        loop: the loop.
+        made: what the model was learned with.
+        oracle: the model.
+        tally: of the rows that it learned from.
+        unseen: rows that it has not seen, with 0 for weight where they cannot be read, and their ages: they say how
+            much noise it leaves.
+    """
+    low, high = made.oracle.low, made.oracle.high
+    rule, settings = exploration_of(loop, tally.effective_rows, Range(low=low, high=high)), loop.policy
+    policy, (log, age) = OraclePolicy(oracle, rule, action_ids=made.action_ids), unseen
     rule = scheduled(
         rule,
         rows=tally.effective_rows,
         uniform_rows=tally.uniform_rows,
-        sigma=tally.residuals.sigma(predict, low=rule.low, high=rule.high),
+        sigma=tally.spread.sigma(
+            np.clip(log.reward, low, high),
+            predicted_of_drawn(policy.scores, log),
+            log.weights * training_weights(log, age, made.rules),
+        ),
         least=settings.floor_minimum,
         wanted=settings.floor_rows,
     )
-    return OraclePolicy(oracle, rule, action_ids=action_ids)
+    return OraclePolicy(oracle, rule, action_ids=made.action_ids)
 
 
 def exploration_of(loop: LoopSettings, rows: float, reward: Range | None = None) -> Exploration:

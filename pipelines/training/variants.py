@@ -112,7 +112,7 @@ def learned(
     else:  # nothing to resume: all rows count that would count without a warm start
         oracle = new_oracle(made.oracle)
         made = msgspec.structs.replace(made, rules=msgspec.structs.replace(made.rules, warm_start=False))
-    tally = Tally(middle=0.5 * (made.oracle.low + made.oracle.high))
+    tally = Tally(low=made.oracle.low, high=made.oracle.high)
     kept = _kept(chunks, made, tally)
     if made.action_ids:
         kept = map(drawn_with_ids, kept)

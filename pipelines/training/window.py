@@ -193,6 +193,26 @@ class Window:
         for number in self._numbers():
             yield self._part(number, wanted, self._held)
 
+    def unseen(self, most: int) -> tuple[Interactions, Ints]:
+        """Return the newest rows to judge on, at most so many, and their ages, see `ages`; weight 0 if unreadable."""
+        tables: list[pa.Table] = []
+        places: list[Ints] = []
+        left = most
+        for number in reversed(range(len(self._slices))):
+            held = _unpacked(self._held[number])
+            place = self._starts[number] + np.cumsum(~held)[held]
+            part = self._part(number, _LEARNED, self._held)
+            first = max(len(part) - left, 0)
+            tables.append(part.slice(first))
+            places.append(place[first:])
+            left -= len(part) - first
+            if not left:
+                break
+        log, errors = read_apart(pa.concat_tables(tables[::-1]))
+        weight = np.ones(len(log))
+        weight[list(errors)] = 0.0
+        return replace(log, weight=weight), self.ages(np.concatenate(places[::-1]))
+
     def picked(self) -> Iterator[pa.Table]:
         """Yield the rows to learn from, slice by slice, in the columns that learning needs."""
         for number in self._numbers():

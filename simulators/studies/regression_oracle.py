@@ -3,7 +3,8 @@
 Generation 0 decides uniformly; each later one is served by a policy trained on the logs so far, as the method's rules
 say. After Vangara and Egg 2024 (arXiv 2412.00569), who describe the effect on payments; the environment, its numbers
 and the cures are ours (`simulators.environments.payments`). Values are exact, on the scale where the uniform policy is
-0 and the best one is 1.
+0 and the best one is 1. Beside the decisions that are learned from, a share is held out, as in a loop: the gate judges
+by them, and they say how much noise a model leaves.
 
     online      mean over generations 1, 2, ... of the value of the policy that decided
     last3       mean greedy value of the last three models, on payments of their own time
@@ -24,6 +25,7 @@ from decision.batch import Batch, Floats, Interactions, Ints
 from decision.exploration.greedy import greedy
 from decision.exploration.rule import Exploration
 from decision.exploration.schedule import scheduled
+from decision.exploration.sigma import predicted_of_drawn
 from decision.gate import Reference, Verdict, judge
 from decision.generations import Tally, ages, training_weights
 from decision.ope.estimators.balanced import balanced
@@ -71,15 +73,15 @@ class Method(NamedTuple):
     exploration: Exploration
     scheduled: bool = False
 
-    def served(self, tally: Tally, model: Oracle) -> Exploration:
-        """Return the rule under which a model of the rows in `tally` is served."""
+    def served(self, tally: Tally, model: Oracle, unseen: Interactions) -> Exploration:
+        """Return the rule under which a model of the rows in `tally`, and of none in `unseen`, is served."""
         if not self.scheduled:
             return msgspec.structs.replace(self.exploration, rows=tally.effective_rows)
         return scheduled(
             self.exploration,
             rows=tally.effective_rows,
             uniform_rows=tally.uniform_rows,
-            sigma=tally.residuals.sigma(model.predict, low=0.0, high=1.0),
+            sigma=tally.spread.sigma(unseen.reward, predicted_of_drawn(model.predict, unseen), unseen.weights),
             least=SHIPPED.floor_minimum,
             wanted=SHIPPED.floor_rows,
         )
@@ -220,8 +222,8 @@ def run(task: Task) -> Trace:
     method = methods(task.group)[task.name]
     world = payments_world(seed=task.seed, late_toggle_at=LATE_TOGGLE_AT if task.late_toggle else None)
     rng, drift_rng, delay_rng = (np.random.default_rng([task.seed, part]) for part in (77, 78, 80))
-    test_rng = np.random.default_rng([task.seed, 79])
-    log = _Log()
+    test_rng, held_rng = (np.random.default_rng([task.seed, part]) for part in (79, 76))
+    log, drawn = _Log(), with_holdout(task.size)
     trace = Trace([], [], [], [], [], [])
     models: list[Oracle] = []
     champion: Policy = UniformPolicy()
@@ -230,23 +232,19 @@ def run(task: Task) -> Trace:
     served: list[Policy] = []
     for generation in range(task.generations):
         served.append(champion)
-        payments = world.draw(task.size, rng, generation=generation)
+        payments = world.draw(drawn, rng, generation=generation)
         batch, mean = world.batch(payments), world.approval(payments)[payments.available]
         pmf = champion.pmf(batch)
         chosen = draw(pmf, batch.offsets, rng)
-        reward = (rng.random(task.size) < mean[chosen]).astype(np.float64)
+        reward = (rng.random(drawn) < mean[chosen]).astype(np.float64)
         trace.online.append(_value(pmf, mean, batch.offsets))
         trace.positive.append(float(reward.mean()))
-        arrived = arrival(generation, task.size, delay_rng, mean_delay=task.delay)
-        held = rng.random(task.size) < HOLDOUT if task.gate else np.zeros(task.size, np.bool_)
+        arrived = arrival(generation, drawn, delay_rng, mean_delay=task.delay)
+        held = held_rng.random(drawn) < HOLDOUT
         log.add(Interactions(batch, chosen, pmf[chosen], reward, pmf), generation, arrived, held)
         if task.drift:
             world = world.drifted(task.drift, drift_rng)
-        seen, age = log.rows(generation, held=False)
-        ends = [task.size * (number + 1) for number in range(generation)]
-        merged = ages(ends, task.size * (generation + 1), minimum=method.rules.generation_rows)[:: task.size]
-        age = merged[generation - age]
-        weight = training_weights(seen, age, method.rules)
+        seen, weight = _weighed(log, task.size, generation, method.rules, held=False)
         kept = np.flatnonzero(weight > 0)
         oracle = method.oracle(task.seed * 100 + generation)
         if method.rules.warm_start and models:
@@ -257,7 +255,8 @@ def run(task: Task) -> Trace:
         model = oracle if len(newest) == 1 else EnsembleOracle(newest)
         tally = Tally()
         tally.add(seen, weight)
-        candidate = OraclePolicy(model, method.served(tally, model))
+        unseen, faded = _weighed(log, task.size, generation, method.rules, held=True)
+        candidate = OraclePolicy(model, method.served(tally, model, replace(unseen, weight=faded)))
         test = world.draw(TEST_PAYMENTS, test_rng, generation=generation + 1)
         trial, truth = world.batch(test), world.approval(test)[test.available]
         scores = model.predict(trial)
@@ -301,6 +300,19 @@ class _Log:
             parts.append(rows if kept.size == len(rows) else rows.take(kept))
             ages.append(now - generation[kept])
         return joined(parts), np.concatenate(ages)
+
+
+def with_holdout(size: int) -> int:
+    """Return how many decisions there are when `size` of them are learned from and a share `HOLDOUT` is held out."""
+    return round(size / (1.0 - HOLDOUT))
+
+
+def _weighed(log: _Log, size: int, now: int, rules: DataRules, *, held: bool) -> tuple[Interactions, Floats]:
+    """Return the rows that are mature at the end of generation `now`, held out or not, and their training weights."""
+    rows, age = log.rows(now, held=held)
+    ends = [size * (number + 1) for number in range(now)]
+    merged = ages(ends, size * (now + 1), minimum=rules.generation_rows)[::size]
+    return rows, training_weights(rows, merged[now - age], rules)
 
 
 def joined(parts: Sequence[Interactions]) -> Interactions:

@@ -11,6 +11,7 @@ weights: its loss is the same, and a night of eight thousand visitors is a few h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace as with_weight
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -21,15 +22,16 @@ from decision.errors import FieldError
 from decision.exploration.greedy import greedy
 from decision.exploration.rule import Exploration
 from decision.exploration.schedule import scheduled
-from decision.exploration.sigma import sigma_of
+from decision.exploration.sigma import Spread, predicted_of_drawn
 from decision.options import SHIPPED, DataRules
 from decision.oracles.factory import new_oracle
 from decision.oracles.kind import OracleSettings
 from decision.policy import OraclePolicy, UniformPolicy
+from decision.protocols import Oracle
 from decision.ragged import group_max, group_min, group_sum
 from simulators.environments.offers import CONTEXTS, Pays, offers_world
 from simulators.environments.payments import normalised, payments_world
-from simulators.studies.regression_oracle import Trace, draw, joined
+from simulators.studies.regression_oracle import HOLDOUT, Trace, draw, joined, with_holdout
 
 WORLDS = {"payments": None, "clicks": 0.005, "revenue": 0.03}
 """Worlds by name, with the rate that is taken when none is asked for; payments have one of their own."""
@@ -151,75 +153,112 @@ def tasks(world: str, rate: float | None, seeds: Sequence[int], size: int, *, qu
 def run(task: Task) -> Trace:
     """Run one rule in one world."""
     world = world_of(task)
-    rng = np.random.default_rng([task.seed, 81])
+    rng, drawn = np.random.default_rng([task.seed, 81]), with_holdout(task.size)
     learner = _Vw(task.seed) if task.name == VW else _Shipped(RULES[task.name], world, task)
     trace = Trace([], [], [], [], [], [])
     served: Callable[[Batch], Floats] = UniformPolicy().pmf
     for generation in range(GENERATIONS):
-        night = world.night(task.size, rng)
+        night = world.night(drawn, rng)
         pmf = served(night.batch)
         trace.online.append(_value(pmf, night))
-        visits = rng.choice(night.share.size, size=task.size, p=night.share)
-        chosen = draw(pmf, night.batch.offsets, rng, visits)
+        visit = rng.choice(night.share.size, size=drawn, p=night.share)
+        chosen = draw(pmf, night.batch.offsets, rng, visit)
         reward = world.rewards(night, chosen, rng)
         trace.positive.append(float(np.mean(reward > 0)))
-        served = learner.learn(night, pmf, visits, chosen, reward, generation)
+        out = rng.random(drawn) < HOLDOUT
+        seen, unseen = (_Visits(visit[rows], chosen[rows], reward[rows]) for rows in (~out, out))
+        served = learner.learn(night, pmf, seen, unseen, generation)
         after = world.night(4_000, rng)
         trace.greedy.append(_value(learner.greedy(after.batch), after))
     return trace
+
+
+class _Visits(NamedTuple):
+    """Visits of a night: [r] their rows of the night, the flat rows drawn, and what was paid."""
+
+    visit: Ints
+    chosen: Ints
+    reward: Floats
+
+
+class _Rows(NamedTuple):
+    """Visits that met: each row is all that drew one action in one context.
+
+    Attributes:
+        rows: with mean rewards and how many visits each is.
+        place: [r] the row of each visit.
+        reward: [r] of each visit.
+    """
+
+    rows: Interactions
+    place: Ints
+    reward: Floats
 
 
 class _Shipped:
     """The model and the rules on rows that ship, under one exploration rule."""
 
     def __init__(self, rule: Exploration, world: World, task: Task) -> None:
-        self._rule, self._high, self._task = rule, world.high, task
+        self._rule, self._high, self._task = replace(rule, high=world.high), world.high, task
         self._rules = DataRules(generation_rows=1)
-        self._nights: list[tuple[Interactions, Ints, Floats, float]] = []
+        self._seen: list[_Rows] = []
+        self._unseen: list[_Rows] = []
+        self._uniform: list[float] = []
 
     def learn(
-        self, night: Night, pmf: Floats, visits: Ints, chosen: Ints, reward: Floats, generation: int
+        self, night: Night, pmf: Floats, seen: _Visits, unseen: _Visits, generation: int
     ) -> Callable[[Batch], Floats]:
-        """Learn from all nights so far and return what is served next."""
+        """Learn from all nights so far, but for what is held out, and return what is served next."""
+        self._seen.append(_met(night.batch, pmf, seen))
+        self._unseen.append(_met(night.batch, pmf, unseen))
         offsets = night.batch.offsets
-        found, place, count = np.unique(chosen, return_inverse=True, return_counts=True)
-        mean = np.bincount(place, weights=reward) / count
-        decision = np.searchsorted(offsets, found, side="right") - 1
-        taken = night.batch.take(decision)
-        flat = found - offsets[decision] + taken.offsets[:-1]
-        full = np.ones(len(taken.actions))
-        rows = Interactions(taken, flat, pmf[found], mean, full, count.astype(np.float64))
-        uniform = float((np.diff(offsets) * group_min(pmf, offsets))[visits].sum())
-        self._nights.append((rows, place, reward, uniform))
+        self._uniform.append(float((np.diff(offsets) * group_min(pmf, offsets))[seen.visit].sum()))
         fade = np.asarray(self._rules.decay ** np.arange(generation, -1, -1), dtype=np.float64)
-        log = joined([rows for rows, *_ in self._nights])
-        weight = np.concatenate([f * rows.weights for f, (rows, *_) in zip(fade, self._nights, strict=True)])
-        log = Interactions(log.batch, log.chosen, log.propensity, log.reward, log.pmf, weight)
         oracle = new_oracle(OracleSettings(seed=self._task.seed * 100 + generation, high=self._high))
-        oracle.fit(log)
+        oracle.fit(_faded(self._seen, fade))
         self._oracle = oracle
-        return OraclePolicy(oracle, self._served(oracle.predict(log.batch)[log.chosen], fade)).pmf
+        return OraclePolicy(oracle, self._served(oracle, fade)).pmf
 
     def greedy(self, batch: Batch) -> Floats:
         """Return [m] the choice of the newest model."""
         return greedy(self._oracle.predict(batch), batch.offsets)
 
-    def _served(self, expected: Floats, fade: Floats) -> Exploration:
-        n = float(self._task.size * fade.sum())
-        rule = replace(self._rule, high=self._high)
+    def _served(self, oracle: Oracle, fade: Floats) -> Exploration:
+        n = float(sum(f * night.reward.size for f, night in zip(fade, self._seen, strict=True)))
         if self._task.name == "without_sigma":
-            return replace(rule, rows=n)
-        starts = np.cumsum([0, *[len(rows) for rows, *_ in self._nights]])
-        predicted = np.concatenate(
-            [expected[s:][place] for s, (_, place, *_) in zip(starts, self._nights, strict=False)]
-        )
-        reward = np.concatenate([reward for _, _, reward, _ in self._nights])
-        sigma = sigma_of(reward, predicted, np.repeat(fade, self._task.size), low=0.0, high=self._high)
-        uniform = float(sum(f * held for f, (*_, held) in zip(fade, self._nights, strict=True)))
+            return replace(self._rule, rows=n)
+        spread = Spread(0.0, self._high)
+        for f, night in zip(fade, self._seen, strict=True):
+            spread.add(night.reward, np.full(night.reward.size, f))
+        expected = predicted_of_drawn(oracle.predict, _faded(self._unseen, fade))
+        starts = np.cumsum([0, *[len(night.rows) for night in self._unseen]])
+        predicted = [expected[s:][night.place] for s, night in zip(starts, self._unseen, strict=False)]
+        reward = [night.reward for night in self._unseen]
+        weight = [np.full(night.reward.size, f) for f, night in zip(fade, self._unseen, strict=True)]
+        sigma = spread.sigma(*(np.concatenate(column) for column in (reward, predicted, weight)))
+        uniform = float(sum(f * held for f, held in zip(fade, self._uniform, strict=True)))
         least, wanted = SHIPPED.floor_minimum, SHIPPED.floor_rows
-        if rule.kind == "epsilon_greedy":
+        if self._rule.kind == "epsilon_greedy":
             least = wanted = 0.0  # its share is its floor
-        return scheduled(rule, rows=n, uniform_rows=uniform, sigma=sigma, least=least, wanted=wanted)
+        return scheduled(self._rule, rows=n, uniform_rows=uniform, sigma=sigma, least=least, wanted=wanted)
+
+
+def _met(batch: Batch, pmf: Floats, visits: _Visits) -> _Rows:
+    """Return what was drawn and paid in the decisions of `batch`, [m] by `pmf`."""
+    found, place, count = np.unique(visits.chosen, return_inverse=True, return_counts=True)
+    mean = np.bincount(place, weights=visits.reward) / count
+    decision = np.searchsorted(batch.offsets, found, side="right") - 1
+    taken = batch.take(decision)
+    flat = found - batch.offsets[decision] + taken.offsets[:-1]
+    full = np.ones(len(taken.actions))
+    rows = Interactions(taken, flat, pmf[found], mean, full, count.astype(np.float64))
+    return _Rows(rows, place, visits.reward)
+
+
+def _faded(nights: Sequence[_Rows], fade: Floats) -> Interactions:
+    """Return the rows of all nights, each night's weights times its `fade` ([nights])."""
+    weight = np.concatenate([f * night.rows.weights for f, night in zip(fade, nights, strict=True)])
+    return with_weight(joined([night.rows for night in nights]), weight=weight)
 
 
 class _Vw:
@@ -232,12 +271,12 @@ class _Vw:
         self._largest = 0.0
 
     def learn(
-        self, night: Night, pmf: Floats, visits: Ints, chosen: Ints, reward: Floats, generation: int
+        self, night: Night, pmf: Floats, seen: _Visits, unseen: _Visits, generation: int
     ) -> Callable[[Batch], Floats]:
         offsets, texts = night.batch.offsets, _texts(night.batch)
-        self._largest = max(self._largest, float(reward.max()))
+        self._largest = max(self._largest, float(seen.reward.max()))
         parsed: dict[tuple[int, float], Any] = {}  # reading a text costs ten times what learning from it does
-        for visit, flat, paid in zip(visits.tolist(), chosen.tolist(), reward.tolist(), strict=True):
+        for visit, flat, paid in zip(*(column.tolist() for column in seen), strict=True):
             if (flat, paid) not in parsed:
                 shared, *lines = texts[visit]
                 at = flat - int(offsets[visit])

@@ -37,6 +37,12 @@ def test_uniform_draws_are_counted_by_the_uniform_part_of_each_distribution_and_
     assert tally.uniform_rows == pytest.approx((2.0 * 0.2 + 1.0) / 2.0)
 
 
+@pytest.mark.parametrize(("rows", "held", "floor"), [(2_500.0, 100.0, 0.01), (2_500.0, 50.0, 0.03), (800.0, 0.0, 0.05)])
+def test_a_short_log_needs_no_more_than_its_share(rows: float, held: float, floor: float) -> None:
+    """A twentieth of 2,500 rows is 125: with 100 of them uniform a hundredth is lacking, with 50 three hundredths."""
+    assert floor_share(held, rows, least=0.01, wanted=250.0, most=0.05) == pytest.approx(floor)
+
+
 @given(
     held=st.floats(0, 1e6),
     rows=st.floats(0, 1e9),
@@ -49,7 +55,8 @@ def test_floor_stays_between_its_ends_and_falls_as_the_log_grows(
 ) -> None:
     floor = floor_share(held, rows, least=least, wanted=wanted, most=most)
     assert min(least, most) <= floor <= most
-    assert floor_share(held, 2.0 * rows + 1.0, least=least, wanted=wanted, most=most) <= floor
+    longer = floor_share(held, 2.0 * rows + 1.0, least=least, wanted=wanted, most=most)
+    assert longer <= floor or wanted > most * rows
     assert floor_share(held + 1.0, rows, least=least, wanted=wanted, most=most) <= floor
 
 

@@ -100,14 +100,15 @@ def test_the_manifest_says_which_data_made_the_model(lake: Lake, registry: Regis
 def test_the_manifest_fixes_how_noisy_rewards_are_and_what_floor_the_log_needs(
     lake: Lake, registry: Registry, loop: LoopSettings
 ) -> None:
-    """The log is uniform: the floor is the smallest. Rewards of .1 or .8 are at most as noisy as a fair coin's .5."""
+    """The log is uniform: the floor is the smallest, however many uniform draws are asked for in the end. Rewards of .1
+    or .8 are at most as noisy as a fair coin's .5."""
     trained = train(lake, registry, with_policy(loop, floor_minimum=0.02), seed=5, now=LATER)
     rule = unpack(registry.files(loop.name, trained.version))[1].exploration
     assert 0.2 < rule.sigma < 0.5
     assert (rule.floor, rule.rows) == (0.02, trained.metrics["train.effective_rows"])
     assert trained.metrics["train.uniform_rows"] == pytest.approx(rule.rows)
     asked = train(lake, registry, with_policy(loop, floor_rows=trained.rows + 10_000.0), seed=5, now=LATER)
-    assert asked.metrics["train.floor"] == loop.policy.floor
+    assert asked.metrics["train.floor"] == loop.policy.floor_minimum
 
 
 def test_no_row_of_the_holdout_is_learned_from_in_any_generation(lake: Lake, loop: LoopSettings) -> None:

@@ -79,6 +79,26 @@ def test_holdout_is_never_thinned(lake: Lake) -> None:
     assert whole.data.sampled == whole.rows
 
 
+@pytest.mark.parametrize("most", [1, 150, 10_000])
+def test_unseen_rows_are_the_newest_held_out_with_the_ages_of_their_neighbours(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """A generation is a day; a row behind the last of its day to learn from may count as one of the next."""
+    monkeypatch.setattr(windows, "SLICE", 171)
+    step = DAYS * DAY_US // ROWS
+    ends = [windows._instant(START_US + day * DAY_US - step).isoformat() for day in range(1, DAYS)]
+    found = window(lake, loop_of("[training]\ngeneration_rows = 100\nsample = 700"), trainings=ends)
+    newest = found.holdout.slice(max(len(found.holdout) - most, 0))
+    log, age = found.unseen(most)
+    assert log.reward.tolist() == newest["reward"].to_pylist()
+    assert log.propensity.tolist() == newest["propensity"].to_pylist()
+    assert (log.weights == 1.0).all()
+    day = (newest["ts"].cast("int64").to_numpy() - START_US) // DAY_US
+    off = DAYS - 1 - day - age
+    assert set(off.tolist()) <= {0, 1}
+    assert off.sum() <= 2 * DAYS
+
+
 def test_smaller_sample_is_part_of_a_larger_one(lake: Lake) -> None:
     ids = [
         {
