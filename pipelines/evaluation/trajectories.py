@@ -19,7 +19,8 @@ from decision.batch import Batch, Features, Floats, Interactions, Ints
 from decision.errors import SupportError
 from decision.memory import memories
 from decision.ope.estimate import Estimate
-from decision.ope.sequential.trajectories import FARTHEST, WeightedSums, steps_of, weighted_pdis
+from decision.ope.sequential.slates import running_products
+from decision.ope.sequential.trajectories import FARTHEST, WeightedSums, logger_scales, steps_of, weighted_pdis
 from decision.oracles.session import SessionOracle, Singles
 from decision.policy import OraclePolicy
 from decision.ragged import ragged_offsets
@@ -30,7 +31,7 @@ from pipelines.trajectories.turns import turns_of
 
 _GROUPS = 50
 _AT_ONCE = 4_096
-_COLUMNS = ("propensity", "reward")
+_COLUMNS = ("propensity", "reward", "policy_version")
 
 
 class Trajectories(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,14 +96,17 @@ def trajectories(
     parts = list(_beginnings(lake, loop, policy, oracle, steps or FARTHEST))
     if not parts:
         return None
-    weights, reward, sizes = (np.concatenate(column) for column in zip(*parts, strict=True))
+    weights, reward, sizes = (np.concatenate([part[column] for part in parts]) for column in range(3))
+    _, logger = np.unique([name for part in parts for name in part[3]], return_inverse=True)
     if not steps:
-        squared = float(np.square(weights).mean()) / max(float(weights.mean()) ** 2, 1e-12)
+        scaled = weights * logger_scales(weights, np.repeat(logger, sizes))
+        squared = float(np.square(scaled).mean()) / max(float(scaled.mean()) ** 2, 1e-12)
         steps = min(steps_of(len(sizes), squared), int(sizes.max()))
     place = np.arange(len(weights)) - np.repeat(ragged_offsets(sizes)[:-1], sizes)
     weights, reward, sizes = weights[place < steps], reward[place < steps], np.minimum(sizes, steps)
-    group = np.arange(len(sizes)) % _GROUPS
-    sums = WeightedSums.of(weights, reward, ragged_offsets(sizes), group, steps=steps, groups=_GROUPS)
+    group, offsets = np.arange(len(sizes)) % _GROUPS, ragged_offsets(sizes)
+    weights[offsets[:-1]] *= logger_scales(running_products(weights, offsets)[offsets[1:] - 1], logger)
+    sums = WeightedSums.of(weights, reward, offsets, group, steps=steps, groups=_GROUPS)
     try:
         total = weighted_pdis(sums)
     except SupportError:
@@ -113,8 +117,10 @@ def trajectories(
 
 def _beginnings(
     lake: Lake, loop: LoopSettings, policy: OraclePolicy, oracle: SessionOracle, steps: int
-) -> Iterator[tuple[Floats, Floats, Ints]]:
-    """Yield users' first rewarded decisions, `steps` at most: weights [m], rewards [m], and how many of each user [n].
+) -> Iterator[tuple[Floats, Floats, Ints, list[str]]]:
+    """Yield users' first rewarded decisions, `steps` at most.
+
+    Weights [m], rewards [m], and of each user how many [n] and the version that made the first one [n].
 
     Some thousands come at once: the memories of all decisions would be far larger than what is wanted of them.
     """
@@ -125,19 +131,23 @@ def _beginnings(
     chosen: list[int] = []
     propensity: list[float] = []
     reward: list[float] = []
+    logger: list[str] = []
 
-    def weighed() -> tuple[Floats, Floats, Ints]:
+    def weighed() -> tuple[Floats, Floats, Ints, list[str]]:
         batch = Batch(contexts, [{}] * len(names), names, ragged_offsets(np.array(sizes)))
         weights = policy.pmf(batch)[chosen] / np.array(propensity)
-        return weights, np.array(reward), np.array(lengths, np.int64)
+        return weights, np.array(reward), np.array(lengths, np.int64), logger.copy()
 
     for _, turns, rows in turns_of(lake, loop, _COLUMNS):
         paid, offered = rows["reward"].to_pylist(), rows["action_ids"].to_pylist()
         index, drawn = rows["action_index"].to_pylist(), rows["propensity"].to_pylist()
+        by = rows["policy_version"].to_pylist()
         length = 0
         for number, state in enumerate(memories(oracle, turns, rule_of(loop))):
             if paid[number] is None:
                 continue
+            if not length:
+                logger.append(by[number])
             contexts.append(oracle.remembering({}, state))
             chosen.append(len(names) + index[number])
             names += offered[number]
@@ -151,7 +161,7 @@ def _beginnings(
             lengths.append(length)
         if len(contexts) >= _AT_ONCE:
             yield weighed()
-            for held in (contexts, names, sizes, lengths, chosen, propensity, reward):
+            for held in (contexts, names, sizes, lengths, chosen, propensity, reward, logger):
                 held.clear()
     if contexts:
         yield weighed()

@@ -3,7 +3,7 @@
 The log alone tells of a few decisions of each user, and a policy that looks farther may well lose there. The simulator
 held out tells of many, but may be wrong. So it is believed beyond those few only if it agrees with the log on them, and
 only beyond what it was off by before: what the versions of earlier nights gained, once they decided, less what it had
-promised of them.
+promised of them; at first, what it says of the logged actions less what these earned.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Witness(msgspec.Struct, frozen=True, kw_only=True):
         gain_high: upper end.
         error: what the simulator says of the logged actions, less what they earned.
         promises: of the versions of earlier nights, oldest first.
-        missed: root mean square of what these gained less what was promised; 0 while none is known.
+        missed: by how much it was off before, see `missed`.
         near_gain: [h] the gain over users' first 1, 2, ... decisions.
         near_half: [h] half the width of each one's 95% interval.
     """
@@ -88,16 +88,20 @@ def witness_of(
         method=judged["chosen"],
         **{name: told[name] for name in fields},
         promises=kept,
-        missed=missed(kept),
+        missed=missed(kept, told["error"]),
         near_gain=list(told.get("near_gain", ())),
         near_half=list(told.get("near_half", ())),
     )
 
 
-def missed(kept: Sequence[Promise]) -> float:
-    """Return the root mean square of what came true less what was promised; 0 while none is known."""
+def missed(kept: Sequence[Promise], error: float) -> float:
+    """Return by how much the simulator was off before.
+
+    That is the root mean square of what versions gained less what was promised of them; while none has decided long
+    enough, what it says of the logged actions less what these earned, its `error`.
+    """
     off = [one.gained - one.gain for one in kept if one.gained is not None and one.gain is not None]
-    return float(np.sqrt(np.square(off).mean())) if off else 0.0
+    return float(np.sqrt(np.square(off or [error]).mean()))
 
 
 class Heard(NamedTuple):

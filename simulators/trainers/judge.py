@@ -17,7 +17,7 @@ from scipy import stats
 
 from decision.batch import Floats
 from decision.errors import SupportError
-from decision.ope.sequential.trajectories import FARTHEST, WeightedSums, steps_of, weighted_pdis
+from decision.ope.sequential.trajectories import FARTHEST, WeightedSums, logger_scales, steps_of, weighted_pdis
 from simulators.learned.ensembles import Ensemble
 from simulators.learned.lookahead import returns_in_model
 from simulators.learned.responses import Response
@@ -159,17 +159,18 @@ def logged_in_model(model: Response, log: Trajectories, seed: int, before: int, 
 def _weighed(taught: Taught, log: Trajectories) -> tuple[float | None, float | None, float | None, float, int]:
     """Return the estimate by trajectories with its interval, the log's mean, and how many steps were weighed."""
     weight = _weights(taught, log)
-    first = weight[log.inside]
+    drew = np.zeros(log.actions.shape, np.int64) if log.versions is None else log.versions
+    first = weight[log.inside] * logger_scales(weight[log.inside], drew[log.inside])
     steps = steps_of(len(log), float(np.square(first).mean()) / max(float(first.mean()) ** 2, 1e-12))
     steps = min(steps, log.steps)
     rows = np.flatnonzero(log.inside[:, steps - 1])
     rewards = log.rewards[rows, :steps].astype(np.float64)
     offsets, group = np.arange(len(rows) + 1) * steps, np.arange(len(rows)) % _GROUPS
     logged = float(rewards.mean()) if rewards.size else 0.0
+    weight = weight[rows, :steps]
+    weight[:, 0] *= logger_scales(weight.prod(axis=1), drew[rows, 0])
     try:
-        sums = WeightedSums.of(
-            weight[rows, :steps].ravel(), rewards.ravel(), offsets, group, steps=steps, groups=_GROUPS
-        )
+        sums = WeightedSums.of(weight.ravel(), rewards.ravel(), offsets, group, steps=steps, groups=_GROUPS)
         total = weighted_pdis(sums)
     except SupportError:
         return None, None, None, logged, steps

@@ -47,6 +47,22 @@ def steps_of(trajectories: int, squared: float) -> int:
     return int(np.clip(np.log(trajectories / _PER_STEP) / np.log(squared), 1, FARTHEST))
 
 
+def logger_scales(weights: Floats, logger: Ints) -> Floats:
+    """Return [n] what to multiply trajectories' weights by, so that whoever supports the policy better counts for more.
+
+    A logger's weights are divided by their mean square, which stands for its variance (Agarwal, Basu, Schnabel,
+    Joachims 2017, arXiv 1703.06180): a few accidents of one that hardly ever agrees do not outweigh all of another's.
+
+    Args:
+        weights: [n] of trajectories, as far as they are weighed.
+        logger: [n] int64 in 0..k-1, who drew them.
+    """
+    count = np.maximum(np.bincount(logger), 1)
+    square = np.maximum(np.bincount(logger, weights=np.square(weights)) / count, 1.0)  # its expectation is 1 or more
+    scale = (1.0 / square)[logger]
+    return scale / scale.mean()
+
+
 def pdis_terms(weights: Floats, reward: Floats, offsets: Ints, *, gamma: float = 1.0) -> Floats:
     """Return [n] terms of per-decision importance sampling.
 

@@ -72,6 +72,10 @@ def promise(gain: float, gained: float | None) -> Promise:
 
 
 def test_the_record_is_the_root_mean_square_of_what_did_not_come_true() -> None:
-    assert missed([promise(0.5, 0.2), promise(0.1, 0.5), promise(0.9, None)]) == pytest.approx(0.125**0.5)
-    assert missed([promise(0.5, None)]) == 0.0
-    assert missed([]) == 0.0
+    kept = [promise(0.5, 0.2), promise(0.1, 0.5), promise(0.9, None)]
+    assert missed(kept, 7.0) == pytest.approx(0.125**0.5)
+
+
+def test_without_a_record_what_it_was_off_by_on_the_logged_actions_stands_in() -> None:
+    assert missed([], -0.3) == pytest.approx(0.3)
+    assert missed([promise(0.5, None)], 0.2) == pytest.approx(0.2)

@@ -95,7 +95,7 @@ def test_a_candidate_is_held_against_those_who_decided_in_the_same_hours(tmp_pat
     assert found.came_true == pytest.approx(0.8, abs=0.07)
     assert found.gained == pytest.approx(0.3, abs=0.1)
     # Promised were 0.3, so the simulator was hardly off.
-    assert missed([found]) == pytest.approx(abs((found.gained or 0.0) - 0.3))
+    assert missed([found], 0.0) == pytest.approx(abs((found.gained or 0.0) - 0.3))
 
 
 def test_of_a_mixed_draw_each_side_has_its_probability(tmp_path: Path) -> None:

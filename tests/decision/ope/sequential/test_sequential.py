@@ -21,6 +21,7 @@ from decision.ope.sequential.slates import (
 )
 from decision.ope.sequential.trajectories import (
     WeightedSums,
+    logger_scales,
     pdis_terms,
     trajectory_dr_terms,
     trajectory_sums,
@@ -197,3 +198,24 @@ def test_bad_input_is_named() -> None:
     nothing = WeightedSums.of(np.zeros(6), REWARD, OFFSETS, codes[:3], steps=3, groups=2)
     with pytest.raises(SupportError, match="step 0"):
         weighted_pdis(nothing)
+
+
+def test_a_logger_that_hardly_agrees_does_not_outweigh_one_that_does() -> None:
+    """Half of the log is uniform over ten actions, half nearly always takes another one; the policy takes the first."""
+    rng, n = np.random.default_rng(3), 4_000
+    logger = np.repeat([0, 1], n // 2)
+    likely = np.where(logger == 0, 0.1, 0.005)
+    agreed = rng.random(n) < likely
+    weights, reward = np.where(agreed, 1.0 / likely, 0.0), np.where(agreed, rng.normal(3.0, 1.0, n), 9.0)
+    offsets, group = np.arange(n + 1), np.arange(n) % 50
+    plain = weighted_pdis(WeightedSums.of(weights, reward, offsets, group, steps=1))
+    scaled = weights * logger_scales(weights, logger)
+    better = weighted_pdis(WeightedSums.of(scaled, reward, offsets, group, steps=1))
+    assert better.low < 3.0 < better.high
+    assert better.ess > 4.0 * plain.ess
+    assert better.high - better.low < 0.7 * (plain.high - plain.low)
+
+
+def test_one_logger_is_left_as_it_is() -> None:
+    weights = np.random.default_rng(0).exponential(1.0, 50)
+    assert logger_scales(weights, np.zeros(50, np.int64)) == pytest.approx(1.0)
