@@ -1,8 +1,7 @@
 """Through the command line alone: the study's log in a lake becomes a policy with memory, tried in the true world.
 
 ``python -m tests.soak.sessions [--seeds 0,1,2] [--methods sim2rec,clone] [--users 400] [--steps 140] [--effort 1]
-[--out FOLDER]``. With `--out`, what each method's policy earned is kept there, and a run goes on where one was cut
-short.
+[--out FOLDER]``. With `--out`, the installations are kept there, and a run goes on where one was cut short.
 
 Every policy is served as its artifact says, floor included, to users it has not seen, and compared with the logging
 policy user by user. Each training is run twice; other bytes end the run with an error.
@@ -29,7 +28,7 @@ from decision.oracles.session import SessionOracle
 from decision.policy import OraclePolicy
 from pipelines.operations.init import SESSIONS, init_loop
 from pipelines.registry.registry import Registry
-from pipelines.settings import load_settings
+from pipelines.settings import TrainingSettings, load_settings
 from simulators.environments.lts.env import LtsEnv, LtsUsers, draw_users
 from simulators.learned.logs import habitual
 from tests.worlds.satisfaction import MU, fill, habit
@@ -90,40 +89,44 @@ def logged_returns(seed: int, steps: int) -> Floats:
 
 
 def one(home: Path, seed: int, method: str, users: int, steps: int, effort: float) -> Floats:
-    """Return [n] what the method's policy earns users that nobody has seen."""
-    settings = load_settings({}, home=str(home))
-    own = {"session.method": method, "session.also": [], "session.trend": "wears_out"}
-    own |= {"session.horizon": steps, "session.effort": effort}
-    init_loop(settings, method, values={**SESSIONS, **own})
-    log, _ = open_parts(settings)
-    fill(log, method, habit(seed, users, steps))
-    log.close()
-    decision(home, "ingest")
-    decision(home, "join", method)
-    versions = [decision(home, "train", method, "--seed", str(seed))["version"] for _ in range(2)]
-    files = [Registry(settings).files(method, version) for version in versions]
-    once, again = ({name: part for name, part in each.items() if name != MANIFEST_FILE} for each in files)
+    """Return [n] what the method's policy earns users that nobody has seen; `home` may hold a part of the way."""
+    settings, registry = (made := load_settings({}, home=str(home))), Registry(made)
+    if not settings.loop_path(method).exists():
+        log, _ = open_parts(settings)
+        # As many more as are held out from training.
+        fill(log, method, habit(seed, round(users / (1.0 - TrainingSettings().holdout)), steps))
+        log.close()
+        own = {"session.method": method, "session.also": [], "session.trend": "wears_out"}
+        own |= {"session.horizon": steps, "session.effort": effort}
+        init_loop(settings, method, values={**SESSIONS, **own})
+    if not registry.versions(method):
+        decision(home, "ingest")
+        decision(home, "join", method)
+    while len(registry.versions(method)) < 2:
+        decision(home, "train", method, "--seed", str(seed))
+    once, again = (
+        {name: part for name, part in registry.files(method, version.version).items() if name != MANIFEST_FILE}
+        for version in registry.versions(method)
+    )
     if once != again:
         raise SystemExit(f"{method}, seed {seed}: the same training gave other bytes")
-    policy, _ = unpack(files[0])
+    policy, _ = unpack(registry.files(method, "1"))
     deployed = draw_users(np.random.default_rng([seed, 2]), MU, DEPLOYED)
     return returns_as_served(policy, deployed, seed, steps)
 
 
 def kept(given: argparse.Namespace, seed: int, method: str) -> Floats:
-    """Return what `one` returns, from the folder of an earlier run where it is there."""
+    """Return what `one` returns, with the folder of an earlier run where there is one."""
     size = (given.users, given.steps, given.effort)
-    path = (
-        None if given.out is None else given.out / f"{method}-{seed}-{'-'.join(f'{number:g}' for number in size)}.npy"
-    )
-    if path is not None and path.exists():
-        return np.load(path, allow_pickle=False)
-    with tempfile.TemporaryDirectory() as folder:
-        found = one(Path(folder), seed, method, *size)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if given.out is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return one(Path(folder), seed, method, *size)
+    home = given.out / "-".join([method, *(f"{number:g}" for number in (seed, *size))])
+    path = home / "returns.npy"
+    if not path.exists():
+        found = one(home, seed, method, *size)
         np.save(path, found)
-    return found
+    return np.load(path, allow_pickle=False)
 
 
 def main() -> None:
@@ -134,7 +137,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=400)
     parser.add_argument("--steps", type=int, default=140)
     parser.add_argument("--effort", type=float, default=1.0)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=lambda name: Path(name).absolute())
     given = parser.parse_args()
     seeds, methods = [int(seed) for seed in given.seeds.split(",")], given.methods.split(",")
     found: dict[str, list[Floats]] = {name: [] for name in ("logged", *methods)}
