@@ -50,6 +50,9 @@ def demo(
     open_bandit: Annotated[
         bool, typer.Option("--open-bandit/--no-open-bandit", help="Evaluate the shipped Open Bandit logs too.")
     ] = True,
+    sessions: Annotated[
+        bool, typer.Option("--sessions", help="A feed whose policy remembers its readers, instead of the digits.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("out"),
     home: Annotated[Path | None, typer.Option(help="Keep the installation here (default: a temporary folder).")] = None,
     json: Json = False,
@@ -57,10 +60,13 @@ def demo(
     """Run the whole loop: real traffic over HTTP, outcomes, nightly training, gates, promotions, and a report.
 
     Handwritten digits are shown to the service, which learns from rewards alone which digit is which; then the shipped
-    Open Bandit logs are imported and evaluated.
+    Open Bandit logs are imported and evaluated. With `--sessions`, a bandit wears the readers of a feed out, and a
+    policy with memory, trained from the loop's own log, is rolled out by the guard in its place.
 
-    Examples: `decision demo`, `decision demo --log kafka --json`
+    Examples: `decision demo`, `decision demo --log kafka --json`, `decision demo --sessions`
     """
+    if sessions:
+        return _sessions(seed, quick, out, home)
     from pipelines.demo.run import Plan, run_demo
     from pipelines.demo.table import show_demo
 
@@ -69,3 +75,14 @@ def demo(
         plan = msgspec.structs.replace(plan, decisions=min(decisions, 1250), generations=min(generations, 2))
     result = run_demo(plan, out=out, home=home, console=console, progress=progress)
     return Outcome(result.summary(), lambda where: show_demo(result, where))
+
+
+def _sessions(seed: int, quick: bool, out: Path, home: Path | None) -> Outcome:
+    from pipelines.demo.session_table import show_sessions
+    from pipelines.demo.sessions import SessionPlan, run_sessions
+
+    plan = SessionPlan(seed=seed)
+    if quick:
+        plan = msgspec.structs.replace(plan, first=60, bandit=80, cohort=40, cohorts=2, again=-1, steps=20, effort=0.05)
+    result = run_sessions(plan, out=out, home=home, console=console, progress=progress)
+    return Outcome(result.summary(), lambda where: show_sessions(result, where))
