@@ -283,7 +283,7 @@ class _Night:
     def watch(self) -> Any:
         by = f"nightly {self.run.run_id}"
         now, seed = self.run.started_at, self.run.seed
-        return watch(self.lake, self.registry, self.loop.name, now=now, by=by, seed=seed, progress=self.progress)
+        return watch(self.lake, self.registry, self.loop, now=now, by=by, seed=seed, progress=self.progress)
 
     def audit(self) -> Any:
         now, seed = self.run.started_at, self.run.seed

@@ -244,6 +244,7 @@ def watch(
     loop: Loop,
     home: Home = None,
     length: Annotated[int, typer.Option(min=10, help="Rewarded decisions to examine per user.")] = 20,
+    group: Annotated[str, typer.Option(help="Judge groups too, by this context field, as context.city.")] = "",
     seed: Seed = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only; change nothing.")] = False,
     json: Json = False,
@@ -257,15 +258,15 @@ def watch(
     from pipelines.promotion.watch import watch as run
 
     with Installation.at(home) as parts:
-        parts.loop(loop)
         now = datetime.now(UTC)
         found = run(
             parts.lake,
             parts.registry,
-            loop,
+            parts.loop(loop),
             now=now,
             by=who(),
             length=length,
+            group=group,
             seed=seed,
             act=not dry_run,
             progress=progress,
@@ -278,6 +279,15 @@ def watch(
                 f"learned from {found.learned_from}"
             )
         out.print(found.reason, markup=False)
+        for one in found.groups:
+            told = (
+                f"{one.group or '(none)'}: surprise {one.surprise:.2f}, alarm above {one.limit:.2f}; {one.users} users"
+            )
+            out.print(told, markup=False, style="red" if one.alarmed else None)
+        if found.odd_limit is not None:
+            chance = 0.01 * found.users
+            told = f"{found.odd} users surprise above {found.odd_limit:.2f} ({chance:.0f} would by chance)"
+            out.print(f"{told}: {', '.join(found.oddest)}" if found.odd else told, markup=False)
         if found.moved:
             out.print(f"{loop}: champion is now [bold]{found.to_version or 'the baseline'}[/] (was {found.version})")
 

@@ -4,18 +4,18 @@ A policy trained in simulators is vouched for while one of them resembles the wo
 what users did before the policy in charge was made, and asked how surprising their responses are since
 (`simulators.learned.monitor`); when that is beyond what users held apart from learning would ever show, the champion's
 place goes back to the version before, a bandit or the baseline, with a written verdict.
+
+The same is asked of every group of users by itself, and of every user: a city where something broke, or one who reports
+what is not so, drowns in the mean. Those are told of, and move nothing.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from decision.artifact import unpack
 from decision.errors import FieldError
@@ -26,15 +26,39 @@ from pipelines.logs import step
 from pipelines.progress import Progress, parted, silent
 from pipelines.promotion.rollback import rollback
 from pipelines.registry.registry import Registry
+from pipelines.settings import LoopSettings
+from pipelines.trajectories.catalogue import Catalogue, catalogue_of
+from pipelines.trajectories.windows import Trajectories, gathered, windows
 
 if TYPE_CHECKING:
     from decision.oracles.session import SessionSettings
-    from simulators.learned.trajectories import Trajectories
+    from simulators.learned import trajectories as learned
+    from simulators.learned.responses import Response
 
 FEWEST_BEFORE, FEWEST_SINCE = 40, 20
 """Users without whom the simulators are not learned, and without whom nothing is judged."""
 MAX_USERS = 2_000
-_COLUMNS = ["ts", "subject_id", "episode_id", "step", "slot", "action_ids", "action_index", "propensity", "reward"]
+MAX_GROUPS, MAX_TOLD = 100, 20
+ODD = 0.99
+"""Share of the users held apart whose surprise lies below the limit of a single user."""
+
+
+class GroupWatched(msgspec.Struct, frozen=True, kw_only=True):
+    """What a watch found of one group.
+
+    Attributes:
+        group: the group.
+        users: its users since.
+        surprise: as in `Watched`.
+        limit: the alarm's, for so many users.
+        alarmed: its users' responses are unlikely under every simulator.
+    """
+
+    group: str
+    users: int
+    surprise: float
+    limit: float
+    alarmed: bool
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +76,10 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
         alarmed: the responses are unlikely under every simulator.
         moved: the champion's place was given back.
         to_version: to which version; None for the baseline.
+        groups: the same of the largest 100 groups that have enough users, if the watch was asked for groups.
+        odd_limit: surprise that a user is odd above.
+        odd: users above it; one in a hundred is so by chance.
+        oddest: up to 20 of them, the most surprising first.
     """
 
     loop: str
@@ -65,17 +93,22 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     alarmed: bool = False
     moved: bool = False
     to_version: str | None = None
+    groups: list[GroupWatched] = []
+    odd_limit: float | None = None
+    odd: int = 0
+    oddest: list[str] = []
 
 
 @step("watched")
 def watch(
     lake: Lake,
     registry: Registry,
-    loop: str,
+    loop: LoopSettings,
     *,
     now: datetime,
     by: str,
     length: int = 20,
+    group: str = "",
     seed: int = 0,
     act: bool = True,
     progress: Progress = silent,
@@ -85,10 +118,11 @@ def watch(
     Args:
         lake: the tables.
         registry: the versions.
-        loop: name of the loop.
+        loop: the loop.
         now: time of the verdict, UTC.
         by: who asks, for the record.
-        length: rewarded decisions of a user that are looked at, 10 or more; users with fewer are passed over.
+        length: decisions of a user that are looked at, 10 or more; users with fewer are passed over.
+        group: path of the context field by which groups are told apart, as ``context.city``; "" for none.
         seed: of the simulators.
         act: False only tells.
         progress: told of the parts of the watch that are done.
@@ -99,19 +133,19 @@ def watch(
     """
     if length < 10:
         raise FieldError("length", wanted="10 or more", got=length)
-    version = registry.aliases(loop).get("champion")
-    found = Watched(loop=loop, version=version, reason="there is no champion")
+    version = registry.aliases(loop.name).get("champion")
+    found = Watched(loop=loop.name, version=version, reason="there is no champion")
     if version is None:
         return found
-    policy, manifest = unpack(registry.files(loop, version))
+    policy, manifest = unpack(registry.files(loop.name, version))
     if not isinstance(policy, OraclePolicy) or not isinstance(policy.oracle, SessionOracle):
         return msgspec.structs.replace(found, reason="the policy in charge was not made in simulators")
-    settings = policy.oracle.settings
     made = datetime.fromisoformat(manifest.created_at)
     part_done = parted(progress, "parts of the watch done", 5)
-    before = _trajectories(lake, loop, made, settings, length, after=False)
+    catalogue, table = catalogue_of(lake, loop.name), lake.version("interactions")
+    before = _first(lake, loop, catalogue, table, length, until=made)
     part_done()
-    since = _trajectories(lake, loop, made, settings, length, after=True)
+    since = _first(lake, loop, catalogue, table, length, since=made, group=group)
     part_done()
     counted = [0 if part is None else len(part) for part in (before, since)]
     found = msgspec.structs.replace(found, learned_from=counted[0], users=counted[1])
@@ -119,56 +153,101 @@ def watch(
         wanted = f"wanted {FEWEST_BEFORE} users with {length} rewards before and {FEWEST_SINCE} since"
         return msgspec.structs.replace(found, reason=f"{wanted}, got {counted[0]} and {counted[1]}")
     from simulators.learned.ensembles import fit_ensemble
-    from simulators.learned.monitor import calibrated, surprise
+    from simulators.learned.monitor import calibrated, surprise, surprises
 
-    order = np.random.default_rng(seed).permutation(len(before))
+    settings = policy.oracle.settings
+    known, seen = (_learned(part, settings, before) for part in (before, since))
+    order = np.random.default_rng(seed).permutation(len(known))
     apart, rest = order[: len(order) // 3], order[len(order) // 3 :]
-    ensemble = fit_ensemble(before.take(rest), seed, members=2)
+    ensemble = fit_ensemble(known.take(rest), seed, members=2)
     part_done()
     models = [*ensemble.members, ensemble.held_out]
-    limit = calibrated(models, before.take(apart), seed, users=len(since)).limit
+    limit = calibrated(models, known.take(apart), seed, users=len(seen)).limit
     part_done()
-    least = min(surprise(model, since) for model in models)
+    least = min(surprise(model, seen) for model in models)
+    groups = _by_group(models, known.take(apart), seen, since.groups, seed) if group else []
+    usual, here = (np.min([surprises(model, log) for model in models], axis=0) for log in (known.take(apart), seen))
+    odd_limit = float(np.nanquantile(usual, ODD))
+    odd = np.flatnonzero(here > odd_limit)
+    oddest = [str(since.users[row]) for row in odd[np.argsort(-here[odd], kind="stable")][:MAX_TOLD]]
     part_done()
-    found = msgspec.structs.replace(found, judged=True, surprise=least, limit=limit, alarmed=least > limit)
+    found = msgspec.structs.replace(
+        found,
+        judged=True,
+        surprise=least,
+        limit=limit,
+        alarmed=least > limit,
+        groups=groups,
+        odd_limit=odd_limit,
+        odd=len(odd),
+        oddest=oddest,
+    )
     if not found.alarmed:
-        return msgspec.structs.replace(found, reason="the responses are as some simulator expects")
+        strange = ", ".join(one.group for one in groups if one.alarmed)
+        but = f", but not those of {strange}" if strange else ""
+        return msgspec.structs.replace(found, reason=f"the responses are as some simulator expects{but}")
     reason = f"responses are unlikely under every simulator: surprise {least:.2f} is above {limit:.2f}"
     if not act:
         return msgspec.structs.replace(found, reason=reason)
-    written = rollback(registry, loop, now=now, by=by, reason=reason)
+    written = rollback(registry, loop.name, now=now, by=by, reason=reason)
     return msgspec.structs.replace(found, reason=reason, moved=True, to_version=written.to_version)
 
 
-def _trajectories(
-    lake: Lake, loop: str, made: datetime, settings: SessionSettings, length: int, *, after: bool
+def _first(
+    lake: Lake,
+    loop: LoopSettings,
+    catalogue: Catalogue,
+    version: int,
+    length: int,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    group: str = "",
 ) -> Trajectories | None:
-    """Return each user's first `length` rewarded decisions before or after `made`; None without any user."""
+    """Return each user's first `length` decisions of a time; None where nobody has as many."""
+    held: list[Trajectories] = []
+    for part in windows(
+        lake, loop, length=length, group=group, catalogue=catalogue, version=version, since=since, until=until
+    ):
+        whole = np.flatnonzero((part.first == 0) & part.mask.all(axis=1))
+        held.append(part.take(whole[: MAX_USERS - sum(map(len, held))]))
+    held = [part for part in held if len(part)]
+    return gathered(held) if held else None
+
+
+def _learned(found: Trajectories, settings: SessionSettings, before: Trajectories) -> learned.Trajectories:
+    """Return windows as the policy sees them: an action that it was never taught is the mean of those that it was."""
     from simulators.learned.trajectories import Scale, Trajectories, catalogue_of
 
-    code = {action: number for number, action in enumerate(settings.actions)}
-    ts = pa.scalar(made, pa.timestamp("us", "UTC"))
-    when = pc.field("ts") >= ts if after else pc.field("ts") < ts
-    wanted = (pc.field("loop") == loop) & when & (pc.field("state") == "joined") & pc.field("subject_id").is_valid()
-    rows = lake.table("interactions").to_pyarrow_dataset().to_table(_COLUMNS, filter=wanted)
-    rows = rows.sort_by([(name, "ascending") for name in ("ts", "episode_id", "step")])
-    kept: defaultdict[str, list[tuple[int, float, float]]] = defaultdict(list)
-    for row in rows.to_pylist():
-        action = row["action_ids"][row["action_index"]]
-        mine = kept[row["subject_id"]]
-        if row["slot"] or action not in code or len(mine) == length:
-            continue
-        mine.append((code[action], row["reward"], row["propensity"]))
-    whole = [mine for _, mine in sorted(kept.items()) if len(mine) == length][:MAX_USERS]
-    if not whole:
-        return None
-    numbers = np.array(whole)
-    shown = np.array(settings.features or [[level] for level in settings.levels], np.float32)
-    actions = numbers[..., 0].astype(np.int64)
+    taught = np.array(settings.features or [[level] for level in settings.levels], np.float32)
+    place = {action: number for number, action in enumerate(settings.actions)}
+    shown = [taught[place[name]] if name in place else taught.mean(axis=0) for name in found.catalogue.ids]
     return Trajectories(
-        actions,
-        numbers[..., 1].astype(np.float32),
-        numbers[..., 2].astype(np.float32),
-        catalogue_of(settings.actions, shown, np.arange(len(code))),
+        found.actions,
+        found.rewards.astype(np.float32),
+        found.propensities.astype(np.float32),
+        catalogue_of(found.catalogue.ids, np.array(shown, np.float32), before.actions),
         Scale(settings.response, settings.usual, settings.spread, settings.least),
     )
+
+
+def _by_group(
+    models: list[Response],
+    apart: learned.Trajectories,
+    seen: learned.Trajectories,
+    groups: np.ndarray[tuple[int], np.dtype[np.object_]],
+    seed: int,
+) -> list[GroupWatched]:
+    from simulators.learned.monitor import calibrated, surprise
+
+    names, count = np.unique(groups.astype(str), return_counts=True)
+    found: list[GroupWatched] = []
+    for place in np.argsort(-count, kind="stable")[:MAX_GROUPS]:
+        if count[place] < FEWEST_SINCE:
+            break
+        users = int(count[place])
+        limit = calibrated(models, apart, seed, users=users).limit
+        least = min(surprise(model, seen.take(np.flatnonzero(groups == names[place]))) for model in models)
+        name = str(names[place])
+        found.append(GroupWatched(group=name, users=users, surprise=least, limit=limit, alarmed=least > limit))
+    return found

@@ -14,7 +14,7 @@ import numpy as np
 
 from decision.errors import FieldError
 from simulators.learned.responses import Response
-from simulators.learned.trajectories import Trajectories
+from simulators.learned.trajectories import Singles, Trajectories
 
 FIRST = 5
 """Steps of a user that are not judged: nobody knows him yet."""
@@ -40,6 +40,20 @@ def surprise(model: Response, log: Trajectories) -> float:
             total += float(missed[log.inside[:, time]].mean())
         memory = model.advance(memory, shown[:, time], response[:, time])
     return total / (steps - FIRST)
+
+
+def surprises(model: Response, log: Trajectories) -> Singles:
+    """Return [n] each user's mean squared standardised error, from the sixth step on; NaN for one with fewer."""
+    memory, shown, response = model.start(len(log)), log.shown, log.responses
+    total, count = np.zeros(len(log)), np.zeros(len(log))
+    for time in range(log.steps):
+        mean, sd = model.predict(memory, shown[:, time])
+        if time >= FIRST:
+            inside = log.inside[:, time]
+            total += np.where(inside, np.minimum(np.square((response[:, time] - mean) / sd), _CUT), 0.0)
+            count += inside
+        memory = model.advance(memory, shown[:, time], response[:, time])
+    return np.where(count > 0, total / np.maximum(count, 1.0), np.nan).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)

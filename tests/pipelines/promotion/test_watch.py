@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -103,8 +104,8 @@ class Shop:
         ingest(self.world.log, self.world.lake)
         join(self.world.lake, self.loop, LATER)
 
-    def watch(self, **changes: bool) -> Watched:
-        return watch(self.world.lake, self.registry, "shop", now=LATER, by="a test", length=STEPS, **changes)
+    def watch(self, **changes: Any) -> Watched:
+        return watch(self.world.lake, self.registry, self.loop, now=LATER, by="a test", length=STEPS, **changes)
 
 
 def users(seed: int, count: int) -> Trajectories:
@@ -137,7 +138,36 @@ def test_watch_is_quiet_in_its_own_world_and_gives_the_place_back_in_another(tmp
     assert shop.watch().reason == "the policy in charge was not made in simulators"
 
 
+def test_a_city_where_something_broke_and_users_who_lie_are_told_of_by_name(tmp_path: Path) -> None:
+    """Seeded. In Turin rewards beyond a document are halved; in Bergen three users report every other one too high."""
+    shop = Shop(tmp_path)
+    shop.see(users(1, 120), "before", timedelta(0))
+    log, city = users(2, 90), np.arange(90) % 3
+    rewards = np.where((city == 2)[:, None] & (log.actions > 12), 0.5 * log.rewards, log.rewards)
+    liars = [0, 3, 6]
+    rewards[liars, ::2] *= np.e
+    made = records(replace(log, rewards=rewards.astype(np.float32)), "since", timedelta(days=4))
+    names = ("bergen", "lyon", "turin")
+    shop.world.append(*(_in_city(record, names) for record in made))
+    ingest(shop.world.log, shop.world.lake)
+    join(shop.world.lake, shop.loop, LATER)
+    found = shop.watch(act=False, group="context.city")
+    assert {one.group: one.users for one in found.groups} == dict.fromkeys(names, 30)
+    alarmed = {one.group for one in found.groups if one.alarmed}
+    assert "turin" in alarmed
+    assert "lyon" not in alarmed
+    assert {f"since-{user}" for user in liars} <= set(found.oddest)
+    assert found.odd >= len(found.oddest) > 3
+
+
+def _in_city(record: Decision | Outcome, names: tuple[str, ...]) -> Decision | Outcome:
+    if isinstance(record, Outcome):
+        return record
+    name = names[int(record.event_id.split("-")[1]) % 3]
+    return msgspec.structs.replace(record, context=msgspec.Raw(msgspec.json.encode({"city": name})))
+
+
 def test_a_trajectory_too_short_to_judge_is_refused(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     with pytest.raises(FieldError, match="length"):
-        watch(shop.world.lake, shop.registry, "shop", now=LATER, by="a test", length=9)
+        watch(shop.world.lake, shop.registry, shop.loop, now=LATER, by="a test", length=9)
