@@ -7,14 +7,21 @@ Temple, Tsou 2003). Where nothing is gained over the baseline yet, nothing may b
 
 Small losses must not add up. So a version is held to the same share of the last version that was *proven*: whose lower
 bound over the one proven before it lay above 0. However many follow that are each a little worse, all of them
-together spend that one margin, until the next one is proven. Between two proofs the error probability is shared by all
-verdicts: the k-th one has alpha / (k (k + 1)), which sums to alpha.
+together spend that one margin, until the next one is proven.
+
+All verdicts against one reference share the error probability: those on one champion while it is in charge, those on
+one proven version until the next. Half of it goes by their number, half by their number among the likely ones, in which
+the version's own reward model predicts a lift large enough to pass. The k-th one of either has 1 / (k (k + 1)) of the
+half, which sums to it. A prediction reads no reward that the verdict does. So the error stays what it is, and versions
+without a prospect spend little of what a gain needs (weighted tests: Genovese, Roeder, Wasserman 2006; over time:
+Foster and Stine 2008).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist
 
 from decision.errors import FieldError
 from decision.ope.estimate import Estimate
@@ -34,12 +41,19 @@ class Reference:
         lift: over the reference.
         kept: over the diluted reference; None where it is the baseline itself.
         switched: over the reference, of `decision.ope.estimators.lift.switched_lift_of`; None to go without.
+        predicted: the larger of the two lifts that could pass, as the version's reward model predicts them, in standard
+            errors (`decision.ope.estimators.predicted_lift`); None where nobody says: then every verdict is likely.
+        look: number of the verdict among all against this reference, from 1.
+        likely: number it has among the likely ones, should it be one, from 1.
     """
 
     name: str
     lift: Level
     kept: Level | None = None
     switched: Level | None = None
+    predicted: float | None = None
+    look: int = 1
+    likely: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +73,16 @@ class Verdict:
     proven: bool = False
 
 
-def spent(alpha: float, look: int) -> float:
-    """Return the error probability of the `look`-th verdict since a version was proven; over all of them, `alpha`."""
-    return alpha / (look * (look + 1))
+def spent(alpha: float, look: int, likely: int | None) -> float:
+    """Return the error probability of a verdict; all of those against one reference have `alpha` at most.
+
+    Args:
+        alpha: of all.
+        look: its number, from 1.
+        likely: its number among those that were likely to promote, from 1; None where it is not.
+    """
+    by_likely = 0.0 if likely is None else 1.0 / (likely * (likely + 1))
+    return 0.5 * alpha * (1.0 / (look * (look + 1)) + by_likely)
 
 
 def judge(
@@ -69,7 +90,6 @@ def judge(
     *,
     alpha: float,
     minimum_ess: float,
-    look: int = 1,
     margin: float | None = None,
 ) -> Verdict:
     """Promote a version that keeps what every reference has gained, or that two estimates show to be better.
@@ -81,31 +101,30 @@ def judge(
 
     Args:
         references: the policy in charge, then, where it is another one, the last proven version; one or two.
-        alpha: error probability of the one-sided bounds between two proofs, in (0, .5).
+        alpha: error probability of the one-sided bounds against one reference, in (0, .5).
         minimum_ess: effective sample size below which the answer is no.
-        look: number of the verdict since the last version was proven, from 1.
         margin: in place of the share of the gain, so many reward units may be lost, >= 0.
 
     Raises:
         FieldError: a setting is outside its range, or there is no reference.
     """
     check_value("alpha", alpha, ErrorRate)
-    check_value("look", look, Count)
     if margin is not None:
         check_value("margin", margin, NotNegative)
     if not references:
         raise FieldError("references", wanted="the policy in charge at least", got=0)
-    error = spent(alpha, look)
-    level = 1.0 - 2.0 * error
-    found = [_held(reference, level, margin) for reference in references]
+    for reference in references:
+        check_value("look", reference.look, Count)
+        check_value("likely", reference.likely, Count)
+    found = [_held(reference, alpha, margin) for reference in references]
     first = found[0].estimate
     numbers = {"lift": first.value, "lower_bound": first.low, "ess": first.ess, "rows": float(first.n)}
-    numbers |= {"look": float(look), "alpha": error}
     for prefix, one in zip(("", "proven_"), found, strict=False):
         numbers |= {f"{prefix}{name}": number for name, number in one.numbers.items()}
     if len(found) > 1:
         numbers |= {"proven_lift": found[1].estimate.value, "proven_lower_bound": found[1].estimate.low}
     enough = first.ess >= minimum_ess
+    numbers["judged"] = float(enough)  # weights alone decide this: without it no error is spent
     reasons = [] if enough else [f"effective sample size {first.ess:.0f} is below {minimum_ess:.0f}"]
     refused = [reason for one in found if not one.passes for reason in one.reasons]
     promote = enough and not refused
@@ -126,11 +145,18 @@ class _Held:
     numbers: dict[str, float]
 
 
-def _held(reference: Reference, level: float, margin: float | None) -> _Held:
+def _held(reference: Reference, alpha: float, margin: float | None) -> _Held:
+    error, likely = spent(alpha, reference.look, reference.likely), True
+    if reference.predicted is not None and margin is None:
+        likely = reference.predicted >= NormalDist().inv_cdf(1.0 - error)
+        error = error if likely else spent(alpha, reference.look, None)
+    level = 1.0 - 2.0 * error
     estimate = reference.lift(level=level)
     kept = estimate if reference.kept is None or margin is not None else reference.kept(level=level)
     lost = margin if margin is not None else max(kept.value - estimate.value, 0.0)
     numbers = {"margin": lost, "kept_lower_bound": kept.low}
+    numbers |= {"look": float(reference.look), "likely": float(likely), "alpha": error}
+    numbers |= {} if reference.predicted is None else {"predicted": reference.predicted}
     needed = 0.0 if margin is None else -margin
     over = f"{reference.name}, diluted by a margin of {lost:.4g}," if kept is not estimate else reference.name
     bound = f"lower bound of the lift over {over} {kept.low:+.4g} at {(1 + level) / 2:.5g}"

@@ -195,7 +195,7 @@ def evaluate(
             interval = f"[{lift.low:+.4f}, {lift.high:+.4f}]"
             table.add_row(f"lift over {evaluated.proven}", f"{lift.value:+.4f}", interval, f"{lift.ess:.0f}")
         out.print(table)
-        since = f"{evaluated.proven}; verdicts since: {evaluated.looks}"
+        since = f"{evaluated.proven}; verdicts since: {evaluated.looks.verdicts}"
         out.print(f"the gate's margin counts from {since}", highlight=False, markup=False)
         for alarm in evaluated.health.alarms:
             out.print(f"alarm: {alarm}", highlight=False, markup=False)

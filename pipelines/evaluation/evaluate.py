@@ -33,7 +33,7 @@ from pipelines.interactions.arrays import asked_of, read_apart
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
 from pipelines.progress import Progress, parted, silent
-from pipelines.registry.proven import last_proven
+from pipelines.registry.proven import Looks, last_proven
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings
 from pipelines.training.window import Window, window
@@ -76,12 +76,16 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
         proven: the last version that was proven to be better, from which the gate's margin counts, in words.
         proven_version: its version; None for the baseline.
         looks: verdicts of the gate since.
+        against_looks: verdicts of the gate since the champion is in charge.
         table_version: version of the interactions table.
         rows: holdout rows looked at.
         lift: paired difference, the version minus `against`.
         switched: the same by Switch-DR, narrower and leaning on the reward model.
         kept: the same over `against` diluted by the baseline with the gate's share; None where that is the baseline.
+        predicted: the lift that the version's reward model predicts, in standard errors; None where nobody knows how
+            far rewards lie from its predictions.
         over_proven: the version against the last proven one; None where that is `against`.
+        proven_predicted: the same as `predicted`, over the last proven one.
         lift_estimate: the lift with its two-sided 95% interval.
         values: of the version, of what it is compared with, and of the baseline.
         health: what it would look like to serve the version.
@@ -96,13 +100,16 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     against_version: str | None
     proven: str
     proven_version: str | None
-    looks: int
+    looks: Looks
+    against_looks: Looks
     table_version: int
     rows: int
     lift: Lift
     switched: Lift
     kept: Lift | None
+    predicted: float | None
     over_proven: Compared | None
+    proven_predicted: float | None
     lift_estimate: Estimate
     values: list[Value]
     health: Health
@@ -112,11 +119,20 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
 
     def references(self) -> list[Reference]:
         """Return what the gate holds the version to."""
-        found = [(self.against, Compared(self.lift, self.kept, self.switched))]
-        found += [] if self.over_proven is None else [(self.proven, self.over_proven)]
+        found = [(self.against, self.lift, self.kept, self.switched, self.predicted, self.against_looks)]
+        if (one := self.over_proven) is not None:
+            found.append((self.proven, one.lift, one.kept, one.switched, self.proven_predicted, self.looks))
         return [
-            Reference(name, one.lift.estimate, None if one.kept is None else one.kept.estimate, one.switched.estimate)
-            for name, one in found
+            Reference(
+                name,
+                lift.estimate,
+                None if kept is None else kept.estimate,
+                switched.estimate,
+                predicted,
+                look=looks.verdicts + 1,
+                likely=looks.likely + 1,
+            )
+            for name, lift, kept, switched, predicted, looks in found
         ]
 
     def metrics(self) -> dict[str, float]:
@@ -233,12 +249,15 @@ def evaluate(
         proven=proven[0],
         proven_version=standing.version,
         looks=standing.looks,
+        against_looks=standing.champion,
         table_version=rows.data.table_version,
         rows=sums.rows,
         lift=found[other[0]].lift,
         switched=found[other[0]].switched,
         kept=found[other[0]].kept,
+        predicted=found[other[0]].score(policy.exploration.sigma),
         over_proven=None if proven == other else found[proven[0]],
+        proven_predicted=found[proven[0]].score(policy.exploration.sigma),
         lift_estimate=found[other[0]].lift.estimate(),
         values=values,
         health=health(newest, pmf, scores, nothing=loop.reward.default, featured=latest.featured),

@@ -18,7 +18,8 @@ from decision.columns import FeatureRows
 from decision.errors import FieldError
 from decision.ope.estimators.balanced import balanced
 from decision.ope.estimators.dr import dr_sums
-from decision.ope.estimators.lift import Lift, lift_of, switched_lift_of
+from decision.ope.estimators.lift import SWITCH_AT, Lift, lift_of, switched_lift_of
+from decision.ope.estimators.predicted_lift import PredictedLift, predicted_lift_of
 from decision.ope.estimators.snips import SnipsSums
 from decision.ope.sums.means import MeanSums
 from decision.ope.weights import weights_of
@@ -41,15 +42,22 @@ class Compared:
         lift: paired, over the reference.
         kept: over the reference diluted by the baseline; None where it is the baseline itself.
         switched: over the reference by Switch-DR.
+        predicted: what the version's reward model predicts of `kept`, or `lift` without one, and of `switched`.
     """
 
     lift: Lift
     kept: Lift | None
     switched: Lift
+    predicted: tuple[PredictedLift, PredictedLift]
 
     def __add__(self, other: Compared) -> Compared:
         kept = None if self.kept is None or other.kept is None else self.kept + other.kept
-        return Compared(self.lift + other.lift, kept, self.switched + other.switched)
+        predicted = (self.predicted[0] + other.predicted[0], self.predicted[1] + other.predicted[1])
+        return Compared(self.lift + other.lift, kept, self.switched + other.switched, predicted)
+
+    def score(self, sigma: float) -> float | None:
+        """Return the larger predicted lift in standard errors; None where `sigma`, of the rewards, is not known."""
+        return max(one.score(sigma) for one in self.predicted) if sigma > 0.0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,18 +193,37 @@ def sums_of(table: pa.Table, interactions: Interactions, asked: Question, latest
     mixed = _mixed(table, interactions, asked.drawn)
 
     def compared(log: Interactions) -> dict[str, Compared]:
+        diluted = {name: (1.0 - asked.share) * old + asked.share * base for name, old in others.items()}
+        diluted.pop(baseline_name, None)
         return {
-            name: Compared(
-                lift_of(log, pmf, old, scores, asked.reward),
-                None
-                if name == baseline_name
-                else lift_of(log, pmf, (1.0 - asked.share) * old + asked.share * base, scores, asked.reward),
-                switched_lift_of(log, pmf, old, scores, asked.reward),
-            )
-            for name, old in others.items()
+            name: compared_of(log, pmf, old, diluted.get(name), scores, asked.reward) for name, old in others.items()
         }
 
     return Sums(len(interactions), worth, compared(interactions), None if mixed is None else compared(mixed))
+
+
+def compared_of(
+    log: Interactions, new: Floats, old: Floats, diluted: Floats | None, scores: Floats, reward: Range
+) -> Compared:
+    """Return the sums of a version against a reference.
+
+    Args:
+        log: [n] rows.
+        new: [m] probabilities of the version.
+        old: [m] those of the reference.
+        diluted: [m] those of the reference diluted by the baseline; None where it is the baseline itself.
+        scores: [m] what the version's reward model predicts.
+        reward: the rewards that are possible.
+    """
+    return Compared(
+        lift_of(log, new, old, scores, reward),
+        None if diluted is None else lift_of(log, new, diluted, scores, reward),
+        switched_lift_of(log, new, old, scores, reward),
+        (
+            predicted_lift_of(log, new, old if diluted is None else diluted, scores),
+            predicted_lift_of(log, new, old, scores, largest=SWITCH_AT),
+        ),
+    )
 
 
 def _worth(interactions: Interactions, pmf: Floats, scores: Floats) -> Worth:

@@ -110,7 +110,6 @@ def promote(
         alpha=gate.alpha,
         margin=gate.margin,
         minimum_ess=gate.minimum_ess,
-        look=evaluated.looks + 1,
     )
     against = f"against {evaluated.against} on {evaluated.rows} decisions of the holdout"
     doubts = [f"doubt: {doubt}" for doubt in evaluated.lift_estimate.reasons]

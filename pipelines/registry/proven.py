@@ -13,16 +13,32 @@ from typing import NamedTuple
 from pipelines.registry.charge import WrittenVerdict, moves
 
 
+class Looks(NamedTuple):
+    """Verdicts of the gate against one reference.
+
+    Those on the same version and as many rows count once, those that had too few effective rows not at all.
+
+    Attributes:
+        verdicts: how many.
+        likely: how many of these were likely to promote; all, where the verdict does not say.
+    """
+
+    verdicts: int
+    likely: int
+
+
 class Proven(NamedTuple):
     """Where the margin counts from.
 
     Attributes:
         version: the last proven version on the way to the champion; None for the baseline.
-        looks: verdicts of the gate since; those on the same version and as many rows count once.
+        looks: verdicts since.
+        champion: verdicts since the champion is in charge.
     """
 
     version: str | None
-    looks: int
+    looks: Looks
+    champion: Looks
 
 
 def last_proven(verdicts: list[WrittenVerdict], champion: str | None) -> Proven:
@@ -42,11 +58,21 @@ def last_proven(verdicts: list[WrittenVerdict], champion: str | None) -> Proven:
         else:
             held.append((move, _proves(move, not held or held[-1][1])))
     proven = next((entry for entry, proves in reversed(held) if proves), None)
-    since = 0 if proven is None else proven.number
+    since, in_charge = (0 if entry is None else entry.number for entry in (proven, held[-1][0] if held else None))
+    return Proven(
+        None if proven is None else proven.to_version,
+        _looks(verdicts, since, "likely" if since == in_charge else "proven_likely"),
+        _looks(verdicts, in_charge, "likely"),
+    )
+
+
+def _looks(verdicts: list[WrittenVerdict], since: int, likely: str) -> Looks:
     judged = {
-        (entry.version, entry.numbers.get("rows")) for entry in verdicts if entry.number > since and _looked(entry)
+        (entry.version, entry.numbers.get("rows")): entry.numbers.get(likely, entry.numbers.get("likely")) != 0.0
+        for entry in verdicts
+        if entry.number > since and _looked(entry)
     }
-    return Proven(None if proven is None else proven.to_version, len(judged))
+    return Looks(len(judged), sum(judged.values()))
 
 
 def _proves(move: WrittenVerdict, after_proven: bool) -> bool:
@@ -60,4 +86,5 @@ def _proves(move: WrittenVerdict, after_proven: bool) -> bool:
 
 
 def _looked(entry: WrittenVerdict) -> bool:
-    return entry.verdict in ("promoted", "refused", "candidate") and "rows" in entry.numbers
+    of_the_gate = entry.verdict in ("promoted", "refused", "candidate") and "rows" in entry.numbers
+    return of_the_gate and entry.numbers.get("judged") != 0.0

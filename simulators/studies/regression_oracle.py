@@ -29,7 +29,8 @@ from decision.exploration.sigma import predicted_of_drawn
 from decision.gate import Reference, Verdict, judge
 from decision.generations import Tally, ages, training_weights
 from decision.ope.estimators.balanced import balanced
-from decision.ope.estimators.lift import lift_of, switched_lift_of
+from decision.ope.estimators.lift import SWITCH_AT, lift_of, switched_lift_of
+from decision.ope.estimators.predicted_lift import predicted_lift_of
 from decision.options import SHIPPED, DataRules
 from decision.oracles.ensemble import EnsembleOracle
 from decision.oracles.factory import load_oracle, new_oracle
@@ -228,7 +229,7 @@ def run(task: Task) -> Trace:
     models: list[Oracle] = []
     champion: Policy = UniformPolicy()
     proven: Policy = champion
-    looks = 0
+    looks: dict[str, list[int]] = {"": [0, 0], "proven_": [0, 0]}
     served: list[Policy] = []
     for generation in range(task.generations):
         served.append(champion)
@@ -263,14 +264,15 @@ def run(task: Task) -> Trace:
         trace.greedy.append(_value(greedy(scores, trial.offsets), truth, trial.offsets))
         trace.candidate.append(_value(candidate.pmf_of(scores, trial), truth, trial.offsets))
         trace.champion.append(_value(champion.pmf(trial), truth, trial.offsets))
-        looks += 1
-        verdict = None if task.gate is None else _verdict(candidate, champion, proven, log, served, task.gate, looks)
+        verdict = None
+        if task.gate is not None:
+            verdict = _verdict(candidate, champion, proven, log, served, task.gate, looks)
         promoted = verdict is None or verdict.promote
         trace.promoted.append(promoted)
         if promoted:
-            champion = candidate
+            champion, looks[""] = candidate, [0, 0]
         if verdict is not None and verdict.proven:
-            proven, looks = candidate, 0
+            proven, looks["proven_"] = candidate, [0, 0]
     return trace
 
 
@@ -344,7 +346,7 @@ def _verdict(
     log: _Log,
     served: Sequence[Policy],
     gate: Gate,
-    look: int,
+    looks: dict[str, list[int]],
 ) -> Verdict:
     rows, age = log.rows(len(served) - 1, held=True)
     scores = candidate.scores(rows.batch)
@@ -352,16 +354,25 @@ def _verdict(
     drawn = np.bincount(len(served) - 1 - age, minlength=len(served)).tolist()
     rows = balanced(rows, [policy.pmf(rows.batch) for policy in served], drawn)
     references: list[Reference] = []
-    for name, policy in {"the champion": champion, "the last proven": proven}.items():
+    for prefix, name, policy in (("", "the champion", champion), ("proven_", "the last proven", proven)):
         if references and policy is champion:
             continue
         old = policy.pmf(rows.batch)
-        kept = None
-        if not isinstance(policy, UniformPolicy):
-            kept = lift_of(rows, new, (1.0 - gate.share) * old + gate.share * base, scores).estimate
+        diluted = old if isinstance(policy, UniformPolicy) else (1.0 - gate.share) * old + gate.share * base
+        kept = lift_of(rows, new, diluted, scores).estimate
         switched = switched_lift_of(rows, new, old, scores).estimate
-        references.append(Reference(name, lift_of(rows, new, old, scores).estimate, kept, switched))
-    return judge(references, alpha=gate.alpha, minimum_ess=gate.minimum_ess, look=look)
+        predicted = None
+        if sigma := candidate.exploration.sigma:
+            plain = predicted_lift_of(rows, new, diluted, scores).score(sigma)
+            predicted = max(plain, predicted_lift_of(rows, new, old, scores, largest=SWITCH_AT).score(sigma))
+        look, likely = (count + 1 for count in looks[prefix])
+        lift = lift_of(rows, new, old, scores).estimate
+        references.append(Reference(name, lift, kept, switched, predicted, look=look, likely=likely))
+    verdict = judge(references, alpha=gate.alpha, minimum_ess=gate.minimum_ess)
+    for prefix, counts in looks.items() if verdict.numbers["judged"] else ():
+        counts[0] += 1
+        counts[1] += verdict.numbers.get(f"{prefix}likely", verdict.numbers["likely"]) == 1.0
+    return verdict
 
 
 def draw(pmf: Floats, offsets: Ints, rng: np.random.Generator, decisions: Ints | None = None) -> Ints:

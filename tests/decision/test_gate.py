@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from decision.errors import FieldError
-from decision.gate import Reference, judge, spent
+from decision.gate import Reference, Verdict, judge, spent
 from decision.ope.estimate import Estimate
 
 
@@ -88,12 +88,22 @@ def test_every_reason_is_given() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("alpha", 0.0), ("alpha", 0.5), ("alpha", math.nan), ("margin", -0.1), ("margin", math.nan), ("look", 0)],
+    [
+        ("alpha", 0.0),
+        ("alpha", 0.5),
+        ("alpha", math.nan),
+        ("margin", -0.1),
+        ("margin", math.nan),
+        ("look", 0),
+        ("likely", 0),
+    ],
 )
 def test_setting_outside_its_range_is_named(field: str, value: float) -> None:
-    settings = {"alpha": 0.05, "margin": None, "look": 1} | {field: value}
+    settings, looks = {"alpha": 0.05, "margin": None}, {"look": 1, "likely": 1}
+    (looks if field in looks else settings)[field] = value  # type: ignore[assignment]
+    one = Reference("the champion", lift(0.1), look=int(looks["look"]), likely=int(looks["likely"]))
     with pytest.raises(FieldError) as caught:
-        judge([champion(0.1)], minimum_ess=50, **settings)  # type: ignore[arg-type]
+        judge([one], minimum_ess=50, **settings)  # type: ignore[arg-type]
     assert caught.value.field == field
 
 
@@ -124,20 +134,44 @@ def test_narrow_loss_does_not_stop_what_is_proven_to_keep_the_gain() -> None:
 
 
 def test_the_shares_of_all_verdicts_add_up_to_the_error() -> None:
-    assert sum(spent(0.05, look) for look in range(1, 100_000)) == pytest.approx(0.05, rel=1e-4)
-    assert spent(0.05, 1) == 0.025
+    assert sum(spent(0.05, look, look) for look in range(1, 100_000)) == pytest.approx(0.05, rel=1e-4)
+    assert spent(0.05, 1, 1) == 0.025
+    likely = [None if look % 3 else look // 3 for look in range(1, 100_000)]
+    assert sum(spent(0.05, look, each) for look, each in enumerate(likely, start=1)) == pytest.approx(0.05, rel=1e-4)
+
+
+def test_a_verdict_without_a_prospect_spends_little_and_leaves_the_rest_to_likely_ones() -> None:
+    def judged(predicted: float | None, look: int, likely: int) -> Verdict:
+        one = Reference("the champion", level_only, predicted=predicted, look=look, likely=likely)
+        return judge([one], alpha=0.05, minimum_ess=50)
+
+    def level_only(*, level: float) -> Estimate:
+        return Estimate(0.0, -1.0, 1.0, level, 1_000, 500.0)
+
+    hopeless, hopeful = judged(1.9, 8, 1), judged(2.3, 8, 1)
+    assert (hopeless.numbers["likely"], hopeful.numbers["likely"]) == (0.0, 1.0)
+    assert hopeless.numbers["alpha"] == pytest.approx(0.025 / 72)
+    assert hopeful.numbers["alpha"] == pytest.approx(0.025 / 72 + 0.0125)
+    assert judged(None, 8, 8).numbers["alpha"] == pytest.approx(0.05 / 72)
 
 
 def generations(
-    rng: np.random.Generator, step: Callable[[], float], *, noise: float, share: float = 0.05, count: int = 200
+    rng: np.random.Generator,
+    step: Callable[[], float],
+    *,
+    noise: float,
+    predicts: float | None = None,
+    share: float = 0.05,
+    count: int = 200,
 ) -> tuple[float, int]:
     """Return the value of the policy in charge at the end, and the false proofs, of a baseline worth 0 and a first
-    version worth 1, each candidate worth `step` more than what it would replace; `noise` is a lift's standard error."""
+    version worth 1, each candidate worth `step` more than what it would replace; `noise` is a lift's standard error,
+    `predicts` that of the model's prediction in standard errors, which is too high by as much."""
     value = proven = 1.0
-    false, look = 0, 0
+    false, looks = 0, {"": [0, 0], "proven_": [0, 0]}
     for _ in range(count):
-        look += 1
-        candidate, error = value + step(), noise * rng.standard_normal()
+        candidate: float = value + step()
+        error = noise * rng.standard_normal()
 
         def over(old: float, worth: float = candidate, error: float = error) -> Callable[..., Estimate]:
             def estimate(*, level: float) -> Estimate:
@@ -147,35 +181,48 @@ def generations(
 
             return estimate
 
+        wrong = None if predicts is None else predicts * (1.0 + rng.standard_normal())
         references = [
-            Reference(name, over(old), over((1.0 - share) * old))
-            for name, old in {"champion": value, "proven": proven}.items()
+            Reference(
+                name,
+                over(old),
+                over((1.0 - share) * old),
+                predicted=None if wrong is None else (candidate - (1.0 - share) * old) / noise + wrong,
+                look=looks[prefix][0] + 1,
+                likely=looks[prefix][1] + 1,
+            )
+            for prefix, name, old in (("", "champion", value), ("proven_", "proven", proven))
         ]
-        verdict = judge(references, alpha=0.05, minimum_ess=50, look=look)
+        verdict = judge(references, alpha=0.05, minimum_ess=50)
+        for prefix, counts in looks.items():
+            counts[0] += 1
+            counts[1] += verdict.numbers[f"{prefix}likely"] == 1.0
         if verdict.promote:
-            value = candidate
+            value, looks[""] = candidate, [0, 0]
         if verdict.proven:
             false += candidate <= proven
-            proven, look = candidate, 0
+            proven, looks["proven_"] = candidate, [0, 0]
     return value, false
 
 
 @pytest.mark.statistical
+@pytest.mark.parametrize("predicts", [None, 2.0])
 @pytest.mark.parametrize("noise", [0.002, 0.02])
-def test_two_hundred_versions_each_a_little_worse_cost_one_margin_at_most(noise: float) -> None:
+def test_two_hundred_versions_each_a_little_worse_cost_one_margin_at_most(noise: float, predicts: float | None) -> None:
     """In 40 runs, with error .05 at most: 8 or more beyond the margin have probability 7e-4."""
     rng = np.random.default_rng([7, int(1e3 * noise)])
-    ends = [generations(rng, lambda: -0.008, noise=noise)[0] for _ in range(40)]
+    ends = [generations(rng, lambda: -0.008, noise=noise, predicts=predicts)[0] for _ in range(40)]
     assert sum(end < 0.95 - 1e-9 for end in ends) < 8
     if noise == 0.002:
         assert min(ends) < 1.0  # the margin is there to be used
 
 
 @pytest.mark.statistical
-def test_two_hundred_versions_of_noise_prove_nothing_but_by_the_stated_error() -> None:
-    """Equal versions: in 60 runs, 8 or more with a false proof have probability 7e-4 at an error of .05."""
+@pytest.mark.parametrize("predicts", [None, 2.0])
+def test_two_hundred_versions_of_noise_prove_nothing_but_by_the_stated_error(predicts: float | None) -> None:
+    """Equal versions: in 40 runs, 8 or more with a false proof have probability 7e-4 at an error of .05."""
     rng = np.random.default_rng(8)
-    runs = [generations(rng, lambda: 0.0, noise=0.01) for _ in range(40)]
+    runs = [generations(rng, lambda: 0.0, noise=0.01, predicts=predicts) for _ in range(40)]
     assert sum(false > 0 for _, false in runs) < 8
 
 

@@ -1,7 +1,8 @@
 """Rewards in another unit change nothing: the stages of a night on the same log, its rewards multiplied or shifted.
 
-Each stage is asserted by itself: what a training reads, its model, the losses of variants, the probabilities, health,
-and the guard's evidence. Only predictions and what is made of them are in the unit of the rewards.
+Each stage is asserted by itself: what a training reads, its model, the losses of variants, the probabilities, the
+gate's verdict, health, alarms, and the guard's evidence, weights and detector of drift. Only predictions and what is
+made of them are in the unit of the rewards.
 """
 
 from __future__ import annotations
@@ -14,21 +15,25 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from decision.batch import Floats, Interactions
+from decision.gate import Reference, Verdict, judge
 from decision.generations import Tally
 from decision.guard.evidence import certified_rung, evidence_of, log_mean_wealth
 from decision.guard.rules import GuardRules
 from decision.options import Range
 from decision.policy import OraclePolicy
 from decision.protocols import Oracle
+from pipelines.evaluation.alarms import Alarmed, alarms
 from pipelines.evaluation.health import Health, health
-from pipelines.guard.state import terms_of
+from pipelines.evaluation.holdout import Latest, Question, sums_of
+from pipelines.guard.state import GuardState, Rows, begun, folded, rules_in, terms_of, weighed
 from pipelines.interactions.arrays import to_interactions
 from pipelines.lake.lake import Lake
 from pipelines.settings import LoopSettings, Variant, parse_loop
-from pipelines.training.train import exploration_of
+from pipelines.training.train import exploration_of, scheduled_policy
 from pipelines.training.variants import configuration, learned, weighted_log_loss
 from pipelines.training.window import Data, window
 from tests.worlds.logged import START_US, append, rows_of
@@ -41,6 +46,8 @@ TIMES = [(1e-3, 0.0), (1e3, 0.0)]
 MOVED = [(1.0, 100.0), (1e3, -5e4)]
 RULES = ("epsilon_greedy", "fastcb", "thompson", "regcb")
 """Rules whose numbers have no unit."""
+BY_NOISE = ("falcon", "squarecb", "softmax")
+"""Rules whose numbers count per sigma, which the training measures."""
 
 
 def rewards(kind: str, better: Floats) -> Floats:
@@ -59,7 +66,8 @@ def rewards(kind: str, better: Floats) -> Floats:
 @pytest.fixture(scope="module", autouse=True)
 def _forgotten() -> Iterator[None]:
     yield
-    night.cache_clear()
+    for held in (night, alarmed, rolled_out):
+        held.cache_clear()
 
 
 class Night(NamedTuple):
@@ -93,13 +101,17 @@ def night(kind: str, times: float, plus: float, oracle: str = "logistic") -> Nig
     return Night(loop, found.data, found.reward, model, tally, held, model.predict(held.batch))
 
 
+def under(of: Night, rule: str) -> LoopSettings:
+    return msgspec.structs.replace(of.loop, policy=msgspec.structs.replace(of.loop.policy, exploration=rule))
+
+
 def pmf_of(of: Night, rule: str) -> Floats:
-    made = exploration_of(
-        msgspec.structs.replace(of.loop, policy=msgspec.structs.replace(of.loop.policy, exploration=rule)),
-        of.tally.effective_rows,
-        of.reward,
-    )
+    made = exploration_of(under(of, rule), of.tally.effective_rows, of.reward)
     return OraclePolicy(of.oracle, made).pmf(of.held.batch)
+
+
+def served(of: Night, rule: str) -> OraclePolicy:
+    return scheduled_policy(under(of, rule), of.oracle, of.tally, of.reward, action_ids=True)
 
 
 @pytest.mark.parametrize(("times", "plus"), [*TIMES, *MOVED])
@@ -133,6 +145,112 @@ def test_predictions_and_losses_are_those_of_before_in_the_new_unit(kind: str, t
 def test_probabilities_are_those_of_before(kind: str, times: float, plus: float, rule: str) -> None:
     one, other = night(kind, 1.0, 0.0), night(kind, times, plus)
     assert pmf_of(other, rule) == pytest.approx(pmf_of(one, rule), abs=1e-9)
+
+
+@pytest.mark.parametrize("rule", BY_NOISE)
+@pytest.mark.parametrize(("times", "plus"), [*TIMES, *MOVED])
+@pytest.mark.parametrize("kind", KINDS)
+def test_probabilities_by_the_measured_noise_are_those_of_before(
+    kind: str, times: float, plus: float, rule: str
+) -> None:
+    one, other = night(kind, 1.0, 0.0), night(kind, times, plus)
+    was, now = served(one, rule), served(other, rule)
+    assert now.exploration.sigma == pytest.approx(times * was.exploration.sigma, rel=1e-9)
+    assert now.pmf(other.held.batch) == pytest.approx(was.pmf(one.held.batch), abs=1e-9)
+
+
+@pytest.mark.parametrize(("times", "plus"), [*TIMES, *MOVED])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gate_passes_the_same_verdict(kind: str, times: float, plus: float) -> None:
+    one, other = (verdict(night(kind, *unit)) for unit in ((1.0, 0.0), (times, plus)))
+    assert (other.promote, other.proven) == (one.promote, one.proven)
+    assert other.promote == (kind in ("costs", "stars"))
+    for name in ("predicted", "alpha", "likely", "ess"):
+        assert other.numbers[name] == pytest.approx(one.numbers[name], rel=1e-6), name
+    for name in ("lift", "lower_bound", "kept_lower_bound", "margin"):
+        assert other.numbers[name] / times == pytest.approx(one.numbers[name], rel=1e-6, abs=1e-12), name
+
+
+def verdict(of: Night) -> Verdict:
+    """The verdict on the policy that the night trained, against one that prefers what is never the better action."""
+    n, policy = len(of.held), served(of, "epsilon_greedy")
+    uniform = np.full(n * len(ACTIONS), 1.0 / len(ACTIONS))
+    better = [round(10.0 * dict(context)["x"]) % 3 for context in of.held.batch.contexts]
+    other = np.full((n, len(ACTIONS)), 0.1)
+    other[np.arange(n), (np.array(better) + 1) % 3] = 0.8
+    asked = Question(
+        policy=policy,
+        seen=lambda table, log: log,
+        references={"other": lambda table, log: other.ravel()},
+        baseline=("uniform", lambda table, log: uniform),
+        drawn={},
+        share=0.05,
+        reward=of.reward,
+    )
+    over = sums_of(pa.table({}), of.held, asked, Latest(n)).compared["other"]
+    assert over.kept is not None
+    score = over.score(policy.exploration.sigma)
+    reference = Reference("other", over.lift.estimate, over.kept.estimate, over.switched.estimate, score)
+    return judge([reference], alpha=0.05, minimum_ess=50.0)
+
+
+@pytest.mark.parametrize(("times", "plus"), [*TIMES, *MOVED])
+@pytest.mark.parametrize("kind", ["revenue", "costs", "stars"])
+def test_a_fall_of_the_rewards_raises_the_same_alarms(kind: str, times: float, plus: float) -> None:
+    one, other = alarmed(kind, 1.0, 0.0), alarmed(kind, times, plus)
+    assert [alarm.kind for alarm in other.alarms] == [alarm.kind for alarm in one.alarms]
+    assert "value" in [alarm.kind for alarm in one.alarms]
+    assert other.value is not None
+    assert (other.value - plus) / times == pytest.approx(one.value, rel=1e-6)
+
+
+@cache
+def alarmed(kind: str, times: float, plus: float) -> Alarmed:
+    late = np.arange(ROWS) >= ROWS // 2
+    reward = times * rewards(kind, np.where(late, -0.9, 1.0)) + plus
+    loop = parse_loop(f"[reward]\ndefault = {plus}", "loop", {})
+    with TemporaryDirectory() as folder:
+        lake, nowhere = Lake(Path(folder)), np.zeros(ROWS, np.int64)
+        ts = START_US + np.arange(ROWS) * 10_000_000
+        row = {"contexts": CONTEXTS, "context": nowhere, "actions": ACTIONS, "chosen": np.arange(ROWS) % len(ACTIONS)}
+        append(lake, [rows_of("loop", ts=ts, reward=reward, default=plus, **row)])
+        return alarms(lake, loop, [], seed=1)
+
+
+@pytest.mark.parametrize(("times", "plus"), [*TIMES, *MOVED])
+def test_the_guard_serves_the_same_weights_and_its_detector_sees_the_same(times: float, plus: float) -> None:
+    (one, weights), (other, moved) = rolled_out(1.0, 0.0), rolled_out(times, plus)
+    assert moved == weights
+    assert weights[0] < max(weights) < 1.0
+    for name, part in one.parts.items():
+        assert other.parts[name].drift == pytest.approx(part.drift, abs=1e-6)
+        assert other.parts[name].sums is not None
+
+
+@cache
+def rolled_out(times: float, plus: float) -> tuple[GuardState, list[float]]:
+    """A candidate that is three times as good, in ten looks; the range is learned from rewards of before."""
+    rng, loop = np.random.default_rng(5), parse_loop(f"[reward]\ndefault = {plus}", "loop", {})
+    baseline, candidate, rate = np.array([0.6, 0.2, 0.2]), np.array([0.1, 0.1, 0.8]), np.array([0.1, 0.1, 0.5])
+
+    def amounts(n: int) -> Floats:
+        return np.minimum(rng.lognormal(3.0, 0.5, n), 100.0)
+
+    before = times * amounts(1_000) + plus
+    terms = terms_of(loop, Range(low=plus, high=float(before.max())))
+    started = GuardState(loop="loop", baseline_version="1", candidate_version="2", terms=terms)
+    state, weights = weighed(begun(started, attempt=1, version=1, reason=""), 1.0), list[float]()
+    for _ in range(10):
+        weights.append(state.weight)
+        mixture = (1.0 - state.weight) * baseline + state.weight * candidate
+        action = rng.choice(len(ACTIONS), rules_in(state).batch, p=mixture)
+        reward = times * np.where(rng.random(action.size) < rate[action], amounts(action.size), 0.0) + plus
+        scaled = np.clip((reward - terms.minimum) / (terms.maximum - terms.minimum), 0.0, 1.0)
+        share = np.full(action.size, state.weight)
+        segment = np.full(action.size, "")
+        rows = Rows(scaled, (candidate / mixture)[action], (baseline / mixture)[action], share, segment)
+        state = weighed(folded(state, rows), 1.0)
+    return state, [*weights, state.weight]
 
 
 @pytest.mark.parametrize(("times", "plus"), [*TIMES, *MOVED])

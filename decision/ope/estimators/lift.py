@@ -22,6 +22,8 @@ from decision.ope.weights import weights_of
 from decision.options import Range
 from decision.ragged import group_sum
 
+SWITCH_AT = 10.0
+"""Weight beyond which Switch-DR leaves a row to the reward model."""
 RARE = "fewer than {:.0f} rewarded decisions count: {}"
 
 
@@ -113,7 +115,7 @@ def switched_lift_of(
     expected: Floats,
     reward: Range | None = None,
     *,
-    largest: float = 10.0,
+    largest: float = SWITCH_AT,
 ) -> Lift:
     """Return the paired Switch-DR lift: residuals count only where neither weight is above `largest`.
 
