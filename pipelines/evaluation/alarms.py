@@ -18,8 +18,9 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from decision.batch import Floats, Ints
-from decision.ope.diagnostics.shift import clipped, fall, fewer, more, never_tried
+from decision.ope.diagnostics.shift import clipped, fall, never_tried
 from decision.ragged import group_sum, ragged_offsets
+from pipelines.evaluation.feature_alarms import feature_alarms
 from pipelines.evaluation.standing import Alarm
 from pipelines.lake.lake import Lake, dataset
 from pipelines.logs import step
@@ -35,13 +36,10 @@ LEAST = 100
 """Decisions without which nothing is compared; fewer are looked at together with those of the night before."""
 MOST = 200_000
 """Decisions that are looked at; of more, an even share."""
-GONE, GROWN = 0.1, 10.0
-"""A feature is gone below this share of its former frequency; grown where values pass this multiple of former ones."""
 COLLAPSED, COLLAPSED_TO = 0.01, 0.1
 """Exploration died below this entropy, as a share of the uniform policy's, or below this share of its former one."""
 FAIR = 0.05
 """Share of fair draws that every action should have had at least."""
-_RARELY = 20
 _NAMED = 20
 _COLUMNS = (
     *("partition", "offset", "state", "reward", "policy_version", "mode", "action_ids", "action_index", "pmf"),
@@ -263,69 +261,11 @@ def _exploration(rows: Rows, loop: LoopSettings) -> tuple[tuple[float | None, fl
     return means, []
 
 
-class _Entries(NamedTuple):
-    """Entries of the contexts: which row and feature each is of, its size, and whether it is a number."""
-
-    row: Ints
-    name: Ints
-    size: Floats
-    number: _Bools
-    names: list[str]
-
-
 def _features(rows: Rows) -> list[Alarm]:
-    """Return alarms of features that vanished or grew; a category counts by its name, without its value."""
     some = rows.where(rows.table["context_names"].is_valid().to_numpy())
-    n, m = int(np.count_nonzero(some.late)), int(np.count_nonzero(~some.late))
-    if min(n, m) < LEAST:
+    if min(np.count_nonzero(some.late), np.count_nonzero(~some.late)) < LEAST:
         return []
-    entries = _entries(some.table)
-    present = np.unique(entries.row * len(entries.names) + entries.name)
-    of, late = present % len(entries.names), some.late[present // len(entries.names)]
-    width = len(entries.names)
-    now, before = np.bincount(of[late], minlength=width), np.bincount(of[~late], minlength=width)
-    level = ERROR / max(1, width)
-    gone = (before >= _RARELY) & (now / n <= GONE * before / m)
-    gone[gone] = fewer(now[gone], before[gone], n, m) <= level
-    found = [
-        Alarm(
-            kind="feature_gone",
-            subject=entries.names[name],
-            text=f"feature {entries.names[name]!r} was in {before[name] / m:.2%} of the contexts, "
-            f"is in {now[name] / n:.2%}",
-        )
-        for name in np.flatnonzero(gone)[:_NAMED].tolist()
-    ]
-    return found + _grown(entries, some.late, level)
-
-
-def _grown(entries: _Entries, late: _Bools, level: float) -> list[Alarm]:
-    found: list[Alarm] = []
-    rows, numbers = entries.row[entries.number], entries.name[entries.number]
-    sizes, later = entries.size[entries.number], late[rows]
-    order = np.argsort(numbers, kind="stable")
-    for name in np.unique(numbers).tolist():
-        own = order[np.searchsorted(numbers[order], name) : np.searchsorted(numbers[order], name, side="right")]
-        now, before = sizes[own[later[own]]], sizes[own[~later[own]]]
-        if before.size < LEAST or not now.size or not (limit := GROWN * float(np.quantile(before, 0.99))):
-            continue
-        beyond = np.array([np.count_nonzero(now > limit)])
-        if beyond[0] and more(beyond, np.array([np.count_nonzero(before > limit)]), now.size, before.size)[0] <= level:
-            text = f"feature {entries.names[name]!r} passed {limit:.4g}, ten times what it was, in {beyond[0]} contexts"
-            found.append(Alarm(kind="feature_grown", subject=entries.names[name], text=text))
-    return found[:_NAMED]
-
-
-def _entries(table: pa.Table) -> _Entries:
-    encoded = pc.list_flatten(table["context_names"]).combine_chunks().dictionary_encode()
-    sizes = pc.list_value_length(table["context_names"]).to_numpy().astype(np.int64)
-    full = encoded.dictionary.to_pylist()
-    bases: dict[str, int] = {}
-    base = np.array([bases.setdefault(name.partition("=")[0], len(bases)) for name in full], np.int64)
-    number = np.array(["=" not in name for name in full], np.bool_)
-    code = encoded.indices.to_numpy()
-    size = np.abs(pc.list_flatten(table["context_values"]).to_numpy())
-    return _Entries(np.repeat(np.arange(len(table)), sizes), base[code], size, number[code], list(bases))
+    return feature_alarms(some.table, some.late, error=ERROR, least=LEAST)
 
 
 def _untried(rows: Rows, loop: LoopSettings) -> list[Alarm]:

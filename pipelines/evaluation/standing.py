@@ -17,7 +17,7 @@ from decision.errors import FieldError
 from pipelines.files import write_atomically
 from pipelines.settings import Settings, check_loop_name
 
-Kind = Literal["value", "joins", "exploration", "feature_gone", "feature_grown", "untried"]
+Kind = Literal["value", "joins", "exploration", "feature_gone", "feature_grown", "feature_names", "untried"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -26,7 +26,8 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind: ``value`` (rewards fell), ``joins`` (fewer decisions meet an outcome), ``exploration`` (it died),
-            ``feature_gone``, ``feature_grown``, ``untried`` (an action is offered and never drawn).
+            ``feature_gone``, ``feature_grown``, ``feature_names`` (new ones by the thousand), ``untried`` (an action is
+            offered and never drawn).
         subject: the feature or action; "" for the loop.
         text: the same in a sentence.
     """

@@ -1,6 +1,7 @@
 """How often the interval that a replay puts first holds the truth at 95%: clicks, revenue, heavy weights, payments.
 
 ``make soak NAME=coverage``, with ``ARGS="--logs N --seed S --size F"`` for others; F multiplies the rows of each log.
+``--world NAME`` does one world alone, ``--world none`` the payments alone.
 The share is counted over the logs that the replay answered; ``answered`` says how many these were.
 """
 
@@ -101,9 +102,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--size", type=float, default=1.0)
     parser.add_argument("--payments", type=int, default=100, help="logs of payments; 0 for none")
+    parser.add_argument("--world", choices=[*WORLDS, "none"], default=None)
     options = parser.parse_args()
     detail: dict[str, Any] = {}
     for name, world in WORLDS.items():
+        if options.world not in (None, name):
+            continue
         detail[name] = simulated(world, options.logs, options.seed, options.size)
         print(f"{name:<28} {detail[name]}", flush=True)
     if options.payments:

@@ -90,7 +90,7 @@ def request(rng: np.random.Generator) -> bytes:
     if rng.random() < 0.3:
         actions[int(rng.integers(3))]["features"][KEYS[int(rng.integers(len(KEYS)))]] = value(rng)
     if rng.random() < 0.005:
-        first = int(rng.integers(0, 30_000))
+        first = int(rng.integers(0, 30_000 if rng.random() < 0.75 else 1_000_000_000))
         context |= {f"wide{first + i}": float(rng.normal()) for i in range(int(rng.integers(100, 2_000)))}
         actions[0]["features"] |= {f"own{first + i}": 1 for i in range(110)}
     return json.dumps({"context": context, "actions": actions}, ensure_ascii=bool(rng.random() < 0.5)).encode()
@@ -170,7 +170,7 @@ def _asked(registry: Registry, run: Run, loop: Any, records: list[Decision]) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--requests", type=int, default=102_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--oracle", default="logistic")
     given = parser.parse_args()
@@ -188,10 +188,12 @@ def main() -> None:
     }
     for name, number_ in shown.items():
         print(f"{name:<34}{number_!s:>12}")
-    for alarm in trained.get("alarms", [trained.get("skipped", "")]):
+    looked = ended.run.result("alarms") or {}
+    alarms = [*trained.get("alarms", [trained.get("skipped", "")]), *(one["text"] for one in looked.get("alarms", []))]
+    for alarm in alarms:
         print(f"alarm: {alarm}")
-    print(json.dumps({"name": "hostile", "seed": given.seed, **shown, "alarms": trained.get("alarms", []),
-                      "seconds": round(time.perf_counter() - began)}))  # fmt: skip
+    seconds = round(time.perf_counter() - began)
+    print(json.dumps({"name": "hostile", "seed": given.seed, **shown, "alarms": alarms, "seconds": seconds}))
 
 
 if __name__ == "__main__":

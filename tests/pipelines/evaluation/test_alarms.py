@@ -36,6 +36,9 @@ def table(rng: np.random.Generator, n: int, **changes: Any) -> pa.Table:
         [*(["age"] if age else []), "price", "town=x" if town else "town=y"]
         for age, town in zip(rng.random(n) < changes.get("age", 0.9), rng.random(n) < 0.5, strict=True)
     ]
+    wide = np.flatnonzero(rng.random(n) < changes.get("wide", 0.0))
+    for row, first in zip(wide.tolist(), rng.integers(0, 1 << 40, wide.size).tolist(), strict=True):
+        names[row] = [f"id{first + i}" for i in range(changes.get("names", 100))] + names[row]
     columns: dict[str, Any] = {
         "partition": [0] * n,
         "offset": range(n),
@@ -80,6 +83,18 @@ def test_a_quiet_log_raises_each_alarm_no_more_often_than_stated() -> None:
     raised = Counter(alarm.kind for seed in range(150) for alarm in found({}, {}, seed=seed, n=400).alarms)
     assert ERROR == 0.001
     assert all(count <= 3 for count in raised.values()), raised
+
+
+@pytest.mark.parametrize("before", [0.0, 0.1])
+def test_names_that_come_by_the_thousand_are_an_alarm_for_as_long_as_they_come(before: float) -> None:
+    (alarm,) = found({"wide": before}, {"wide": 0.1}).alarms
+    assert alarm.key == "feature_names"
+    assert "'id" in alarm.text
+
+
+@pytest.mark.parametrize("late", [{"wide": 0.1, "names": 5}, {"wide": 0.004, "names": 500}])
+def test_a_few_new_names_and_a_few_wide_contexts_are_none(late: dict[str, Any]) -> None:
+    assert found({}, late).alarms == []
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1e-3, 0.0), (1e3, 0.0), (1.0, -5.0)])
