@@ -107,40 +107,106 @@ class _Episodes:
     value_states: list[tuple[Tensor, Tensor]]
 
 
-def train(
-    view: View,
-    chocs: Floats,
-    recipe: PpoRecipe,
-    seed: int,
-    *,
-    kale_shift: float = 0.0,
-    noise: float = REWARD_NOISE,
-    watch: Callable[[Actor], None] | None = None,
-) -> Actor:
-    """Train in simulators of group means `chocs` [g]; `watch` is called after every update."""
-    rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+@dataclass(slots=True)
+class Spread:
+    """Running deviation of the discounted return (Welford's counts, kept by batch)."""
+
+    count: float = 1e-4
+    mean: float = 0.0
+    square: float = 1.0
+
+    def after(self, rewards: Tensor, gamma: float) -> float:
+        """Return the deviation with `rewards` [n, T] counted in."""
+        running, returns = torch.zeros(len(rewards)), []
+        for time in range(rewards.shape[1]):
+            running = running * gamma + rewards[:, time]
+            returns.append(running)
+        seen = torch.stack(returns)
+        count, mean, square = seen.numel(), float(seen.mean()), float(seen.var(unbiased=False))
+        total, gap = self.count + count, mean - self.mean
+        moved = self.square * self.count + square * count + gap**2 * self.count * count / total
+        self.mean += gap * count / total
+        self.count, self.square = total, moved / total
+        return math.sqrt(self.square) + 1e-8
+
+
+@dataclass(slots=True)
+class Training:
+    """Where PPO stands; enough to go on as if never stopped.
+
+    Attributes:
+        actor: what is learned.
+        chooser: optimizer of the policy and its width.
+        critic: optimizer of the value.
+        spread: running deviation of the discounted return.
+        rng: source of users and rewards.
+        generator: of the levels.
+        update: updates done.
+    """
+
+    actor: Actor
+    chooser: torch.optim.Adam
+    critic: torch.optim.Adam
+    spread: Spread
+    rng: np.random.Generator
+    generator: torch.Generator
+    update: int = 0
+
+
+def begin(view: View, recipe: PpoRecipe, seed: int) -> Training:
+    """Return a training that has learned nothing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         actor = Actor(Recurrent(view.width), Recurrent(view.width), nn.Parameter(torch.tensor(-0.5)))
     chooser = torch.optim.Adam([*actor.policy.parameters(), actor.log_std], lr=recipe.rate, eps=1e-5)
     critic = torch.optim.Adam(actor.value.parameters(), lr=recipe.rate, eps=1e-5)
-    spread = _Spread()
-    for update in range(recipe.updates):
-        rate = recipe.rate * (1.0 - 0.99 * update / recipe.updates)
-        chooser.param_groups[0]["lr"] = critic.param_groups[0]["lr"] = rate
-        users = draw_users(rng, chocs, max(1, recipe.users // len(chocs)), kale_shift=kale_shift)
-        episodes = _roll(actor, view, users, int(rng.integers(2**31)), generator, recipe.chunk, noise)
+    generator = torch.Generator().manual_seed(seed)
+    return Training(actor, chooser, critic, Spread(), np.random.default_rng(seed), generator)
+
+
+def train(
+    training: Training,
+    view: View,
+    chocs: Floats,
+    recipe: PpoRecipe,
+    *,
+    until: int | None = None,
+    kale_shift: float = 0.0,
+    noise: float = REWARD_NOISE,
+    watch: Callable[[Training], None] | None = None,
+) -> Actor:
+    """Go on with `training`, which is changed in place, and return its actor.
+
+    Args:
+        training: as `begin` or `simulators.sim2rec.ppo_checkpoint.restore` returned it.
+        view: what is seen.
+        chocs: [g] group means of the simulators.
+        recipe: how much; its number of updates sets the pace of the learning rate.
+        until: stop after this update; None goes on to the recipe's end.
+        kale_shift: of the simulated users.
+        noise: standard deviation of the reward.
+        watch: called after every update.
+    """
+    actor = training.actor
+    last = recipe.updates if until is None else min(until, recipe.updates)
+    while training.update < last:
+        rate = recipe.rate * (1.0 - 0.99 * training.update / recipe.updates)
+        training.chooser.param_groups[0]["lr"] = training.critic.param_groups[0]["lr"] = rate
+        users = draw_users(training.rng, chocs, max(1, recipe.users // len(chocs)), kale_shift=kale_shift)
+        seed = int(training.rng.integers(2**31))
+        episodes = _roll(actor, view, users, seed, training.generator, recipe.chunk, noise)
         actor.user_steps += users.memory.size * HORIZON
         actor.curve.append((actor.user_steps, float(episodes.rewards.sum(dim=1).mean())))
-        rewards = episodes.rewards / spread.after(episodes.rewards, recipe.gamma)
+        rewards = episodes.rewards / training.spread.after(episodes.rewards, recipe.gamma)
         advantages = _advantages(rewards, episodes.values, recipe)
         targets = advantages + episodes.values
         advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         for _ in range(recipe.epochs):
             for number in range(HORIZON // recipe.chunk):
-                _improve(actor, episodes, advantages, targets, number, recipe, chooser, critic)
+                _improve(actor, episodes, advantages, targets, number, recipe, training.chooser, training.critic)
+        training.update += 1
         if watch is not None:
-            watch(actor)
+            watch(training)
     return actor
 
 
@@ -157,27 +223,6 @@ def returns_of_actor(actor: Actor, view: View, users: LtsUsers, seed: int, *, no
             observed, reward, *_ = env.step(actions)
             total += reward
     return total
-
-
-class _Spread:
-    """Running deviation of the discounted return (Welford's counts, kept by batch)."""
-
-    def __init__(self) -> None:
-        self._count, self._mean, self._square = 1e-4, 0.0, 1.0
-
-    def after(self, rewards: Tensor, gamma: float) -> float:
-        """Return the deviation with `rewards` [n, T] counted in."""
-        running, returns = torch.zeros(len(rewards)), []
-        for time in range(rewards.shape[1]):
-            running = running * gamma + rewards[:, time]
-            returns.append(running)
-        seen = torch.stack(returns)
-        count, mean, square = seen.numel(), float(seen.mean()), float(seen.var(unbiased=False))
-        total, gap = self._count + count, mean - self._mean
-        moved = self._square * self._count + square * count + gap**2 * self._count * count / total
-        self._mean += gap * count / total
-        self._count, self._square = total, moved / total
-        return math.sqrt(self._square) + 1e-8
 
 
 def _roll(

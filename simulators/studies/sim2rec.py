@@ -18,8 +18,9 @@ from decision.errors import FieldError
 from simulators.environments.lts.env import GROUP_STD, LtsUsers, Singles, draw_users
 from simulators.environments.lts.planner import plan, returns_of_constants, returns_of_plan
 from simulators.environments.lts.tasks import ALPHAS, GROUPS, TARGET, LtsTask, task
+from simulators.sim2rec import ppo
 from simulators.sim2rec.identification import returns_of_identification
-from simulators.sim2rec.ppo import Actor, PpoRecipe, returns_of_actor, train
+from simulators.sim2rec.ppo import PpoRecipe, Training, returns_of_actor
 from simulators.sim2rec.sadae import Sadae, divergence_of_normals, fit
 from simulators.sim2rec.student import Progress, Recipe, beginner, teach
 from simulators.sim2rec.views import GroupMean, SadaeEmbedding, View, returns_of_policy
@@ -195,11 +196,13 @@ def _ppo(job: Job, chosen: LtsTask, users: LtsUsers, size: Size) -> dict[str, An
     curve: list[tuple[int, float]] = []
     few = users.take(np.arange(min(1000, len(users))))
 
-    def watch(actor: Actor) -> None:
-        if len(actor.curve) % 10 == 0:
-            curve.append((actor.user_steps, float(returns_of_actor(actor, view, few, 1).mean())))
+    def watch(training: Training) -> None:
+        if training.update % 10 == 0:
+            reached = float(returns_of_actor(training.actor, view, few, 1).mean())
+            curve.append((training.actor.user_steps, reached))
 
-    actor = train(view, chosen.chocs, PpoRecipe(updates=size.updates), job.seed, watch=watch)
+    recipe = PpoRecipe(updates=size.updates)
+    actor = ppo.train(ppo.begin(view, recipe, job.seed), view, chosen.chocs, recipe, watch=watch)
     return _scores(returns_of_actor(actor, view, users, 3), actor.user_steps) | {"curve": curve}
 
 

@@ -15,10 +15,11 @@ from decision.errors import FieldError
 from simulators.environments.lts.env import LtsEnv, draw_users
 from simulators.environments.lts.planner import plan, returns_of_constants, returns_of_plan
 from simulators.environments.lts.tasks import task
+from simulators.sim2rec import ppo_checkpoint
 from simulators.sim2rec.checkpoint import restore, save
 from simulators.sim2rec.identification import returns_of_identification
 from simulators.sim2rec.network import ContextPolicy, arrays_of, load_arrays
-from simulators.sim2rec.ppo import PpoRecipe, returns_of_actor, train
+from simulators.sim2rec.ppo import PpoRecipe, begin, returns_of_actor, train
 from simulators.sim2rec.ppo import _advantages as advantages_of
 from simulators.sim2rec.student import Recipe, beginner, teach
 from simulators.sim2rec.views import GroupMean, View, returns_of_policy
@@ -145,17 +146,36 @@ def test_generalised_advantages_are_returns_less_values_without_smoothing() -> N
 def test_ppo_is_repeatable_and_counts_its_steps() -> None:
     recipe = PpoRecipe(updates=2, users=14, epochs=1)
     view = View(embedding=GroupMean())
-    one, other = (train(view, task("3").chocs, recipe, 3) for _ in range(2))
+    one, other = (train(begin(view, recipe, 3), view, task("3").chocs, recipe) for _ in range(2))
     assert one.user_steps == 2 * 14 * 140
     assert one.curve == other.curve
     users = draw_users(np.random.default_rng(0), AT_14, 10)
     assert np.array_equal(returns_of_actor(one, view, users, 1), returns_of_actor(other, view, users, 1))
 
 
+def test_ppo_resumed_from_bytes_ends_where_it_would_have() -> None:
+    recipe, view = PpoRecipe(updates=4, users=14, epochs=1), View(embedding=GroupMean())
+    straight = train(begin(view, recipe, 3), view, AT_14, recipe)
+    half = begin(view, recipe, 3)
+    train(half, view, AT_14, recipe, until=2)
+    resumed = train(ppo_checkpoint.restore(ppo_checkpoint.save(half), view, recipe), view, AT_14, recipe)
+    assert resumed.curve == straight.curve
+    for part in ("policy", "value"):
+        left, right = arrays_of(getattr(resumed, part)), arrays_of(getattr(straight, part))
+        assert all(np.array_equal(left[name], right[name]) for name in left)
+    assert torch.equal(resumed.log_std, straight.log_std)
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x05\x06" + b"\0" * 18])
+def test_what_is_no_checkpoint_of_ppo_is_refused(content: bytes) -> None:
+    with pytest.raises(FieldError, match="checkpoint"):
+        ppo_checkpoint.restore(content, View(), PpoRecipe())
+
+
 def test_ppo_improves_on_where_it_began() -> None:
     """Seeded, so the same on every run of one torch version."""
     recipe = PpoRecipe(updates=10, users=84)
-    actor = train(View(), AT_14, recipe, 0)
+    actor = train(begin(View(), recipe, 0), View(), AT_14, recipe)
     assert actor.curve[-1][1] > actor.curve[0][1] + 5.0
 
 
