@@ -51,7 +51,7 @@ def run(
 
     Args:
         asked: seeds.
-        length: decisions of each generation; the study's own when None.
+        length: decisions of each generation that are learned from; the study's own when None.
         quick: three methods instead of thirty.
         progress: called with what is done and the share.
         world: compare exploration rules in this one of `WORLDS` instead; None for the study itself.

@@ -32,7 +32,7 @@ def findings(
         world: ``payments``, ``clicks`` or ``revenue``.
         rate: of clicks or purchases; None for the world's own.
         asked: seeds.
-        size: decisions of each generation.
+        size: decisions of each generation that are learned from.
         quick: fewer numbers of each rule.
         traces: runs tasks and returns what happened.
 

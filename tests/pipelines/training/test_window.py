@@ -99,6 +99,13 @@ def test_unseen_rows_are_the_newest_held_out_with_the_ages_of_their_neighbours(
     assert off.sum() <= 2 * DAYS
 
 
+def test_a_log_of_which_nothing_is_held_out_yet_has_no_unseen_row(tmp_path: Path) -> None:
+    lake = written(tmp_path, "few", np.array([0.0, 1.0, 0.0]), START_US + np.arange(3), pieces=1)
+    found = window(lake, loop_of("[training]\nholdout = 1e-9", "few"))
+    log, age = found.unseen(100)
+    assert (found.data.holdout, len(log), age.size) == (0, 0, 0)
+
+
 def test_smaller_sample_is_part_of_a_larger_one(lake: Lake) -> None:
     ids = [
         {
