@@ -138,11 +138,14 @@ def _bet(tally: Tally, rows: Rows, truth: float) -> None:
     tally.add("betting, lower bound at the worst moment", max(ends), math.inf, truth)
 
 
-def payments(logs: int, n: int, seed: int) -> dict[str, dict[str, dict[str, float]]]:
+def payments(
+    logs: int, n: int, seed: int, kinds: tuple[Learner, ...] = PAYMENT_MODELS
+) -> dict[str, dict[str, dict[str, float]]]:
     """Return coverage on payments logged by SquareCB (gamma 1000, 5% uniform), by policy under test and reward model.
 
     Generation 0 is uniform; its model draws every log. One policy under test learned from generation 1 alone, which
-    takes it far from the log; the other from both, as versions of a loop do.
+    takes it far from the log; the other from both, as versions of a loop do. Reward models are the true means, and
+    those of these `kinds`, cross-fitted.
     """
     rng = np.random.default_rng(seed)
     world = payments_world(seed=seed)
@@ -167,7 +170,7 @@ def payments(logs: int, n: int, seed: int) -> dict[str, dict[str, dict[str, floa
             log = _played(world, drawn_now, _policy(early, batch), rng, batch)
             fold = rng.integers(FOLDS, size=n)
             expected: dict[str, Floats] = {"true means": world.approval(drawn_now)[drawn_now.available]}
-            for kind in PAYMENT_MODELS:
+            for kind in kinds:
                 models = CrossFit(kind, log, fold).models()
                 expected[kind] = models.predict(batch, fold, models.load())
             group, bucket = rng.integers(512, size=n), np.arange(n) * STRETCHES // n

@@ -101,7 +101,8 @@ def main() -> None:
     parser.add_argument("--logs", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--size", type=float, default=1.0)
-    parser.add_argument("--payments", type=int, default=100, help="logs of payments; 0 for none")
+    parser.add_argument("--payments", type=int, default=400, help="logs of payments; 0 for none")
+    parser.add_argument("--models", nargs="*", default=["vw"], help="learned reward models on payments")
     parser.add_argument("--world", choices=[*WORLDS, "none"], default=None)
     options = parser.parse_args()
     detail: dict[str, Any] = {}
@@ -111,7 +112,8 @@ def main() -> None:
         detail[name] = simulated(world, options.logs, options.seed, options.size)
         print(f"{name:<28} {detail[name]}", flush=True)
     if options.payments:
-        for name, rows in payments(options.payments, round(8_000 * options.size), options.seed).items():
+        of_payments = payments(options.payments, round(8_000 * options.size), options.seed, tuple(options.models))
+        for name, rows in of_payments.items():
             if "dr" in rows:
                 detail[name] = rows["dr"]
                 print(f"{name:<45} {rows['dr']}", flush=True)
