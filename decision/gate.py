@@ -12,9 +12,9 @@ together spend that one margin, until the next one is proven.
 All verdicts against one reference share the error probability: those on one champion while it is in charge, those on
 one proven version until the next. Half of it goes by their number, half by their number among the likely ones, in which
 the version's own reward model predicts a lift large enough to pass. The k-th one of either has 1 / (k (k + 1)) of the
-half, which sums to it. A prediction reads no reward that the verdict does. So the error stays what it is, and versions
-without a prospect spend little of what a gain needs (weighted tests: Genovese, Roeder, Wasserman 2006; over time:
-Foster and Stine 2008).
+half, which sums to it. Of the rewards that the verdict reads, a prediction knows no more than how far they lie from the
+model. So the error stays what it is, and versions without a prospect spend little of what a gain needs (weighted tests:
+Genovese, Roeder, Wasserman 2006; over time: Foster and Stine 2008).
 """
 
 from __future__ import annotations

@@ -111,7 +111,8 @@ def pmf_of(of: Night, rule: str) -> Floats:
 
 
 def served(of: Night, rule: str) -> OraclePolicy:
-    return scheduled_policy(under(of, rule), of.oracle, of.tally, of.reward, action_ids=True)
+    made = configuration(of.loop, Variant(), 3, of.reward)
+    return scheduled_policy(under(of, rule), made, of.oracle, of.tally, (of.held, np.zeros(len(of.held), np.int64)))
 
 
 @pytest.mark.parametrize(("times", "plus"), [*TIMES, *MOVED])

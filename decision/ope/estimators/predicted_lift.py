@@ -1,9 +1,9 @@
-"""What a reward model predicts of a lift, in standard errors of its estimate, before any reward of the log is read.
+"""What a reward model predicts of a lift, in standard errors of its estimate, whatever the rewards of the log say.
 
 The doubly robust lift has the variance of its predicted part and, of the residuals, ``sigma^2 E (w_new - w_old)^2``.
-Both are known from features, probabilities and a sigma of other rows. So the score says where a test is likely to
-succeed without having tested: error may be spent by it (Genovese, Roeder, Wasserman 2006, Biometrika 93, on weights of
-tests that depend on nothing that is tested).
+Both are known from features, probabilities and one number for the size of the noise. So the score says where a test is
+likely to succeed without having tested: error may be spent by it (Genovese, Roeder, Wasserman 2006, Biometrika 93, on
+weights of tests that depend on nothing that is tested).
 """
 
 from __future__ import annotations
