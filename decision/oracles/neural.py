@@ -8,6 +8,7 @@ of the fit, so a saved and loaded oracle resumes to the same weights.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -19,7 +20,7 @@ from decision.options import SHIPPED, NotNegative, Positive, Range, Seed
 from decision.oracles.encoder import NOTHING_LEFT_OUT, LeftOut
 from decision.oracles.identity import MAX_FEW, most_frequent_ids
 from decision.oracles.kind import Kind, OracleSettings
-from decision.oracles.products import MAX_COLUMNS, ColumnSet, dense
+from decision.oracles.products import MAX_COLUMNS, ColumnSet, dense, entries_of, written_out
 
 MODEL_FILE = "neural.npz"
 SETTINGS_FILE = "neural.json"
@@ -92,9 +93,16 @@ class NeuralOracle:
             self.left_out = LeftOut(rare, own)
         if rows.size:
             s = self.settings
-            inputs = self._inputs(take_rows(batch.contexts, rows), take_rows(chosen, rows))
+            x = entries_of(take_rows(batch.contexts, rows), self._positions[0], self._scales[0])
+            y = entries_of(take_rows(chosen, rows), self._positions[1], self._scales[1])
+
+            def inputs(picked: Ints) -> Floats:
+                sides = written_out(x, len(self._context), picked), written_out(y, len(self._action), picked)
+                return self._joined(*sides)
+
             target = np.clip((interactions.reward[rows] - s.low) / (s.high - s.low), 0.0, 1.0)
-            self._layers = _trained(inputs, target, interactions.weights[rows], self._layers, self._fits, s)
+            weight, start = interactions.weights[rows], self._layers
+            self._layers = _trained(inputs, self._width(), target, weight, start, self._fits, s)
         self._fits += 1
 
     def predict(self, batch: Batch) -> Floats:
@@ -166,11 +174,13 @@ class NeuralOracle:
         c, a = len(self._context), len(self._action)
         return c + a + (c * a if self._crossed else 0)
 
-    def _inputs(self, contexts: Any, actions: Any, of: Ints | None = None) -> Floats:
-        """Return [r, width] inputs of `actions` [r], each under its own context, or under ``contexts[of]``."""
+    def _inputs(self, contexts: Any, actions: Any, of: Ints) -> Floats:
+        """Return [r, width] inputs of `actions` [r], each under ``contexts[of]``."""
         x = dense(contexts, self._positions[0], self._scales[0])
         y = dense(actions, self._positions[1], self._scales[1])
-        x = x if of is None else x[of]
+        return self._joined(x[of], y)
+
+    def _joined(self, x: Floats, y: Floats) -> Floats:
         parts = [x, y]
         if self._crossed:
             parts.append((x[:, :, None] * y[:, None, :]).reshape(len(y), -1))
@@ -178,8 +188,15 @@ class NeuralOracle:
 
 
 def _trained(
-    inputs: Floats, target: Floats, weight: Floats, start: list[Floats], fits: int, s: NeuralSettings
+    inputs: Callable[[Ints], Floats],
+    width: int,
+    target: Floats,
+    weight: Floats,
+    start: list[Floats],
+    fits: int,
+    s: NeuralSettings,
 ) -> list[Floats]:
+    """Return the layers; `inputs` ([k] rows -> [k, width]) writes out the rows of one step, never all of them."""
     import torch
 
     seed = int(np.random.default_rng([s.seed, fits]).integers(2**62))
@@ -187,7 +204,7 @@ def _trained(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums on several threads depend on their number
     try:
-        shapes = ((s.hidden, inputs.shape[1]), (s.hidden, s.hidden), (1, s.hidden))
+        shapes = ((s.hidden, width), (s.hidden, s.hidden), (1, s.hidden))
         if start:
             layers = [torch.tensor(layer, dtype=torch.float32) for layer in start]
         else:
@@ -198,14 +215,15 @@ def _trained(
                 layers.append(torch.zeros(rows))
         for layer in layers:
             layer.requires_grad_()
-        x, y = torch.tensor(inputs, dtype=torch.float32), torch.tensor(target, dtype=torch.float32)
+        y = torch.tensor(target, dtype=torch.float32)
         share = torch.tensor(weight / weight.sum())
         optimizer = torch.optim.AdamW(layers, lr=s.learning_rate, weight_decay=s.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, s.learning_rate, total_steps=s.steps + 1)
         loss_of = torch.nn.functional.binary_cross_entropy_with_logits
         for _ in range(s.steps):
             picked = torch.multinomial(share, s.rows_per_step, replacement=True, generator=generator)
-            hidden = torch.relu(torch.nn.functional.linear(x[picked], layers[0], layers[1]))
+            x = torch.tensor(inputs(picked.numpy()), dtype=torch.float32)
+            hidden = torch.relu(torch.nn.functional.linear(x, layers[0], layers[1]))
             hidden = torch.relu(torch.nn.functional.linear(hidden, layers[2], layers[3]))
             loss = loss_of(torch.nn.functional.linear(hidden, layers[4], layers[5])[:, 0], y[picked])
             optimizer.zero_grad()

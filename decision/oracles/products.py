@@ -25,7 +25,7 @@ from decision.errors import FieldError
 from decision.features import MAX_NUMBER
 from decision.oracles.action_ids import is_id
 from decision.oracles.bounds import FLAG, Sample, bounds
-from decision.ragged import ragged_offsets
+from decision.ragged import ragged_offsets, ragged_rows
 
 MAX_COLUMNS = 4_096
 _COMMON = 0.5
@@ -184,9 +184,18 @@ def entries_of(
 
 def dense(rows: Sequence[Features], columns: dict[str, int], scales: Scales) -> Floats:
     """Return [r, c] scaled values of the columns in `rows`, 0 where a row lacks one; arguments as `entries_of`."""
-    found = entries_of(rows, columns, scales)
-    out = np.zeros((len(rows), len(columns)))
-    out[found.row, found.column] = found.value
+    return written_out(entries_of(rows, columns, scales), len(columns))
+
+
+def written_out(entries: Entries, width: int, rows: Ints | None = None) -> Floats:
+    """Return [r, width] the rows of `entries`, or those at `rows` ([r] int64), with their zeros."""
+    column, value, offsets = entries
+    if rows is not None:
+        taken = ragged_offsets(np.diff(offsets)[rows])
+        flat = ragged_rows(offsets[rows], taken)
+        column, value, offsets = column[flat], value[flat], taken
+    out = np.zeros((offsets.size - 1, width))
+    out[np.repeat(np.arange(offsets.size - 1), np.diff(offsets)), column] = value
     return out
 
 
