@@ -9,6 +9,7 @@ import msgspec
 import typer
 from rich.console import Console
 
+from decision.errors import FieldError
 from pipelines.commands.outcome import Home, Json, Loop, Outcome, command, console, progress
 from pipelines.operations.installation import Installation
 
@@ -66,6 +67,8 @@ def demo(
     Examples: `decision demo`, `decision demo --log kafka --json`, `decision demo --sessions`
     """
     if sessions:
+        if log != "local":
+            raise FieldError("log", wanted="'local' with --sessions", got=log)
         return _sessions(seed, quick, out, home)
     from pipelines.demo.run import Plan, run_demo
     from pipelines.demo.table import show_demo

@@ -158,7 +158,8 @@ class SessionResult(msgspec.Struct, frozen=True, kw_only=True):
 
     def summary(self) -> dict[str, Any]:
         """Return the result line."""
-        returns = {"logged" if one.policy == "uniform" else one.policy: one.value for one in self.served}
+        returns: dict[str, float | None] = dict.fromkeys(("logged", "bandit", "session"))
+        returns |= {"logged" if one.policy == "uniform" else one.policy: one.value for one in self.served}
         proof = self.proof
         return {
             "decided": self.decided,
