@@ -163,7 +163,7 @@ class DataRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise FieldError("warm_start", wanted="false where average is above 1", got=Words("true"))
 
 
-SessionMethod = Literal["clone", "sim2rec"]
+SessionMethod = Literal["clone", "sim2rec", "parametric"]
 
 
 class SessionRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -171,7 +171,7 @@ class SessionRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Attributes:
         method: ``clone``, from the log alone: better decisions are imitated more; ``sim2rec``, in simulators learned
-            from the log.
+            from the log; ``parametric``, in worlds of a known `form`, whose numbers are fitted to the log.
         also: further methods whose policies are made and judged the same night; one that is better, by a paired
             interval in a simulator held out, goes to the gate instead.
         horizon: decisions of a user that are looked at as one trajectory.
@@ -185,6 +185,11 @@ class SessionRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             not behave so are left out.
         effort: gradient steps and rounds, in shares of the usual.
         sharpness: what the policy's logits are multiplied by when it serves; 1 is what it was taught.
+        form: of the world, for ``parametric``: ``lts``, or ``module:name`` of one's own, which is imported by
+            trainings; "" where it is not known.
+        group: the context's field that says which group a user is of, as ``context.city``: text or whole numbers. The
+            groups are embedded at every training, and published with the version; the policy sees that of its user,
+            or the mean of all where it does not know the group. "" for none.
     """
 
     method: SessionMethod = "sim2rec"
@@ -198,3 +203,11 @@ class SessionRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     trend: Literal["none", "rises", "wears_out"] = "none"
     effort: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1.0
     sharpness: Positive = 1.0
+    form: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    group: Annotated[str, msgspec.Meta(max_length=200)] = ""
+
+    def _relations(self) -> None:
+        if self.group and not (self.group.startswith("context.") and len(self.group) > len("context.")):
+            raise FieldError("group", wanted="a field of the context, as context.city", got=self.group)
+        if "parametric" in (self.method, *self.also) and not self.form:
+            raise FieldError("form", wanted="the form of the world, for the method parametric", got=self.form)

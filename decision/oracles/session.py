@@ -5,6 +5,10 @@ time it comes as features ``feature.session[i]`` like any other that is looked u
 its record, the same answer can be computed from it for ever, and evaluation on logged decisions needs nothing new.
 
 Scores are the head's logits; the rule to serve them under is ``softmax`` with inverse temperature 1 and a floor.
+
+A net may see the group of its user too: the context says which it is, the version holds the group's embedding, and one
+it does not know has the mean of those it does. It enters the head alone, by itself and times the features of the last
+action. So a memory is one function of a user's events, whichever group each was of.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ _NAMES = (
     *("extractor.weight_ih_l0", "extractor.weight_hh_l0", "extractor.bias_ih_l0", "extractor.bias_hh_l0"),
     *("head.0.weight", "head.0.bias", "head.2.weight", "head.2.bias"),
 )
+_OF_GROUPS = ("group", "groups", "elsewhere")
 _SLOPE = np.float32(0.01)
 _STEEPEST = np.float32(80.0)
 
@@ -54,6 +59,9 @@ class SessionSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=
         least: rewards are cut below at this, before their logarithm is taken.
         usual: logarithm of a usual reward, or a usual reward.
         spread: what a response of 1 is, in logarithms or rewards.
+        group: name of the context's feature that says which group a user is of; "" where the net sees none.
+        groups: embedding of each group known, z numbers.
+        elsewhere: embedding of any other, z numbers.
     """
 
     actions: list[str]
@@ -63,6 +71,18 @@ class SessionSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=
     least: Positive = 0.05
     usual: float = 1.5
     spread: Positive = 1.0
+    group: str = ""
+    groups: Mapping[str, tuple[float, ...]] = msgspec.field(default_factory=dict[str, tuple[float, ...]])
+    elsewhere: tuple[float, ...] = ()
+
+    def embedded(self, context: Features) -> tuple[float, ...]:
+        """Return the embedding of the group that `context` names: a text, or a whole number."""
+        for name in context:
+            if name.startswith(self.group) and name[len(self.group) : len(self.group) + 1] == "=":
+                return self.groups.get(name[len(self.group) + 1 :], self.elsewhere)
+        number = context.get(self.group)
+        named = str(int(number)) if number is not None and float(number).is_integer() else ""
+        return self.groups.get(named, self.elsewhere)
 
 
 def response_of(settings: SessionSettings, reward: float) -> float:
@@ -116,6 +136,13 @@ class SessionOracle:
                 raise FieldError(f"arrays.{name}", wanted="finite numbers", got=Words("not"))
         if not 2 + d <= f <= MAX_STATE or h > MAX_STATE:
             raise FieldError("arrays", wanted=f"{2 + d} to {MAX_STATE} inputs and at most that much memory", got=(f, h))
+        self._own_inputs = 2 + d
+        if settings.group:
+            z = len(settings.elsewhere)
+            if f != 2 + d + z * (1 + d) or any(len(row) != z for row in settings.groups.values()):
+                raise FieldError("settings.groups", wanted=f"{z} numbers each, and {2 + d + z * (1 + d)} inputs", got=f)
+            if w[_NAMES[0]][:, 2 + d :].any():
+                raise FieldError(f"arrays.{_NAMES[0]}", wanted="0 for what the group says", got=Words("not"))
         self._position = {action: index for index, action in enumerate(settings.actions)}
         self._start = self._after(np.zeros(f, np.float32), np.zeros(h, np.float32))
         self.name = f"{NAME}_{sha256(b''.join(self.save().values())).hexdigest()[:12]}"
@@ -148,7 +175,9 @@ class SessionOracle:
             raise FieldError("state", wanted=f"{self.inputs + self.hidden} numbers", got=state.shape)
         if not np.isfinite(reward):
             raise FieldError("reward", wanted="a finite number", got=reward)
-        wanted = self.inputs - 2 - self._shown.shape[1]
+        wanted = self.inputs - self._own_inputs
+        if self.settings.group:  # looked up when a decision is made
+            group = (0.0,) * wanted
         if len(group) != wanted:
             raise FieldError("group", wanted=f"{wanted} numbers", got=len(group))
         at = self._position.get(action)
@@ -164,13 +193,21 @@ class SessionOracle:
         """Return [m] logits of the offered actions."""
         out = np.empty(len(batch.actions))
         for row, context in enumerate(batch.contexts):
-            logits = self.logits(self._state_of(context))
+            logits = self.logits(self.seen_in(context, self._state_of(context)))
             lowest = float(logits.min()) + UNKNOWN
             first, last = batch.offsets[row], batch.offsets[row + 1]
             for index, action in enumerate(batch.action_ids[first:last]):
                 at = self._position.get(action)
                 out[first + index] = lowest if at is None else logits[at]
         return out
+
+    def seen_in(self, context: Features, state: Singles) -> Singles:
+        """Return `state` [f + h] with what the group that `context` names is like; the same where none is seen."""
+        if not self.settings.group:
+            return state
+        of_group = np.array(self.settings.embedded(context), np.float32)
+        crossed = of_group[:, None] * state[2 : self._own_inputs]
+        return np.concatenate([state[: self._own_inputs], of_group, crossed.ravel(), state[self.inputs :]])
 
     def logits(self, state: Singles) -> Singles:
         """Return the logits of all actions taught, in `state` [f + h]."""
@@ -182,7 +219,10 @@ class SessionOracle:
         """Return settings and shapes as JSON, the weights as little-endian singles."""
         shapes = {name: list(value.shape) for name, value in self._arrays.items()}
         numbers = np.concatenate([value.ravel() for value in self._arrays.values()]).astype("<f4")
-        stored = msgspec.json.encode(_Stored(self.settings, shapes))
+        settings = msgspec.to_builtins(self.settings)
+        if not self.settings.group:  # what earlier releases wrote, byte for byte: a memory's name is made of it
+            settings = {name: value for name, value in settings.items() if name not in _OF_GROUPS}
+        stored = msgspec.json.encode({"settings": settings, "shapes": shapes})
         return {MODEL_FILE: stored, NUMBERS_FILE: numbers.tobytes()}
 
     @classmethod

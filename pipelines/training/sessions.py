@@ -190,7 +190,9 @@ def log_of(lake: Lake, loop: LoopSettings, version: int) -> Trajectories:
     catalogue = actions_of(lake, loop.name, version=version)
     parts: list[logged.Trajectories] = []
     held = 0
-    for part in logged.windows(lake, loop, length=rules.horizon, catalogue=catalogue, version=version):
+    for part in logged.windows(
+        lake, loop, length=rules.horizon, group=rules.group, catalogue=catalogue, version=version
+    ):
         learned = uniforms_of(part.users.tolist(), holdout_salt(loop.name)) >= loop.training.holdout
         parts.append(part.take(np.flatnonzero(learned)))
         held += len(parts[-1])
@@ -207,6 +209,7 @@ def log_of(lake: Lake, loop: LoopSettings, version: int) -> Trajectories:
         pmf = found.dense_pmf()[:, :longest]
     actions = found.actions[:, :longest]
     raw = found.catalogue.features.astype(np.float32)
+    names, groups = np.unique(found.groups.astype(str), return_inverse=True)
     return Trajectories(
         actions,
         found.rewards[:, :longest].astype(np.float32),
@@ -217,6 +220,9 @@ def log_of(lake: Lake, loop: LoopSettings, version: int) -> Trajectories:
         versions=found.versions[:, :longest],
         names=tuple(found.version_names),
         pmf=pmf,
+        groups=groups if rules.group else None,
+        group_names=tuple(names.tolist()) if rules.group else (),
+        grouped_by=rules.group.removeprefix("context."),
     )
 
 
@@ -237,6 +243,7 @@ def plan_of(rules: SessionRules) -> Plan:
         penalty=rules.penalty,
         trend=rules.trend,
         effort=rules.effort,
+        form=rules.form,
     )
 
 

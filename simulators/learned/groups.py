@@ -1,4 +1,4 @@
-"""What a group of users looks like at one moment, and what a policy sees of a user in it, without any simulator."""
+"""What a policy sees of a user and of the group that the user is in, without any simulator."""
 
 from __future__ import annotations
 
@@ -9,29 +9,52 @@ from simulators.sim2rec.sadae import Sadae
 
 
 class GroupView:
-    """Inputs of a policy: own last response and action, and the embedding of the group's set of both, at every step.
+    """Inputs of a policy: own last response and action, and the embedding of the user's group.
+
+    The embedding is that of the group's set of both at this step (`sadae`), or stays the same and is looked up
+    (`table`), and then comes by itself and times each feature of the action: what a response says of its user depends
+    on both.
 
     Attributes:
-        sadae: over elements (response, features of the action), the latter the action; None leaves the group out.
+        sadae: over elements (response, features of the action), the latter the action; None leaves it out.
         features: d, numbers per action.
+        table: [G, z] embedding of each group; None leaves it out.
     """
 
-    def __init__(self, sadae: Sadae | None, features: int = 1) -> None:
-        self.sadae, self.features = sadae, features
+    def __init__(self, sadae: Sadae | None, features: int = 1, table: Singles | None = None) -> None:
+        self.sadae, self.features, self.table = sadae, features, table
+
+    @property
+    def own(self) -> int:
+        """Numbers per user and step that tell of the user alone; they come first."""
+        return 2 + self.features
 
     @property
     def width(self) -> int:
         """Numbers per user and step."""
-        return 2 + self.features + (0 if self.sadae is None else self.sadae.latent)
+        of_table = 0 if self.table is None else self.table.shape[1] * (1 + self.features)
+        return self.own + of_table + (0 if self.sadae is None else self.sadae.latent)
+
+    @property
+    def remembered(self) -> int:
+        """Of them, how many enter a memory: a group that is looked up is at hand when a decision is made."""
+        return self.own if self.table is not None else self.width
 
     def inputs(self, response: Singles, shown: Singles, group: Counts, *, first: bool) -> Singles:
         """Return [n, width] after responses [n] to actions of features [n, d] in groups [n]; `first`: none."""
         n = len(response)
         if first:
-            return np.zeros((n, self.width), np.float32)
-        own = np.concatenate([np.ones((n, 1), np.float32), response[:, None], shown], axis=1)
+            own = np.zeros((n, self.own), np.float32)
+        else:
+            own = np.concatenate([np.ones((n, 1), np.float32), response[:, None], shown], axis=1)
+        if self.table is not None:
+            of_group = self.table[group]
+            crossed = of_group[:, :, None] * own[:, None, 2:]
+            own = np.concatenate([own, of_group, crossed.reshape(n, -1)], axis=1)
         if self.sadae is None:
             return own
+        if first:
+            return np.zeros((n, self.width), np.float32)
         return np.concatenate([own, self.sadae.embed(own[:, 1:], group)], axis=1)
 
 

@@ -87,7 +87,7 @@ def teach(
     if plan.latest > longest:
         raise FieldError("latest", wanted=f"at most {longest}, steps of the longest trajectory", got=plan.latest)
     rng = np.random.default_rng(seed)
-    policy = ContextPolicy(view.width, len(plan.offered), hidden=48, seed=seed)
+    policy = ContextPolicy(view.width, len(plan.offered), hidden=48, seed=seed, remembered=view.remembered)
     optimizer = torch.optim.Adam(policy.parameters(), lr=plan.rate)
     rounds: deque[tuple[Singles, Singles, Singles]] = deque(maxlen=plan.kept)
     user_steps = 0
@@ -142,8 +142,9 @@ def rollouts(
     shown, response = np.zeros((n, features.shape[1]), np.float32), np.zeros(n, np.float32)
     state = policy.start(n)
     logged, logged_shown = own.responses, own.shown
+    seen_with = group if view.table is None else own.group_codes
     for time in range(length):
-        inputs[:, time] = view.inputs(response, shown, group, first=time == 0)
+        inputs[:, time] = view.inputs(response, shown, seen_with, first=time == 0)
         with torch.no_grad():
             logits, state = policy.step(torch.from_numpy(inputs[:, time]), state)
         if time < before:
@@ -225,7 +226,7 @@ def returns_in_model(
     """
     rng, n, features = np.random.default_rng(seed), len(log), log.catalogue.features
     memory, state, total = model.start(n), policy.start(n), np.zeros(n)
-    response, group, codes = np.zeros(n, np.float32), np.zeros(n, np.int64), np.array(offered)
+    response, group, codes = np.zeros(n, np.float32), log.group_codes, np.array(offered)
     shown, logged, logged_shown = np.zeros((n, features.shape[1]), np.float32), log.responses, log.shown
     for time in range(before + steps):
         logits, state = _logits(policy, view, response, shown, group, state, time)

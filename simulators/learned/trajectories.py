@@ -135,6 +135,8 @@ class Trajectories:
         names: of the policies.
         pmf: [n, T, A] the whole distribution, 0 for what was not offered; None when not known.
         groups: [n] int64 codes of each user's group; None for one group.
+        group_names: of the groups; "" is that of users whose group is not known.
+        grouped_by: path of the context's field that holds it, without "context."; "" where nothing does.
     """
 
     actions: Counts
@@ -147,6 +149,8 @@ class Trajectories:
     names: tuple[str, ...] = ()
     pmf: Singles | None = None
     groups: Counts | None = None
+    group_names: tuple[str, ...] = ()
+    grouped_by: str = ""
     inside: Flags = field(init=False)
     """[n, T] whether a step is one of the user's."""
 
@@ -185,6 +189,11 @@ class Trajectories:
     def responses(self) -> Singles:
         """[n, T] responses; 0 beyond a user's last step."""
         return np.where(self.inside, self.scale.response(self.rewards), np.float32(0.0))
+
+    @property
+    def group_codes(self) -> Counts:
+        """[n] codes of each user's group; 0 where there is one group."""
+        return np.zeros(len(self), np.int64) if self.groups is None else self.groups
 
     @property
     def executed(self) -> Counts:

@@ -68,7 +68,7 @@ def cloned(
         seed: of weights and batches.
     """
     rng, n = np.random.default_rng(seed), len(log)
-    policy = ContextPolicy(view.width, len(offered), hidden=48, seed=seed)
+    policy = ContextPolicy(view.width, len(offered), hidden=48, seed=seed, remembered=view.remembered)
     optimizer = torch.optim.Adam(policy.parameters(), lr=recipe.rate, fused=True)
     spread = float(advantages[log.inside].std()) or 1.0
     known = log.inside & np.isin(log.actions, offered)
@@ -99,10 +99,9 @@ def codes_in(offered: Counts, actions: Counts) -> Counts:
 
 def inputs_of(log: Trajectories, view: GroupView) -> Singles:
     """Return [n, T, width] what the policy sees before each logged step."""
-    response, shown, n = log.responses, log.shown, len(log)
-    group = np.zeros(n, np.int64) if log.groups is None else log.groups
+    response, shown = log.responses, log.shown
     seen = [
-        view.inputs(response[:, max(time - 1, 0)], shown[:, max(time - 1, 0)], group, first=time == 0)
+        view.inputs(response[:, max(time - 1, 0)], shown[:, max(time - 1, 0)], log.group_codes, first=time == 0)
         for time in range(log.steps)
     ]
     return np.stack(seen, axis=1)

@@ -26,11 +26,15 @@ class ContextPolicy(nn.Module):
         inputs: numbers per step.
         outputs: numbers returned per step.
         hidden: length of a user's state; 0 without memory.
+        remembered: of the inputs, how many from the first on enter the state; the head sees all.
     """
 
-    def __init__(self, inputs: int, outputs: int = 1, *, hidden: int = HIDDEN, seed: int = 0) -> None:
-        """Set up untrained; `hidden` 0 makes a policy without memory."""
+    def __init__(
+        self, inputs: int, outputs: int = 1, *, hidden: int = HIDDEN, seed: int = 0, remembered: int | None = None
+    ) -> None:
+        """Set up untrained; `hidden` 0 makes a policy without memory, `remembered` None has all inputs remembered."""
         super().__init__()
+        self.remembered = inputs if remembered is None else remembered
         if inputs < 1 or outputs < 1 or hidden < 0:
             raise FieldError("inputs", wanted="1 input, 1 output or more", got=(inputs, outputs, hidden))
         self.inputs, self.outputs, self.hidden = inputs, outputs, hidden
@@ -38,6 +42,9 @@ class ContextPolicy(nn.Module):
             torch.manual_seed(seed)
             self.extractor = nn.GRU(inputs, hidden, batch_first=True) if hidden else None
             self.head = nn.Sequential(nn.Linear(inputs + hidden, HEAD), nn.LeakyReLU(SLOPE), nn.Linear(HEAD, outputs))
+        if self.extractor is not None:
+            with torch.no_grad():  # they stay 0: no gradient reaches them
+                next(self.extractor.parameters())[:, self.remembered :] = 0.0
 
     def start(self, users: int) -> Tensor:
         """Return the state [n, h] of users nothing is known of."""
@@ -49,7 +56,10 @@ class ContextPolicy(nn.Module):
             return self.head(inputs), inputs.new_zeros(len(inputs), 0)
         first = self.start(len(inputs)) if state is None else state
         if torch.is_grad_enabled():
-            return through_time(inputs, first, [*self.extractor.parameters()], [*self.head.parameters()])
+            weights: list[Tensor] = [*self.extractor.parameters()]
+            if self.remembered < self.inputs:
+                weights[0] = weights[0] * (torch.arange(self.inputs) < self.remembered)
+            return through_time(inputs, first, weights, [*self.head.parameters()])
         found, last = self.extractor(inputs, first[None])
         return self.head(torch.cat([inputs, found], dim=-1)), last[0]
 

@@ -90,6 +90,14 @@ class Sadae(nn.Module):
         location, scale = self.location[: self.states], self.scale[: self.states]
         return centre * scale + location, (functional.softplus(spread) + 1e-3) * scale
 
+    def action_given(self, v: Tensor, states: Tensor) -> Tensor:
+        """Return [n, a] the mean action of elements in `states` [n, s], in groups embedded as `v` [n, z]."""
+        if self.action_decoder is None:
+            raise FieldError("actions", wanted="1 or more", got=0)
+        scaled = (states - self.location[: self.states]) / self.scale[: self.states]
+        centre, _ = self.action_decoder(torch.cat([v, scaled], dim=-1)).chunk(2, dim=-1)
+        return centre * self.scale[self.states :] + self.location[self.states :]
+
     def bound(self, sets: Tensor, noise: Tensor) -> Tensor:
         """Return the evidence bound per set [g], up to a constant; `noise` [g, z] is standard normal."""
         mean, sd = self.posterior(sets)

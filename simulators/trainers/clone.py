@@ -8,18 +8,18 @@ from __future__ import annotations
 import numpy as np
 
 from simulators.learned.ensembles import Ensemble
-from simulators.learned.groups import GroupView
 from simulators.learned.trajectories import Trajectories
 from simulators.offline.cloning import CloneRecipe, cloned
 from simulators.offline.critic import CriticRecipe, advantages_of
 from simulators.offline.weights import share_of_users, weights_of
 from simulators.trainers.contract import Plan, Taught, candidates_of
+from simulators.trainers.grouped import grouped_view
 
 
 def train(log: Trajectories, simulators: Ensemble, plan: Plan, seed: int) -> Taught:
     """Return the clone; see `simulators.trainers.contract.SessionTrainer`."""
     offered = candidates_of(log, plan)
-    view = GroupView(None, log.shown.shape[2])
+    view = grouped_view(log, seed, offered, plan)
     advantages = advantages_of(log, offered, CriticRecipe(steps=plan.count(2_500)), seed)
     weights = weights_of(log, "pw" if len(log.names) > 1 else "uniform")
     policy = cloned(log, view, offered, advantages, weights, CloneRecipe(steps=plan.count(400)), seed)

@@ -25,6 +25,7 @@ from simulators.sim2rec.network import ContextPolicy
 
 TRAINERS = {
     "clone": "simulators.trainers.clone",
+    "parametric": "simulators.trainers.parametric",
     "sim2rec": "simulators.trainers.sim2rec",
 }
 """Methods by name: the module of each."""
@@ -46,6 +47,7 @@ class Plan:
             (``rises``), or that besides much of it makes the same pay less later (``wears_out``). Simulators that do
             not behave so are left out.
         effort: how much is learned, in shares of the usual: gradient steps and rounds.
+        form: of the world, where it is known (`simulators.learned.forms`); "" where it is not.
     """
 
     candidates: Literal["executed", "all"] = "executed"
@@ -54,6 +56,7 @@ class Plan:
     penalty: float = 1.0
     trend: Literal["none", "rises", "wears_out"] = "none"
     effort: float = 1.0
+    form: str = ""
 
     def count(self, usual: int) -> int:
         """Return `usual` times the effort, 1 or more."""
@@ -66,7 +69,7 @@ class Taught:
 
     Attributes:
         policy: the net; it sees what `view` shows, and has a logit per action offered.
-        view: without a group's embedding, which is folded into the net.
+        view: of the user; where it holds a table of embeddings, of the groups in the log.
         offered: codes of the actions.
         numbers: what the trainer has to tell, by name.
     """
@@ -78,7 +81,12 @@ class Taught:
 
     def oracle(self, log: Trajectories) -> SessionOracle:
         """Return the servable form of what was taught on `log`."""
-        return served(self.policy, log.catalogue, log.scale, self.offered.tolist())
+        groups = None
+        if self.view.table is not None:
+            groups = {name: row for name, row in zip(log.group_names, self.view.table.tolist(), strict=True) if name}
+        return served(
+            self.policy, log.catalogue, log.scale, self.offered.tolist(), grouped_by=log.grouped_by, groups=groups
+        )
 
 
 class SessionTrainer(Protocol):

@@ -12,11 +12,11 @@ from __future__ import annotations
 import numpy as np
 
 from simulators.learned.ensembles import Ensemble, errors_of
-from simulators.learned.groups import GroupView
 from simulators.learned.interventions import PASS, trend_of
 from simulators.learned.lookahead import Lookahead, teach
 from simulators.learned.trajectories import Trajectories
 from simulators.trainers.contract import Plan, Taught, candidates_of
+from simulators.trainers.grouped import grouped_view
 
 WORST = 1.5
 """A simulator whose errors are above this many times the best one's is left out."""
@@ -40,8 +40,7 @@ def train(log: Trajectories, simulators: Ensemble, plan: Plan, seed: int) -> Tau
         penalty=plan.penalty,
         temperature=TEMPERATURE * (float(log.rewards[log.inside].std()) or 1.0),
     )
-    d = log.shown.shape[2]
-    view = GroupView(None, d)
+    view = grouped_view(log, seed, offered, plan)
     policy, user_steps = teach(kept, log, view, how, seed)
     numbers = {
         "user_steps": float(user_steps),

@@ -19,7 +19,7 @@ from simulators.trainers.judge import judged
 LOG = logged(draw_users(np.random.default_rng(3), np.array([14.0]), 48), 3, horizon=24)
 LOG = replace(LOG, scale=scale_of(LOG.rewards), catalogue=catalogue_of(LTS.ids, LTS.raw, LOG.actions))
 SIMULATORS = fit_ensemble(LOG, 0, members=2)
-PLAN = Plan(members=2, held=3, effort=0.02)
+PLAN = Plan(members=2, held=3, effort=0.02, form="lts")
 
 
 def check_the_same_seed_gives_the_same_numbers(train) -> None:

@@ -12,7 +12,7 @@ from decision.batch import Batch, one
 from decision.errors import FieldError, SupportError
 from decision.exploration.rule import Exploration
 from decision.oracles.factory import load_oracle
-from decision.oracles.session import FEATURE, NUMBERS_FILE, SessionOracle, SessionSettings
+from decision.oracles.session import FEATURE, MODEL_FILE, NUMBERS_FILE, SessionOracle, SessionSettings
 from decision.policy import OraclePolicy
 from tests.contracts.policy import CHECKS
 from tests.parts import require
@@ -140,3 +140,50 @@ def test_it_does_not_pretend_to_learn_from_interactions() -> None:
 def test_what_does_not_fit_is_refused(field: str, call) -> None:
     with pytest.raises(FieldError, match=field):
         call(oracle())
+
+
+def grouped(seed: int = 0) -> SessionOracle:
+    """Return a policy that sees two numbers of its user's group, by themselves and times the level."""
+    held = arrays(seed, inputs=7)
+    held["extractor.weight_ih_l0"][:, 3:] = 0.0
+    groups = {"Oslo": (1.0, -1.0), "7": (0.0, 2.0)}
+    settings = SessionSettings(actions=ACTIONS, levels=LEVELS, group="city", groups=groups, elsewhere=(0.5, 0.5))
+    return SessionOracle(settings, held)
+
+
+@pytest.mark.parametrize(
+    ("context", "seen"),
+    [
+        ({"city=Oslo": 1.0}, (1.0, -1.0)),
+        ({"city": 7.0}, (0.0, 2.0)),
+        ({"city=Rome": 1.0}, (0.5, 0.5)),
+        ({"cities=Oslo": 1.0, "hour": 3.0}, (0.5, 0.5)),
+        ({}, (0.5, 0.5)),
+    ],
+)
+def test_the_context_says_which_group_a_user_is_of_and_one_not_known_is_like_the_mean(context, seen) -> None:
+    policy = grouped()
+    state = policy.advance(policy.start(), "d12", 4.0)
+    found = policy.seen_in(context, state)
+    level = np.float32(LEVELS[1])
+    assert found[:7].tolist() == pytest.approx([1.0, state[1], level, *seen, *(level * np.array(seen))])
+    assert found[7:].tolist() == state[7:].tolist()
+    batch = Batch([policy.remembering(context, state)], [{}] * 3, ACTIONS, np.array([0, 3]))
+    assert policy.predict(batch).tolist() == policy.logits(found).tolist()
+
+
+def test_a_memory_is_the_same_whichever_group_and_a_net_that_remembers_groups_is_refused() -> None:
+    policy = grouped()
+    again = SessionOracle.load(policy.save())
+    assert dict(again.settings.groups) == {"Oslo": (1.0, -1.0), "7": (0.0, 2.0)}
+    assert again.name == policy.name
+    state = policy.advance(policy.start(), "d6", 2.0)
+    assert state[3:7].tolist() == [0.0] * 4
+    held = arrays(0, inputs=7)
+    with pytest.raises(FieldError, match="0 for what the group says"):
+        SessionOracle(policy.settings, held)
+
+
+def test_a_policy_without_groups_is_written_as_it_always_was() -> None:
+    stored = json.loads(oracle().save()[MODEL_FILE])
+    assert not {"group", "groups", "elsewhere"} & set(stored["settings"])

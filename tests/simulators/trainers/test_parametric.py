@@ -1,0 +1,57 @@
+"""The teacher of worlds of a known form is near the optimum; groups between those fitted are taught in."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from decision.errors import FieldError
+from tests.parts import require
+
+require(importlib.util.find_spec("torch"), "torch is not installed")
+
+from simulators.environments.lts.env import DOCUMENTS, draw_users  # noqa: E402
+from simulators.environments.lts.form import FORM  # noqa: E402
+from simulators.environments.lts.planner import plan, returns_of_plan  # noqa: E402
+from simulators.trainers.contract import Plan, trainer_of  # noqa: E402
+from simulators.trainers.parametric import AHEAD, values  # noqa: E402
+from tests.contracts.session_trainer import LOG  # noqa: E402
+
+
+def test_the_best_by_the_teacher_is_near_the_optimum() -> None:
+    users = draw_users(np.random.default_rng(5), np.array([14.0]), 100)
+    traits = np.stack([users.memory, users.sensitivity], axis=1).astype(float)
+    group, state, total = np.tile([14.0, 4.0], (100, 1)), FORM.start(np.empty((100, 2)), traits), np.zeros(100)
+    offered = np.array([0, 10, 19, 29])[:, None] / DOCUMENTS
+    for _ in range(140):
+        best = values(FORM, group, traits, state, offered, offered, AHEAD).argmax(axis=1)
+        reward = FORM.mean(group, traits, state, offered[best])
+        total, state = total + reward, FORM.after(group, traits, state, offered[best], reward)
+    assert 0.97 <= total.mean() / returns_of_plan(users, plan(users)).mean() <= 1.0
+
+
+def test_values_are_the_first_reward_and_the_best_of_what_is_held_after_it() -> None:
+    group, traits, state = np.array([[10.0, 4.0]]), np.array([[0.5, 0.3]]), np.array([[1.0]])
+    actions, rest = np.array([[0.0], [0.6]]), np.array([[0.2], [0.8]])
+    wanted = []
+    for action in actions:
+        first, after = (
+            FORM.mean(group, traits, state, action[None]),
+            FORM.after(group, traits, state, action[None], state),
+        )
+        later = []
+        for held in rest:
+            now, total = after, 0.0
+            for _ in range(3):
+                total += FORM.mean(group, traits, now, held[None])[0]
+                now = FORM.after(group, traits, now, held[None], state)
+            later.append(total)
+        wanted.append(first[0] + max(later))
+    assert values(FORM, group, traits, state, actions, rest, 3)[0] == pytest.approx(wanted)
+
+
+def test_without_a_form_nothing_is_taught() -> None:
+    with pytest.raises(FieldError, match=r"session\.form"):
+        trainer_of("parametric")(LOG, None, Plan(effort=0.02), 0)  # type: ignore[arg-type]
