@@ -267,7 +267,7 @@ class Core:
             counts.repeated += 1
         metrics.count("repeated", loop)
         earlier = [decode_decision(value) for value in whole(stored.messages)]
-        if not is_same_request(earlier, records, decided.deferred):
+        if not is_same_request(earlier, records, decided.question):
             raise EventIdReusedError(decided.event_id)
         return answer(earlier)
 
@@ -437,4 +437,4 @@ def _group(ask: Ask, records: list[Decision] | Exception) -> Decided | Exception
         if size > MAX_SLATE_BYTES:
             wanted = f"slots whose records have at most {MAX_SLATE_BYTES} bytes together"
             return FieldError("slots", wanted=wanted, got=size)
-    return Decided(ask.event_id, ask.question.deferred, records, Group(ask.event_id.encode(), messages, chosen))
+    return Decided(ask.event_id, ask.question, records, Group(ask.event_id.encode(), messages, chosen))

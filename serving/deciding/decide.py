@@ -223,6 +223,7 @@ class _Share(NamedTuple):
 
 
 _ALONE = _Share(0.0, None)
+_CLOSE = 1e-9
 
 
 def _share(question: Question, snapshot: Snapshot, event_id: str, ts: datetime) -> _Share:
@@ -362,22 +363,40 @@ def ranking(record: Decision) -> list[Ranked]:
     return [Ranked(ids[i], pmf[i]) for i in (drawn, *order)]
 
 
-def is_same_request(stored: Sequence[Decision], fresh: Sequence[Decision], given_deferred: bool | None) -> bool:
+def is_same_request(stored: Sequence[Decision], fresh: Sequence[Decision], question: Question) -> bool:
     """Return whether two sets of records answer the same question, whatever policy drew them.
 
     Args:
         stored: the records on disk.
         fresh: the records that the repeated request would make.
-        given_deferred: the request's own `deferred`; None leaves it to the loop, whose setting may have changed.
+        question: the repeated request. Where it leaves `deferred` to the loop, whose setting may have changed, that is
+            not compared.
     """
     if [r.slot for r in stored] != [r.slot for r in fresh]:
         return False
-    if stored[0].slot:
-        # Later slots depend on earlier draws; what was offered is that of the first slot and each slot's context.
-        return _question(stored[0], given_deferred) == _question(fresh[0], given_deferred) and all(
-            msgspec.json.decode(a.context) == msgspec.json.decode(b.context) for a, b in zip(stored, fresh, strict=True)
-        )
-    return _question(stored[0], given_deferred) == _question(fresh[0], given_deferred)
+    if _question(stored[0], question.deferred) != _question(fresh[0], question.deferred):
+        return False
+    if question.slots is None:
+        return True
+    # Later slots depend on earlier draws: each must have been offered what this request leaves after the stored ones.
+    given: list[Decision] = []
+    for (_, left), record in zip(_eligible(question.actions, question.slots, given), stored, strict=True):
+        if left.ids != record.action_ids:
+            return False
+        given.append(record)
+    return all(
+        msgspec.json.decode(a.context) == msgspec.json.decode(b.context) and not _other_choice(a, b)
+        for a, b in zip(stored, fresh, strict=True)
+    )
+
+
+def _other_choice(stored: Decision, fresh: Decision) -> bool:
+    """Return whether two records of a slot tell of different choices of the application's own: all else is the same."""
+    alike = ("baseline_version", "mode", "guard_weight", "action_ids", "feature_snapshot")
+    if any(getattr(stored, name) != getattr(fresh, name) for name in alike) or fresh.guard_weight > 0.0:
+        return False
+    one, other = stored.pmf_baseline, fresh.pmf_baseline
+    return one is not None and other is not None and max(abs(p - q) for p, q in zip(one, other, strict=True)) > _CLOSE
 
 
 def _question(record: Decision, given_deferred: bool | None) -> tuple[Any, ...]:

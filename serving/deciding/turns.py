@@ -22,7 +22,7 @@ class Decided(NamedTuple):
     """What a question came to, before it is on disk."""
 
     event_id: str
-    deferred: bool | None
+    question: Question
     records: list[Decision]
     group: Group
 

@@ -55,6 +55,41 @@ def test_the_propensity_is_that_of_the_draw_among_what_can_be_completed(call: Ca
     assert chisquare([drawn["b"], drawn["c"]]).pvalue > 1e-4  # fails once in 10,000 seeds; the ids are fixed
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"excluded_actions": ["a"]},
+        {"excluded_actions": ["a", "b"]},
+        {"excluded_actions": ["c"]},
+        {"features": {"x": 1}},
+    ],
+)
+def test_a_repeated_slate_is_answered_again_and_one_with_another_later_slot_conflicts(
+    call: Caller, other: dict[str, Any]
+) -> None:
+    conflicts = 0
+    for number in range(8):
+        event_id = f"again-{number}-{sorted(other.items())}"
+        slots = [{"id": "top"}, {"id": "side", "excluded_actions": ["b"]}]
+        first = ask(call, event_id, slots)
+        assert ask(call, event_id, slots).json() == first.json()
+        conflicts += ask(call, event_id, [slots[0], {"id": "side"} | other]).status_code == 409
+    # What differs says nothing where the first slot took it.
+    assert conflicts > 2
+
+
+def test_a_repeated_slate_with_another_choice_of_the_application_conflicts(tmp_path: Path) -> None:
+    core = open_at(tmp_path, 'mode = "apprentice"\n')
+    call, slots = Caller(core), [{"id": "top"}, {"id": "side", "baseline_action": "b"}]
+    try:
+        first = ask(call, "chosen", slots)
+        assert ask(call, "chosen", slots).json() == first.json()
+        assert ask(call, "chosen", [slots[0], {"id": "side", "baseline_action": "c"}]).status_code == 409
+        assert ask(call, "chosen", [slots[0] | {"baseline_action": "c"}, slots[1]]).status_code == 409
+    finally:
+        core.close()
+
+
 def test_slates_at_random_are_filled_or_refused_with_the_slot_that_cannot_be(call: Caller) -> None:
     rng, filled, refused = np.random.default_rng(11), 0, 0
     for number in range(150):
