@@ -31,14 +31,14 @@ class SessionPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     seed: int = 1
     documents: tuple[int, ...] = (0, 3, 6, 9, 12, 15, 18, 21, 24, 27)
-    steps: int = 60
+    steps: int = 40
     visits_a_day: int = 10
-    first: int = 150
-    bandit: int = 250
+    first: int = 100
+    bandit: int = 150
     cohort: int = 60
-    cohorts: int = 12
-    again: int = 5
-    effort: float = 0.4
+    cohorts: int = 10
+    again: int = 4
+    effort: float = 0.15
     window_s: float = 4.0
     minimum_ess: float = 25.0
     alpha: float = 0.15
