@@ -86,6 +86,8 @@ def train(log: Trajectories, simulators: Ensemble, plan: Plan, seed: int) -> Tau
         fits = [fitted(form, log.take(np.flatnonzero(log.group_codes == code)), seed) for code in codes]
     except SupportError as error:
         raise FieldError("session.form", wanted="a log that tells its numbers", got=str(error)) from error
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # a user's own code, met for the first time
+        raise FieldError("session.form", wanted="a form that takes the log's actions", got=repr(error)) from error
     noise = float(np.mean([found.noise for found in fits]))
     recipe = Recipe(iterations=plan.count(ROUNDS))
     d = log.catalogue.raw.shape[1]

@@ -55,3 +55,23 @@ def test_values_are_the_first_reward_and_the_best_of_what_is_held_after_it() -> 
 def test_without_a_form_nothing_is_taught() -> None:
     with pytest.raises(FieldError, match=r"session\.form"):
         trainer_of("parametric")(LOG, None, Plan(effort=0.02), 0)  # type: ignore[arg-type]
+
+
+class Broken:
+    """A form of a user's own that takes two features where the log has one."""
+
+    parameters = FORM.parameters
+    scales = True
+    traits, start, after = FORM.traits, FORM.start, FORM.after
+
+    def mean(self, group, traits, state, shown):
+        return shown[:, 1]
+
+
+BROKEN = Broken()
+
+
+def test_a_form_that_does_not_fit_the_log_is_named_and_no_crash() -> None:
+    plan = Plan(effort=0.02, form=f"{__name__}:BROKEN")
+    with pytest.raises(FieldError, match=r"session\.form: must be a form that takes the log's actions"):
+        trainer_of("parametric")(LOG, None, plan, 0)  # type: ignore[arg-type]
