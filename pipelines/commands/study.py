@@ -43,7 +43,11 @@ def study(
     ] = None,
     world: Annotated[
         str | None,
-        typer.Option("--world", help="Compare exploration rules in payments, clicks or revenue (regression-oracle)."),
+        typer.Option(
+            "--world",
+            help="Exploration rules in payments, clicks or revenue (regression-oracle); lts, driver-programme or "
+            "retention (sim2rec).",
+        ),
     ] = None,
     rate: Annotated[
         float | None, typer.Option("--rate", help="Share of visitors who click or buy there, for example .005.")
@@ -64,7 +68,9 @@ def study(
     module: Any = importlib.import_module(STUDIES[name])
     asked_world = {field: given for field, given in (("world", world), ("rate", rate)) if given is not None}
     if asked_world and not hasattr(module, "WORLDS"):
-        raise FieldError(next(iter(asked_world)), wanted="the study 'regression-oracle'", got=Words(f"that of {name}"))
+        raise FieldError(
+            next(iter(asked_world)), wanted="the study 'regression-oracle' or 'sim2rec'", got=Words(f"that of {name}")
+        )
     if out is not None:
         prepare(out)
     chosen = module.seeds(quick=quick) if asked is None else asked

@@ -17,7 +17,8 @@ import msgspec
 from decision.errors import FieldError
 from pipelines.reports.figures import HEIGHT, MUTED, SERIES, WIDTH, svg
 from pipelines.studies.report import Figure, Findings, Sheet, number, with_interval
-from simulators.studies import learned, sim2rec
+from pipelines.studies.sim2rec_worlds import driver_sheets, retention_sheets
+from simulators.studies import driver_programme, learned, retention, sim2rec
 
 ABOUT = (
     "Policies trained in a set of simulators and deployed unseen: long-term satisfaction against the exact optimum, "
@@ -26,6 +27,8 @@ ABOUT = (
 KEEPS = True
 """`run` takes ``kept``, a folder of finished jobs: the study goes on where it was stopped."""
 
+WORLDS = ("lts", "driver-programme", "retention")
+"""Names of `--world`; long-term satisfaction, true and learned, when none is given."""
 MOST_PROCESSES = 2
 _SHOWN = ("sim2rec", "sim2rec_ppo", "dr_osi", "dr_uni", "direct", "upper_bound")
 
@@ -40,7 +43,14 @@ def seeds(*, quick: bool) -> list[int]:
 
 
 def run(
-    asked: Sequence[int], length: int | None, *, quick: bool, progress: Progress, kept: Path | None = None
+    asked: Sequence[int],
+    length: int | None,
+    *,
+    quick: bool,
+    progress: Progress,
+    kept: Path | None = None,
+    world: str = "lts",
+    rate: float | None = None,
 ) -> Findings:
     """Run the study.
 
@@ -50,15 +60,23 @@ def run(
         quick: under three minutes on one core instead of hours.
         progress: called with what is running and the share done.
         kept: folder to keep finished jobs in and to take them from; None keeps nothing.
+        world: one of `WORLDS`.
+        rate: belongs to another study.
 
     Raises:
-        FieldError: `length` is too small to learn from.
+        FieldError: `length` is too small to learn from, the world is unknown, or a rate is given.
     """
+    if rate is not None:
+        raise FieldError("rate", wanted="the study 'regression-oracle'", got=rate)
+    if world not in WORLDS:
+        raise FieldError.choice("world", list(WORLDS), world)
+    if length is not None and length < 5:
+        raise FieldError("size", wanted="5 iterations or more", got=length)
+    if world != "lts":
+        return _of_world(world, asked, length, quick=quick, progress=progress, kept=kept)
     size = sim2rec.QUICK if quick else sim2rec.Size()
     small = learned.QUICK if quick else learned.Size()
     if length is not None:
-        if length < 5:
-            raise FieldError("size", wanted="5 iterations or more", got=length)
         size, small = replace(size, iterations=length), replace(small, iterations=length)
     work: list[tuple[str, Callable[..., dict[str, Any]], Any, Any]] = [
         (job.name, sim2rec.run_job, job, size) for job in sim2rec.jobs(asked, size)
@@ -75,6 +93,26 @@ def run(
         "paper": sim2rec.PAPER,
     }
     return Findings("sim2rec", ABOUT, result, list(sheets(result)), list(figures(result)))
+
+
+def _of_world(
+    world: str, asked: Sequence[int], length: int | None, *, quick: bool, progress: Progress, kept: Path | None
+) -> Findings:
+    module: Any = {"driver-programme": driver_programme, "retention": retention}[world]
+    size = module.QUICK if quick else module.Size()
+    if length is not None:
+        size = replace(size, iterations=length)
+    work = [(job.name, module.run_job, job, size) for job in module.jobs(asked, size)]
+    done = _all_of(work, 1 if quick else MOST_PROCESSES, progress, kept)
+    result = {
+        "world": world,
+        "seeds": list(asked),
+        "methods": module.summary(size, done, asked),
+        "sizes": asdict(size),
+        **({"paper": module.PAPER} if hasattr(module, "PAPER") else {}),
+    }
+    drawn = driver_sheets if world == "driver-programme" else retention_sheets
+    return Findings(f"sim2rec-{world}", ABOUT, result, drawn(result), [])
 
 
 def _all_of(

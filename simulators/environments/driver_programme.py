@@ -5,7 +5,7 @@ and a bonus per order as the action, bounds per driver, a log two days late, the
 the responses here are ours: a task in reach that pays moves a driver, hard tasks day after day wear him out.
 
     mean orders = base weekday (1 + lift),   lift = elasticity log(1 + bonus) reach - fatigue
-    reach = exp(-((k - base) / (base / 2))^2),   fatigue' = .8 fatigue + .05 max(k / base - 1, 0)
+    reach = exp(-((k - base) / (base / 2))^2),   fatigue' = .8 fatigue + wear max(k / base - 1, 0)
     reward = 20 orders - .9 spend 20 / (largest bonus + .01) - 20 distance of k outside of the driver's bounds
 """
 
@@ -26,8 +26,14 @@ from simulators.environments.lts.env import MAX_USERS, Singles
 
 DAYS, DELAY = 28, 2
 LARGEST_THRESHOLD, LARGEST_BONUS = 50.0, 4.0
-_VALUE = 20.0
-_WEEK = np.array([1.0, 0.97, 0.98, 1.0, 1.08, 1.15, 1.05])
+WEAR, RESTING = 0.05, 0.8
+"""What a hard task adds to fatigue in the usual city, and the share of fatigue that a night leaves."""
+VALUE = 20.0
+"""Of an order."""
+COST = 0.9 * VALUE / (LARGEST_BONUS + 0.01)
+"""Of a unit of bonus."""
+WEEK = np.array([1.0, 0.97, 0.98, 1.0, 1.08, 1.15, 1.05])
+"""Orders on each day of it, by usual ones."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +46,7 @@ class Drivers:
         low: [n] least threshold the driver may be set.
         high: [n] greatest one.
         budget: [n] bonus money for the whole episode.
+        wear: how much a hard task tires, the same for all drivers of a city, 0 or more.
     """
 
     base: Floats
@@ -47,6 +54,7 @@ class Drivers:
     low: Floats
     high: Floats
     budget: Floats
+    wear: float = WEAR
 
     def __post_init__(self) -> None:
         n = len(self.base)
@@ -58,9 +66,11 @@ class Drivers:
                 raise FieldError(f"drivers.{name}", wanted=f"{n} numbers of 0 or more", got=values)
         if (self.low > self.high).any() or self.base.min() <= 0.0:
             raise FieldError("drivers.low", wanted="at most the upper bound, and a base above 0", got=self.low)
+        if not 0.0 <= self.wear < np.inf:
+            raise FieldError("drivers.wear", wanted="a number of 0 or more", got=self.wear)
 
 
-def draw_drivers(rng: np.random.Generator, drivers: int, *, city: float = 0.0) -> Drivers:
+def draw_drivers(rng: np.random.Generator, drivers: int, *, city: float = 0.0, wear: float = WEAR) -> Drivers:
     """Return drivers of a city; `city` in [-1, 1] shifts how busy it is and how much a bonus moves.
 
     Raises:
@@ -70,7 +80,13 @@ def draw_drivers(rng: np.random.Generator, drivers: int, *, city: float = 0.0) -
         raise FieldError("city", wanted="a number in [-1, 1]", got=city)
     base = rng.gamma(9.0, (1.6 + 0.4 * city), drivers)
     elasticity = rng.beta(2.0, 4.0, drivers) * (0.6 - 0.2 * city)
-    return Drivers(base, elasticity, 0.6 * base, 1.6 * base, rng.uniform(15.0, 25.0, drivers) * base)
+    return Drivers(base, elasticity, 0.6 * base, 1.6 * base, rng.uniform(15.0, 25.0, drivers) * base, wear)
+
+
+def levels_of(threshold: Floats, bonus: Floats) -> Floats:
+    """Return actions [n, 2] in [-1, 1] of thresholds and bonuses [n], cut to what the programme can set."""
+    share = np.stack([threshold / LARGEST_THRESHOLD, bonus / LARGEST_BONUS], axis=1)
+    return np.clip(2.0 * share - 1.0, -1.0, 1.0)
 
 
 class DriverProgrammeEnv(VectorEnv):
@@ -119,7 +135,7 @@ class DriverProgrammeEnv(VectorEnv):
         paid = np.where(self.left > 0.0, bonus, 0.0)
         reach = np.exp(-np.square((threshold - base) / (base / 2.0)))
         lift = self.drivers.elasticity * np.log1p(paid) * reach - self.fatigue
-        return base * _WEEK[self.day % 7] * np.maximum(1.0 + lift, 0.05)
+        return base * WEEK[self.day % 7] * np.maximum(1.0 + lift, 0.05)
 
     def step(self, actions: Any) -> tuple[Singles, Singles, NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
         """Set everyone a task for the day, [n, 2] in [-1, 1].
@@ -142,9 +158,9 @@ class DriverProgrammeEnv(VectorEnv):
         spend = np.minimum(np.where(orders >= threshold, bonus * orders, 0.0), self.left)
         low, high = self.drivers.low, self.drivers.high
         outside = np.maximum(low - threshold, 0.0) + np.maximum(threshold - high, 0.0)
-        reward = _VALUE * orders - 0.9 * spend * _VALUE / (LARGEST_BONUS + 0.01) - _VALUE * outside
+        reward = VALUE * orders - COST * spend - VALUE * outside
         self.left -= spend
-        self.fatigue = 0.8 * self.fatigue + 0.05 * np.maximum(threshold / self.drivers.base - 1.0, 0.0)
+        self.fatigue = RESTING * self.fatigue + self.drivers.wear * np.maximum(threshold / self.drivers.base - 1.0, 0.0)
         self._orders[:, 7 + DELAY + self.day] = orders
         self.day += 1
         over = np.full(n, self.day >= self.days)

@@ -213,6 +213,14 @@ class RetentionEnv(VectorEnv):
         """Return [n] the probability of coming back on any day after `clicks` [n, slate]."""
         return self.rules.back * 0.5 ** self.bored.sum(axis=1) * (0.5 + clicks.mean(axis=1) / 2.0)
 
+    def take(self, rows: NDArray[np.int64], seed: int) -> RetentionEnv:
+        """Return copies of the users at `rows` as they are now, who go on by a chance of their own."""
+        other = RetentionEnv(self.items, len(rows), self.rules)
+        for name in ("taste", "current", "bored", "timeout", "near", "_clicked_topic", "_clicked_at"):
+            setattr(other, name, getattr(self, name)[rows])
+        other.time, other.np_random = self.time, np.random.default_rng(seed)
+        return other
+
     def _observed(self, clicks: Bools, days: Singles | Floats) -> Singles:
         last = np.stack([clicks.mean(axis=1), np.minimum(days, 100.0)], axis=1)
         return np.concatenate([self.near, last], axis=1).astype(np.float32)

@@ -10,7 +10,7 @@ import pytest
 from decision.errors import FieldError
 from pipelines.studies import sim2rec as study_sim2rec
 from pipelines.studies.report import write
-from simulators.studies import learned, sim2rec
+from simulators.studies import driver_programme, learned, retention, sim2rec
 
 TINY = replace(sim2rec.QUICK, iterations=5, updates=1, users=60, sadae_steps=10, shifts=(1.0,))
 FEW = learned.Size(40, 2, 0, 1, 50, ("sim2rec", "ensemble", "logged", "cloning", "oracle_in_range"))
@@ -54,3 +54,21 @@ def test_training_groups_of_every_job_leave_the_target_out() -> None:
     assert {job.task for job in sim2rec.jobs([0], sim2rec.Size()) if "-" in job.task} == {"3-1", "3-2"}
     with pytest.raises(FieldError, match="method"):
         sim2rec.run_job(sim2rec.Job("1", "nothing", 0), TINY)
+
+
+@pytest.mark.parametrize("world", ["driver-programme", "retention"])
+def test_other_worlds_have_their_tables(world: str, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr(driver_programme, "QUICK", driver_programme.Size(40, 10, 1, 1, 40))
+    monkeypatch.setattr(retention, "QUICK", retention.Size(4, 1, 1, 20))
+    findings = study_sim2rec.run([0], None, quick=True, progress=lambda what, share: None, world=world)
+    assert all(len(row) == len(sheet.columns) for sheet in findings.sheets for row in sheet.rows)
+    assert findings.result["methods"]["there"]["ratio_there"] == pytest.approx(1.0)
+    json.dumps(findings.result)
+    write(findings, tmp_path)
+
+
+def test_unknown_worlds_and_rates_are_refused() -> None:
+    with pytest.raises(FieldError, match="world"):
+        study_sim2rec.run([0], None, quick=True, progress=lambda what, share: None, world="payments")
+    with pytest.raises(FieldError, match="rate"):
+        study_sim2rec.run([0], None, quick=True, progress=lambda what, share: None, rate=0.1)
