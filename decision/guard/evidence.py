@@ -3,13 +3,16 @@
 A decision served at weight rho with importance weights ``w_c`` and ``w_b`` (candidate's and baseline's probability of
 the chosen action over the served one) has, for rung rho',
 
-    Y(rho') = r * (rho' * w_c - (rho' - alpha) * w_b),      E[Y | past] = V(mix at rho') - (1 - alpha) * V(baseline),
+    Y(rho') = (r - c) * m + alpha * c,    m = rho' * w_c - (rho' - alpha) * w_b,
+    E[Y | past] = V(mix at rho') - (1 - alpha) * V(baseline),
 
-bounded below by ``-(rho' - alpha) * r_max / (1 - rho)``. Betting a fixed fraction l on Y multiplies wealth by
-``1 + l * Y``: a supermartingale while the rung breaks its promise, so wealth of 1/delta refutes that (Ville 1939;
-Waudby-Smith and Ramdas 2023, arXiv 2010.09686). Wealth is averaged over a fixed grid of bets, which makes the state a
-plain sum of logarithms. Logarithms are rounded to 2^-40 and held as integers: additions are exact, so any order and
-any partition of the same decisions give the same state, bit for bit.
+for any c that was fixed before, since the mean of each weight is 1 and so m's is alpha. With c near the mean reward,
+m's own spread, which has nothing to do with rewards, hardly counts: a control variate that needs no model. For rewards
+in [0, 1] m lies between ``-(rho' - alpha) / (1 - rho)`` and ``rho' / rho``, which bounds Y from below. Betting a fixed
+fraction l on Y multiplies wealth by ``1 + l * Y``: a supermartingale while the rung breaks its promise, so wealth of
+1/delta refutes that (Ville 1939; Waudby-Smith and Ramdas 2023, arXiv 2010.09686). Wealth is averaged over a fixed grid
+of bets, which makes the state a plain sum of logarithms. Logarithms are rounded to 2^-40 and held as integers:
+additions are exact, so any order and any partition of the same decisions give the same state, bit for bit.
 """
 
 from __future__ import annotations
@@ -90,9 +93,9 @@ def evidence_of(
     clipped = int((reward > rules.reward_max).sum())
     columns = np.stack([weight_candidate, weight_baseline, weight_candidate**2, weight_baseline**2])
     weights = np.rint(columns * 2.0**20).astype(np.int64).sum(1)
-    # A reward of 0 multiplies every wealth by 1: only the others enter.
-    won = reward > 0
-    r = np.minimum(reward[won], rules.reward_max) / rules.reward_max
+    # Without a centre a reward of 0 multiplies every wealth by 1: only the others enter.
+    won, center = (reward > 0) | (rules.center > 0), rules.center
+    r = np.minimum(reward[won], rules.reward_max) / rules.reward_max - center
     w_c, w_b, share = weight_candidate[won], weight_baseline[won], rho[won]
     bets = np.array(rules.bets)
     ladder = np.zeros((len(rules.rungs), bets.size), dtype=np.int64)
@@ -100,12 +103,19 @@ def evidence_of(
         excess = rung - rules.alpha
         if excess <= 1e-12:
             continue
-        y = r * (rung * w_c - excess * w_b)
-        ladder[g] = _log_wealth(y, bets, _KEEP * (1.0 - share) / excess)
+        y = r * (rung * w_c - excess * w_b) + rules.alpha * center
+        ladder[g] = _log_wealth(y, bets, _cap(excess, rung, 1.0 - share, share, center))
     difference = r * (w_c - w_b)
-    promotion = _log_wealth(difference, bets, _KEEP * (1.0 - share))
-    futility = _log_wealth(-difference[share > 0], bets, _KEEP * share[share > 0])
+    promotion = _log_wealth(difference, bets, _cap(1.0, 1.0, 1.0 - share, share, center))
+    some = share > 0
+    futility = _log_wealth(-difference[some], bets, _cap(1.0, 1.0, share[some], 1.0 - share[some], center))
     return Evidence(int(reward.size), ladder, futility, promotion, weights, clipped)
+
+
+def _cap(baseline: float, candidate: float, of_baseline: Floats, of_candidate: Floats, center: float) -> Floats:
+    """Return [n] the largest bets on (r - c) * m for m between -baseline / of_baseline and candidate / of_candidate."""
+    cap = _KEEP * of_baseline / baseline / (1.0 - center)
+    return np.minimum(cap, _KEEP * of_candidate / candidate / center) if center > 0.0 else cap
 
 
 def _log_wealth(y: Floats, bets: Floats, cap: Floats) -> Ints:

@@ -30,6 +30,8 @@ class GuardRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True)
         delta: probability with which a rung that breaks that promise may ever be served.
         delta_futility: probability of killing a candidate that is no worse than the baseline.
         delta_promotion: probability of promoting a candidate that is no better than the baseline.
+        center: reward that evidence counts from, a share of `reward_max` that was fixed before the first decision: a
+            control variate, best near the mean; 0 for none.
         reward_max: largest reward; rewards lie in [0, reward_max] after the shift by the loop's minimum.
         top: largest weight; the rest stays with the baseline, so that it remains measurable.
         spacing: distance between rungs.
@@ -43,6 +45,7 @@ class GuardRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True)
     delta: ErrorRate = 0.05
     delta_futility: ErrorRate = 0.05
     delta_promotion: ErrorRate = 0.05
+    center: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     reward_max: Positive = 1.0
     top: Fraction = 0.95
     spacing: Spacing = 0.05

@@ -51,6 +51,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         unit: what is drawn from the mixture at once.
         episode_s: how long after its first decision an episode is over, in seconds.
         episode_maximum: largest sum of an episode's rewards.
+        center: what evidence counts rewards from, a share of their range; 0 for the minimum.
     """
 
     alpha: float
@@ -66,6 +67,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     unit: Unit = "decision"
     episode_s: float = 0.0
     episode_maximum: float = 0.0
+    center: float = 0.0
 
 
 class Sums(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,7 +173,11 @@ class Rows(NamedTuple):
         )
 
 
-def terms_of(loop: LoopSettings, learned: Range, episode: float | None = None) -> Terms:
+RARE = 0.05
+"""Mean reward, as a share of the range, below which evidence counts from the minimum: a centre explains nothing."""
+
+
+def terms_of(loop: LoopSettings, learned: Range, episode: float | None = None, mean: float | None = None) -> Terms:
     """Return the terms that the loop's settings ask for.
 
     Args:
@@ -179,23 +185,31 @@ def terms_of(loop: LoopSettings, learned: Range, episode: float | None = None) -
         learned: the range of rewards that the candidate was trained on; it stands in for bounds that the settings do
             not give. It was fixed before the rollout's first decision, so the promise holds for rewards cut to it.
         episode: the largest sum of an episode's rewards that its training saw, likewise; None where it does not say.
+        mean: reward that the candidate was trained on; None where its manifest does not say.
     """
     guard, reward = loop.guard, loop.reward
     low = 0.0 if guard.unit == "episode" else learned.low  # rewards of an episode are added
+    minimum = low if reward.minimum is None else reward.minimum
+    maximum = learned.high if reward.maximum is None else reward.maximum
+    center = 0.0
+    if mean is not None and guard.unit != "episode":
+        share = min((mean - minimum) / (maximum - minimum), 0.95)
+        center = round(share, 6) if share >= RARE else 0.0
     return Terms(
         alpha=guard.alpha,
         delta=guard.delta,
         holdout=guard.holdout,
         spacing=guard.spacing,
         batch=guard.batch,
-        minimum=low if reward.minimum is None else reward.minimum,
-        maximum=learned.high if reward.maximum is None else reward.maximum,
+        minimum=minimum,
+        maximum=maximum,
         reward_version=reward.version,
         segment=guard.segment,
         segments=sorted(guard.segments),
         unit=guard.unit,
         episode_s=guard.episode_s if guard.unit == "episode" else 0.0,
         episode_maximum=(guard.episode_maximum or episode or 1.0) if guard.unit == "episode" else 0.0,
+        center=center,
     )
 
 
@@ -206,7 +220,13 @@ def rules_of(terms: Terms, attempt: int) -> GuardRules:
     the traffic at once.
     """
     count = 1 + len(terms.segments)
-    rules = GuardRules(alpha=terms.alpha, top=1.0 - terms.holdout, spacing=terms.spacing, batch=terms.batch)
+    rules = GuardRules(
+        alpha=terms.alpha,
+        top=1.0 - terms.holdout,
+        spacing=terms.spacing,
+        batch=terms.batch,
+        center=terms.center,
+    )
     delta = terms.delta * 6.0 / (math.pi * attempt) ** 2
     return msgspec.structs.replace(
         rules,

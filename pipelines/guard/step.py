@@ -112,7 +112,10 @@ class _Step:
         baseline = champion or f"baseline:{self.loop.reference}"
         state = self.before
         if candidate and candidate != champion:
-            asked = (baseline, candidate, self.terms(candidate))
+            terms = self.terms(candidate)
+            if state.terms is not None:  # one that began before there was a centre goes on without
+                terms = replace(terms, center=state.terms.center)
+            asked = (baseline, candidate, terms)
             runs = (state.baseline_version, state.candidate_version, state.terms)
             if state.status not in _UNDER_WAY or runs != asked:
                 state = self.begin(replace(state, baseline_version=baseline, candidate_version=candidate))
@@ -221,7 +224,8 @@ class _Step:
 
     def terms(self, candidate: str) -> Terms:
         manifest = manifest_of(self.registry.files(self.loop.name, candidate))
-        return terms_of(self.loop, manifest.exploration, manifest.data.get("episode_high"))
+        told = manifest.data.get("episode_high"), manifest.training.get("mean_reward")
+        return terms_of(self.loop, manifest.exploration, *told)
 
     def next_version(self) -> int:
         return next_version(self.before, self.now)

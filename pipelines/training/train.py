@@ -125,6 +125,7 @@ def train(
             **msgspec.to_builtins(loop.policy),
             **msgspec.to_builtins(made.rules),
             "oracle": made.oracle.kind,
+            "mean_reward": tally.mean_reward,
             **({"alarms": alarms} if alarms else {}),
             "variants": msgspec.to_builtins(compared) if len(compared) > 1 else [],
             **({} if fair is None else {"fairness_pairs": int(fair.gaps.size), "fairness_cost": fair.cost}),

@@ -92,37 +92,52 @@ def test_rewards_above_the_maximum_are_cut_and_counted() -> None:
     assert np.array_equal(over.ladder, at.ladder)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     rho=st.sampled_from([0.0, 0.05, 0.5, 0.95]),
     p_b=st.floats(0.001, 0.999),
     p_c=st.floats(0.0, 1.0),
+    reward=st.sampled_from([0.0, 1.0]),
+    center=st.sampled_from([0.0, 0.05, 0.5, 0.95]),
 )
-def test_wealth_stays_positive_at_the_worst_decision(rho: float, p_b: float, p_c: float) -> None:
-    served = (1 - rho) * p_b + rho * p_c
-    evidence = evidence_of(np.ones(1), np.array([p_c / served]), np.array([p_b / served]), np.array([rho]), RULES)
+def test_wealth_stays_positive_at_the_worst_decision(
+    rho: float, p_b: float, p_c: float, reward: float, center: float
+) -> None:
+    served, rules = (1 - rho) * p_b + rho * p_c, GuardRules(center=center)
+    w_c, w_b = np.array([p_c / served]), np.array([p_b / served])
+    evidence = evidence_of(np.array([reward]), w_c, w_b, np.array([rho]), rules)
     assert (evidence.ladder > -(2**40) * 10).all()
     assert (evidence.futility > -(2**40) * 10).all()
 
 
-def test_wealth_factor_has_mean_of_at_most_one_when_the_rung_breaks_its_promise() -> None:
+@pytest.mark.parametrize("center", [0.0, 0.3, 0.9])
+def test_wealth_factor_has_mean_of_at_most_one_when_the_rung_breaks_its_promise(center: float) -> None:
     """Exact expectation over both actions and both rewards, no draw: the supermartingale property itself."""
     p_b, p_c = np.array([0.5, 0.5]), np.array([0.0, 1.0])
     means = np.array([0.30, 0.30 * 0.9])  # the candidate is worth 10% less
+    rules = GuardRules(center=center)
     for rho in (0.05, 0.3, 0.9):
         p = (1 - rho) * p_b + rho * p_c
         for index, rung in enumerate(RULES.rungs[1:], start=1):
             value_b, value_c = float(p_b @ means), float(p_c @ means)
             if (1 - rung) * value_b + rung * value_c >= (1 - RULES.alpha) * value_b:
                 continue
-            expected = np.zeros(len(RULES.bets))
-            for action in range(2):
-                one = evidence_of(
-                    np.ones(1), p_c[[action]] / p[action], p_b[[action]] / p[action], np.array([rho]), RULES
-                )
-                won = np.exp(one.ladder[index] / 2**40)
-                expected += p[action] * (means[action] * won + (1 - means[action]))
+            expected, better = np.zeros(len(rules.bets)), np.zeros(len(rules.bets))
+            for action, reward in np.ndindex(2, 2):
+                w_c, w_b = p_c[[action]] / p[action], p_b[[action]] / p[action]
+                one = evidence_of(np.array([float(reward)]), w_c, w_b, np.array([rho]), rules)
+                chance = p[action] * (means[action] if reward else 1 - means[action])
+                expected += chance * np.exp(one.ladder[index] / 2**40)
+                better += chance * np.exp(one.promotion / 2**40)
             assert (expected <= 1 + 1e-9).all()
+            assert (better <= 1 + 1e-9).all()
+
+
+def test_a_center_near_the_mean_reward_shows_sooner_what_is_better_where_rewards_are_frequent() -> None:
+    rows = decisions(np.random.default_rng(4), 4_000, 0.3, 0.85, 0.8)
+    plain, centred = evidence_of(*rows, RULES), evidence_of(*rows, GuardRules(center=0.8))
+    assert log_mean_wealth(centred.promotion) > log_mean_wealth(plain.promotion) + 1.0
+    assert certified_rung(centred, GuardRules(center=0.8)) >= certified_rung(plain, RULES)
 
 
 def test_good_candidate_climbs_and_bad_one_is_futile() -> None:

@@ -18,7 +18,7 @@ from decision.options import Range
 from decision.records import Decision, Outcome
 from pipelines.guard.replay import replay
 from pipelines.guard.report import guard_table, report
-from pipelines.guard.state import GuardState, evidence_in, evidence_of_part, rules_in, terms_of
+from pipelines.guard.state import GuardState, evidence_in, evidence_of_part, rules_in, rules_of, terms_of
 from pipelines.guard.store import GuardStore
 from pipelines.settings import GuardSettings, LoopSettings, RewardSettings
 from tests.worlds.lake import decision, outcome
@@ -227,3 +227,13 @@ def test_bounds_that_no_setting_gives_are_those_that_the_candidate_was_trained_o
     assert episodes.episode_maximum == 1.0
     assert terms_of(LoopSettings(name="a", guard=GuardSettings(unit="episode")), learned, 7.5).episode_maximum == 7.5
     assert episodes.minimum == 0.0
+
+
+def test_evidence_counts_from_the_mean_that_the_candidate_was_trained_on_where_rewards_are_frequent() -> None:
+    learned, loop = Range(low=-1.0, high=3.0), LoopSettings(name="a")
+    assert terms_of(loop, learned, mean=1.0).center == rules_of(terms_of(loop, learned, mean=1.0), 1).center == 0.5
+    for mean in (None, float("nan"), -2.0, -0.9):  # unknown, not a number, below the range, rare
+        assert terms_of(loop, learned, mean=mean).center == 0.0
+    assert terms_of(loop, learned, mean=5.0).center == 0.95
+    episodes = LoopSettings(name="a", guard=GuardSettings(unit="episode"))
+    assert terms_of(episodes, learned, mean=1.0).center == 0.0
