@@ -181,10 +181,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, action="append", help="only this one; may be given again")
+    parser.add_argument("--worth", type=float, action="append", help="only this one; may be given again")
     options = parser.parse_args()
     detail: dict[str, Any] = {}
     for rate in options.rate or RATES:
-        for worth in WORTH:
+        for worth in options.worth or WORTH:
             detail[f"{rate:g} {worth:+g}"] = found = simulated(rate, worth, options.runs, options.seed)
             print(f"{rate:<6g} {worth:+.2f} {found}", flush=True)
     print(json.dumps({"name": "gate", "detail": detail}))
