@@ -17,20 +17,22 @@ from typing import Any, Self
 
 import msgspec
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import ArgumentError
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.fairness.audit_log import GENESIS, Anchor, Checked, Entry, check, follow
 from pipelines.fairness import tables as t
 from pipelines.fairness.differences import Tables, differences
 from pipelines.progress import Progress, counted, silent
 from pipelines.settings import Settings
-from pipelines.state.database import WRITES, open_database
 
 Query = sa.Select[*tuple[Any, ...]]
 """A query, whatever its columns."""
 
 _LOCK = 0x64656373  # any constant: the key of PostgreSQL's advisory lock
+_BUSY_S = 30
 _PAGE = 1_000
 
 
@@ -68,9 +70,25 @@ class Governance:
     """
 
     def __init__(self, url: str, anchors: Path) -> None:
+        if url.startswith(("postgresql://", "postgres://")):
+            url = "postgresql+psycopg://" + url.split("://", 1)[1]
         self._anchors = anchors
         anchors.parent.mkdir(parents=True, exist_ok=True)
-        self._engine: Engine = open_database(url, "governance")
+        try:
+            sqlite = sa.make_url(url).get_backend_name() == "sqlite"
+            self._engine: Engine = sa.create_engine(
+                url, connect_args={"timeout": _BUSY_S} if sqlite else {}, pool_pre_ping=not sqlite
+            )
+        except ArgumentError as error:
+            raise FieldError("governance", wanted="an SQLAlchemy address", got=Words("another text")) from error
+        except ModuleNotFoundError as error:
+            says = f"needs the driver {error.name!r}, which is not installed"
+            raise FieldError(
+                "governance", wanted="an address whose driver is installed", got=error, says=says
+            ) from error
+        if sqlite:
+            event.listen(self._engine, "connect", _prepare_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
         self._create()
 
     @classmethod
@@ -78,8 +96,7 @@ class Governance:
         """Return the store of the installation `settings`."""
         folder = settings.root / "governance"
         folder.mkdir(parents=True, exist_ok=True)
-        url = settings.governance or settings.state
-        return cls(url or f"sqlite:///{folder / 'governance.db'}", folder / "anchors.jsonl")
+        return cls(settings.governance or f"sqlite:///{folder / 'governance.db'}", folder / "anchors.jsonl")
 
     def __enter__(self) -> Self:
         return self
@@ -104,7 +121,7 @@ class Governance:
             now: time of the change, UTC.
             actor: who makes it; written to the log.
         """
-        with self._engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
+        with self._engine.connect().execution_options(decision_write=True) as connection, connection.begin():
             if self.dialect == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
             before = _head(connection)
@@ -177,7 +194,7 @@ class Governance:
         return checked._replace(faults=(*checked.faults, *differences(tables, told("compared"))))
 
     def _create(self) -> None:
-        with self._engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
+        with self._engine.connect().execution_options(decision_write=True) as connection, connection.begin():
             if self.dialect == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
             if not sa.inspect(connection).has_table("audit_log"):
@@ -208,3 +225,17 @@ def _head(connection: Connection) -> Anchor:
     query = sa.select(t.audit_log.c.seq, t.audit_log.c.hash).order_by(t.audit_log.c.seq.desc()).limit(1)
     row = connection.execute(query).first()
     return Anchor(0, GENESIS) if row is None else Anchor(row[0], row[1])
+
+
+def _prepare_sqlite(connection: Any, record: object) -> None:
+    connection.isolation_level = None  # transactions begin when we say so, below
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("decision_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -55,12 +55,8 @@ class WrittenVerdict(msgspec.Struct, frozen=True, kw_only=True):
     by: str = ""
 
 
-class MovedError(RuntimeError):
-    """A verdict rests on what was so no more when it was written; look again and decide again."""
-
-
 class Charge(Protocol):
-    """Keeps them; `stated.StatedCharge` in State, `served.ServedCharge` on a server of MLflow that has no State."""
+    """Keeps them; `served.ServedCharge` on a server of MLflow, `embedded.EmbeddedCharge` in a file of the home."""
 
     def versions(self, loop: str) -> list[Version]:
         """Return the versions, oldest first."""
@@ -75,11 +71,7 @@ class Charge(Protocol):
         ...
 
     def write(self, loop: str, written: WrittenVerdict) -> None:
-        """Keep a verdict and move its alias, if it has one.
-
-        Raises:
-            MovedError: the alias stands elsewhere than the verdict says, or another verdict has its number.
-        """
+        """Keep a verdict and move its alias, if it has one."""
         ...
 
     def registered(self, loop: str) -> None:

@@ -1,1 +1,0 @@
-"""What several machines must agree on: a versioned map with compare-and-set, and leases."""
