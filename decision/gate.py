@@ -42,7 +42,7 @@ class Reference:
         kept: over the diluted reference; None where it is the baseline itself.
         switched: over the reference, of `decision.ope.estimators.lift.switched_lift_of`; None to go without.
         predicted: the larger of the two lifts that could pass, as the version's reward model predicts them, in standard
-            errors (`decision.ope.estimators.predicted_lift`); None where nobody says: then every verdict is likely.
+            errors (`decision.ope.diagnostics.predicted_lift`); None where nobody says: then every verdict is likely.
         look: number of the verdict among all against this reference, from 1.
         likely: number it has among the likely ones, should it be one, from 1.
     """

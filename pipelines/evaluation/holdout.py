@@ -16,10 +16,10 @@ import pyarrow as pa
 from decision.batch import Batch, Features, Floats, Interactions
 from decision.columns import FeatureRows
 from decision.errors import FieldError
+from decision.ope.diagnostics.predicted_lift import PredictedLift, predicted_lift_of
 from decision.ope.estimators.balanced import balanced
 from decision.ope.estimators.dr import dr_sums
 from decision.ope.estimators.lift import SWITCH_AT, Lift, lift_of, switched_lift_of
-from decision.ope.estimators.predicted_lift import PredictedLift, predicted_lift_of
 from decision.ope.estimators.snips import SnipsSums
 from decision.ope.sums.means import MeanSums
 from decision.ope.weights import weights_of

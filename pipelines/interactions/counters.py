@@ -5,9 +5,9 @@ Each is counted by itself, in tables that are read at one moment: *decided* from
 a definition. While an erasure is under way, or where one was stopped, an interaction may outlive its decision: it is
 counted by itself and nowhere else, so the identity needs no wait.
 
-A short history is counted row by row. Of a long one, what is settled is read off the statistics that the transactions
-left of their files, whose rows have one state each; rows are looked at only from the join's position on. So a look
-does not grow with history. `in_full` counts every row again, whatever the length: ``decision verify``.
+A short history is counted row by row. Of a long one, what is settled is read off what the log of commits
+says of the files, whose rows have one state each; rows are looked at only from the join's position on. So a look does
+not grow with history. `in_full` counts every row again, whatever the length: ``decision verify``.
 """
 
 from __future__ import annotations
@@ -150,13 +150,13 @@ def _counted(tables: Mapping[Table, DeltaTable], loop: LoopSettings, now_us: int
 class _File(NamedTuple):
     partition: int
     rows: int
-    state: str | None  # of every row, with its reason; None where the statistics do not say
+    state: str | None  # of every row, with its reason; None where its name does not say
 
 
 def _held(table: DeltaTable, loop: str) -> list[_File]:
     """Return the files with rows of `loop`."""
     return [
-        _File(int(row["partition.partition"]), row["num_records"], "/".join(one_value(row) or ()) or None)
+        _File(int(row["partition.partition"]), row["num_records"], "/".join(one_value(row["path"]) or ()) or None)
         for row in actions_of(table)
         if row["partition.loop"] == loop
     ]

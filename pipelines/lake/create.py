@@ -9,11 +9,11 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError
 
 from pipelines.lake.schemas import PARTITIONED_BY, SCHEMAS, Table
-from pipelines.lake.statistics import APART, STATISTICS
+from pipelines.lake.statistics import STATISTICS
 
-CONFIGURATION = {
+_CONFIGURATION = {
     "delta.checkpointInterval": "50",
-    "delta.dataSkippingStatsColumns": ",".join((*STATISTICS, *APART)),  # what files are skipped and counted by
+    "delta.dataSkippingStatsColumns": ",".join(STATISTICS),  # what files are skipped by
 }
 
 
@@ -25,7 +25,7 @@ def create_table(uri: str, name: Table, storage_options: Mapping[str, str]) -> N
             schema=SCHEMAS[name],  # pyright: ignore[reportArgumentType]
             mode="error",
             partition_by=PARTITIONED_BY[name],
-            configuration=CONFIGURATION,
+            configuration=_CONFIGURATION,
             storage_options=dict(storage_options),
             commit_properties=CommitProperties(max_commit_retries=0),
         )

@@ -25,7 +25,7 @@ from deltalake import DeltaTable
 from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction
 
-from pipelines.lake.statistics import APART, STATISTICS, actions_of, one_value
+from pipelines.lake.statistics import APART, STATISTICS, actions_of, name_of, one_value
 
 TARGET_BYTES = 32 << 20
 """Size of compacted files: large enough to read fast, small enough to rewrite in memory."""
@@ -76,7 +76,7 @@ class FileWriter:
 
     def _write(self, values: dict[str, str | None], rows: pa.Table, data_change: bool) -> AddAction:
         folder = "/".join(f"{column}={value}" for column, value in values.items())
-        path = f"{folder}/{uuid.uuid4()}.parquet"
+        path = f"{folder}/{uuid.uuid4()}{_said(rows)}.parquet"
         if self._options is None:
             where = f"{self._uri}/{path}"
             Path(where).parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def _alike(table: DeltaTable) -> dict[str, list[_File]]:
     stateful = APART[0] in pa.schema(table.schema()).names
     for row in actions_of(table):
         values = {name: None if row[f"partition.{name}"] is None else str(row[f"partition.{name}"]) for name in by}
-        apart = one_value(row) if stateful else ()
+        apart = one_value(row["path"]) if stateful else ()
         file = _File(row["path"], row["size_bytes"], values, row.get("min.offset") or 0, apart)
         files.setdefault(str((values, apart)), []).append(file)
     return files
@@ -180,11 +180,17 @@ def _split(rows: pa.Table, by: list[str]) -> list[tuple[dict[str, str | None], p
     return parts
 
 
+def _said(rows: pa.Table) -> str:
+    if APART[0] not in rows.column_names:
+        return ""
+    return name_of([rows[column][0].as_py() for column in APART])
+
+
 def _apart(rows: pa.Table) -> list[pa.Table]:
     if APART[0] not in rows.column_names:
         return [rows]
-    values = pc.call_function("coalesce", [rows[APART[1]], pa.scalar("")])
-    keys = pc.call_function("binary_join_element_wise", [rows[APART[0]], values, pa.scalar("/")])
+    values = [pc.call_function("coalesce", [rows[column], pa.scalar("")]) for column in APART]
+    keys = pc.call_function("binary_join_element_wise", [*values, pa.scalar("/")])
     kinds = sorted(keys.unique().to_pylist())
     return [rows.filter(pc.call_function("equal", [keys, pa.scalar(kind)])) for kind in kinds]
 
@@ -192,14 +198,16 @@ def _apart(rows: pa.Table) -> list[pa.Table]:
 def _stats(rows: pa.Table) -> dict[str, Any]:
     smallest: dict[str, Any] = {}
     largest: dict[str, Any] = {}
-    nulls: dict[str, int] = {}
-    for column in (*STATISTICS, *(APART if APART[0] in rows.column_names else ())):
+    for column in STATISTICS:
         if column in rows.column_names:
             ends = pc.call_function("min_max", [rows[column]]).as_py()
-            nulls[column] = rows[column].null_count
-            if ends["min"] is not None:
-                smallest[column], largest[column] = _stat(ends["min"]), _stat(ends["max"])
-    return {"numRecords": len(rows), "minValues": smallest, "maxValues": largest, "nullCount": nulls}
+            smallest[column], largest[column] = _stat(ends["min"]), _stat(ends["max"])
+    return {
+        "numRecords": len(rows),
+        "minValues": smallest,
+        "maxValues": largest,
+        "nullCount": dict.fromkeys(smallest, 0),
+    }
 
 
 def _stat(value: int | str | datetime) -> int | str:

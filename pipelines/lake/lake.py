@@ -21,7 +21,6 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from decision.batch import Floats
 from decision.errors import FieldError
-from pipelines.lake.create import CONFIGURATION
 from pipelines.lake.files import FileWriter, Replacement, merged, without
 from pipelines.lake.schemas import PARTITIONED_BY, SCHEMAS, TIME, Table
 from pipelines.lake.statistics import actions_of
@@ -290,7 +289,7 @@ class Lake(Tables):
 
 
 def _widen(table: DeltaTable, name: Table) -> None:
-    """Add the columns, and the statistics, that a table written by older code lacks.
+    """Add the columns that a table written by older code lacks.
 
     Raises:
         CommitFailedError: others committed meanwhile.
@@ -299,8 +298,6 @@ def _widen(table: DeltaTable, name: Table) -> None:
     missing = [Field.from_arrow(field) for field in SCHEMAS[name] if field.name not in known]
     if missing:
         table.alter.add_columns(missing, commit_properties=CommitProperties(max_commit_retries=0))
-    if not CONFIGURATION.items() <= table.metadata().configuration.items():
-        table.alter.set_table_properties(CONFIGURATION, commit_properties=CommitProperties(max_commit_retries=0))
 
 
 def _cut(table: DeltaTable, loop: str, keep: ds.Expression, latest: int) -> pa.Scalar:

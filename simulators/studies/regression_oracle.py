@@ -28,9 +28,9 @@ from decision.exploration.schedule import scheduled
 from decision.exploration.sigma import predicted_of_drawn
 from decision.gate import Reference, Verdict, judge
 from decision.generations import Tally, ages, training_weights
+from decision.ope.diagnostics.predicted_lift import predicted_lift_of
 from decision.ope.estimators.balanced import balanced
 from decision.ope.estimators.lift import SWITCH_AT, lift_of, switched_lift_of
-from decision.ope.estimators.predicted_lift import predicted_lift_of
 from decision.options import SHIPPED, DataRules
 from decision.oracles.ensemble import EnsembleOracle
 from decision.oracles.factory import load_oracle, new_oracle

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from decision.batch import Batch, Floats, Interactions
+from decision.ope.diagnostics.predicted_lift import PredictedLift, predicted_lift_of
 from decision.ope.estimators.lift import SWITCH_AT, lift_of, switched_lift_of
-from decision.ope.estimators.predicted_lift import PredictedLift, predicted_lift_of
 
 ROWS, ACTIONS, SIGMA = 4_000, 4, 0.5
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from deltalake import CommitProperties, DeltaTable, Transaction
 
@@ -66,8 +67,12 @@ def world(tmp_path: Path) -> World:
             "join/shop/1",
         ]
         rows = new.to_pyarrow_dataset().to_table(schema.names)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pipelines.lake.files.name_of", lambda values: "")
+            patch.setattr("pipelines.lake.files.STATISTICS", ("offset", "ts", "appended_at"))
+            files = FileWriter(uri, PARTITIONED_BY[name], None).write(rows)
         table.create_write_transaction(
-            FileWriter(uri, PARTITIONED_BY[name], None).write(rows),
+            files,
             mode="append",
             schema=schema,  # type: ignore[arg-type]
             partition_by=PARTITIONED_BY[name],
@@ -89,8 +94,16 @@ def test_files_with_all_states_in_one_are_counted_by_their_rows_and_taken_apart_
     assert [counters(world.lake, LOOP, LATER, in_full=full).joined for full in (True, False)] == [8, 8]
     world.lake.compact("interactions")
     actions = actions_of(world.lake.table("interactions"))
-    assert {one_value(action) for action in actions} == {("joined",)}
+    assert {one_value(action["path"]) for action in actions} == {("joined",)}
     assert counters(world.lake, LOOP, LATER).joined == 8
+
+
+def test_its_rows_are_found_by_what_its_statistics_do_not_say(world: World) -> None:
+    join(world.lake, LOOP, LATER)  # adds files whose statistics and names say more
+    assert world.lake.decisions("shop", event_ids=["e1", "e6"])["event_id"].to_pylist() == ["e1", "e6"]
+    assert len(world.lake.interactions("shop")) == 8
+    where = (pc.field("state") == "joined") & (pc.field("event_id") == "e1")
+    assert world.lake.delete("interactions", where) == 1
 
 
 def versions(lake: Lake) -> list[int | None]:
