@@ -121,15 +121,19 @@ def test_service_told_to_end_under_load_loses_and_repeats_nothing_it_acknowledge
     loads = [Load(port, f"l{port}-{i}") for port in (settings.port, settings.frame_port) for i in range(4)]
     for load in loads:
         load.start()
-    for _ in range(2):
+    for opened in (2, 4):
         with process("service", serve_command(settings), settings, output) as running:
             wait_until_ready(running, settings, output)
+            wait_until(
+                lambda opened=opened: output.read_text().count("Completed async startup hook: open") == opened,
+                "both workers to have opened",  # one answers while the other still begins
+            )
             before = [len(load.decided) for load in loads]
             wait_until(
                 lambda before=before: all(len(load.decided) > n + 5 for load, n in zip(loads, before, strict=True)),
                 "every connection to be answered a few times",
             )
-        assert output.read_text().count("Service instance cleanup finalized") % 2 == 0
+        assert output.read_text().count("Service instance cleanup finalized") == opened
     check_booked_once(loads, settings.spool_path)
 
 
