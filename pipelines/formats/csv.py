@@ -79,17 +79,26 @@ def find(
 
 
 def _tables(path: Path, name: str, known: Mapping[str, str], left_out: list[int]) -> Iterator[pa.Table]:
+    for rows in numbered(path, known):
+        drawn = rows.filter(rows["propensity"].is_valid()) if "propensity" in known else rows
+        left_out[0] += len(rows) - len(drawn)
+        if len(drawn):
+            yield _table(drawn, name)
+
+
+def numbered(path: Path, known: Mapping[str, str]) -> Iterator[pa.Table]:
+    """Yield the file's rows, part by part: the columns of the fields `known`, and ``#``, each row's number in the file.
+
+    Raises:
+        FieldError: as `opened` and `batches_of`.
+    """
     first = 0
     with opened(path, known) as reader:
         for batch in batches_of(reader):
             rows = pa.Table.from_batches([batch])
             number = pa.array(np.arange(first, first + len(rows)))
             first += len(rows)
-            rows = pa.table({field: rows[column] for field, column in known.items()} | {"#": number})
-            drawn = rows.filter(rows["propensity"].is_valid()) if "propensity" in known else rows
-            left_out[0] += len(rows) - len(drawn)
-            if len(drawn):
-                yield _table(drawn, name)
+            yield pa.table({field: rows[column] for field, column in known.items()} | {"#": number})
 
 
 def _table(rows: pa.Table, name: str) -> pa.Table:

@@ -19,7 +19,7 @@ import pyarrow.compute
 
 from decision.batch import Ints
 from decision.errors import FieldError
-from pipelines.formats.csv import CONTEXT, batches_of, contexts_of, opened, times_of
+from pipelines.formats.csv import CONTEXT, contexts_of, numbered, opened, times_of
 from pipelines.formats.registry import Format, Found
 from pipelines.formats.rows import complete
 from pipelines.formats.store import check_file
@@ -69,17 +69,11 @@ def _tables(path: Path, name: str, known: Mapping[str, str], left_out: list[int]
     pool = _pool(path)
     codes = {video: code for code, video in enumerate(pool)}
     rng = np.random.default_rng(_SEED)
-    first = 0
-    with opened(path, known) as reader:
-        for batch in batches_of(reader):
-            read = pa.Table.from_batches([batch])
-            number = pa.array(np.arange(first, first + len(read)))
-            first += len(read)
-            rows = pa.table({field: read[column] for field, column in known.items()} | {"#": number})
-            rows = rows.filter(_drawn(rows["drawn"]))
-            left_out[0] += len(read) - len(rows)
-            if len(rows):
-                yield _table(rows, name, np.array([codes[video] for video in rows["action"].to_pylist()]), pool, rng)
+    for read in numbered(path, known):
+        rows = read.filter(_drawn(read["drawn"]))
+        left_out[0] += len(read) - len(rows)
+        if len(rows):
+            yield _table(rows, name, np.array([codes[video] for video in rows["action"].to_pylist()]), pool, rng)
 
 
 def _table(rows: pa.Table, name: str, shown: Ints, pool: list[str], rng: np.random.Generator) -> pa.Table:
@@ -110,15 +104,13 @@ def _offered(shown: Ints, pool: int, rng: np.random.Generator) -> Ints:
 
 def _pool(path: Path) -> list[str]:
     found: set[str] = set()
-    with opened(path, {field: _FIELDS[field] for field in ("action", "drawn")}) as reader:
-        for batch in batches_of(reader):
-            rows = pa.Table.from_batches([batch])
-            drawn = rows.filter(_drawn(rows[_FIELDS["drawn"]]))
-            if drawn[_FIELDS["action"]].null_count:
-                raise FieldError(_FIELDS["action"], wanted="a video in every row", got=None)
-            found.update(drawn[_FIELDS["action"]].unique().to_pylist())
-            if len(found) > MAX_POOL:
-                raise FieldError(_FIELDS["action"], wanted=f"a pool of at most {MAX_POOL} videos", got=len(found))
+    for rows in numbered(path, {field: _FIELDS[field] for field in ("action", "drawn")}):
+        shown = rows.filter(_drawn(rows["drawn"]))["action"]
+        if shown.null_count:
+            raise FieldError(_FIELDS["action"], wanted="a video in every row", got=None)
+        found.update(shown.unique().to_pylist())
+        if len(found) > MAX_POOL:
+            raise FieldError(_FIELDS["action"], wanted=f"a pool of at most {MAX_POOL} videos", got=len(found))
     if not found:
         raise FieldError(_FIELDS["drawn"], wanted="rows exposed at random, with 1 there", got=path.name)
     return sorted(found)
