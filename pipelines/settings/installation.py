@@ -32,11 +32,14 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
             port (``DECISION_BENTO_PORT``).
         workers: processes of the service (``DECISION_WORKERS``).
         tracking_uri: MLflow's address; "" for SQLite in the home folder (``DECISION_TRACKING_URI``).
+        state: address of what all machines must agree on, ``postgresql://`` or ``sqlite:///path``: who is in charge,
+            and the panels' database where it has no address of its own; "" for SQLite in the home folder
+            (``DECISION_STATE``).
         log_format: form of log lines, ``text`` or ``json`` (``DECISION_LOG_FORMAT``).
         log_level: least severity of the service's log lines (``DECISION_LOG_LEVEL``).
         reload_s: seconds between looks for a new champion (``DECISION_RELOAD_S``).
         api_keys: keys that may change state, comma separated; none binds to loopback only (``DECISION_API_KEYS``).
-        governance: SQLAlchemy address of the panels' database; "" for SQLite in the home folder
+        governance: SQLAlchemy address of the panels' database; "" for that of `state`
             (``DECISION_GOVERNANCE``).
     """
 
@@ -48,6 +51,7 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bento_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     tracking_uri: str = ""
+    state: str = ""
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     reload_s: Positive = 1.0
@@ -88,6 +92,21 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def registry_uri(self) -> str:
         """Address of MLflow's store."""
         return self.tracking_uri or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def state_url(self) -> str:
+        """Address of State."""
+        return self.state or f"sqlite:///{self.state_file}"
+
+    @property
+    def state_file(self) -> Path | None:
+        """The file of State where no address says otherwise: beside an embedded MLflow's, else in the home folder."""
+        if self.state:
+            return None
+        if not self.registry_uri.startswith("sqlite:///"):
+            return self.root / "state.db"
+        mlflow = Path(self.registry_uri.removeprefix("sqlite:///"))
+        return mlflow.with_name("state.db") if mlflow.name == "mlflow.db" else mlflow.with_suffix(".state.db")
 
     def loop_path(self, name: str) -> Path:
         """Path of a loop's settings file.

@@ -1,4 +1,4 @@
-"""The registry keeps its contract on MLflow's SQLite file and on an MLflow server."""
+"""The registry keeps its contract on State in a file and on PostgreSQL, and on an MLflow server that has none."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from pipelines.registry.registry import Registry
 from pipelines.settings import load_settings
 from tests.contracts.registry import CHECKS, Open
+from tests.parts import new_database
 from tests.worlds.synthetic import new_settings
 
 
@@ -43,18 +44,22 @@ def _server(folder: Path) -> Iterator[str]:
             process.wait()
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("server", marks=pytest.mark.connected)])
+SERVED = [pytest.param(name, marks=pytest.mark.connected) for name in ("server", "postgresql and a server")]
+
+
+@pytest.fixture(scope="module", params=["sqlite", *SERVED])
 def opener(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Open]:
     folder = tmp_path_factory.mktemp("registry")
     server = None
     address = new_settings(folder).registry_uri
-    if request.param == "server":
+    if request.param != "sqlite":
         server = _server(folder)
         address = next(server)
+    state = new_database(request.getfixturevalue("postgres")) if "postgresql" in request.param else ""
 
     def open_registry(machine: str = "one") -> Registry:
         home = folder if machine == "one" and server is None else folder / machine
-        return Registry(load_settings({}, home=str(home), tracking_uri=address))
+        return Registry(load_settings({}, home=str(home), tracking_uri=address, state=state))
 
     yield open_registry
     if server is not None:

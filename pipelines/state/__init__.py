@@ -1,0 +1,1 @@
+"""What several machines must agree on: a versioned map with compare-and-set, and leases."""

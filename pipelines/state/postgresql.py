@@ -1,0 +1,125 @@
+"""State's map on PostgreSQL: any number of machines'."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from decision.errors import FieldError
+from pipelines.state.failures import StateError
+from pipelines.state.schema import Execute, schema
+
+if TYPE_CHECKING:
+    import psycopg
+
+NOW = "extract(epoch from clock_timestamp())::double precision"
+_CONNECT_S, _STATEMENT_S = 5, 10
+_BEGIN = f"BEGIN; SET LOCAL statement_timeout = '{_STATEMENT_S}s'; SET LOCAL lock_timeout = '{_STATEMENT_S}s'"
+_CREATION = 0x73746174  # any constant: the key of the advisory lock around the making of the tables
+
+
+class PostgresDatabase:
+    """Transactions on a server; connections are kept and shared between threads, one thread each at a time.
+
+    Nothing of a session outlives its transaction, so a pooler between us and the server may work by transactions.
+
+    Raises:
+        FieldError: the driver is not installed.
+    """
+
+    now = NOW
+    share = " FOR SHARE"
+
+    def __init__(self, url: str) -> None:
+        try:
+            import psycopg
+        except ModuleNotFoundError as error:
+            raise FieldError(
+                "state",
+                wanted="an address whose driver is installed",
+                got=error,
+                says=f"needs the driver {error.name!r}, which is not installed",
+            ) from error
+        self._psycopg = psycopg
+        self._url = url
+        self._idle: list[psycopg.Connection[tuple[Any, ...]]] = []
+        self._lock = Lock()
+        self._process = os.getpid()
+        self._made = False
+
+    def __repr__(self) -> str:
+        parts = urlsplit(self._url)
+        return f"postgresql://{parts.hostname or ''}{parts.path}"
+
+    @contextmanager
+    def transaction(self, *, writes: bool) -> Iterator[Execute]:
+        """Yield what executes a statement; a block that raises has changed nothing."""
+        del writes
+        try:
+            connection = self._begun()
+            try:
+                self._make(connection)
+
+                def execute(statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+                    cursor = connection.execute(statement.replace("?", "%s").encode(), values)
+                    return [] if cursor.description is None else cursor.fetchall()
+
+                yield execute
+                connection.execute("COMMIT")
+                self._made = True
+            except BaseException:
+                with suppress(self._psycopg.Error):
+                    connection.execute("ROLLBACK")
+                raise
+            finally:
+                self._give_back(connection)
+        except (self._psycopg.Error, OSError) as error:
+            raise StateError(f"{self!r}: {str(error).partition(chr(10))[0]}") from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+
+    def _begun(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """Return a connection in a transaction; those that the server has closed meanwhile are dropped."""
+        while (kept := self._take()) is not None:
+            try:
+                kept.execute(_BEGIN.encode())
+                return kept
+            except self._psycopg.OperationalError:
+                kept.close()
+        # No statement is prepared: it would live in a session that a pooler may hand to somebody else.
+        opened = self._psycopg.connect(
+            self._url,
+            autocommit=True,
+            prepare_threshold=None,
+            connect_timeout=_CONNECT_S,
+            tcp_user_timeout=1_000 * _STATEMENT_S,
+            application_name="decision",
+        )
+        opened.execute(_BEGIN.encode())
+        return opened
+
+    def _take(self) -> psycopg.Connection[tuple[Any, ...]] | None:
+        with self._lock:
+            if self._process != os.getpid():  # they are our parent's
+                self._idle, self._process = [], os.getpid()
+            return self._idle.pop() if self._idle else None
+
+    def _give_back(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        if connection.closed or connection.info.transaction_status != self._psycopg.pq.TransactionStatus.IDLE:
+            connection.close()
+            return
+        with self._lock:
+            self._idle.append(connection)
+
+    def _make(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+        if not self._made:
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_CREATION,))
+            connection.execute(schema(blob="BYTEA", order=' COLLATE "C"').encode())
