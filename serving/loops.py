@@ -21,13 +21,21 @@ from decision.guard.snapshot import GuardSnapshot, decode_snapshot, largest_weig
 from decision.policy import baseline_policy
 from decision.protocols import Policy
 from pipelines.fairness.anchors import published
+from pipelines.guard.former import adopt
+from pipelines.guard.keys import snapshot_key
 from pipelines.logs import tell
 from pipelines.registry.registry import Registry
+from pipelines.registry.stated import aliases_in, charge_key
 from pipelines.settings import LoopSettings, Settings, list_loops, load_loop
+from pipelines.state.failures import StateError
+from pipelines.state.state import State
+from pipelines.state.watch import Watch
 from serving.refresher import Refresher
 from serving.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
+_PERIODS = 3.0
+"""So many looks may fail before State counts as silent, however short ``guard.fresh_s`` is."""
 _PROBE = Batch([{"probe": 1.0}, {}], [{}, {"probe=a": 1.0}, {"x": 2.0}], ["a", "b", "c"], np.array([0, 1, 3]))
 
 
@@ -42,6 +50,9 @@ class Loops:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._settings = settings
         self._registry = registry
+        self._state = State(settings.state_url)
+        self._watch = Watch(self._state, "loop/")
+        self._known: set[str] = set()
         self._snapshots: dict[str, Snapshot] = {}
         self._errors: dict[str, str] = {}
         self._mtimes: dict[str, float] = {}
@@ -62,10 +73,18 @@ class Loops:
     def close(self) -> None:
         """Stop looking; does nothing when it was closed before."""
         self.refresher.close()
+        self._state.close()
 
     def get(self, name: str) -> Snapshot | None:
-        """Return what answers in the loop `name` now, or None when there is no such loop."""
-        return self._snapshots.get(name)
+        """Return what answers in the loop `name` now, or None when there is no such loop.
+
+        A candidate is left out while State is silent for longer than ``guard.fresh_s``: it may have been stopped.
+        """
+        found = self._snapshots.get(name)
+        if found is None or found.candidate is None:
+            return found
+        fresh_s = max(found.loop.guard.fresh_s, _PERIODS * self._settings.reload_s)
+        return found if self._watch.age_s <= fresh_s else replace(found, candidate=None)
 
     def names(self) -> list[str]:
         """Return the loops' names."""
@@ -86,11 +105,14 @@ class Loops:
             OSError: the loops cannot be listed.
         """
         names = list_loops(self._settings)
+        silent = self._look(names)
         self._errors = {name: error for name, error in self._errors.items() if name in names or name in self._snapshots}
         for name in names:
             self.refresher.beat()
             try:
                 self._refresh(name)
+                if silent is not None:
+                    raise silent
                 self._errors.pop(name, None)
             except Exception as error:
                 if self._errors.get(name) != str(error):
@@ -98,6 +120,17 @@ class Loops:
                         "the loop does not run as configured", extra={"fields": {"loop": name, "error": error}}
                     )
                 self._errors[name] = str(error)
+
+    def _look(self, names: list[str]) -> StateError | None:
+        """Ask State for what changed; what it said last holds while it is silent, and the loops say that it is."""
+        try:
+            for name in set(names) - self._known:
+                adopt(self._settings, self._state, name)
+                self._known.add(name)
+            self._watch.look()
+        except StateError as error:
+            return error
+        return None
 
     def _refresh(self, name: str) -> None:
         path = self._settings.loop_path(name)
@@ -127,7 +160,9 @@ class Loops:
 
     def _refresh_champion(self, name: str) -> None:
         current = self._snapshots[name]
-        version = self._registry.aliases(name).get("champion")
+        entry = self._watch.get(charge_key(name))
+        aliases = self._registry.aliases(name) if entry is None else aliases_in(entry.value)
+        version = aliases.get("champion")
         if version is None:
             if current.policy is not None:
                 self._snapshots[name] = replace(
@@ -154,14 +189,15 @@ class Loops:
             self._guards.pop(name, None)
             self._snapshots[name] = alone
             return
-        try:
-            found = decode_snapshot(self._settings.guard_path(name).read_bytes())
-            if found.loop != name:
-                raise FieldError("guard.loop", wanted=name, got=found.loop)
-        except FileNotFoundError:
+        entry = self._watch.get(snapshot_key(name))
+        if entry is None:
             self._snapshots[name] = alone
             return
-        except (DecisionError, OSError):
+        try:
+            found = decode_snapshot(entry.value)
+            if found.loop != name:
+                raise FieldError("guard.loop", wanted=name, got=found.loop)
+        except DecisionError:
             self._snapshots[name] = alone
             raise
         guard = self._guards[name] = newest(self._guards.get(name), found)

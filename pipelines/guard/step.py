@@ -8,17 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 from msgspec.structs import replace
 
 from decision.artifact import manifest_of
-from decision.errors import FieldError, Words
+from decision.errors import FieldError
 from decision.guard.evidence import log_mean_wealth
-from pipelines.files import locked
 from pipelines.guard.rows import ROWS_PER_FOLD, episodes_until, marks, next_positions, read
 from pipelines.guard.state import (
     REST_NAME,
@@ -66,7 +62,7 @@ def guard(
         progress: told of the decisions folded in.
 
     Raises:
-        FieldError: another aggregation of the loop is going on.
+        FieldError: `now` has no offset.
         FencedError: operators or aggregators elsewhere kept moving the guard.
         RegistryError: the registry cannot be reached; a decided move stays pending.
     """
@@ -75,13 +71,12 @@ def guard(
     if now.tzinfo is None:
         raise FieldError("now", wanted="a time with its UTC offset", got=now.isoformat())
     store = GuardStore(settings, loop.name)
-    with _alone(store.path.with_suffix(".lock")):
-        for attempt in range(_ATTEMPTS):
-            try:
-                return _Step(store, loop, lake, registry, now, progress).run()
-            except FencedError:
-                if attempt == _ATTEMPTS - 1:
-                    raise
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _Step(store, loop, lake, registry, now, progress).run()
+        except FencedError:
+            if attempt == _ATTEMPTS - 1:
+                raise
     raise AssertionError("unreachable")
 
 
@@ -271,14 +266,3 @@ def numbers_of(state: GuardState) -> dict[str, float]:
 def _published(state: GuardState) -> tuple[object, ...]:
     fields = (state.baseline_version, state.candidate_version, state.status, state.attempt_number)
     return (*fields, *((name, part.weight) for name, part in state.parts.items()), state.stopped, state.cap)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    try:
-        with locked(path, wait=False):
-            yield
-    except BlockingIOError:
-        raise FieldError(
-            "guard", wanted="aggregated by one process at a time", got=Words("being aggregated now")
-        ) from None

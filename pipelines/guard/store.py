@@ -1,35 +1,36 @@
-"""Where a guard keeps its state: one SQLite file per loop, one transaction per step, and a fence between writers.
+"""Where a guard keeps its state: in State, one change per step, and a fence between writers.
 
 A step reads the state with its epoch and commits only if the epoch is still that one, so whatever a second aggregator
-or an operator did meanwhile is never overwritten. The snapshot is published from what is committed, under the same
-write lock: the file never goes back to an older version, and a crash before it is made good by the next step.
+or an operator did meanwhile, on any machine, is never overwritten. The snapshot is published from what is committed: it
+never goes back to an older version, and a crash before it is made good by the next step.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from decision.errors import FieldError
 from decision.guard.snapshot import GuardSnapshot, encode_snapshot
-from pipelines.files import open_sqlite, transaction, write_atomically
+from pipelines.guard.former import adopt
+from pipelines.guard.keys import (
+    attempt_key,
+    attempts_of,
+    fold_key,
+    folds_of,
+    guard_key,
+    move_key,
+    moves_of,
+    snapshot_key,
+)
 from pipelines.guard.state import GuardState
 from pipelines.settings import Settings
+from pipelines.state.failures import StaleError
+from pipelines.state.state import Entry, State
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS state (id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL, body BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS attempts (number INTEGER PRIMARY KEY, candidate TEXT NOT NULL, body BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS folds (
-    number INTEGER PRIMARY KEY, attempt INTEGER NOT NULL REFERENCES attempts, until BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS moves (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
-"""
-_BUSY_S = 30.0
+_ATTEMPTS = 100
 
 
 class FencedError(RuntimeError):
@@ -86,7 +87,7 @@ def move(
 
 
 class GuardStore:
-    """State, attempts, folds and moves of one loop's guard.
+    """State, attempts, folds and moves of one loop's guard; a file of an earlier release is taken over once.
 
     Args:
         settings: the installation.
@@ -94,29 +95,25 @@ class GuardStore:
     """
 
     def __init__(self, settings: Settings, loop: str) -> None:
-        self.published = settings.guard_path(loop)
-        self.path: Path = self.published.with_suffix(".db")
         self._loop = loop
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as connection:
-            connection.executescript(_SCHEMA)
+        self._state = State(settings.state_url)
+        adopt(settings, self._state, loop)
 
     def load(self) -> GuardState:
         """Return the committed state."""
-        with self._open() as connection:
-            return self._load(connection)
+        return self._decoded(self._state.get(guard_key(self._loop)))
 
     def moves(self, latest: int = 1000) -> list[Move]:
         """Return the `latest` moves, oldest first."""
-        with self._open() as connection:
-            found = connection.execute("SELECT body FROM moves ORDER BY number DESC LIMIT ?", (latest,)).fetchall()
-        return [msgspec.msgpack.decode(body, type=Move) for (body,) in reversed(found)]
+        found = self._state.entries(moves_of(self._loop))
+        return [msgspec.msgpack.decode(found[key].value, type=Move) for key in sorted(found)[-latest:]]
 
     def attempts_of(self, candidate: str) -> int:
         """Return how many attempts the version `candidate` has had."""
-        with self._open() as connection:
-            (count,) = connection.execute("SELECT COUNT(*) FROM attempts WHERE candidate = ?", (candidate,)).fetchone()
-        return int(count)
+        found = self._state.entries(attempts_of(self._loop)).values()
+        return sum(
+            msgspec.msgpack.decode(entry.value, type=GuardState).candidate_version == candidate for entry in found
+        )
 
     def attempt(self, number: int) -> tuple[GuardState, list[dict[int, int]]]:
         """Return the state in which an attempt began, and the positions after each of its folds.
@@ -124,15 +121,12 @@ class GuardStore:
         Raises:
             FieldError: there is no such attempt.
         """
-        with self._open() as connection:
-            row = connection.execute("SELECT body FROM attempts WHERE number = ?", (number,)).fetchone()
-            folds = connection.execute(
-                "SELECT until FROM folds WHERE attempt = ? ORDER BY number", (number,)
-            ).fetchall()
-        if row is None:
+        began = self._state.get(attempt_key(self._loop, number))
+        if began is None:
             raise FieldError("attempt", wanted="an attempt that was made", got=number)
-        positions = [msgspec.msgpack.decode(until, type=dict[int, int]) for (until,) in folds]
-        return msgspec.msgpack.decode(row[0], type=GuardState), positions
+        folds = self._state.entries(folds_of(self._loop, number))
+        positions = [msgspec.msgpack.decode(folds[key].value, type=dict[int, int]) for key in sorted(folds)]
+        return msgspec.msgpack.decode(began.value, type=GuardState), positions
 
     def commit(
         self,
@@ -153,49 +147,58 @@ class GuardStore:
         Raises:
             FencedError: the committed state is no longer the one that this one was made from.
         """
-        after = msgspec.structs.replace(state, epoch=state.epoch + 1)
-        encode = msgspec.msgpack.encode
-        with self._open() as connection, transaction(connection):
-            if self._load(connection).epoch != state.epoch:
-                raise FencedError(f"guard of {self._loop}: another one moved it meanwhile; nothing was written")
-            connection.execute("INSERT OR REPLACE INTO state VALUES (1, ?, ?)", (after.epoch, encode(after)))
-            for attempt in begun or ():
-                row = (attempt.attempt_number, attempt.candidate_version, encode(attempt))
-                connection.execute("INSERT INTO attempts VALUES (?, ?, ?)", row)
-            for number, until in folds or ():
-                connection.execute("INSERT INTO folds (attempt, until) VALUES (?, ?)", (number, encode(until)))
-            for move in moves or ():
-                connection.execute("INSERT INTO moves (body) VALUES (?)", (encode(move),))
+        after, encode = msgspec.structs.replace(state, epoch=state.epoch + 1), msgspec.msgpack.encode
+        written = {attempt_key(self._loop, one.attempt_number): encode(one) for one in begun or ()}
+        for at, (number, until) in enumerate(folds or ()):
+            written[fold_key(self._loop, number, after.epoch, at)] = encode(until)
+        for at, told in enumerate(moves or ()):
+            written[move_key(self._loop, after.epoch, at)] = encode(told)
+        entry = self._state.get(guard_key(self._loop))
+        try:
+            if self._decoded(entry).epoch != state.epoch:
+                raise StaleError(guard_key(self._loop), state.epoch)
+            stands = None if entry is None else entry.version
+            changes: dict[str, tuple[int | None, bytes | None]] = {key: (None, body) for key, body in written.items()}
+            self._state.put({guard_key(self._loop): (stands, encode(after)), **changes}, by="guard")
+        except StaleError as error:
+            raise FencedError(f"guard of {self._loop}: another one moved it meanwhile; nothing was written") from error
         return after
 
     def publish(self, floor: float, ttl_s: float) -> GuardSnapshot:
-        """Write the snapshot of the committed state, atomically, and return it."""
-        with self._open() as connection, transaction(connection):
-            state = self._load(connection)
-            snapshot = GuardSnapshot(
-                guard_version=state.guard_version,
-                loop=self._loop,
-                baseline_version=state.baseline_version,
-                candidate_version=state.candidate_version if state.status in ("climbing", "frozen") else "",
-                weight=state.parts[""].weight if "" in state.parts else 0.0,
-                floor=floor,
-                killed=state.status == "killed",
-                n=sum(0 if part.sums is None else part.sums.decisions for part in state.parts.values()),
-                expires_at=state.expires_at,
-                ttl_s=ttl_s,
-                segment="" if state.terms is None else state.terms.segment,
-                weights={name: part.weight for name, part in state.parts.items() if name},
-                unit="decision" if state.terms is None else state.terms.unit,
-                episode_s=0.0 if state.terms is None else state.terms.episode_s,
-            )
-            write_atomically(self.published, encode_snapshot(snapshot))
-        return snapshot
+        """Publish the snapshot of the committed state, and return it.
 
-    def _load(self, connection: sqlite3.Connection) -> GuardState:
-        row: Any = connection.execute("SELECT body FROM state").fetchone()
-        return GuardState(loop=self._loop) if row is None else msgspec.msgpack.decode(row[0], type=GuardState)
+        Raises:
+            FencedError: others kept publishing.
+        """
+        key = snapshot_key(self._loop)
+        for _ in range(_ATTEMPTS):
+            before = self._state.get(key)  # first: whoever publishes a later state after this look makes ours stale
+            snapshot = _snapshot_of(self.load(), floor, ttl_s)
+            try:
+                self._state.put({key: (None if before is None else before.version, encode_snapshot(snapshot))})
+            except StaleError:
+                continue
+            return snapshot
+        raise FencedError(f"guard of {self._loop}: others kept publishing")
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(open_sqlite(self.path, busy_s=_BUSY_S, synchronous="FULL")) as connection:
-            yield connection
+    def _decoded(self, entry: Entry | None) -> GuardState:
+        return GuardState(loop=self._loop) if entry is None else msgspec.msgpack.decode(entry.value, type=GuardState)
+
+
+def _snapshot_of(state: GuardState, floor: float, ttl_s: float) -> GuardSnapshot:
+    return GuardSnapshot(
+        guard_version=state.guard_version,
+        loop=state.loop,
+        baseline_version=state.baseline_version,
+        candidate_version=state.candidate_version if state.status in ("climbing", "frozen") else "",
+        weight=state.parts[""].weight if "" in state.parts else 0.0,
+        floor=floor,
+        killed=state.status == "killed",
+        n=sum(0 if part.sums is None else part.sums.decisions for part in state.parts.values()),
+        expires_at=state.expires_at,
+        ttl_s=ttl_s,
+        segment="" if state.terms is None else state.terms.segment,
+        weights={name: part.weight for name, part in state.parts.items() if name},
+        unit="decision" if state.terms is None else state.terms.unit,
+        episode_s=0.0 if state.terms is None else state.terms.episode_s,
+    )

@@ -1,8 +1,8 @@
 """Who is in charge, kept in State: the row decides, and MLflow's aliases and tags mirror it, for people.
 
     loop/NAME/charge             where the aliases stand, and how many verdicts there are
-    loop/NAME/verdict/NUMBER     each verdict, in the same change as the move that it explains
-    loop/NAME/registered/NUMBER  the versions, as MLflow has them
+    verdict/NAME/NUMBER          each verdict, in the same change as the move that it explains
+    registered/NAME/NUMBER       the versions, as MLflow has them
     registry/adopted             what was known before there was State has been taken over
     registry/mirrored            how many verdicts of each loop MLflow was told of
 
@@ -57,7 +57,7 @@ class StatedCharge:
     def versions(self, loop: str) -> list[Version]:
         """Return the versions, oldest first."""
         with self._opened() as there:
-            found = self._state.entries(f"loop/{loop}/registered/") if there else {}
+            found = self._state.entries(f"registered/{loop}/") if there else {}
             return [msgspec.json.decode(found[key].value, type=Version) for key in sorted(found)]
 
     def aliases(self, loop: str) -> dict[str, str]:
@@ -68,7 +68,7 @@ class StatedCharge:
     def verdicts(self, loop: str) -> list[WrittenVerdict]:
         """Return the verdicts, oldest first."""
         with self._opened() as there:
-            found = self._state.entries(f"loop/{loop}/verdict/") if there else {}
+            found = self._state.entries(f"verdict/{loop}/") if there else {}
             return [msgspec.json.decode(found[key].value, type=WrittenVerdict) for key in sorted(found)]
 
     def write(self, loop: str, written: WrittenVerdict) -> None:
@@ -86,7 +86,7 @@ class StatedCharge:
             try:
                 self._state.put(
                     {
-                        _charge(loop): (version, msgspec.json.encode(now)),
+                        charge_key(loop): (version, msgspec.json.encode(now)),
                         _verdict(loop, written.number): (None, msgspec.json.encode(written)),
                     },
                     by=written.by,
@@ -97,7 +97,7 @@ class StatedCharge:
     def registered(self, loop: str) -> None:
         """Take notice of the versions that MLflow has."""
         with self._opened(make=True):
-            known = self._state.versions(f"loop/{loop}/registered/")
+            known = self._state.versions(f"registered/{loop}/")
             for version in self._mlflow.versions(loop):
                 if _version(loop, version) not in known:
                     with suppress(StaleError):  # another process took notice of it
@@ -144,7 +144,7 @@ class StatedCharge:
         return (None, {}) if entry is None else (entry.version, msgspec.json.decode(entry.value, type=dict[str, int]))
 
     def _stands(self, loop: str) -> tuple[int | None, _Stands]:
-        entry = self._state.get(_charge(loop))
+        entry = self._state.get(charge_key(loop))
         return (None, _Stands()) if entry is None else (entry.version, msgspec.json.decode(entry.value, type=_Stands))
 
     @contextmanager
@@ -176,21 +176,27 @@ class StatedCharge:
         self._adopted = True
 
 
+def aliases_in(value: bytes) -> dict[str, str]:
+    """Return where the aliases stand that are written under a `charge_key`."""
+    return msgspec.json.decode(value, type=_Stands).aliases
+
+
 def _changes(known: Known) -> dict[str, tuple[int | None, bytes | None]]:
     number = max((written.number for written in known.verdicts), default=0)
-    found = {_charge(known.loop): msgspec.json.encode(_Stands(known.aliases, number))}
+    found = {charge_key(known.loop): msgspec.json.encode(_Stands(known.aliases, number))}
     found |= {_verdict(known.loop, written.number): msgspec.json.encode(written) for written in known.verdicts}
     found |= {_version(known.loop, version): msgspec.json.encode(version) for version in known.versions}
     return {key: (None, value) for key, value in found.items()}
 
 
-def _charge(loop: str) -> str:
+def charge_key(loop: str) -> str:
+    """Return the key of where a loop's aliases stand."""
     return f"loop/{loop}/charge"
 
 
 def _verdict(loop: str, number: int) -> str:
-    return f"loop/{loop}/verdict/{number:09d}"
+    return f"verdict/{loop}/{number:09d}"
 
 
 def _version(loop: str, version: Version) -> str:
-    return f"loop/{loop}/registered/{int(version.version):09d}"
+    return f"registered/{loop}/{int(version.version):09d}"

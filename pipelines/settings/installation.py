@@ -116,14 +116,6 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """
         return self.root / "loops" / check_loop_name(name) / "loop.toml"
 
-    def guard_path(self, name: str) -> Path:
-        """Path of a loop's published guard snapshot; the guard's state lies beside it.
-
-        Raises:
-            FieldError: `name` is no loop name.
-        """
-        return self.root / "guard" / f"{check_loop_name(name)}.json"
-
     def anchors_path(self, name: str) -> Path:
         """Path of a loop's published upheld pairs, which the service clamps around.
 

@@ -203,6 +203,8 @@ class GuardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         cap: largest weight that is served; below the top a candidate is never promoted.
         ttl_s: how long a published weight holds, in seconds. Then the candidate gets alpha at most, and nothing ten
             times later: choose it longer than the time between two runs of `decision guard`.
+        fresh_s: how long a replica that State does not answer goes on serving the candidate, in seconds: it cannot
+            know whether the candidate was stopped.
         batch: decisions between two looks of the drift detector.
         segment: path of a context field, dotted, whose listed values have weights of their own; "" for one weight.
         segments: those values, at most 16; all others share a weight. The error is shared evenly.
@@ -221,6 +223,7 @@ class GuardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     spacing: Spacing = _GUARD.spacing
     cap: Share = 1.0
     ttl_s: Positive = 90_000.0
+    fresh_s: Positive = 60.0
     batch: DriftBatch = _GUARD.batch
     segment: Annotated[str, msgspec.Meta(max_length=200)] = ""
     segments: Annotated[

@@ -34,6 +34,7 @@ from pipelines.log.sqlite.log import LocalLog
 from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings, load_settings
+from tests.worlds.rollout import published_bytes
 from tests.worlds.shop import PAYS, check_propensities, policy, register
 from tests.worlds.synthetic import KINDS, new_loop, new_settings
 
@@ -203,5 +204,5 @@ def test_a_good_candidate_becomes_champion_and_a_bad_one_is_killed_over_http(tmp
     verdicts = [(entry.verdict, entry.by) for entry in registry.verdicts("shop")]
     assert ("promoted", "guard") in verdicts
     assert ("killed", "guard") in verdicts
-    assert msgspec.json.decode(settings.guard_path("shop").read_bytes())["killed"] is True
+    assert msgspec.json.decode(published_bytes(settings))["killed"] is True
     log.close()

@@ -29,6 +29,7 @@ from pipelines.settings import load_settings
 from serving.core import Core
 from serving.start import open_core
 from serving.wire import Action, DecideRequest, OutcomeRequest
+from tests.worlds.rollout import publish, published_bytes
 from tests.worlds.shop import PAYS, check_propensities, policy, register
 from tests.worlds.synthetic import KINDS, START, new_loop, new_settings
 
@@ -221,17 +222,16 @@ def test_replicas_fall_back_when_the_guard_falls_silent_and_stop_when_told(site:
     assert (shown["weight"], shown["published_weight"]) == (0.0, 0.05), "what is served, beside what was published"
     site.aggregate()
     assert weight_now() == 0.05
-    path = site.settings.guard_path("shop")
-    whole = path.read_bytes()
-    path.write_bytes(whole.replace(b'"weight":0.05', b'"weight":0.95'))
+    whole = published_bytes(site.settings)
+    publish(site.settings, whole.replace(b'"weight":0.05', b'"weight":0.95'))
     site.look()
     assert "checksum" in str(site.replicas[0].loops.error("shop"))
     assert weight_now() == 0.0
-    path.write_bytes(whole)
+    publish(site.settings, whole)
     site.look()
     assert site.replicas[0].loops.error("shop") is None
     assert weight_now() == 0.05
-    path.unlink()
+    publish(site.settings, None)
     site.look()
     assert weight_now() == 0.0
     check_propensities(site.records())

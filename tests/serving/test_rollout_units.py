@@ -18,7 +18,7 @@ from pipelines.settings import load_settings
 from serving.core import Core
 from serving.start import open_core
 from serving.wire import Action, DecideRequest, Slot
-from tests.worlds.rollout import GuardedLoop
+from tests.worlds.rollout import GuardedLoop, publish
 
 TEXT = "[guard]\nenabled = true\n"
 EPISODES = TEXT + 'unit = "episode"\nepisode_s = 100\n'
@@ -50,9 +50,7 @@ class Site:
             "ttl_s": 1e5,
             "unit": self.made.loop.guard.unit,
         }
-        path = self.settings.guard_path("shop")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_snapshot(GuardSnapshot(**(fields | changes))))
+        publish(self.settings, encode_snapshot(GuardSnapshot(**(fields | changes))))
         for core in self.cores:
             core.loops.refresh()
 

@@ -19,12 +19,14 @@ from decision.guard.snapshot import GuardSnapshot, decode_snapshot
 from decision.oracles.linear import LinearOracle
 from decision.policy import OraclePolicy
 from decision.records import Decision, Outcome
+from pipelines.guard.keys import snapshot_key
 from pipelines.guard.state import GuardState
 from pipelines.guard.step import guard
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.join import join
 from pipelines.registry.registry import Registry
-from pipelines.settings import LoopSettings
+from pipelines.settings import LoopSettings, Settings
+from pipelines.state.state import State
 from tests.strategies import interactions_of
 from tests.worlds.lake import START, World, decision, outcome
 from tests.worlds.synthetic import new_loop, new_settings
@@ -127,6 +129,22 @@ class GuardedLoop:
         self.world.log.close()
 
 
+def publish(settings: Settings, snapshot: bytes | None) -> None:
+    """Put something in the place of what the guard of the loop ``shop`` published; None takes it away."""
+    with State(settings.state_url) as state:
+        entry = state.get(snapshot_key("shop"))
+        if entry is not None or snapshot is not None:
+            state.put({snapshot_key("shop"): (None if entry is None else entry.version, snapshot)})
+
+
 def published(shop: GuardedLoop) -> GuardSnapshot:
     """Return what replicas read."""
-    return decode_snapshot(shop.settings.guard_path("shop").read_bytes())
+    return decode_snapshot(published_bytes(shop.settings))
+
+
+def published_bytes(settings: Settings) -> bytes:
+    """Return what the guard of the loop ``shop`` published."""
+    with State(settings.state_url) as state:
+        entry = state.get(snapshot_key("shop"))
+    assert entry is not None
+    return entry.value

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import pipelines.guard.step as step_module
-from decision.errors import FieldError
 from decision.guard.evidence import evidence_of
 from pipelines.guard.operate import operate
 from pipelines.guard.replay import replay
@@ -19,6 +18,7 @@ from pipelines.guard.step import guard
 from pipelines.guard.store import FencedError, GuardStore
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.join import join
+from pipelines.state.state import State
 from tests.worlds.rollout import BASELINE, CANDIDATE, GuardedLoop, published
 
 
@@ -36,7 +36,8 @@ def kinds(shop: GuardedLoop) -> list[str]:
 def test_without_a_guard_nothing_is_done_or_written(tmp_path: Path) -> None:
     shop = GuardedLoop(tmp_path, "")
     assert shop.step().status == "off"
-    assert not shop.settings.guard_path("shop").parent.exists()
+    with State(shop.settings.state_url) as state:
+        assert state.versions("loop/shop/guard") == state.versions("loop/shop/snapshot") == {}
     shop.close()
 
 
@@ -337,27 +338,36 @@ def test_a_champion_moved_meanwhile_stops_a_decided_promotion(
     assert shop.step().baseline_version == "3"
 
 
-def test_a_second_aggregation_at_the_same_time_is_refused(shop: GuardedLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_aggregations_at_the_same_time_count_each_decision_once(
+    shop: GuardedLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first reads the state and is held up; the second begins and ends; the first then starts over."""
     shop.point("candidate", "2")
-    inside, go_on = threading.Event(), threading.Event()
+    shop.serve(shop.step(), 200, 0.3, 0.2)
+    inside, go_on, looks = threading.Event(), threading.Event(), list[str]()
     real = shop.registry.aliases
 
     def slow(loop: str) -> dict[str, str]:
-        inside.set()
-        go_on.wait(300)
+        looks.append(loop)
+        if threading.current_thread() is first and not inside.is_set():
+            inside.set()
+            go_on.wait(300)
         return real(loop)
 
     monkeypatch.setattr(shop.registry, "aliases", slow)
-    thread = threading.Thread(target=shop.step)
-    thread.start()
+    first = threading.Thread(target=shop.step)
+    first.start()
     assert inside.wait(300)
     try:
-        with pytest.raises(FieldError, match="aggregated by one process at a time"):
-            guard(shop.settings, shop.loop, shop.world.lake, shop.registry, shop.now)
+        state = guard(shop.settings, shop.loop, shop.world.lake, shop.registry, shop.now)
     finally:
         go_on.set()
-        thread.join()
-    assert kinds(shop) == ["started"]
+        first.join()
+    assert len(looks) == 3, "the first looked again"
+    after = GuardStore(shop.settings, "shop").load()
+    assert evidence_in(after).decisions == evidence_in(state).decisions == 200
+    assert kinds(shop).count("started") == 1
+    assert replay(shop.settings, shop.loop, shop.world.lake).same
 
 
 def test_a_step_made_from_an_older_state_is_fenced_off(shop: GuardedLoop) -> None:
@@ -372,11 +382,12 @@ def test_a_step_made_from_an_older_state_is_fenced_off(shop: GuardedLoop) -> Non
     assert store.load() == after
 
 
-def test_a_lost_state_file_repeats_no_version(shop: GuardedLoop) -> None:
+def test_a_lost_state_repeats_no_version(shop: GuardedLoop) -> None:
     shop.point("candidate", "2")
     before = shop.step()
-    for path in shop.settings.guard_path("shop").parent.iterdir():
-        path.unlink()
+    with State(shop.settings.state_url) as state:
+        lost = state.entries("loop/shop/guard") | state.entries("loop/shop/snapshot") | state.entries("guard/shop/")
+        state.put({key: (entry.version, None) for key, entry in lost.items()})
     shop.now += timedelta(minutes=1)
     assert shop.step().guard_version > before.guard_version
 

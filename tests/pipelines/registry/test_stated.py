@@ -130,7 +130,7 @@ def test_without_mlflow_a_version_still_loses_its_place(settings: Settings, capl
 def test_a_registration_that_a_crash_cut_short_is_found_by_its_key(settings: Settings) -> None:
     registry = Registry(settings)
     with State(settings.state_url) as state:
-        state.put({f"loop/{LOOP}/registered/000000003": (1, None)})  # it is in MLflow alone
+        state.put({f"registered/{LOOP}/000000003": (1, None)})  # it is in MLflow alone
     assert [version.version for version in registry.versions(LOOP)] == ["1", "2"]
     assert registry.register(LOOP, packed(a=b"3"), key="key-3") == "3"
     assert [version.version for version in registry.versions(LOOP)] == ["1", "2", "3"]
@@ -141,7 +141,7 @@ def test_a_verdict_and_its_move_are_there_together_or_not_at_all(settings: Setti
     before = everything(registry)
     with closing(sqlite3.connect(state_of(settings), isolation_level=None)) as file:
         file.execute(
-            "CREATE TRIGGER cut BEFORE INSERT ON state WHEN NEW.key LIKE '%/verdict/%' "
+            "CREATE TRIGGER cut BEFORE INSERT ON state WHEN NEW.key LIKE 'verdict/%' "
             "BEGIN SELECT raise(ABORT, 'cut'); END"
         )
     with pytest.raises(Exception, match="cut"):
