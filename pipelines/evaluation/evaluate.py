@@ -22,6 +22,7 @@ from decision.ope.estimate import Estimate
 from decision.ope.estimators.dr import dr
 from decision.ope.estimators.lift import Lift
 from decision.ope.estimators.snips import snips
+from decision.options import SESSION
 from decision.policy import OraclePolicy, baseline_policy
 from pipelines.evaluation.agreement import Agreement, agreement
 from pipelines.evaluation.charts import evaluation_chart
@@ -217,6 +218,7 @@ def evaluate(
         share=loop.gate.share,
         reward=rows.reward,
         usual=None if (memory := memory_of(policy)) is None else memory.usual,
+        by_user=loop.name if memory is not None or loop.policy.oracle == SESSION else None,
     )
     latest, sums = Latest(MAX_ROWS), None
     unread = ""

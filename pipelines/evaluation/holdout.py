@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
-from decision.batch import Batch, Features, Floats, Interactions
+from decision.batch import Batch, Features, Floats, Interactions, Ints
 from decision.columns import FeatureRows
 from decision.errors import FieldError
 from decision.ope.diagnostics.predicted_lift import PredictedLift, predicted_lift_of
@@ -21,11 +23,14 @@ from decision.ope.estimators.balanced import balanced
 from decision.ope.estimators.dr import dr_sums
 from decision.ope.estimators.lift import SWITCH_AT, Lift, lift_of, switched_lift_of
 from decision.ope.estimators.snips import SnipsSums
+from decision.ope.sums.clusters import clusters_of
 from decision.ope.sums.means import MeanSums
 from decision.ope.weights import weights_of
 from decision.options import Range
 from decision.policy import OraclePolicy
 from pipelines.registry.tracking import RegistryError
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
 MAX_VERSIONS = 20
 _SAME = 1e-6
@@ -54,6 +59,11 @@ class Compared:
         kept = None if self.kept is None or other.kept is None else self.kept + other.kept
         predicted = (self.predicted[0] + other.predicted[0], self.predicted[1] + other.predicted[1])
         return Compared(self.lift + other.lift, kept, self.switched + other.switched, predicted)
+
+    def settle(self) -> Compared:
+        """Return the same in plain numbers; nothing may be added to it."""
+        kept = None if self.kept is None else self.kept.settle()
+        return replace(self, lift=self.lift.settle(), kept=kept, switched=self.switched.settle())
 
     def score(self, sigma: float) -> float | None:
         """Return the larger predicted lift in standard errors; None where `sigma`, of the rewards, is not known."""
@@ -100,8 +110,8 @@ class Sums:
 
     @property
     def compared(self) -> dict[str, Compared]:
-        """Comparisons by name of the reference."""
-        return self.plain if self.mixed is None else self.mixed
+        """Comparisons by name of the reference, settled."""
+        return {name: one.settle() for name, one in (self.plain if self.mixed is None else self.mixed).items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +127,8 @@ class Question:
         share: of its decisions that a diluted reference gives back to the baseline.
         reward: the rewards that are possible.
         usual: the reward that the policy expects of every action, where its scores are no rewards; None where they are.
+        by_user: salt of a hash of users, where decisions of one depend on one another, as they do on a memory; None
+            where decisions are independent.
     """
 
     policy: OraclePolicy
@@ -127,6 +139,7 @@ class Question:
     share: float
     reward: Range
     usual: float | None = None
+    by_user: str | None = None
 
 
 @dataclass(slots=True)
@@ -189,21 +202,30 @@ def sums_of(table: pa.Table, interactions: Interactions, asked: Question, latest
     baseline_name, baseline = asked.baseline
     base = baseline(table, interactions)
     others = {name: one(table, interactions) for name, one in asked.references.items()}
-    worth = {name: _worth(interactions, one, scores) for name, one in {"": pmf, baseline_name: base, **others}.items()}
+    clusters = None if asked.by_user is None else users_of(table, asked.by_user)
+    policies = {"": pmf, baseline_name: base, **others}
+    worth = {name: _worth(interactions, one, scores, clusters) for name, one in policies.items()}
     mixed = _mixed(table, interactions, asked.drawn)
 
     def compared(log: Interactions) -> dict[str, Compared]:
         diluted = {name: (1.0 - asked.share) * old + asked.share * base for name, old in others.items()}
         diluted.pop(baseline_name, None)
         return {
-            name: compared_of(log, pmf, old, diluted.get(name), scores, asked.reward) for name, old in others.items()
+            name: compared_of(log, pmf, old, diluted.get(name), scores, asked.reward, clusters)
+            for name, old in others.items()
         }
 
     return Sums(len(interactions), worth, compared(interactions), None if mixed is None else compared(mixed))
 
 
 def compared_of(
-    log: Interactions, new: Floats, old: Floats, diluted: Floats | None, scores: Floats, reward: Range
+    log: Interactions,
+    new: Floats,
+    old: Floats,
+    diluted: Floats | None,
+    scores: Floats,
+    reward: Range,
+    clusters: Ints | None = None,
 ) -> Compared:
     """Return the sums of a version against a reference.
 
@@ -214,11 +236,12 @@ def compared_of(
         diluted: [m] those of the reference diluted by the baseline; None where it is the baseline itself.
         scores: [m] what the version's reward model predicts.
         reward: the rewards that are possible.
+        clusters: [n] cluster of each row, whose rows depend on one another; None where rows are independent.
     """
     return Compared(
-        lift_of(log, new, old, scores, reward),
-        None if diluted is None else lift_of(log, new, diluted, scores, reward),
-        switched_lift_of(log, new, old, scores, reward),
+        lift_of(log, new, old, scores, reward, clusters=clusters),
+        None if diluted is None else lift_of(log, new, diluted, scores, reward, clusters=clusters),
+        switched_lift_of(log, new, old, scores, reward, clusters=clusters),
         (
             predicted_lift_of(log, new, old if diluted is None else diluted, scores),
             predicted_lift_of(log, new, old, scores, largest=SWITCH_AT),
@@ -226,9 +249,15 @@ def compared_of(
     )
 
 
-def _worth(interactions: Interactions, pmf: Floats, scores: Floats) -> Worth:
+def _worth(interactions: Interactions, pmf: Floats, scores: Floats, clusters: Ints | None) -> Worth:
     weights = weights_of(interactions, pmf)
-    return Worth(dr_sums(interactions, pmf, scores), SnipsSums.of(weights, interactions.reward))
+    snips = SnipsSums.of(weights, interactions.reward, clusters=clusters)
+    return Worth(dr_sums(interactions, pmf, scores, clusters), snips)
+
+
+def users_of(table: pa.Table, salt: str) -> Ints:
+    """Return [n] the cluster of each row's user, by a hash; a row of nobody is alone."""
+    return clusters_of(pc.coalesce(table["subject_id"], table["event_id"]).to_pylist(), salt)
 
 
 def _mixed(table: pa.Table, log: Interactions, drawn: Mapping[str, tuple[int, Pmf]]) -> Interactions | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decision.batch import Floats, Interactions
+from decision.batch import Floats, Interactions, Ints
 from decision.ope.estimate import Estimate
 from decision.ope.estimators.registry import Mean
 from decision.ope.sums.means import MeanSums
@@ -26,9 +26,10 @@ def dr_terms(interactions: Interactions, pmf: Floats, expected: Floats) -> Float
     return direct + weights * (interactions.reward - expected[interactions.chosen])
 
 
-def dr_sums(interactions: Interactions, pmf: Floats, expected: Floats) -> MeanSums:
-    """Return the mergeable sums; arguments as `dr_terms`."""
-    return MeanSums.of(dr_terms(interactions, pmf, expected), weights_of(interactions, pmf), cubes=True)
+def dr_sums(interactions: Interactions, pmf: Floats, expected: Floats, clusters: Ints | None = None) -> MeanSums:
+    """Return the mergeable sums; arguments as `dr_terms`, `clusters` as in `decision.ope.sums.means`."""
+    terms = dr_terms(interactions, pmf, expected)
+    return MeanSums.of(terms, weights_of(interactions, pmf), cubes=True, clusters=clusters)
 
 
 def dr(sums: MeanSums, *, level: float = 0.95) -> Estimate:

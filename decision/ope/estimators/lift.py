@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from decision.batch import Floats, Interactions
+from decision.batch import Floats, Interactions, Ints
 from decision.ope.estimate import Estimate
 from decision.ope.estimators.dr import dr_terms
 from decision.ope.estimators.snips import FEWEST, SnipsSums, rewarded
@@ -49,6 +49,10 @@ class Lift:
         both = None if self.sequence is None or other.sequence is None else self.sequence + other.sequence
         return Lift(self.sums + other.sums, self.new + other.new, self.old + other.old, self.reward, both)
 
+    def settle(self) -> Lift:
+        """Return the same in plain numbers; nothing may be added to it."""
+        return replace(self, sums=self.sums.settle())
+
     @property
     def ess(self) -> float:
         """Effective sample size, the smaller one of the two policies'."""
@@ -81,7 +85,13 @@ class Lift:
 
 
 def lift_of(
-    interactions: Interactions, new: Floats, old: Floats, expected: Floats, reward: Range | None = None
+    interactions: Interactions,
+    new: Floats,
+    old: Floats,
+    expected: Floats,
+    reward: Range | None = None,
+    *,
+    clusters: Ints | None = None,
 ) -> Lift:
     """Return the paired doubly robust lift of `new` over `old`.
 
@@ -92,6 +102,8 @@ def lift_of(
         expected: [m] reward model, flat.
         reward: the rewards that are possible, to which those of the bounded interval are cut; None for [0, 1], or
             further where rewards are.
+        clusters: [n] cluster of each row, whose rows depend on one another; None where rows are independent. The
+            bounded interval is that of the mean of what each row was worth given those before it, either way.
 
     Raises:
         FieldError: shapes differ or a propensity is not in (0, 1].
@@ -100,7 +112,7 @@ def lift_of(
     w_new, w_old = weights_of(interactions, new), weights_of(interactions, old)
     reward = reward or _range(interactions.reward)
     return Lift(
-        MeanSums.of(difference, w_new, cubes=True),
+        MeanSums.of(difference, w_new, cubes=True, clusters=clusters),
         SnipsSums.of(w_new, interactions.reward),
         SnipsSums.of(w_old, interactions.reward),
         reward,
@@ -116,6 +128,7 @@ def switched_lift_of(
     reward: Range | None = None,
     *,
     largest: float = SWITCH_AT,
+    clusters: Ints | None = None,
 ) -> Lift:
     """Return the paired Switch-DR lift: residuals count only where neither weight is above `largest`.
 
@@ -128,7 +141,7 @@ def switched_lift_of(
     kept = np.maximum(w_new, w_old) <= largest
     terms = direct + np.where(kept, (w_new - w_old) * residual, 0.0)
     return Lift(
-        MeanSums.of(terms, np.where(kept, w_new, 0.0), cubes=True),
+        MeanSums.of(terms, np.where(kept, w_new, 0.0), cubes=True, clusters=clusters),
         SnipsSums.of(w_new, interactions.reward),
         SnipsSums.of(w_old, interactions.reward),
         reward or _range(interactions.reward),

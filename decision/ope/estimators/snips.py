@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from decision.batch import Floats
+from decision.batch import Floats, Ints
 from decision.ope.estimate import Estimate
 from decision.ope.estimators.registry import OwnSums
 from decision.ope.sums.exact import Exact, rounded
@@ -36,9 +36,16 @@ class SnipsSums:
     cubes: tuple[Exact, ...] = ()
 
     @staticmethod
-    def of(weights: Floats, reward: Floats, counts: Floats | None = None, *, cubes: bool = False) -> SnipsSums:
-        """Return the sums of [n] rows; `counts` as in `decision.ope.sums.means.Support.of`."""
-        moments = Moments.of([weights, weights * reward], weights, counts)
+    def of(
+        weights: Floats,
+        reward: Floats,
+        counts: Floats | None = None,
+        *,
+        cubes: bool = False,
+        clusters: Ints | None = None,
+    ) -> SnipsSums:
+        """Return the sums of [n] rows; `counts` and `clusters` as in `decision.ope.sums.means`."""
+        moments = Moments.of([weights, weights * reward], weights, counts, clusters)
         if not cubes:
             return SnipsSums(moments)
         return SnipsSums(moments, cube_columns(reward, weights if counts is None else counts * weights))

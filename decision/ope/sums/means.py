@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from decision.batch import Floats
+from decision.batch import Floats, Ints
 from decision.errors import SupportError
 from decision.ope.estimate import Estimate
+from decision.ope.sums.clusters import ClusterSums, Spread, merged_clusters
 from decision.ope.sums.exact import Exact, added, exact_sum, exact_sums, rounded
 from decision.ope.sums.skewness import skewed, skewness_of
 
@@ -110,6 +111,8 @@ class MeanSums:
         cross: sum of c^2 t.
         square: sum of c^2 t^2.
         cubes: sums of c^3, c^3 t, c^3 t^2 and c^3 t^3; empty where nobody asks for the skewness.
+        clusters: sums of c and c t by cluster; None where rows are independent.
+        settled: how the mean errs by these, in their place once nothing more is added; see `settle`.
     """
 
     support: Support = Support()
@@ -117,12 +120,34 @@ class MeanSums:
     cross: Exact = ()
     square: Exact = ()
     cubes: tuple[Exact, ...] = ()
+    clusters: ClusterSums | None = None
+    settled: Spread | None = None
 
     @staticmethod
-    def of(terms: Floats, weights: Floats, counts: Floats | None = None, *, cubes: bool = False) -> MeanSums:
-        """Return the sums of [n] terms with their [n] importance weights; `counts` as in `Support.of`."""
+    def of(
+        terms: Floats,
+        weights: Floats,
+        counts: Floats | None = None,
+        *,
+        cubes: bool = False,
+        clusters: Ints | None = None,
+    ) -> MeanSums:
+        """Return the sums of [n] terms.
+
+        Args:
+            terms: [n].
+            weights: [n] importance weights.
+            counts: as in `Support.of`.
+            cubes: sum what the skewness needs, too.
+            clusters: [n] cluster of each row, whose rows depend on one another (`decision.ope.sums.clusters`); None
+                where rows are independent.
+        """
         support, columns = Support.of(weights, counts), mean_columns(terms, counts)
-        return MeanSums(support, *columns, cube_columns(terms, counts, columns) if cubes else ())
+        cubed = cube_columns(terms, counts, columns) if cubes else ()
+        if clusters is None:
+            return MeanSums(support, *columns, cubed)
+        one = np.ones(len(terms)) if counts is None else counts
+        return MeanSums(support, *columns, cubed, ClusterSums.of([one, one * terms], clusters))
 
     def __add__(self, other: MeanSums) -> MeanSums:
         return MeanSums(
@@ -131,6 +156,7 @@ class MeanSums:
             added(self.cross, other.cross),
             added(self.square, other.square),
             merged_cubes((self.n, self.cubes), (other.n, other.cubes)),
+            merged_clusters((self.n, self.clusters), (other.n, other.clusters)),
         )
 
     @property
@@ -159,6 +185,8 @@ class MeanSums:
         """Standard error of the mean; infinite below two rows."""
         if self.n < 2:
             return math.inf
+        if (spread := self.spread) is not None:
+            return spread.error
         square = ratio_square(self.mean, self.square, self.cross, self.support.mass_square)
         return math.sqrt(square * self.n / (self.n - 1)) / rounded(self.support.mass)
 
@@ -173,11 +201,15 @@ class MeanSums:
     def interval(self, level: float) -> tuple[float, float]:
         """Return the interval of the mean: Student's, and wider on the side where terms are skewed.
 
-        Infinite below two rows. `decision.ope.sums.skewness` says how; where few rows carry all of the weight it
-        undercovers, which `doubts` of the effective sample size is there to catch.
+        Infinite below two rows or clusters. `decision.ope.sums.skewness` says how; where few rows carry all of the
+        weight it undercovers, which `doubts` of the effective sample size is there to catch.
         """
         if self.n < 2:
             return -np.inf, np.inf
+        if (spread := self.spread) is not None:
+            if spread.clusters < 2:
+                return -np.inf, np.inf
+            return skewed(self.mean, spread.error, spread.skewness, n=spread.effective, level=level)
         return skewed(self.mean, self.error, self.skewness, n=self.n, level=level)
 
     def estimate(self, level: float) -> Estimate:
@@ -191,7 +223,19 @@ class MeanSums:
 
     def doubts(self) -> tuple[str, ...]:
         """Return the reasons for which an estimate from these weights should not be trusted."""
-        return self.support.doubts()
+        spread = self.spread
+        return (*self.support.doubts(), *(() if spread is None else spread.doubts()))
+
+    @property
+    def spread(self) -> Spread | None:
+        """How the mean errs by its clusters; None where rows are independent, or there are none."""
+        if self.clusters is None or not self.n:
+            return self.settled
+        return self.clusters.spread(np.array([-self.mean, 1.0]) / rounded(self.support.mass))
+
+    def settle(self) -> MeanSums:
+        """Return the same with a few plain numbers in place of the clusters' sums; nothing may be added to it."""
+        return replace(self, clusters=None, settled=self.spread)
 
 
 def mean_columns(terms: Floats, counts: Floats | None) -> tuple[Exact, Exact, Exact]:

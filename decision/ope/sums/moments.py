@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from decision.batch import Floats
+from decision.batch import Floats, Ints
 from decision.ope.estimate import Estimate
+from decision.ope.sums.clusters import ClusterSums, merged_clusters
 from decision.ope.sums.exact import Exact, added, exact_sum, exact_sums, rounded
 from decision.ope.sums.means import Support
 
@@ -29,15 +30,26 @@ class Moments:
         support: sums of the importance weights.
         first: [k] sums of the columns.
         second: [k (k + 1) / 2] sums of products, by rows of the upper triangle.
+        clusters: the columns' sums by cluster; None where rows are independent.
     """
 
     support: Support
     first: tuple[Exact, ...]
     second: tuple[Exact, ...]
+    clusters: ClusterSums | None = None
 
     @staticmethod
-    def of(columns: Sequence[Floats], weights: Floats, counts: Floats | None = None) -> Moments:
-        """Return the sums of k columns ([n]), each row counted `counts` ([n]) times; `weights` are for the doubts."""
+    def of(
+        columns: Sequence[Floats], weights: Floats, counts: Floats | None = None, clusters: Ints | None = None
+    ) -> Moments:
+        """Return the sums of k columns.
+
+        Args:
+            columns: k of [n] terms.
+            weights: [n], for the doubts.
+            counts: [n] how many times each row counts; None for once.
+            clusters: [n] cluster of each row, whose rows depend on one another; None where rows are independent.
+        """
         each = list(columns) if counts is None else [column * counts for column in columns]
         first = exact_sums(each)
         ones = [bool((column == 1.0).all()) for column in each]  # a product with them is the other column, summed above
@@ -46,13 +58,15 @@ class Moments:
             for j in range(i, len(each)):
                 alone = j if ones[i] else i if ones[j] else None
                 second.append(exact_sum(one * each[j]) if alone is None else first[alone])
-        return Moments(Support.of(weights, counts), tuple(first), tuple(second))
+        by_cluster = None if clusters is None else ClusterSums.of([np.ones(len(weights)), *each], clusters)
+        return Moments(Support.of(weights, counts), tuple(first), tuple(second), by_cluster)
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
             self.support + other.support,
             tuple(added(a, b) for a, b in zip(self.first, other.first, strict=True)),
             tuple(added(a, b) for a, b in zip(self.second, other.second, strict=True)),
+            merged_clusters((self.support.n, self.clusters), (other.support.n, other.clusters)),
         )
 
     @property
@@ -61,7 +75,12 @@ class Moments:
         return np.array([rounded(total) for total in self.first])
 
     def variance(self, gradient: Floats) -> float:
-        """Return h' S h for [k] gradient h, 0 where cancellation leaves less than rounding can tell."""
+        """Return h' S h for [k] gradient h, 0 where cancellation leaves less than rounding can tell.
+
+        Where rows depend on one another, S is that of the clusters' sums.
+        """
+        if self.clusters is not None:
+            return self.clusters.spread(np.array([0.0, *gradient])).error ** 2
         k = len(self.first)
         products = np.zeros((k, k))
         products[np.triu_indices(k)] = [rounded(total) for total in self.second]
@@ -70,9 +89,15 @@ class Moments:
         return total if total > 1e-14 * float(np.abs(parts).max(initial=0.0)) else 0.0
 
     def estimate(self, value: float, gradient: Floats, level: float) -> Estimate:
-        """Return `value` with the normal interval of the delta method; infinite below two rows."""
+        """Return `value` with the normal interval of the delta method, or Student's of clusters; infinite below two."""
         n = self.support.n
         half = math.inf
         if n > 1:
-            half = float(stats.norm.ppf(0.5 + level / 2.0)) * math.sqrt(self.variance(gradient))
+            half = self._quantile(level) * math.sqrt(self.variance(gradient))
         return Estimate(value, value - half, value + half, level, n, self.support.ess, self.support.doubts())
+
+    def _quantile(self, level: float) -> float:
+        if self.clusters is None:
+            return float(stats.norm.ppf(0.5 + level / 2.0))
+        effective = self.clusters.spread(np.zeros(len(self.first) + 1)).effective
+        return float(stats.t.ppf(0.5 + level / 2.0, effective - 1.0)) if effective > 1.0 else math.inf

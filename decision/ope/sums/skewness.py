@@ -24,14 +24,14 @@ INFLATED = 1.25
 _NONE = 1e-9
 
 
-def skewed(value: float, error: float, skewness: float, *, n: int, level: float) -> tuple[float, float]:
+def skewed(value: float, error: float, skewness: float, *, n: float, level: float) -> tuple[float, float]:
     """Return the interval of a mean.
 
     Args:
         value: the mean.
         error: its standard error.
         skewness: k, that of the mean: sum (t - mean)^3 over (sum (t - mean)^2)^1.5.
-        n: terms, 2 or more.
+        n: independent terms, more than 1; of terms of unequal size, how many of equal size they count for.
         level: coverage, in (0, 1).
     """
     z = float(stats.t.ppf(0.5 + level / 2.0, n - 1))

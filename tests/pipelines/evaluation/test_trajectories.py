@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import pipelines.evaluation.trajectories as module
@@ -15,6 +16,7 @@ from decision.ope.sequential.trajectories import steps_of
 from decision.policy import OraclePolicy
 from decision.records import Decision, Outcome
 from pipelines.evaluation.evaluate import evaluate
+from pipelines.evaluation.holdout import users_of
 from pipelines.evaluation.trajectories import remembered, trajectories
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.arrays import to_interactions
@@ -90,6 +92,22 @@ def test_who_left_early_counts_with_what_he_brought(tmp_path: Path, shop: Shop) 
 
 def _user(record: Decision | Outcome) -> int:
     return int(record.event_id.split("-")[1])
+
+
+def test_at_the_gate_a_policy_with_memory_is_judged_by_so_many_users_not_by_their_decisions(shop: Shop) -> None:
+    found = evaluate(shop.world.lake, shop.registry, shop.loop, shop.session, against="baseline")
+    for sums in (found.lift.sums, found.switched.sums):
+        assert sums.settled is not None
+        assert 1 < sums.settled.effective <= sums.settled.clusters <= 60
+    bandit = evaluate(shop.world.lake, shop.registry, shop.loop, shop.bandit, against="baseline")
+    assert bandit.lift.sums.settled is None
+
+
+def test_a_row_of_nobody_is_alone() -> None:
+    table = pa.table({"subject_id": ["a", None, "a", None], "event_id": ["1", "2", "3", "4"]})
+    found = users_of(table, "feed").tolist()
+    assert found[0] == found[2]
+    assert len(set(found)) == 3
 
 
 def test_the_gate_asks_the_trajectories_too(shop: Shop) -> None:
