@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from decision.errors import FieldError, Words
-from pipelines.commands.outcome import Json, Outcome, command, console, progress
+from pipelines.commands.outcome import Home, Json, Outcome, command, console, progress
+from pipelines.operations.installation import Installation
+
+if TYPE_CHECKING:
+    from pipelines.studies.report import Findings
 
 STUDIES = {
     "regression-oracle": "pipelines.studies.regression_oracle",
@@ -49,6 +53,16 @@ def study(
             "retention (sim2rec).",
         ),
     ] = None,
+    log: Annotated[
+        str | None,
+        typer.Option(
+            "--log",
+            metavar="LOOP",
+            help="Judge the simulators that are learned from this loop's own log (sim2rec).",
+            show_default=False,
+        ),
+    ] = None,
+    home: Home = None,
     rate: Annotated[
         float | None, typer.Option("--rate", help="Share of visitors who click or buy there, for example .005.")
     ] = None,
@@ -63,8 +77,13 @@ def study(
     asked = None if seeds is None else parse_seeds(seeds)
     if size is not None and not 1 <= size <= LARGEST_SIZE:
         raise FieldError("size", wanted=f"a number from 1 to {LARGEST_SIZE}", got=size)
-    from pipelines.studies.report import prepare, show, write  # draws with altair, which takes a second to import
+    from pipelines.studies.report import prepare  # draws with altair, which takes a second to import
 
+    if log is not None:
+        given = {"world": world, "rate": rate, "size": size}
+        if name != "sim2rec" or any(value is not None for value in given.values()):
+            raise FieldError("log", wanted="the study 'sim2rec', without --world, --rate and --size", got=log)
+        return _written(_of_log(log, home, asked, quick=quick, out=out), out)
     module: Any = importlib.import_module(STUDIES[name])
     asked_world = {field: given for field, given in (("world", world), ("rate", rate)) if given is not None}
     if asked_world and not hasattr(module, "WORLDS"):
@@ -75,7 +94,23 @@ def study(
         prepare(out)
     chosen = module.seeds(quick=quick) if asked is None else asked
     kept = {"kept": out} if getattr(module, "KEEPS", False) else {}
-    findings = module.run(chosen, size, quick=quick, progress=_told, **kept, **asked_world)
+    return _written(module.run(chosen, size, quick=quick, progress=_told, **kept, **asked_world), out)
+
+
+def _of_log(loop: str, home: Path | None, asked: list[int] | None, *, quick: bool, out: Path | None) -> Findings:
+    from pipelines.studies.report import prepare
+    from pipelines.studies.sim2rec_log import checked_seed, of_log
+
+    seed = checked_seed(asked)
+    if out is not None:
+        prepare(out)
+    with Installation.at(home) as parts:
+        return of_log(parts.lake, parts.registry, parts.loop(loop), seed, quick=quick, progress=_told)
+
+
+def _written(findings: Findings, out: Path | None) -> Outcome:
+    from pipelines.studies.report import show, write
+
     if out is not None:
         write(findings, out)
         console.print(f"written: {out / 'report.html'}, tables.md, result.json, figures/", markup=False)

@@ -25,7 +25,7 @@ class Sheet:
 
     Attributes:
         title: what it shows.
-        columns: their headings; the first column names the row.
+        columns: their headings; the first column names the row. A single one holds sentences.
         rows: cells as text.
         note: what a reader must know to read it.
     """
@@ -74,10 +74,11 @@ def show(findings: Findings, console: Console) -> None:
     """Print the tables; where one is too wide for the console, without its intervals."""
     for sheet in findings.sheets:
         widths = [max(len(row[i]) for row in [sheet.columns, *sheet.rows]) for i in range(len(sheet.columns))]
-        narrow = sum(widths) + 3 * len(widths) > console.width
+        narrow = len(widths) > 1 and sum(widths) + 3 * len(widths) > console.width
         table = Table(title=sheet.title, title_justify="left", box=box.SIMPLE_HEAD)
         for index, column in enumerate(sheet.columns):
-            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+            first = index == 0
+            table.add_column(column, justify="left" if first else "right", no_wrap=first and len(widths) > 1)
         for row in sheet.rows:
             table.add_row(*(cell.split(" [")[0] if narrow else cell for cell in row))
         console.print(table)

@@ -178,10 +178,17 @@ def train_session(
     return Trained(version=version, rows=int(log.inside.sum()), metrics=metrics, data=rows.data, session=told)
 
 
-def log_of(lake: Lake, loop: LoopSettings, version: int) -> Trajectories:
+def log_of(lake: Lake, loop: LoopSettings, version: int, *, apart_from: Trajectories | None = None) -> Trajectories:
     """Return the loop's trajectories as of a version of the interactions table, without those of users held out.
 
     Of more users than ``session.users`` a sample is kept, by a hash of the user: the same in every training.
+
+    Args:
+        lake: the tables.
+        loop: the loop.
+        version: of the interactions table.
+        apart_from: the trajectories that are learned from; then those of the users held out are returned, with the
+            actions and the scale of these. None for those that are learned from.
 
     Raises:
         SupportError: nobody has a settled decision.
@@ -194,14 +201,14 @@ def log_of(lake: Lake, loop: LoopSettings, version: int) -> Trajectories:
         lake, loop, length=rules.horizon, group=rules.group, catalogue=catalogue, version=version
     ):
         learned = uniforms_of(part.users.tolist(), holdout_salt(loop.name)) >= loop.training.holdout
-        parts.append(part.take(np.flatnonzero(learned)))
+        parts.append(part.take(np.flatnonzero(learned == (apart_from is None))))
         held += len(parts[-1])
         if held > 2 * rules.users:
             parts = [_sample(logged.gathered(parts), rules.users)]
             held = len(parts[0])
     found = _sample(logged.gathered(parts), rules.users)
     if not len(found):
-        raise SupportError(f"loop {loop.name} has no user who is not held out")
+        raise SupportError(f"loop {loop.name} has no user who is {'not ' if apart_from is None else ''}held out")
     mask = found.mask
     longest = int(mask.sum(axis=1).max())
     pmf = None
@@ -210,12 +217,13 @@ def log_of(lake: Lake, loop: LoopSettings, version: int) -> Trajectories:
     actions = found.actions[:, :longest]
     raw = found.catalogue.features.astype(np.float32)
     names, groups = np.unique(found.groups.astype(str), return_inverse=True)
+    like = apart_from
     return Trajectories(
         actions,
         found.rewards[:, :longest].astype(np.float32),
         np.where(mask, found.propensities, 1.0)[:, :longest].astype(np.float32),
-        catalogue_of(found.catalogue.ids, raw, found.actions[mask]),
-        scale_of(found.rewards[mask]),
+        catalogue_of(found.catalogue.ids, raw, found.actions[mask]) if like is None else like.catalogue,
+        scale_of(found.rewards[mask]) if like is None else like.scale,
         lengths=mask.sum(axis=1),
         versions=found.versions[:, :longest],
         names=tuple(found.version_names),

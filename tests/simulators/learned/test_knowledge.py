@@ -1,0 +1,78 @@
+"""What is said of simulators, where it is known what they know."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from simulators.learned.knowledge import ahead, disagreement, horizons_of, known, last_error
+from simulators.learned.trajectories import Scale, Singles, Trajectories, catalogue_of
+
+USERS, STEPS, SD = 300, 30, 0.2
+
+
+class Line:
+    """Says that a response is `slope` times the action's feature and what it is `off` by, with deviation `sd`."""
+
+    def __init__(self, slope: float = 1.0, off: float = 0.0, sd: float = SD) -> None:
+        self.slope, self.off, self.sd = slope, off, sd
+
+    def start(self, users: int) -> Singles:
+        return np.zeros((users, 1), np.float32)
+
+    def predict(self, memory: Singles, shown: Singles) -> tuple[Singles, Singles]:
+        mean = np.float32(self.slope) * shown[:, 0] + np.float32(self.off)
+        return mean, np.full(len(mean), self.sd, np.float32)
+
+    def advance(self, memory: Singles, shown: Singles, response: Singles) -> Singles:
+        return memory
+
+
+@pytest.fixture(scope="module")
+def log() -> Trajectories:
+    """Actions a to d of features -1, 0, 1, 2, of which d is never shown; a third of the users leaves half way."""
+    rng = np.random.default_rng(0)
+    actions = rng.integers(0, 3, (USERS, STEPS))
+    raw = np.array([[-1.0], [0.0], [1.0], [2.0]], np.float32)
+    catalogue = catalogue_of("abcd", raw, actions)
+    rewards = catalogue.features[actions][..., 0] + SD * rng.standard_normal(actions.shape)
+    lengths = np.where(np.arange(USERS) % 3 == 0, STEPS // 2, STEPS)
+    scale = Scale("linear", 0.0)
+    return Trajectories(
+        actions, rewards.astype(np.float32), np.full(actions.shape, 1 / 3, np.float32), catalogue, scale, lengths
+    )
+
+
+def test_the_true_model_errs_by_the_noise_and_knows_it(log: Trajectories) -> None:
+    found = known(Line(), log)
+    assert found.error == pytest.approx(SD, rel=0.03)
+    assert found.explained == pytest.approx(1.0 - SD**2 / (1.0 + SD**2), abs=0.005)
+    assert found.surprise == pytest.approx(1.0, abs=0.06)
+    assert found.within == pytest.approx(0.9, abs=0.015)
+    assert found.by_action[:3] == pytest.approx(SD, rel=0.05)
+    assert np.isnan(found.by_action[3])
+    assert last_error(log) == pytest.approx(np.sqrt(2.0 * (1.0 + SD**2)), rel=0.05)
+
+
+def test_a_model_that_is_too_sure_or_knows_nothing_is_told_by_its_numbers(log: Trajectories) -> None:
+    assert known(Line(sd=SD / 2.0), log).surprise == pytest.approx(4.0, abs=0.25)
+    assert known(Line(slope=0.0), log).explained == pytest.approx(0.0, abs=0.01)
+
+
+def test_a_bias_is_found_at_every_horizon_and_none_where_there_is_none(log: Trajectories) -> None:
+    before, horizons = horizons_of(log)
+    assert (before, horizons) == (7, (1, 2, 5, 10, 20))
+    off = ahead(Line(off=0.1), log, 0, before, horizons)
+    assert [each.steps for each in off] == list(horizons)
+    assert all(each.low <= 0.1 <= each.high for each in off)
+    assert off[-1].low > 0.0
+    # Five intervals of 95%; a seed at which all hold.
+    assert all(each.low <= 0.0 <= each.high for each in ahead(Line(), log, 0, before, horizons))
+
+
+def test_disagreement_is_the_deviation_over_models(log: Trajectories) -> None:
+    codes = np.arange(4)
+    assert disagreement([Line(), Line()], log, codes, 7, 5) == pytest.approx(0.0)
+    assert disagreement([Line(off=0.3), Line(off=-0.3)], log, codes, 7, 5) == pytest.approx(0.3, rel=1e-5)
+    slopes = disagreement([Line(0.9), Line(1.1)], log, codes, 7, 1)
+    assert slopes == pytest.approx(0.1 * np.abs(log.catalogue.features[:, 0]), rel=1e-4)
