@@ -18,6 +18,7 @@ from decision.batch import Floats, Interactions
 from decision.errors import SupportError
 from decision.exploration.mix import with_floor
 from decision.gate import Reference
+from decision.ope.diagnostics.untried import Untried, untried
 from decision.ope.estimate import Estimate
 from decision.ope.estimators.dr import dr
 from decision.ope.estimators.lift import Lift
@@ -92,6 +93,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
         health: what it would look like to serve the version.
         trajectories: for a policy with memory, what it is worth over users' first decisions.
         witness: for a policy with memory, what the simulator held out from its training says of it.
+        untried: for a policy with memory, its own choices that the log hardly ever made.
         agreement: of a loop in apprentice mode, how often the version would have done what the application did.
     """
 
@@ -116,6 +118,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     health: Health
     trajectories: Trajectories | None = None
     witness: Witness | None = None
+    untried: Untried | None = None
     agreement: Agreement | None = None
 
     def references(self) -> list[Reference]:
@@ -156,6 +159,8 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
             numbers |= {"eval.trajectories_high": value.high, "eval.trajectories_logged": self.trajectories.logged}
         if self.witness is not None:
             numbers |= {f"eval.witness_{name}": getattr(self.witness, name) for name in _WITNESSED}
+        if self.untried is not None:
+            numbers |= {"eval.untried": self.untried.share}
         if self.agreement is not None:
             numbers |= {f"eval.agreement{part}": getattr(self.agreement, of) for part, of in _AGREED.items()}
         numbers |= {"eval.rows": self.rows, "eval.ess": self.lift_estimate.ess, **self.health.metrics()}
@@ -265,6 +270,7 @@ def evaluate(
         health=health(newest, pmf, scores, nothing=loop.reward.default, featured=latest.featured),
         trajectories=None if memory is None else trajectories(lake, loop, policy, memory, loop.gate.session_steps),
         witness=witness_of(lake, registry, loop.name, version, manifest, rows.data.table_version),
+        untried=None if memory is None else untried(newest, pmf, floor=policy.exploration.floor),
         agreement=agreement(version, newest, scores) if loop.mode == "apprentice" else None,
     )
     chart = evaluation_chart(

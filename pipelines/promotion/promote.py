@@ -14,6 +14,8 @@ import msgspec
 
 from decision.errors import FieldError
 from decision.gate import judge
+from decision.ope.diagnostics.refusals import UNSUPPORTED
+from decision.ope.diagnostics.untried import LEAST, Untried
 from pipelines.evaluation.evaluate import Evaluated, evaluate
 from pipelines.evaluation.trajectories import Trajectories
 from pipelines.evaluation.witness import Witness, heard
@@ -126,6 +128,9 @@ def promote(
         opens = (opens or (said.better and loop.guard.enabled)) and not said.refused
         reasons += [*said.refused, *_on_its_word(evaluated.witness, loop)] if said.better else said.refused
         numbers |= _numbers(evaluated.trajectories, evaluated.witness)
+    if (unknown := evaluated.untried) is not None:
+        reasons, numbers = [*reasons, *(told := _unknown(unknown))], numbers | {"untried": unknown.share}
+        opens = opens and not told
     if loop.fairness.enabled:
         assessed = None if panels is None else panels.assess(version, champion, now=now, by=by)
         opens = opens and assessed is not None and assessed.passed
@@ -150,6 +155,15 @@ def promote(
         numbers=written.numbers,
         number=written.number,
     )
+
+
+def _unknown(found: Untried) -> list[str]:
+    """Return why a version is refused that shows what the log did not; [] where it does not."""
+    if found.share <= UNSUPPORTED:
+        return []
+    names = ", ".join(found.actions[:5]) + (" and others" if len(found.actions) > 5 else "")
+    says = f"{found.share:.1%} of its choices are actions that fewer than 1 of {1 / LEAST:.0f} decisions drew ({names})"
+    return [f"{says}: neither the log nor a simulator learned from it knows what they bring"]
 
 
 def _on_its_word(witness: Witness | None, loop: LoopSettings) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from decision.errors import FieldError, SupportError
+from decision.ope.diagnostics.untried import SHOWN
 from pipelines.lake.lake import Lake
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings
@@ -26,7 +27,7 @@ from simulators.learned.interventions import PASS, trend_of
 from simulators.learned.knowledge import Ahead, Known, ahead, disagreement, horizons_of, known, last_error
 from simulators.learned.trajectories import Trajectories
 from simulators.offline.weights import share_of_users
-from simulators.trainers.contract import MOST_ACTIONS, SHOWN
+from simulators.trainers.contract import MOST_ACTIONS, executed_in
 from simulators.trainers.sim2rec import WORST, passing
 
 ABOUT = (
@@ -132,12 +133,12 @@ def _judged(
     }
     once, held = apart_on.values()
     least = np.min([each.by_action[most] for name, each in found.items() if name != HELD_OUT], axis=0)
-    share = count / count.sum()
+    share, executed = count / count.sum(), set(executed_in(learned).tolist())
     actions = [
         {
             "id": learned.catalogue.ids[code],
             "share": float(share[code]),
-            "executed": bool(share[code] >= SHOWN),
+            "executed": code in executed,
             "error": None if np.isnan(least[place]) else float(least[place]),
             "disagreement": float(once[place]),
             "disagreement_held": float(held[place]),

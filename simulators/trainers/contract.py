@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from decision.errors import FieldError
+from decision.ope.diagnostics.untried import SHOWN
 from decision.oracles.session import SessionOracle
 from simulators.learned.ensembles import Ensemble
 from simulators.learned.groups import GroupView
@@ -29,8 +30,6 @@ TRAINERS = {
     "sim2rec": "simulators.trainers.sim2rec",
 }
 """Methods by name: the module of each."""
-SHOWN = 1.0 / 400.0
-"""Share of the decisions in which an action must have been shown to count as executed: less is a floor's accident."""
 MOST_ACTIONS = 200
 
 
@@ -124,8 +123,13 @@ def candidates_of(log: Trajectories, plan: Plan) -> Counts:
     Raises:
         FieldError: they are more than 200, or one alone.
     """
-    count = np.bincount(log.actions[log.inside], minlength=len(log.catalogue))
-    found = np.flatnonzero(count >= SHOWN * count.sum()) if plan.candidates == "executed" else np.arange(len(count))
+    found = executed_in(log) if plan.candidates == "executed" else np.arange(len(log.catalogue))
     if not 2 <= len(found) <= MOST_ACTIONS:
         raise FieldError("candidates", wanted=f"2 to {MOST_ACTIONS} actions", got=len(found))
     return found
+
+
+def executed_in(log: Trajectories) -> Counts:
+    """Return the codes of the actions that the log showed in 1 of 400 decisions or more, ascending."""
+    count = np.bincount(log.actions[log.inside], minlength=len(log.catalogue))
+    return np.flatnonzero(count >= SHOWN * count.sum())

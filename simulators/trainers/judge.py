@@ -4,7 +4,8 @@ A simulator held out from training says what the policy earns users it was fitte
 earn there: it sees wear-out, and has its own errors, which are shown by how far it is off on the logged actions. And
 the log says it by importance sampling over users' first decisions (weighted per-decision, Precup et al. 2000): without
 a model, but a few steps far. A policy is agreed upon where neither says that it is worse than the log, or where both
-say the same of those few steps and the simulator that it pays later.
+say the same of those few steps and the simulator that it pays later. On a policy that shows what the log did not,
+neither has anything to say: the log has no such decision, and beyond what was executed a simulator goes on in its way.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from scipy import stats
 
 from decision.batch import Floats
 from decision.errors import SupportError
+from decision.ope.diagnostics.refusals import UNSUPPORTED
 from decision.ope.sequential.trajectories import FARTHEST, WeightedSums, logger_scales, steps_of, weighted_pdis
 from simulators.learned.ensembles import Ensemble
 from simulators.learned.lookahead import returns_in_model
 from simulators.learned.responses import Response
 from simulators.learned.trajectories import Counts, Trajectories
 from simulators.offline.cloning import codes_in, inputs_of
-from simulators.trainers.contract import Taught
+from simulators.trainers.contract import Taught, executed_in
 
 _GROUPS = 50
 
@@ -50,6 +52,7 @@ class Judgement:
             alone, and the simulator that more is gained later.
         near_gain: [h] the gain in the simulator over users' first 1, 2, ... decisions.
         near_half: [h] half the width of each one's 95% interval.
+        untried: share of its choices, where users of the log went, on actions that the log hardly ever showed.
     """
 
     believed: float
@@ -68,6 +71,7 @@ class Judgement:
     agreed: bool
     near_gain: tuple[float, ...] = ()
     near_half: tuple[float, ...] = ()
+    untried: float = 0.0
 
 
 def judged(taught: Taught, log: Trajectories, simulators: Ensemble, seed: int) -> tuple[Judgement, Floats]:
@@ -101,7 +105,8 @@ def judged(taught: Taught, log: Trajectories, simulators: Ensemble, seed: int) -
     gain = mine - theirs
     half = _half(gain)
     near = [from_the_first(count) for count in range(1, min(FARTHEST, before + steps) + 1)]
-    weighed = _weighed(taught, log)
+    weight, untried = _weights(taught, log)
+    weighed = _weighed(weight, log)
     agreed = float(gain.mean()) + half >= 0.0
     if weighed[1] is not None and weighed[2] is not None and weighed[2] < weighed[3]:
         first = near[min(weighed[4], len(near)) - 1]
@@ -122,9 +127,10 @@ def judged(taught: Taught, log: Trajectories, simulators: Ensemble, seed: int) -
         logged=weighed[3],
         steps=weighed[4],
         users=len(users),
-        agreed=agreed,
+        agreed=agreed and untried <= UNSUPPORTED,
         near_gain=tuple(float(each.mean()) for each in near),
         near_half=tuple(_half(each) for each in near),
+        untried=untried,
     )
     return found, gain
 
@@ -156,9 +162,8 @@ def logged_in_model(model: Response, log: Trajectories, seed: int, before: int, 
     return total / steps
 
 
-def _weighed(taught: Taught, log: Trajectories) -> tuple[float | None, float | None, float | None, float, int]:
+def _weighed(weight: Floats, log: Trajectories) -> tuple[float | None, float | None, float | None, float, int]:
     """Return the estimate by trajectories with its interval, the log's mean, and how many steps were weighed."""
-    weight = _weights(taught, log)
     drew = np.zeros(log.actions.shape, np.int64) if log.versions is None else log.versions
     first = weight[log.inside] * logger_scales(weight[log.inside], drew[log.inside])
     steps = steps_of(len(log), float(np.square(first).mean()) / max(float(first.mean()) ** 2, 1e-12))
@@ -177,15 +182,20 @@ def _weighed(taught: Taught, log: Trajectories) -> tuple[float | None, float | N
     return total.value / steps, total.low / steps, total.high / steps, logged, steps
 
 
-def _weights(taught: Taught, log: Trajectories) -> Floats:
-    """Return [n, T] probability of what was logged, under the policy with its memory, over that it was drawn with."""
+def _weights(taught: Taught, log: Trajectories) -> tuple[Floats, float]:
+    """Return [n, T] probability of what was logged, under the policy with its memory, over that it was drawn with.
+
+    And the policy's mean probability of what the log hardly ever showed.
+    """
     places, out = codes_in(taught.offered, log.actions), np.empty(log.actions.shape)
     known: Counts = np.isin(log.actions, taught.offered).astype(np.int64)
-    inputs = inputs_of(log, taught.view)
+    unknown = np.flatnonzero(~np.isin(taught.offered, executed_in(log)))
+    inputs, untried = inputs_of(log, taught.view), 0.0
     with torch.no_grad():
         for at in range(0, len(log), 256):
-            logits, _ = taught.policy(torch.from_numpy(inputs[at : at + 256]))
+            rows = slice(at, at + 256)
+            logits, _ = taught.policy(torch.from_numpy(inputs[rows]))
             likely = torch.softmax(logits, dim=-1).numpy().astype(np.float64)
-            part = places[at : at + 256]
-            out[at : at + 256] = np.take_along_axis(likely, part[..., None], axis=2)[..., 0]
-    return np.where(log.inside, out * known / log.propensities, 0.0)
+            out[rows] = np.take_along_axis(likely, places[rows, :, None], axis=2)[..., 0]
+            untried += float(likely[log.inside[rows]][:, unknown].sum())
+    return np.where(log.inside, out * known / log.propensities, 0.0), untried / float(log.inside.sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import pipelines.evaluation.trajectories as module
 from decision.artifact import unpack
 from decision.features import PREFIX
+from decision.ope.diagnostics.untried import Untried
 from decision.ope.sequential.trajectories import steps_of
 from decision.policy import OraclePolicy
 from decision.records import Decision, Outcome
@@ -153,3 +155,20 @@ def test_memory_is_bounded_by_a_part_and_not_by_the_users(shop: Shop, monkeypatc
 def test_a_policy_without_memory_has_no_trajectories(shop: Shop) -> None:
     found = evaluate(shop.world.lake, shop.registry, shop.loop, shop.bandit, against="baseline")
     assert found.trajectories is None
+
+
+def test_a_version_that_shows_what_the_log_did_not_is_refused_whatever_else_is_known(shop: Shop) -> None:
+    shop.point(shop.bandit, shop.registry.aliases("shop").get("champion"))
+    found = evaluate(shop.world.lake, shop.registry, shop.loop, shop.session)
+    assert found.untried is not None
+    assert found.untried.share == 0.0
+    lenient = parse_loop("[reward]\nmaximum = 1000.0\n[gate]\nmargin = 1000.0\nminimum_ess = 5\n", "shop", {})
+    unknown = msgspec.structs.replace(found, untried=Untried(0.62, ("d6", "d7")))
+    how = {"version": shop.session, "now": LATER, "by": "a test"}
+    refused = promote(shop.world.lake, shop.registry, lenient, evaluated=unknown, **how)
+    assert not refused.promoted
+    assert refused.reasons[-1] == (
+        "62.0% of its choices are actions that fewer than 1 of 800 decisions drew (d6, d7): neither the log nor a "
+        "simulator learned from it knows what they bring"
+    )
+    assert promote(shop.world.lake, shop.registry, lenient, evaluated=found, **how).promoted

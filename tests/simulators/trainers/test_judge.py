@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from decision.ope.sequential.trajectories import FARTHEST, steps_of
 from pipelines.training.sessions import best_of
-from simulators.trainers.judge import Judgement, paired
+from simulators.environments.lts.env import draw_users
+from simulators.learned.ensembles import fit_ensemble
+from simulators.learned.logs import logged
+from simulators.trainers.contract import Plan
+from simulators.trainers.judge import Judgement, judged, paired
+from simulators.trainers.parametric import train
 
 
 @pytest.mark.parametrize(
@@ -45,6 +52,20 @@ def test_the_first_method_goes_on_unless_another_is_better_in_pairs_or_agreed_on
     assert best_of({"sim2rec": first, "clone": found(0.4, agreed=True, seed=1)}) == "clone"
     assert best_of({"sim2rec": first, "clone": found(0.4, agreed=False, seed=1)}) == "sim2rec"
     assert best_of({"sim2rec": found(0.4, agreed=False), "clone": found(0.1, agreed=True)}) == "clone"
+
+
+def test_no_witness_speaks_for_a_policy_that_shows_what_the_log_did_not() -> None:
+    log = logged(draw_users(np.random.default_rng(3), np.array([14.0]), 40), 3, horizon=12)
+    simulators = fit_ensemble(log, 0, members=2, steps=1)
+    plan = Plan(effort=0.02, form="lts")
+    executed, everything = (
+        judged(train(log, simulators, replace(plan, candidates=candidates), 0), log, simulators, 1)[0]
+        for candidates in ("executed", "all")
+    )
+    assert executed.untried == 0.0
+    # Hardly taught, it shows each of 30 documents alike, of which the log showed 13.
+    assert everything.untried == pytest.approx(17 / 30, abs=0.1)
+    assert not everything.agreed
 
 
 def test_pairs_have_an_interval_that_covers_their_mean() -> None:
