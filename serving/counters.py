@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pipelines.settings import LoopSettings, Settings
+from pipelines.storage import Storage
 
 if TYPE_CHECKING:
     from pipelines.lake.tables import Tables
@@ -51,12 +52,12 @@ class LakeCounters:
         if kept is not None and now - kept[0] < _LAKE_TTL_S:
             return kept[1]
         found: dict[str, Any] | None = None
-        if self._settings.lake_path.exists():
+        if self._tables is not None or Storage(self._settings.lake_url).has("decisions"):
             from pipelines.interactions.counters import counters  # imports the lake: only readers of counters need it
             from pipelines.lake.moment import NoMomentError
             from pipelines.lake.tables import Tables
 
-            self._tables = self._tables or Tables(self._settings.lake_path)
+            self._tables = self._tables or Tables(self._settings.lake_url)
             at = datetime.fromtimestamp(self._clock(), UTC)
             with suppress(NoMomentError):
                 found = msgspec.to_builtins(counters(self._tables, loop, at))

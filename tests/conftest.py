@@ -19,6 +19,7 @@ import hypothesis
 import pytest
 
 from tests.parts import new_database, require
+from tests.worlds.s3 import S3
 
 _MEMORY = Path("/dev/shm")
 _NEEDED = 2 << 30
@@ -50,3 +51,19 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def postgres_database(postgres: str) -> str:
     """Address of an empty database on a running PostgreSQL."""
     return new_database(postgres)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3]:
+    """Give an S3 server with one bucket, which all tests of the session share: each has a prefix of its own."""
+    require(importlib.util.find_spec("moto"), "moto not installed")
+    with S3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """Give the S3 server, with the environment of this process pointing to it."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server

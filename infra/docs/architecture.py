@@ -85,6 +85,7 @@ MODULES = {  # of the modules that stand in a package itself, those whose names 
     "pipelines.cli": "names to commands",
     "pipelines.nightly": "the steps in order,|resumable",
     "pipelines.files": "replaced whole, locked",
+    "pipelines.storage": "files by key, also on S3",
     "pipelines.scratch": "rows that do not fit",
     "decision.artifact": "files and manifest",
     "decision.gate": "is it no worse?",

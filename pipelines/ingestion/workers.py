@@ -29,16 +29,14 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         log_url: address of the event log, as `open_log` takes it.
-        lake_path: folder or address of the tables.
-        storage_options: what Delta needs to reach the storage.
+        lake_url: folder or address of the tables.
         partitions: the log partitions of the share.
         loops: the loops that exist; None accepts every name.
         rows_per_commit: messages that are committed together.
     """
 
     log_url: str
-    lake_path: str
-    storage_options: dict[str, str]
+    lake_url: str
     partitions: list[int]
     loops: list[str] | None
     rows_per_commit: int
@@ -88,8 +86,7 @@ class IngestWorkers:
             for number, process in enumerate(self._processes):
                 share = Share(
                     log_url=log_url,
-                    lake_path=lake.path,
-                    storage_options=lake.storage_options,
+                    lake_url=lake.path,
                     partitions=list(range(number, partitions, len(self._processes))),
                     loops=None if loops is None else sorted(loops),
                     rows_per_commit=rows_per_commit,
@@ -166,7 +163,7 @@ def main() -> None:
     try:
         ingester = Ingester(
             open_log(share.log_url),
-            Lake(share.lake_path, storage_options=share.storage_options),
+            Lake(share.lake_url),
             partitions=share.partitions,
             loops=share.loops,
             rows_per_commit=share.rows_per_commit,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 
 from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError
@@ -12,12 +11,11 @@ from pipelines.lake.schemas import PARTITIONED_BY, SCHEMAS, Table
 from pipelines.lake.statistics import STATISTICS
 
 _CONFIGURATION = {
-    "delta.checkpointInterval": "50",
     "delta.dataSkippingStatsColumns": ",".join(STATISTICS),  # what files are skipped by
 }
 
 
-def create_table(uri: str, name: Table, storage_options: Mapping[str, str]) -> None:
+def create_table(uri: str, name: Table) -> None:
     """Make the table `name` at `uri`, unless another process does just now."""
     with contextlib.suppress(DeltaError):  # whoever opens it next sees any other error
         DeltaTable.create(
@@ -25,7 +23,7 @@ def create_table(uri: str, name: Table, storage_options: Mapping[str, str]) -> N
             schema=SCHEMAS[name],  # pyright: ignore[reportArgumentType]
             mode="error",
             partition_by=PARTITIONED_BY[name],
-            configuration=_CONFIGURATION,
-            storage_options=dict(storage_options),
+            # a reader begins at the last checkpoint: on object storage every commit after it is a request or two
+            configuration={**_CONFIGURATION, "delta.checkpointInterval": "10" if "://" in uri else "50"},
             commit_properties=CommitProperties(max_commit_retries=0),
         )

@@ -7,25 +7,22 @@ pyarrow's filters cannot compare with text, so deleting and compacting replace f
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction, RemoveAction
 
 from pipelines.lake.statistics import APART, STATISTICS, actions_of, name_of, one_value
+from pipelines.storage import Storage
 
 TARGET_BYTES = 32 << 20
 """Size of compacted files: large enough to read fast, small enough to rewrite in memory."""
@@ -58,13 +55,13 @@ class FileWriter:
     """Writes the files of one table.
 
     Args:
-        uri: folder or address of the table.
+        storage: the tables' folder or address.
+        name: of the table in it.
         partitioned_by: its partition columns.
-        storage_options: what is needed to reach the address; None for a folder.
     """
 
-    def __init__(self, uri: str, partitioned_by: list[str], storage_options: Mapping[str, str] | None) -> None:
-        self._uri, self._by, self._options = uri, partitioned_by, storage_options
+    def __init__(self, storage: Storage, name: str, partitioned_by: list[str]) -> None:
+        self._storage, self._name, self._by = storage, name, partitioned_by
 
     def write(self, rows: pa.Table, *, data_change: bool = True) -> list[AddAction]:
         """Write `rows` to files of one partition, and one value of `APART`, each, and return what to commit.
@@ -77,27 +74,19 @@ class FileWriter:
     def _write(self, values: dict[str, str | None], rows: pa.Table, data_change: bool) -> AddAction:
         folder = "/".join(f"{column}={value}" for column, value in values.items())
         path = f"{folder}/{uuid.uuid4()}{_said(rows)}.parquet"
-        if self._options is None:
-            where = f"{self._uri}/{path}"
-            Path(where).parent.mkdir(parents=True, exist_ok=True)
-            filesystem: pafs.FileSystem = pafs.LocalFileSystem()
-        else:
-            where = path
-            filesystem = pafs.PyFileSystem(DeltaStorageHandler(self._uri, dict(self._options)))
+        buffer = pa.BufferOutputStream()
         pq.write_table(
             rows,
-            where,
-            filesystem=filesystem,
+            buffer,
             row_group_size=_ROWS_TOGETHER,
             compression="zstd",
             compression_level=_LATER if not data_change else _AT_ONCE,
             use_dictionary=list(_REPEATED),  # pyright: ignore[reportArgumentType]
             write_statistics=[column for column in STATISTICS if column in rows.column_names],  # pyright: ignore[reportArgumentType]
         )
-        if self._options is None:
-            _sync(Path(where))
-        size = filesystem.get_file_info(where).size
-        return AddAction(path, size, values, _now_ms(), data_change, json.dumps(_stats(rows)))
+        data = buffer.getvalue().to_pybytes()
+        self._storage.write_new(f"{self._name}/{path}", data)
+        return AddAction(path, len(data), values, _now_ms(), data_change, json.dumps(_stats(rows)))
 
 
 def merged(table: DeltaTable, *, target_bytes: int = TARGET_BYTES) -> Iterator[Replacement]:
@@ -216,12 +205,3 @@ def _stat(value: int | str | datetime) -> int | str:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
-
-
-def _sync(path: Path) -> None:
-    for target in (path, path.parent):
-        handle = os.open(target, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

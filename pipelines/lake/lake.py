@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, Field, Transaction
+from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from decision.batch import Floats
 from decision.errors import FieldError
 from pipelines.lake.files import FileWriter, Replacement, merged, without
+from pipelines.lake.marks import MarkedTable
 from pipelines.lake.schemas import PARTITIONED_BY, SCHEMAS, TIME, Table
 from pipelines.lake.statistics import actions_of
 from pipelines.lake.tables import Tables, mark_of
@@ -29,6 +30,8 @@ from pipelines.lake.tables import Tables, mark_of
 _PLAIN_BY_STATE = ("joined", "expired")
 _ATTEMPTS = 100
 _EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
+_NO_CLEANING = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+"""Looking for commits past their retention would list the whole log at every commit; compacting does it."""
 REWRITES = "rewrites"
 """Mark that every replacement of files moves: two of them never mix."""
 _WRITTEN_H = 1  # hours after which no writer is still at work on a file
@@ -150,11 +153,15 @@ class Lake(Tables):
                 commit_properties=CommitProperties(
                     app_transactions=[Transaction(mark, value) for mark, value in sorted(marks.items())]
                 ),
+                post_commithook_properties=_NO_CLEANING,
             )
         except CommitFailedError as error:
             # The files stay for `vacuum`: only a later look tells a lost race from a lost answer.
             raise ConflictError(str(error)) from error
+        before = seen.version()
         seen.update_incremental()
+        if isinstance(seen, MarkedTable) and seen.version() == before + 1:  # and so it is the commit of this call
+            seen.moved(seen.version(), dict(marks))
         return seen.version()
 
     def delete(
@@ -183,12 +190,13 @@ class Lake(Tables):
         return self._rewrite(name, plan, marks or {}, seen).rows
 
     def compact(self, name: Table) -> dict[str, Any]:
-        """Merge small files; rows, marks and earlier versions stay as they are.
+        """Merge small files, and forget commits that are past their retention; rows and marks stay as they are.
 
         Raises:
             ConflictError: others kept rewriting; nothing was changed.
         """
         done = self._rewrite(name, merged, {}, None)
+        self.table(name).cleanup_metadata()
         return {"files_added": done.added, "files_removed": done.removed}
 
     def _rewrite(
@@ -285,7 +293,7 @@ class Lake(Tables):
                     raise
 
     def _writer(self, name: Table) -> FileWriter:
-        return FileWriter(f"{self._root}/{name}", PARTITIONED_BY[name], None if self._local else self._options)
+        return FileWriter(self.storage, name, PARTITIONED_BY[name])
 
 
 def _widen(table: DeltaTable, name: Table) -> None:

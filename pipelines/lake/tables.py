@@ -15,6 +15,8 @@ from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from decision.errors import FieldError
+from pipelines.lake.marks import MarkedTable
+from pipelines.storage import Storage
 
 if TYPE_CHECKING:
     from pipelines.lake.schemas import Table
@@ -27,28 +29,21 @@ class Tables:
     """The tables of one installation.
 
     Args:
-        path: folder of the tables, or the address of one on object storage (``s3://bucket/folder``).
-        storage_options: what Delta needs to reach the storage; empty for folders.
+        path: folder of the tables, or the address of one on object storage (``s3://bucket/folder``), which is reached
+            as the ``AWS_`` variables say.
     """
 
-    def __init__(self, path: str | Path, *, storage_options: Mapping[str, str] | None = None) -> None:
-        self._local = "://" not in str(path)
-        self._root = str(Path(path).absolute()) if self._local else str(path).rstrip("/")
-        self._options = dict(storage_options or {})
-        self._idle: dict[str, list[DeltaTable]] = {}
+    def __init__(self, path: str | Path) -> None:
+        self.storage = Storage(path)
+        self._idle: dict[str, list[MarkedTable]] = {}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._root!r})"
+        return f"{type(self).__name__}({self.path!r})"
 
     @property
     def path(self) -> str:
         """Folder or address of the tables."""
-        return self._root
-
-    @property
-    def storage_options(self) -> dict[str, str]:
-        """What Delta needs to reach the storage."""
-        return dict(self._options)
+        return self.storage.url
 
     def table(self, name: Table, version: int | None = None) -> DeltaTable:
         """Return the Delta table as it is now, or as it was at `version`; created when it does not exist.
@@ -59,7 +54,6 @@ class Tables:
         Raises:
             FieldError: there is no such version.
         """
-        uri = f"{self._root}/{name}"
         idle = self._idle.setdefault(name, [])
         if version is None and idle:
             try:
@@ -69,7 +63,7 @@ class Tables:
             except (IndexError, DeltaError):  # taken by another thread; or its log was cleaned up, or is gone
                 pass
         try:
-            found = DeltaTable(uri, version=version, storage_options=self._options)
+            found = MarkedTable(self.storage, name, version)
             return _lent(found, idle) if version is None else found
         except TableNotFoundError:
             if version not in (None, 0):
@@ -80,30 +74,30 @@ class Tables:
             raise FieldError("version", wanted=f"a kept version of the table {name!r}", got=version) from error
         from pipelines.lake.create import create_table  # imports pyarrow
 
-        if self._local:
-            Path(uri).mkdir(parents=True, exist_ok=True)
-        create_table(uri, name, self._options)
-        return _lent(DeltaTable(uri, storage_options=self._options), idle)
+        if self.storage.local:
+            self.storage.path(name).mkdir(parents=True, exist_ok=True)
+        create_table(f"{self.path}/{name}", name)
+        return _lent(MarkedTable(self.storage, name), idle)
 
     def version(self, name: Table) -> int:
         """Return the number of the table's latest version."""
         return self.table(name).version()
 
 
-def _lent(kept: DeltaTable, idle: list[DeltaTable]) -> DeltaTable:
+def _lent(kept: MarkedTable, idle: list[MarkedTable]) -> MarkedTable:
     lent = copy(kept)
     finalize(lent, _returned, kept, idle).atexit = False
     return lent
 
 
-def _returned(kept: DeltaTable, idle: list[DeltaTable]) -> None:
+def _returned(kept: MarkedTable, idle: list[MarkedTable]) -> None:
     if len(idle) < _MOST_IDLE:
         idle.append(kept)
 
 
 def mark_of(table: DeltaTable, name: str) -> int | None:
     """Return the value of a mark in the table, None where it was never set."""
-    return table.transaction_version(name)
+    return table.mark(name) if isinstance(table, MarkedTable) else table.transaction_version(name)
 
 
 def partitions_of(table: DeltaTable, loop: str) -> list[int]:

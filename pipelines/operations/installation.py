@@ -101,14 +101,14 @@ class Installation:
         """The lake's tables, for who counts in them and reads no rows."""
         from pipelines.lake.tables import Tables
 
-        return Tables(self.settings.lake_path)
+        return Tables(self.settings.lake_url)
 
     @cached_property
     def lake(self) -> Lake:
         """The tables."""
         from pipelines.lake.lake import Lake
 
-        return Lake(self.settings.lake_path)
+        return Lake(self.settings.lake_url)
 
     @cached_property
     def registry(self) -> Registry:

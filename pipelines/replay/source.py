@@ -107,14 +107,12 @@ class LakeSource:
 
     Attributes:
         root: of the lake.
-        storage_options: what Delta needs to reach it.
         loop: name of the loop.
         version: of the table.
         cut: which rows.
     """
 
     root: str
-    storage_options: dict[str, str]
     loop: str
     version: int
     cut: Cut = field(default_factory=Cut)
@@ -136,15 +134,14 @@ class LakeSource:
         return _is_flat(self._fragments()[unit])
 
     def _fragments(self) -> list[Any]:
-        return _fragments(self.root, tuple(sorted(self.storage_options.items())), self.loop, self.version)
+        return _fragments(self.root, self.loop, self.version)
 
 
 @lru_cache(maxsize=4)
-def _fragments(root: str, storage_options: tuple[tuple[str, str], ...], loop: str, version: int) -> list[Any]:
+def _fragments(root: str, loop: str, version: int) -> list[Any]:
     # A version of a table never changes: its list of files is read once, not once for every one of them.
-    lake = Lake(root, storage_options=dict(storage_options))
     options = ds.ParquetReadOptions(dictionary_columns=_REPEATED)
-    data = lake.table("interactions", version).to_pyarrow_dataset(parquet_read_options=options)
+    data = Lake(root).table("interactions", version).to_pyarrow_dataset(parquet_read_options=options)
     return sorted(data.get_fragments(filter=pc.field("loop") == loop), key=lambda part: part.path)
 
 
@@ -236,7 +233,7 @@ def source_of(lake: Lake, loop: str, *, version: int | None = None, cut: Cut | N
         FieldError: that version is not kept.
     """
     table = lake.table("interactions", version)
-    return LakeSource(lake.path, lake.storage_options, loop, table.version(), cut or Cut())
+    return LakeSource(lake.path, loop, table.version(), cut or Cut())
 
 
 def import_source(path: Path, cut: Cut | None = None) -> FileSource:

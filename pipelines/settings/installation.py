@@ -15,6 +15,7 @@ from decision.options import Positive
 from decision.validation import Checked, convert
 
 LOOP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9!_.*'()=-]+)*/?\Z")
 BENTO_PORT_OFFSET = 10_000
 """How far BentoML's own port is from the service's where no setting says."""
 
@@ -25,6 +26,8 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Attributes:
         home: folder of everything durable (``DECISION_HOME``).
         log: event log, ``local:`` (in the home folder) or ``kafka://host:port`` (``DECISION_LOG``).
+        files: where lake, imports and the features' history are: "" for the home folder, or ``s3://bucket/prefix``
+            (``DECISION_FILES``). Who reaches it and how stands in the ``AWS_`` variables.
         partitions: partitions of each topic when it is created (``DECISION_PARTITIONS``).
         host: address the service binds to (``DECISION_HOST``).
         port: its port (``DECISION_PORT``).
@@ -45,6 +48,7 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     home: str = ".decision"
     log: str = "local:"
+    files: str = ""
     partitions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 2
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8080
@@ -59,6 +63,8 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     governance: str = ""
 
     def _relations(self) -> None:
+        if self.files and not _BUCKET.match(self.files):
+            raise FieldError("files", wanted='"" for the home folder, or s3://bucket/prefix', got=self.files)
         if self.bento_port == self.port:
             raise FieldError("bento_port", wanted=f"another port than port, {self.port}", got=self.bento_port)
 
@@ -84,9 +90,14 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return f"local:{self.spool_path}" if self.log == "local:" else self.log
 
     @property
-    def lake_path(self) -> Path:
-        """Folder of the Delta tables."""
-        return self.root / "lake"
+    def files_url(self) -> str:
+        """Folder or address of the lake, the imports and the features' history."""
+        return self.files.rstrip("/") or str(self.root)
+
+    @property
+    def lake_url(self) -> str:
+        """Folder or address of the Delta tables."""
+        return f"{self.files_url}/lake"
 
     @property
     def registry_uri(self) -> str:

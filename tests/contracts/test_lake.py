@@ -1,4 +1,4 @@
-"""The lake keeps its contract in a folder and at an address of object storage."""
+"""The lake keeps its contract in a folder and on object storage."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import pytest
 
 from pipelines.lake.lake import Lake
 from tests.contracts.lake import CHECKS
+from tests.worlds.s3 import BUCKET, S3
 
 
-@pytest.mark.parametrize("where", ["folder", "address"])
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_lake(check: Callable[[Callable[[], Lake]], None], where: str, tmp_path: Path) -> None:
+def test_lake(check: Callable[[Callable[[], Lake]], None], tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "lake"
-    if where == "address":
-        folder.mkdir(parents=True)  # object storage has no folders to be made
-    check(lambda: Lake(folder if where == "folder" else folder.as_uri()))
+    check(lambda: Lake(folder))
+
+
+@pytest.mark.connected
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_lake_on_s3(check: Callable[[Callable[[], Lake]], None], s3: S3) -> None:
+    check(lambda: Lake(f"s3://{BUCKET}/{check.__name__}/lake"))

@@ -56,7 +56,7 @@ class Site:
         return json.loads(done.stdout)
 
     def gaps(self, version: str) -> list[float]:
-        lake, registry, loop = Lake(self.settings.lake_path), Registry(self.settings), load_loop(self.settings, LOOP)
+        lake, registry, loop = Lake(self.settings.lake_url), Registry(self.settings), load_loop(self.settings, LOOP)
         with Governance.at(self.settings) as store:
             return rescore(lake, loop, upheld(store, LOOP), unpack(registry.files(LOOP, version))[0]).gaps
 

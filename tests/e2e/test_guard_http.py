@@ -186,7 +186,7 @@ def test_a_good_candidate_becomes_champion_and_a_bad_one_is_killed_over_http(tmp
                 asyncio.run(shoppers.shop(0.2))
         asyncio.run(shoppers.shop(1.0))
     assert shoppers.failed == 0
-    log, lake = LocalLog(settings.spool_path), Lake(settings.lake_path)
+    log, lake = LocalLog(settings.spool_path), Lake(settings.lake_url)
     records: list[Decision] = [
         decode_decision(message.value)
         for number in range(settings.partitions)

@@ -53,7 +53,7 @@ class Site:
         self.loop = new_loop(self.settings, "shop", TEXT)
         self.registry = Registry(self.settings)
         self.now = START.timestamp()
-        self.lake = Lake(self.settings.lake_path)
+        self.lake = Lake(self.settings.lake_url)
         self.rng = np.random.default_rng(5)
         self.asked = 0
         self.state = GuardState(loop="shop")

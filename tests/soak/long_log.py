@@ -137,7 +137,7 @@ def by_driver(folder: Path, lines: Lines, parts: Iterator[tuple[pa.Table, Floats
 def sampled(home: Path, text: str) -> Iterator[tuple[pa.Table, Floats]]:
     """Yield the rows that a training learns from, with their weights."""
     settings = new_settings(home)
-    rows = window(Lake(settings.lake_path), new_loop(settings, LOOP, text))
+    rows = window(Lake(settings.lake_url), new_loop(settings, LOOP, text))
     rates = {day.day: (day.rate, day.rewarded_rate) for day in rows.data.days}
     for table in rows.picked():
         days = table["ts"].cast(pa.date32()).to_pylist()
@@ -157,7 +157,7 @@ def child(home: Path, text: str) -> None:
     """Train, and print what it took."""
     settings = new_settings(home)
     loop, start = new_loop(settings, LOOP, text), time.perf_counter()
-    done = train(Lake(settings.lake_path), Registry(settings), loop, seed=1, now=START + timedelta(days=DAYS + 1))
+    done = train(Lake(settings.lake_url), Registry(settings), loop, seed=1, now=START + timedelta(days=DAYS + 1))
     seconds = time.perf_counter() - start
     # getrusage would count what the parent held when this process was forked from it
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

@@ -57,14 +57,14 @@ def outcome(event_id: str, value: float = 1.0, after: float = 5.0, **changes: ob
 
 
 class World:
-    """A log with two partitions, and a lake."""
+    """A log with two partitions, and a lake beside it or at an address."""
 
-    def __init__(self, folder: Path, *, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self, folder: Path, *, clock: Callable[[], float] | None = None, lake: str | None = None) -> None:
         self.path = folder / "log.db"
         self.log = LocalLog(self.path, **({"clock": clock} if clock else {}))
         for topic in (DECISIONS, OUTCOMES):
             self.log.create(topic, 2)
-        self.lake = Lake(folder / "lake")
+        self.lake = Lake(folder / "lake" if lake is None else lake)
 
     def append(self, *records: Decision | Outcome, headers: Headers = ()) -> None:
         for topic, kind in ((DECISIONS, Decision), (OUTCOMES, Outcome)):

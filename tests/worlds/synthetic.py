@@ -61,7 +61,7 @@ def open_parts(settings: Settings) -> tuple[LocalLog, Lake]:
     log = LocalLog(settings.spool_path)
     for topic in (DECISIONS, OUTCOMES):
         log.create(topic, settings.partitions)
-    return log, Lake(settings.lake_path)
+    return log, Lake(settings.lake_url)
 
 
 def batch_of(kind: str) -> Batch:

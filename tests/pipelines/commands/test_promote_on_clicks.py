@@ -51,7 +51,7 @@ def test_a_version_that_loses_all_clicks_is_refused_however_small_they_are(
     settings = new_settings(tmp_path / "home")
     init_loop(settings, "news")
     loop, registry = load_loop(settings, "news"), Registry(settings)
-    lake = filled(settings.lake_path, pays=0, rate=rate, seed=seed)
+    lake = filled(settings.lake_url, pays=0, rate=rate, seed=seed)
     champion = train(lake, registry, loop, seed=1, now=LATER).version
     registry.set_alias("news", "champion", champion, {})
     # Another world taught it to show offer 2, which nobody clicks here.

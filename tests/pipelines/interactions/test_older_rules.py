@@ -80,7 +80,7 @@ def packed(policy: OraclePolicy) -> dict[str, bytes]:
 @pytest.mark.parametrize("version", [1, VERSION])
 def test_replay_gate_and_panels_ask_a_model_as_it_is_asked_in_service(version: int, tmp_path: Path) -> None:
     settings, table = new_settings(tmp_path), rows()
-    loop, registry, lake = new_loop(settings, "shop"), Registry(settings), Lake(settings.lake_path)
+    loop, registry, lake = new_loop(settings, "shop"), Registry(settings), Lake(settings.lake_url)
     append(lake, [table])
     policy = model(table, version)
     wanted = policy.pmf(read(table, version))

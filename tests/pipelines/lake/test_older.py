@@ -70,7 +70,7 @@ def world(tmp_path: Path) -> World:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("pipelines.lake.files.name_of", lambda values: "")
             patch.setattr("pipelines.lake.files.STATISTICS", ("offset", "ts", "appended_at"))
-            files = FileWriter(uri, PARTITIONED_BY[name], None).write(rows)
+            files = FileWriter(old.storage, name, PARTITIONED_BY[name]).write(rows)
         table.create_write_transaction(
             files,
             mode="append",

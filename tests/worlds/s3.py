@@ -1,0 +1,86 @@
+"""An S3 server on this machine: `moto` in a process of its own, which counts what it is asked.
+
+Clients are part of the tests' process and hold its lock while they wait, so the server may not be.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any
+
+BUCKET = "bucket"
+_ASKED = "/-/asked"
+
+
+class S3:
+    """The server with one bucket, from entering to leaving."""
+
+    def __enter__(self) -> S3:
+        self._process = subprocess.Popen([sys.executable, "-m", __name__], stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self.address = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+        with urllib.request.urlopen(urllib.request.Request(f"{self.address}/{BUCKET}", method="PUT")):
+            pass
+        self.asked()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which clients find it."""
+        return self.environment_of(self.address)
+
+    @staticmethod
+    def environment_of(address: str) -> dict[str, str]:
+        """Return the variables by which clients find the server at an address."""
+        return {
+            "AWS_ENDPOINT_URL": address,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_ALLOW_HTTP": "true",
+        }
+
+    def asked(self) -> list[str]:
+        """Return the requests since the last call, each as its method and path."""
+        with urllib.request.urlopen(self.address + _ASKED) as answer:
+            return answer.read().decode().splitlines()
+
+
+def main() -> None:
+    """Serve on a free port, which is the only line on standard output."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    serve, asked = DomainDispatcherApplication(create_backend_app), list[str]()
+
+    def counting(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == _ASKED:
+            told, asked[:] = "\n".join(asked).encode(), []
+            start("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(told)))])
+            return [told]
+        query = f"?{environ['QUERY_STRING']}" if environ["QUERY_STRING"] else ""
+        asked.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}{query}")
+        return serve(environ, start)
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    WSGIRequestHandler.protocol_version = "HTTP/1.1"
+    server = make_server("127.0.0.1", 0, counting, threaded=True)
+    print(server.server_port, flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()
