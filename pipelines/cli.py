@@ -15,12 +15,31 @@ import typer
 from typer.models import CommandInfo
 
 from decision.errors import FieldError
-from pipelines.commands import alarms, audit, data, features, guard, replay, running, start, steps, study, verify
+from pipelines.commands import (
+    alarms,
+    audit,
+    data,
+    doctor,
+    features,
+    guard,
+    replay,
+    running,
+    start,
+    steps,
+    study,
+    verify,
+)
 from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
 from pipelines.formats.registry import FORMATS
 
 _PANELS = {
-    "Start": {"demo": start.demo, "init": start.init, "serve": running.serve, "top": running.top},
+    "Start": {
+        "demo": start.demo,
+        "init": start.init,
+        "serve": running.serve,
+        "top": running.top,
+        "doctor": doctor.doctor,
+    },
     "One step of the loop": {
         "forward": running.forward,
         "ingest": steps.ingest,

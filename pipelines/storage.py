@@ -8,7 +8,6 @@ their files are. How object storage is reached stands in the ``AWS_`` variables,
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -48,15 +47,14 @@ class Storage:
 
     Args:
         url: folder, as a path or ``file:///folder``, or ``s3://bucket/prefix``.
-        patience_s: how long to wait for an answer of object storage, in seconds; None for the client's own limits,
-            which try again for minutes.
+        persists: whether a request to object storage that failed is made again, for minutes.
     """
 
-    def __init__(self, url: str | Path, *, patience_s: float | None = None) -> None:
+    def __init__(self, url: str | Path, *, persists: bool = True) -> None:
         text = url2pathname(str(url)[7:]) if str(url).startswith("file://") else str(url)
         self.local = "://" not in text
         self.url = str(Path(text).absolute()) if self.local else text.rstrip("/")
-        self._patience_s = patience_s
+        self._persists = persists
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -184,14 +182,7 @@ class Storage:
     def _store(self) -> Any:
         from obstore.store import from_url
 
-        if self._patience_s is None:
-            return from_url(self.url)
-        limit = timedelta(seconds=self._patience_s)
-        return from_url(
-            self.url,
-            client_options={"timeout": limit, "connect_timeout": limit},
-            retry_config={"max_retries": 0, "retry_timeout": limit},
-        )
+        return from_url(self.url, retry_config=None if self._persists else {"max_retries": 0})
 
     def _ask(self, what: str, *arguments: Any, some: bool = False, **options: Any) -> Any:
         import obstore

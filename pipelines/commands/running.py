@@ -36,6 +36,7 @@ def serve(
     Example: `decision serve --port 8080`, then
     `curl localhost:8080/v1/loops/news/decide -d '{"context": {}, "actions": [{"id": "a"}, {"id": "b"}]}'`
     """
+    from pipelines.operations.doctor import examine
     from pipelines.operations.processes import check_port, environment, forward_command, process, serve_command
 
     settings = load_settings(
@@ -46,6 +47,10 @@ def serve(
     settings.root.mkdir(parents=True, exist_ok=True)
     if not list((settings.root / "loops").glob("*/loop.toml")):
         console.print("[yellow]no loops yet:[/] `decision init LOOP` makes one; until then the service is not ready")
+    for finding in examine(settings):
+        bad = finding.probe == "refused" or not finding.reachable
+        style = "red" if bad else "yellow" if finding.advice else ""
+        console.print(str(finding), style=style, markup=False, highlight=False, soft_wrap=True)
     command_line = serve_command(settings)
     sys.stdout.flush()
     if settings.log == "local:":

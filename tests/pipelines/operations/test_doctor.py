@@ -1,0 +1,158 @@
+"""The doctor tells of every address what there is to know, and sees through a store that loses commits."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from pipelines import cli
+from pipelines.operations.doctor import ADDRESSES, Refused, examine, keeps_conditions
+from pipelines.operations.processes import free_port
+from pipelines.settings import Settings
+from pipelines.storage import Storage
+from tests.worlds.s3 import BUCKET, S3
+
+
+class Careless(BaseHTTPRequestHandler):
+    """A store that takes every write, whatever the condition."""
+
+    refuses = False
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(501 if self.refuses and "If-None-Match" in self.headers else 200)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(200, b"<DeleteResult/>")
+
+    def _answer(self, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("ETag", '"1"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Plain(Careless):
+    """A store that knows no conditions, and says so."""
+
+    refuses = True
+
+
+@contextmanager
+def store(kind: type[Careless]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def careless(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with store(Careless) as address:
+        for name, value in S3.environment_of(address).items():
+            monkeypatch.setenv(name, value)
+        yield
+
+
+def ask(capfd: pytest.CaptureFixture[str], home: Path) -> tuple[int, dict[str, dict[str, dict[str, object]]]]:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["doctor", "--json", "--home", str(home)])
+    return int(str(end.value.code)), json.loads(capfd.readouterr().out)
+
+
+def test_one_folder_needs_nothing_and_nothing_is_made(tmp_path: Path) -> None:
+    found = examine(Settings(home=str(tmp_path / "new" / "home")))
+    assert [finding.variable for finding in found] == [f"DECISION_{name.upper()}" for name in ADDRESSES]
+    assert {(finding.shared, finding.reachable, finding.probe, finding.advice) for finding in found} == {
+        (False, True, "none", "")
+    }
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_that_takes_no_files_is_not_reachable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    home = next(f for f in examine(Settings(home=str(tmp_path / "file"))) if f.variable == "DECISION_HOME")
+    assert not home.reachable
+
+
+@pytest.mark.usefixtures("careless")
+def test_a_store_that_ignores_the_condition_is_refused_by_name(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DECISION_FILES", "s3://bucket/prefix")
+    status, answer = ask(capfd, tmp_path)
+    assert status == 3
+    assert answer["refused"] == ["files"]
+    files = answer["addresses"]["files"]
+    assert (files["reachable"], files["probe"]) == (True, "refused")
+    assert "If-None-Match" in str(files["advice"])
+
+
+def test_a_store_without_conditions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with store(Plain) as address:
+        for name, value in S3.environment_of(address).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(Refused, match="cannot write on condition"):
+            keeps_conditions(Storage("s3://bucket", persists=False), {})
+
+
+@pytest.mark.connected
+def test_a_store_that_keeps_the_condition_passes_and_is_left_as_it_was(
+    s3: S3, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DECISION_FILES", f"s3://{BUCKET}/doctor")
+    status, answer = ask(capfd, tmp_path)
+    assert status == 0
+    files = answer["addresses"]["files"]
+    assert (files["shared"], files["reachable"], files["probe"], files["advice"]) == (True, True, "passed", "")
+    assert Storage(f"s3://{BUCKET}/doctor").list("") == []
+    # whoever shares one address is told of those that stay on this machine
+    assert "DECISION_STATE=postgresql://" in str(answer["addresses"]["state"]["advice"])
+
+
+@pytest.mark.connected
+def test_an_unsafe_setting_is_refused(s3: S3) -> None:
+    with pytest.raises(Refused, match="AWS_S3_ALLOW_UNSAFE_RENAME"):
+        keeps_conditions(Storage(f"s3://{BUCKET}/unsafe"), {"AWS_S3_ALLOW_UNSAFE_RENAME": "true"})
+
+
+def test_what_does_not_answer_is_named_and_shows_no_password(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    for name, value in S3.environment_of(f"http://{nowhere}").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DECISION_FILES", "s3://bucket/prefix")
+    monkeypatch.setenv("DECISION_STATE", f"postgresql://me:hush@{nowhere}/decisions")
+    monkeypatch.setenv("DECISION_TRACKING_URI", f"http://me:hush@{nowhere}")
+    monkeypatch.setenv("DECISION_LOG", f"kafka://{nowhere}?sasl_plain_password=hush")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["doctor", "--json", "--home", str(tmp_path)])
+    told = capfd.readouterr().out
+    assert end.value.code == 1
+    assert json.loads(told)["unreachable"] == ["log", "files", "state", "tracking_uri"]
+    assert "hush" not in told
+
+
+@pytest.mark.connected
+def test_state_on_a_server_passes(postgres_database: str, tmp_path: Path) -> None:
+    settings = Settings(home=str(tmp_path), state=postgres_database)
+    for _ in range(2):
+        state = next(f for f in examine(settings) if f.variable == "DECISION_STATE")
+        assert (state.shared, state.reachable, state.probe) == (True, True, "passed")
