@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from pipelines.log.protocol import DECISIONS, OUTCOMES, TOPICS
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.operations.waiting import wait_until
 from tests.worlds.lake import LATER, LOOP, START, WINDOW, World, decision, outcome
+from tests.worlds.s3 import BUCKET, S3
 
 pytestmark = pytest.mark.connected
 
@@ -32,9 +34,10 @@ CONTEXT.set_forkserver_preload(
 )
 
 
-def follow(log_path: str, lake_path: str, started: str) -> None:
+def follow(log_path: str, lake_url: str, started: str, environment: Mapping[str, str]) -> None:
     """Ingest and join without end, in small batches."""
-    log, lake = LocalLog(log_path), Lake(lake_path)
+    os.environ.update(environment)
+    log, lake = LocalLog(log_path), Lake(lake_url)
     ingester = Ingester(log, lake, rows_per_commit=30)
     Path(started).touch()
     while True:
@@ -77,7 +80,9 @@ class Load:
 
 
 def start(world: World, started: Path) -> BaseProcess:
-    process = CONTEXT.Process(target=follow, args=(str(world.path), world.lake.path, str(started)), daemon=True)
+    reached = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    arguments = (str(world.path), world.lake.path, str(started), reached)
+    process = CONTEXT.Process(target=follow, args=arguments, daemon=True)
     process.start()
     return process
 
@@ -94,16 +99,31 @@ def test_ingester_killed_at_random_moments_keeps_each_message_once(tmp_path: Pat
     assert kill_ingesters(tmp_path, 8, at_once, seed=at_once) > 40  # they did get to work before they were killed
 
 
-def kill_ingesters(folder: Path, kills: int, at_once: int, seed: int) -> int:
-    """Kill ingesters under load, `at_once` of them each time; check the lake and return what was in it by then."""
-    world, rng = World(folder), random.Random(seed)
+def test_ingesters_on_object_storage_that_are_killed_keep_each_message_once(tmp_path: Path, s3: S3) -> None:
+    assert kill_ingesters(tmp_path, 4, 2, seed=3, lake=f"s3://{BUCKET}/killed", longest_s=1.5) > 0
+
+
+def kill_ingesters(
+    folder: Path, kills: int, at_once: int, seed: int, *, lake: str | None = None, longest_s: float = 0.4
+) -> int:
+    """Kill ingesters under load; check the lake and return what was in it by then.
+
+    Args:
+        folder: for the log, and for the lake unless it is elsewhere.
+        kills: how many.
+        at_once: how many of them work at once.
+        seed: of the moments.
+        lake: address of the lake.
+        longest_s: how long one works at most.
+    """
+    world, rng = World(folder, lake=lake), random.Random(seed)
     with Load(world) as load:
         for n in range(kills // at_once):
             started = [folder / f"started-{n}-{i}" for i in range(at_once)]
             processes = [start(world, path) for path in started]
             wait_until(lambda paths=started: all(path.exists() for path in paths), "the ingesters to start")
             for process in processes:
-                time.sleep(rng.uniform(0.0, 0.4))
+                time.sleep(rng.uniform(0.0, longest_s))
                 kill(process)
     killed_at = len(world.lake.decisions(LOOP.name))
     ingest(world.log, world.lake)
