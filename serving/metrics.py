@@ -23,6 +23,8 @@ _GAUGES = {
     "model_reloads": ("Policies swapped since the start", "max"),
     "loops_with_errors": ("Loops that do not run as configured", "max"),
     "heartbeat_age_seconds": ("Age of the oldest heartbeat among the threads that keep something fresh", "max"),
+    "forward_lag": ("Messages in the spool that the event log does not have yet", "mostrecent"),
+    "disk_free_ratio": ("Share of the home folder's disk that is free", "mostrecent"),
 }
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -104,6 +106,24 @@ def _alarms() -> Any:
 def alarms(loop: str, kind: str, number: int) -> None:
     """Set how many alarms of a kind stand."""
     _alarms().labels(loop, kind).set(number)
+
+
+@cache
+def _guard_left() -> Any:
+    from prometheus_client import Gauge
+
+    text = "Seconds until the weight of the loop's candidate expires, negative after; +Inf without a candidate"
+    return Gauge("decision_guard_left_seconds", text, ["loop"], multiprocess_mode="mostrecent")
+
+
+def guard_left(loop: str, seconds: float) -> None:
+    """Set how long the weight of the loop's candidate holds."""
+    _guard_left().labels(loop).set(seconds)
+
+
+def lag(name: str, value: float) -> None:
+    """Set one of the gauges of `serving.lags`."""
+    _gauge(name).set(value)
 
 
 def answered(route: str, status: int, seconds: float) -> None:

@@ -12,6 +12,7 @@ from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
 from serving.core import DECISIONS, OUTCOMES, Core
 from serving.episodes import Episodes
+from serving.lags import Lags
 from serving.loops import Loops
 from serving.sessions import Sessions
 from serving.snapshot import OnlineFeatures, Snapshot
@@ -42,7 +43,13 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
         opened.callback(spool.close)
         core = Core(settings=settings, loops=loops, spool=spool, registry=registry, episodes=episodes, clock=clock)
         opened.callback(loops.close)
-        loops.start(after_refresh=core.observe)
+        lags = Lags(settings, log, loops, clock)
+
+        def observe() -> None:
+            core.observe()
+            lags.observe()
+
+        loops.start(after_refresh=observe)
         sessions = Sessions(settings, loops, log, features)
         opened.callback(sessions.close)
         core.features, core.refreshers = sessions.source, (loops.refresher, sessions.refresher)

@@ -1,0 +1,64 @@
+"""How far behind, or how near to its end, something is that a replica rests on; for `/metrics`.
+
+The gauges are set by the thread that keeps the models fresh, not when they are asked for, so that a scrape waits for
+nothing. All workers of a replica see the same, so the most recent value is taken.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+
+from pipelines.ingestion.forward import lags
+from pipelines.log.protocol import TOPICS
+from pipelines.log.sqlite.log import LocalLog
+from pipelines.settings import Settings
+from serving import metrics
+from serving.loops import Loops
+
+_EVERY_S = 5.0
+
+
+class Lags:
+    """Sets the gauges of one replica.
+
+    Args:
+        settings: the installation.
+        log: its spool.
+        loops: its loops.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, settings: Settings, log: LocalLog, loops: Loops, clock: Callable[[], float]) -> None:
+        self._settings, self._log, self._loops, self._clock = settings, log, loops, clock
+        self._observed = -_EVERY_S
+
+    def observe(self) -> None:
+        """Set the gauges, every five seconds at most.
+
+        Raises:
+            LogError: the spool cannot be read.
+            OSError: the home folder cannot be looked at.
+        """
+        now = time.monotonic()
+        if now - self._observed < _EVERY_S:
+            return
+        self._observed = now
+        disk = shutil.disk_usage(self._settings.root)
+        metrics.lag("disk_free_ratio", disk.free / disk.total)
+        metrics.lag("forward_lag", self.to_forward())
+        for name in self._loops.names():
+            snapshot = self._loops.get(name)
+            rolled_out = None if snapshot is None or snapshot.candidate is None else snapshot.guard
+            metrics.guard_left(name, math.inf if rolled_out is None else rolled_out.expires_at - self._clock())
+
+    def to_forward(self) -> int:
+        """Return the messages in the spool that the event log does not have yet; 0 where the spool is the log."""
+        if self._settings.log == "local:":
+            return 0
+        if by_target := lags(self._log):
+            return max(sum(found.values()) for found in by_target.values())
+        ends = [self._log.watermarks(topic, each) for topic in TOPICS for each in range(self._log.partitions(topic))]
+        return sum(end - start for start, end in ends)  # no forwarder has come yet
