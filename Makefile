@@ -10,7 +10,7 @@ SOAKS = $(filter-out __init__,$(notdir $(basename $(wildcard tests/soak/*.py))))
 WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup setup-dev demo test check format bench soak kafka docs picture clean hooks constraints
+.PHONY: help setup setup-dev demo test check infra-check format bench soak kafka docs picture clean hooks constraints
 help: ## What each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -40,6 +40,10 @@ check: setup-dev ## Format, lint, types, import direction
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+infra-check: setup-dev ## Image, compose, Kubernetes, alerts and dashboards: linted, tested, and the image built where buildah is
+	$(BIN)/python -m pytest -rs tests/infra
+	$(BIN)/python -m tests.soak.image
 
 format: setup-dev ## Mend format and what lint can mend
 	$(BIN)/ruff format .

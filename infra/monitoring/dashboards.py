@@ -1,0 +1,135 @@
+"""Writes Grafana's dashboard, ``decision.json``; ``python -m infra.monitoring.dashboards``.
+
+One row for each question: are requests answered, is every record safe, how do loops learn. The library is typed, so a
+panel that Grafana would not read cannot be written.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from grafana_foundation_sdk.builders.common import VizLegendOptions
+from grafana_foundation_sdk.builders.dashboard import Dashboard, DatasourceVariable, QueryVariable, Row
+from grafana_foundation_sdk.builders.prometheus import Dataquery
+from grafana_foundation_sdk.builders.timeseries import Panel
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement
+from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableRefresh
+
+FILE = Path(__file__).with_name("decision.json")
+SOURCE = DataSourceRef(type_val="prometheus", uid="$source")
+ROWS: dict[str, list[tuple[str, str, dict[str, str]]]] = {
+    "Answers": [
+        ("Decisions by loop", "reqps", {"{{loop}}": 'sum by (loop) (rate(decision_decided_total{loop=~"$loop"}[5m]))'}),
+        (
+            "Requests by status",
+            "reqps",
+            {"{{status}}": "sum by (status) (rate(decision_request_seconds_count[5m]))"},
+        ),
+        (
+            "Time of a decision",
+            "s",
+            {
+                f"{share:.1%}": f"histogram_quantile({share}, sum by (le) "
+                '(rate(decision_request_seconds_bucket{route="decide"}[5m])))'
+                for share in (0.5, 0.99, 0.999)
+            },
+        ),
+        (
+            "Repeated, refused, decided by the baseline because the policy failed",
+            "reqps",
+            {
+                "repeated": 'sum(rate(decision_repeated_total{loop=~"$loop"}[5m]))',
+                "refused {{status}}": "sum by (status) (rate(decision_refused_total[5m]))",
+                "fallback": 'sum(rate(decision_fallbacks_total{loop=~"$loop"}[5m]))',
+            },
+        ),
+    ],
+    "Records": [
+        ("Outcomes by loop", "cps", {"{{loop}}": 'sum by (loop) (rate(decision_outcomes_total{loop=~"$loop"}[5m]))'}),
+        (
+            "Outcomes in doubt",
+            "cps",
+            {"{{loop}}: {{field}}": 'sum by (loop, field) (rate(decision_outcomes_doubtful_total{loop=~"$loop"}[5m]))'},
+        ),
+        (
+            "Waiting for the disk; on the volume only",
+            "short",
+            {
+                "{{instance}}: disk": "max by (instance) (decision_spool_depth)",
+                "{{instance}}: log": "max by (instance) (decision_forward_lag)",
+            },
+        ),
+        (
+            "The latest commit to the spool",
+            "s",
+            {"{{instance}}": "max by (instance) (decision_spool_fsync_seconds)"},
+        ),
+        ("Disk left", "percentunit", {"{{instance}}": "min by (instance) (decision_disk_free_ratio)"}),
+        ("Spool takes writes", "bool", {"{{instance}}": "min by (instance) (decision_spool_healthy)"}),
+    ],
+    "Learning": [
+        (
+            "Alarms of the last night",
+            "short",
+            {"{{loop}}: {{kind}}": 'max by (loop, kind) (decision_alarms{loop=~"$loop"}) > 0'},
+        ),
+        (
+            "How long a candidate's weight still holds",
+            "s",
+            {"{{loop}}": 'min by (loop) (decision_guard_left_seconds{loop=~"$loop"}) < Inf'},
+        ),
+        ("Policies swapped since the start", "short", {"{{instance}}": "max by (instance) (decision_model_reloads)"}),
+        (
+            "Loops that do not run as configured",
+            "short",
+            {"{{instance}}": "max by (instance) (decision_loops_with_errors)"},
+        ),
+        (
+            "Age of the oldest heartbeat",
+            "s",
+            {"{{instance}}": "max by (instance) (decision_heartbeat_age_seconds)"},
+        ),
+        (
+            "Failures of threads that keep something fresh",
+            "short",
+            {"{{thread}}": "sum by (thread) (increase(decision_thread_failures_total[15m]))"},
+        ),
+    ],
+}
+"""By row its panels: title, unit, and the queries by their legend."""
+
+
+def dashboard() -> str:
+    """Return the dashboard as JSON."""
+    made = (
+        Dashboard("Decision service")
+        .uid("decision")
+        .tags(["decision"])
+        .time("now-6h", "now")
+        .refresh("30s")
+        .timezone("browser")
+        .with_variable(DatasourceVariable("source").type("prometheus").label("Prometheus"))
+        .with_variable(
+            QueryVariable("loop")
+            .label("Loop")
+            .datasource(SOURCE)
+            .query("label_values(decision_decided_total, loop)")
+            .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+            .include_all(True)
+            .multi(True)
+        )
+    )
+    legend = VizLegendOptions().show_legend(True).display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
+    for row, panels in ROWS.items():
+        made = made.with_row(Row(row))
+        for title, unit, queries in panels:
+            panel = Panel().title(title).unit(unit).datasource(SOURCE).height(8).span(12).min(0).legend(legend)
+            for number, (name, expr) in enumerate(queries.items()):
+                panel = panel.with_target(Dataquery().ref_id("ABC"[number]).expr(expr).legend_format(name))
+            made = made.with_panel(panel)
+    return JSONEncoder(sort_keys=True, indent=2).encode(made.build()) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(dashboard())
