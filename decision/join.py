@@ -7,6 +7,9 @@ follows from the rows and the time passed in, so joining again gives the same ro
 A deferred decision counts once it is activated: by an outcome of that name, or, where the rule says so, by a reward. An
 event is used as a whole, so what is reported of it without a slot, and any reward, activates all of its slots.
 
+An outcome that names an action counts only for a decision that drew it. Where an event was answered in two ways, by
+replicas that did not know of each other, a decision counts only if an outcome says that it was the one acted on.
+
 A window is closed on both sides and begins `SKEW_US` before the decision: the clocks of the machine that decided and
 of the one that saw the outcome may differ by a little, and feedback may be instant. Earlier outcomes never count.
 """
@@ -31,6 +34,8 @@ State = Literal["pending", "joined", "expired", "dropped"]
 PENDING, JOINED, EXPIRED, DROPPED = range(4)
 STATES: tuple[State, ...] = ("pending", "joined", "expired", "dropped")
 NOT_ACTIVATED = "not_activated"
+CONFLICT = "conflict"
+"""Why a decision is dropped whose event was answered in two ways, and no outcome says which one was used."""
 
 Bools = NDArray[np.bool_]
 
@@ -69,12 +74,16 @@ class DecisionRows:
         deferred: [n] those that count only once activated.
         until: [n] outcomes at this offset of their log partition and beyond do not count.
         event: [n] the first row of each one's event; None where each is an event of its own.
+        action: [n] ids of the actions drawn; None where no outcome names one.
+        conflicting: [n] those whose event was also answered in another way; None for none.
     """
 
     ts: Ints
     deferred: Bools
     until: Ints
     event: Ints | None = None
+    action: Sequence[str] | None = None
+    conflicting: Bools | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,7 @@ class OutcomeRows:
         event: [m] the first row of a decision of the same event, whatever the slot, -1 where there is none; None: as
             `decision`.
         whole: [m] those that name no slot; None for all.
+        action: [m] ids of the actions they followed, None where that was not said; None for all of them.
     """
 
     decision: Ints
@@ -102,6 +112,7 @@ class OutcomeRows:
     identities: Sequence[tuple[Hashable, ...]]
     event: Ints | None = None
     whole: Bools | None = None
+    action: Sequence[str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +127,8 @@ class Settled:
         offsets: [n + 1] decision i has ``counted[offsets[i]:offsets[i + 1]]``.
         repeats: outcomes left out because they had arrived before.
         early: outcomes left out because they lie before their decision.
+        elsewhere: outcomes left out because they followed another action than the one drawn.
+        conflict: [n] dropped decisions that conflict with another answer.
     """
 
     state: NDArray[np.int8]
@@ -125,6 +138,8 @@ class Settled:
     offsets: Ints
     repeats: int
     early: int
+    elsewhere: int
+    conflict: Bools
 
 
 def match(decisions: Sequence[Hashable], outcomes: Sequence[Hashable]) -> Ints:
@@ -150,7 +165,11 @@ def settle(decisions: DecisionRows, outcomes: OutcomeRows, *, rule: RewardRule, 
         now_us: the time, microseconds since 1970.
     """
     n = len(decisions.ts)
-    rows = np.flatnonzero(outcomes.decision >= 0)
+    conflicting = np.zeros(n, dtype=np.bool_) if decisions.conflicting is None else decisions.conflicting
+    named, same = _named(decisions, outcomes)
+    # Of a conflicting decision only those count that say it was the one acted on.
+    belongs = np.where(named, same, ~conflicting[outcomes.decision] if n else True)
+    rows = np.flatnonzero((outcomes.decision >= 0) & belongs)
     owner = outcomes.decision[rows]
     after = outcomes.ts[rows] - decisions.ts[owner]
     early = after < -SKEW_US
@@ -173,10 +192,12 @@ def settle(decisions: DecisionRows, outcomes: OutcomeRows, *, rule: RewardRule, 
     activated = np.zeros(n, dtype=np.bool_)
     activated[owner[names == ACTIVATION]] = True
     if decisions.deferred.any():
-        activated |= _activated_by_event(decisions, outcomes, rule)
+        activated |= _activated_by_event(decisions, outcomes, rule, belongs)
+    confirmed = np.zeros(n, dtype=np.bool_)
+    confirmed[owner] = True
 
     state = np.where(has_reward, JOINED, EXPIRED).astype(np.int8)
-    state[decisions.deferred & ~activated] = DROPPED
+    state[decisions.deferred & ~activated | conflicting & ~confirmed] = DROPPED
     state[decisions.ts + rule.window_us > now_us] = PENDING
     settled = (state == JOINED) | (state == EXPIRED)
     return Settled(
@@ -187,17 +208,31 @@ def settle(decisions: DecisionRows, outcomes: OutcomeRows, *, rule: RewardRule, 
         offsets=np.searchsorted(owner, np.arange(n + 1)).astype(np.int64),
         repeats=int(np.count_nonzero(~first)),
         early=int(np.count_nonzero(early)),
+        elsewhere=int(np.count_nonzero((outcomes.decision >= 0) & named & ~same)),
+        conflict=conflicting & ~confirmed & (state == DROPPED),
     )
 
 
-def _activated_by_event(decisions: DecisionRows, outcomes: OutcomeRows, rule: RewardRule) -> Bools:
-    """Return [n] which decisions belong to an event that was activated as a whole."""
+def _named(decisions: DecisionRows, outcomes: OutcomeRows) -> tuple[Bools, Bools]:
+    """Return ([m], [m]) which outcomes name an action, and which of them the action of their decision."""
+    m = len(outcomes.decision)
+    named, same = np.zeros(m, dtype=np.bool_), np.zeros(m, dtype=np.bool_)
+    if outcomes.action is not None and decisions.action is not None:
+        for row, (action, owner) in enumerate(zip(outcomes.action, outcomes.decision.tolist(), strict=True)):
+            if action is not None and owner >= 0:
+                named[row], same[row] = True, action == decisions.action[owner]
+    return named, same
+
+
+def _activated_by_event(decisions: DecisionRows, outcomes: OutcomeRows, rule: RewardRule, belongs: Bools) -> Bools:
+    """Return [n] which decisions belong to an event that was activated as a whole, by outcomes that belong to it."""
     n = len(decisions.ts)
     event = np.arange(n) if decisions.event is None else decisions.event
     of = outcomes.decision if outcomes.event is None else outcomes.event
     whole = np.ones(len(of), dtype=np.bool_) if outcomes.whole is None else outcomes.whole
     names = np.array(outcomes.name, dtype=object)
-    rows = np.flatnonzero((of >= 0) & ((names == ACTIVATION) & whole | (names == rule.outcome) & rule.activates))
+    told = (of >= 0) & ((outcomes.decision < 0) | belongs)
+    rows = np.flatnonzero(told & ((names == ACTIVATION) & whole | (names == rule.outcome) & rule.activates))
     first = of[rows]
     after = outcomes.ts[rows] - decisions.ts[first]  # the slots of an event are of one time
     inside = (after >= -SKEW_US) & (outcomes.offset[rows] < decisions.until[first])

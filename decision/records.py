@@ -18,8 +18,9 @@ import msgspec
 from decision.errors import FieldError
 from decision.validation import field_error
 
-SCHEMA_VERSION = 2
-"""Written by this code. Version 1 knew neither slots, nor a guard, nor deferred decisions."""
+SCHEMA_VERSION = 3
+"""Written by this code. Version 1 knew neither slots, nor a guard, nor deferred decisions; in version 2 an outcome did
+not name the action."""
 
 MAX_ACTIONS = 1_000
 MAX_ID_CHARS = 256
@@ -102,6 +103,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         value: the number reported; finite.
         ts: when it happened, UTC.
         idempotency_key: reports that share it with the same event, slot and name count once.
+        action_id: the action that it followed; it counts for no other. None: whatever the decision was.
     """
 
     schema_version: int
@@ -112,6 +114,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     value: float
     ts: datetime
     idempotency_key: str | None = None
+    action_id: str | None = None
 
 
 _encoder = msgspec.json.Encoder()
@@ -192,6 +195,8 @@ def check_outcome(record: Outcome) -> None:
         raise FieldError("value", wanted="a finite number", got=record.value)
     if not 1 <= len(record.name) <= MAX_ID_CHARS:
         raise FieldError("name", wanted=f"1 to {MAX_ID_CHARS} characters", got=record.name)
+    if record.action_id is not None and not 1 <= len(record.action_id) <= MAX_ID_CHARS:
+        raise FieldError("action_id", wanted=f"1 to {MAX_ID_CHARS} characters", got=record.action_id)
 
 
 def check_time(field: str, ts: datetime) -> None:
@@ -234,8 +239,12 @@ def _from_v1(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-_DECISION_UPGRADES: dict[int, _Upgrade] = {1: _from_v1}
-_OUTCOME_UPGRADES: dict[int, _Upgrade] = {1: lambda fields: fields}
+def _unchanged(fields: dict[str, Any]) -> dict[str, Any]:
+    return fields
+
+
+_DECISION_UPGRADES: dict[int, _Upgrade] = {1: _from_v1, 2: _unchanged}
+_OUTCOME_UPGRADES: dict[int, _Upgrade] = {1: _unchanged, 2: _unchanged}
 
 
 def _decode(data: bytes, decoder: msgspec.json.Decoder[_T], upgrades: dict[int, _Upgrade]) -> _T:

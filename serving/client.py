@@ -32,9 +32,9 @@ class Client:
         """Report outcomes and return their number; they are on disk. Errors as `Core.report`."""
         return self.core.report_here(loop, requests)
 
-    def activate(self, loop: str, event_id: str) -> None:
-        """Activate a deferred decision."""
-        self.outcome(loop, activation(event_id))
+    def activate(self, loop: str, event_id: str, *, action_id: str | None = None) -> None:
+        """Activate a deferred decision, if it drew the action named."""
+        self.outcome(loop, activation(event_id, action_id=action_id))
 
     def close(self) -> None:
         """Write what waits and close everything; does nothing when it was closed before."""

@@ -58,6 +58,7 @@ def _outcome(loop: str, request: OutcomeRequest, now: datetime, prefix: str) -> 
         value=request.value,
         ts=ts,
         idempotency_key=request.idempotency_key,
+        action_id=request.action_id,
     )
     try:
         check_outcome(made)

@@ -96,6 +96,7 @@ class OutcomeRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
         name: ``reward`` or the application's own.
         idempotency_key: reports that share it count once.
         ts: when it happened, RFC 3339 with offset; now when absent.
+        action_id: the action that it followed, as the decision's answer named it; it counts for no other.
     """
 
     event_id: Id
@@ -104,18 +105,21 @@ class OutcomeRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     name: Id = "reward"
     idempotency_key: Id | None = None
     ts: Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})] | None = None
+    action_id: Id | None = None
 
 
 class ActivateRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The deferred decision was used after all."""
+    """The deferred decision was used after all; `action_id` as in `OutcomeRequest`."""
 
     event_id: Id
     slot: Annotated[str, msgspec.Meta(extra_json_schema={"maxLength": MAX_ID_CHARS})] = ""
+    action_id: Id | None = None
 
 
-def activation(event_id: str, slot: str = "") -> OutcomeRequest:
+def activation(event_id: str, slot: str = "", action_id: str | None = None) -> OutcomeRequest:
     """Return the report that activates a deferred decision."""
-    return OutcomeRequest(event_id, 1.0, slot=slot, name="activation", idempotency_key="activation")
+    named = {"name": "activation", "idempotency_key": "activation"}
+    return OutcomeRequest(event_id, 1.0, slot=slot, action_id=action_id, **named)
 
 
 class Ranked(msgspec.Struct, gc=False):

@@ -3,7 +3,8 @@
 A batch becomes visible in one Delta transaction together with the offset that follows it, so rows and position cannot
 disagree. Dead letters are written just before, under their own position. Several ingesters may overlap: the position
 is a fence, one commit wins and the other reads on from where the winner came. Repeated decisions are counted and left
-out; repeated outcomes are kept, and recognised by the join.
+out; one that gives another answer to the same event is a conflict, and a dead letter that the join looks at. Repeated
+outcomes are kept, and recognised by the join.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -25,14 +26,17 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from decision.errors import FieldError
+from decision.records import Decision, encode
+from pipelines.ingestion.columns import RAW_FIELDS
+from pipelines.ingestion.conflicts import CONFLICT, conflict_mark
 from pipelines.ingestion.dedup import Seen
 from pipelines.ingestion.parse import DeadLetter, Parsed, parse_decisions, parse_outcomes
 from pipelines.lake.features import with_features
 from pipelines.lake.lake import ConflictError, Lake
-from pipelines.lake.schemas import DEAD_LETTERS, LOGGED
+from pipelines.lake.schemas import DEAD_LETTERS, DECISION_FIELDS, LOGGED
 from pipelines.lake.schemas import OUTCOMES as OUTCOME_ROWS
 from pipelines.lake.tables import mark_of
-from pipelines.log.protocol import DECISIONS, OUTCOMES, EventLog, OffsetOutOfRange, Stretch
+from pipelines.log.protocol import DECISIONS, OUTCOMES, EventLog, Message, OffsetOutOfRange, Stretch
 from pipelines.log.slates import LOOK_BACK, MAX_SLOTS, completed
 from pipelines.logs import step
 from pipelines.progress import Progress, silent
@@ -42,6 +46,9 @@ HORIZON_S = 86_400.0
 _BYTES_PER_COMMIT = 64 << 20
 _MESSAGES_PER_READ = 1_000
 _ATTEMPTS = 50
+_ANSWER = ("action_index", "propensity", "policy_version", "seed")
+"""Columns in which a repeated decision is equal to the first, or it is another answer."""
+_Answer = tuple[int, float, str, int]
 
 Topic = Literal["decisions", "outcomes"]
 _PARSE: dict[Topic, Callable[[Stretch, Collection[str] | None], Parsed]] = {
@@ -62,6 +69,7 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
         outcomes: rows of outcomes.
         dead_letters: messages that fit no schema.
         duplicates: repeated decisions, left out.
+        conflicts: decisions that answer an event in another way than an earlier one, left out.
         redacted: messages that an erasure had emptied on the log, left out.
     """
 
@@ -69,6 +77,7 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: int = 0
     dead_letters: int = 0
     duplicates: int = 0
+    conflicts: int = 0
     redacted: int = 0
 
     def __add__(self, other: Ingested) -> Ingested:
@@ -77,7 +86,8 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def messages(self) -> int:
         """All messages that were taken from the log."""
-        return self.decisions + self.outcomes + self.dead_letters + self.duplicates + self.redacted
+        left_out = self.dead_letters + self.duplicates + self.conflicts + self.redacted
+        return self.decisions + self.outcomes + left_out
 
 
 def ingest(
@@ -160,6 +170,7 @@ class _Batch:
     rows: list[pa.RecordBatch] = field(default_factory=list)
     dead: list[DeadLetter] = field(default_factory=list)
     duplicates: Counter[tuple[str, int]] = field(default_factory=Counter)  # by loop and partition
+    conflicts: Counter[tuple[str, int]] = field(default_factory=Counter)  # likewise; each is among `dead`
     redacted: int = 0
     messages: int = 0
     bytes: int = 0
@@ -332,18 +343,23 @@ class _TopicIngest:
                 [key[1] for key in suspects]
             )
             # as it is now: files of the version that is the fence may be compacted and gone
-            stored = (
-                self._lake.table(self._topic).to_pyarrow_dataset().to_table(["loop", "event_id", "slot"], filter=there)
-            )
-            taken = suspects & set(_keys(stored))
+            table = self._lake.table(self._topic).to_pyarrow_dataset()
+            stored = table.to_table(["loop", "event_id", "slot", *_ANSWER], filter=there)
+            taken = dict(zip(_keys(stored), _answers(stored), strict=True))
             keep = np.ones(len(keys), dtype=np.bool_)
-            places = rows["partition"].to_pylist()
+            places, answers = rows["partition"].to_pylist(), _answers(rows)
             for row, key in enumerate(keys):
-                if key in suspects:
-                    if key in taken:
-                        keep[row] = False
-                        batch.duplicates[key[0], places[row]] += 1
-                    taken.add(key)
+                if key not in suspects:
+                    continue
+                if key not in taken:
+                    taken[key] = answers[row]
+                    continue
+                keep[row] = False
+                if answers[row] == taken[key]:
+                    batch.duplicates[key[0], places[row]] += 1
+                else:
+                    batch.conflicts[key[0], places[row]] += 1
+                    batch.dead.append(_conflict(rows.slice(row, 1).to_pylist()[0], taken[key]))
             rows, hashes = rows.filter(pa.array(keep)), hashes[keep]
             batch.rows = rows.to_batches()
         if len(rows):
@@ -356,11 +372,10 @@ class _TopicIngest:
             files = self._lake.write("dead_letters", _dead_rows(batch.dead))
             fences = {mark: max(value, self._dead_known[mark] or 0) for mark, value in marks.items()}
             _check_unmoved(self._dead_table, self._dead_known)
-            self._lake.commit("dead_letters", self._dead_table, files, fences)
+            counted = _raised(self._dead_table, {conflict_mark(*of): n for of, n in batch.conflicts.items()})
+            self._lake.commit("dead_letters", self._dead_table, files, fences | counted)
             self._dead_known |= fences
-        for (loop, p), count in batch.duplicates.items():
-            mark = f"duplicates/{loop}/{p}"
-            marks[mark] = (mark_of(self._table, mark) or 0) + count
+        marks |= _raised(self._table, {f"duplicates/{loop}/{p}": n for (loop, p), n in batch.duplicates.items()})
         decided = self._topic == DECISIONS
         rows = pa.Table.from_batches(batch.rows, LOGGED if decided else OUTCOME_ROWS)
         if decided:
@@ -371,8 +386,9 @@ class _TopicIngest:
         self._known |= positions
         return Ingested(
             **{self._topic: len(rows)},
-            dead_letters=len(batch.dead),
+            dead_letters=len(batch.dead) - batch.conflicts.total(),
             duplicates=batch.duplicates.total(),
+            conflicts=batch.conflicts.total(),
             redacted=batch.redacted,
         )
 
@@ -380,6 +396,11 @@ class _TopicIngest:
 def _check_unmoved(table: DeltaTable, known: Mapping[str, int | None]) -> None:
     if any(mark_of(table, mark) != value for mark, value in known.items()):
         raise ConflictError("another ingester was faster")
+
+
+def _raised(table: DeltaTable, by: Mapping[str, int]) -> dict[str, int]:
+    """Return new values of marks that count."""
+    return {mark: (mark_of(table, mark) or 0) + count for mark, count in by.items()}
 
 
 @contextmanager
@@ -396,6 +417,22 @@ def _rare_collections() -> Iterator[None]:
 def _keys(rows: pa.Table | pa.RecordBatch) -> list[tuple[str, str, str]]:
     loops, events, slots = (rows[name].to_pylist() for name in ("loop", "event_id", "slot"))
     return list(zip(loops, events, slots, strict=True))
+
+
+def _answers(rows: pa.Table) -> list[_Answer]:
+    return list(zip(*(rows[name].to_pylist() for name in _ANSWER), strict=True))
+
+
+def _conflict(row: dict[str, Any], first: _Answer) -> DeadLetter:
+    """Return the dead letter of a decision's row whose event was answered by `first` before."""
+    index, propensity, version, _ = first
+    reason = f"{CONFLICT}: the event was answered by action {index}, propensity {propensity!r}, of version {version!r}"
+    fields = {"loop": row["loop"], **{each.name: row[each.name] for each in DECISION_FIELDS}}
+    fields |= {name: msgspec.Raw(row[name].encode()) for name in RAW_FIELDS}
+    record = Decision(**fields)
+    ts_ms = int(row["appended_at"].timestamp() * 1000)
+    message = Message(DECISIONS, row["partition"], row["offset"], record.event_id.encode(), encode(record), (), ts_ms)
+    return DeadLetter(message, CONFLICT, reason)
 
 
 def _hashes(keys: list[tuple[str, str, str]]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -165,6 +165,7 @@ def _fast_outcomes(messages: Stretch) -> pa.RecordBatch:
     _require(None not in {record.ts.tzinfo for record in records})
     rows = outcome_columns(records, messages)
     _check_lengths(rows["name"], 1)
+    _check_lengths(rows["action_id"].drop_null(), 1)
     _require(bool(np.isfinite(_numbers(rows["value"])).all()))
     return rows
 

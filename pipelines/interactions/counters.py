@@ -22,6 +22,7 @@ import msgspec
 from deltalake import DeltaTable
 
 from decision.join import ACTIVATION
+from pipelines.ingestion.conflicts import conflict_mark, late_conflicts
 from pipelines.interactions.doubtful import range_of
 from pipelines.interactions.window import instant_us, join_mark, window_us
 from pipelines.lake.moment import at_one_moment
@@ -52,10 +53,14 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
         orphan_interactions: settled decisions that are in the lake no more. An erasure is under way, or it was stopped
             and has to be run again.
         duplicates_seen: repeated decisions that were left out.
-        dead_letters: messages that fit no schema, of all loops: most do not say which they belong to.
+        dead_letters: messages that fit no schema, of all loops: most do not say which they belong to. Conflicts are
+            among them.
         doubtful: outcomes that say less than was meant, by the field in doubt: a ``name`` that changes no reward, a
-            ``value`` outside of the reward's range, an ``event_id`` that is no decision's (the orphan outcomes);
-            empty where `late_outcomes` is None.
+            ``value`` outside of the reward's range, an ``event_id`` that is no decision's (the orphan outcomes), an
+            ``action_id`` that its decision did not draw; empty where `late_outcomes` is None.
+        conflicts_seen: other answers to an event that already had one; they are left out.
+        late_conflicts: those that came after the event's decision was settled, and which a restatement counts; None as
+            for `late_outcomes`.
     """
 
     decided: int
@@ -71,6 +76,8 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     duplicates_seen: int
     dead_letters: int
     doubtful: dict[str, int] = {}
+    conflicts_seen: int = 0
+    late_conflicts: int | None = None
 
     @property
     def balanced(self) -> bool:
@@ -121,6 +128,9 @@ def _counted(tables: Mapping[Table, DeltaTable], loop: LoopSettings, now_us: int
         if every:
             for query in (_STATES, _OPEN, _STRAYS, _DOUBTFUL):
                 found += _of(query.format(**values, **named), tables)
+            if "action_id" in {each.name for each in tables["outcomes"].schema().fields}:
+                found += _of(_ELSEWHERE.format(**values), tables)
+            found["late_conflicts"] += late_conflicts(tables, loop.name, partition)
             continue
         place = _Place(loop.name, partition, values["position"], values["mature_us"])
         beyond = _beyond(tables, place)
@@ -128,7 +138,8 @@ def _counted(tables: Mapping[Table, DeltaTable], loop: LoopSettings, now_us: int
         found["mature"] += beyond.mature
         settled = _settled(here, beyond)
         found += _of(_STATES.format(**values), tables) if settled is None else settled
-    doubtful = {"name": found["name"], "value": found["value"], "event_id": found["orphan_outcomes"]}
+    partitions = range(max((int(each["partition"]) for each in tables["decisions"].partitions()), default=-1) + 1)
+    doubtful = {name: found[name] for name in ("name", "value", "action_id")} | {"event_id": found["orphan_outcomes"]}
     dropped = {what.removeprefix("dropped/"): n for what, n in sorted(found.items()) if what.startswith("dropped/")}
     return Counters(
         decided=found["decided"],
@@ -141,9 +152,11 @@ def _counted(tables: Mapping[Table, DeltaTable], loop: LoopSettings, now_us: int
         late_outcomes=found["late_outcomes"] if every else None,
         orphan_outcomes=found["orphan_outcomes"] if every else None,
         dropped=dropped,
-        duplicates_seen=_duplicates(tables["decisions"], loop.name),
+        duplicates_seen=sum(mark_of(tables["decisions"], f"duplicates/{loop.name}/{p}") or 0 for p in partitions),
         dead_letters=sum(row["num_records"] for row in actions_of(tables["dead_letters"])),
         doubtful={name: n for name, n in doubtful.items() if n},
+        conflicts_seen=sum(mark_of(tables["dead_letters"], conflict_mark(loop.name, p)) or 0 for p in partitions),
+        late_conflicts=found["late_conflicts"] if every else None,
     )
 
 
@@ -235,11 +248,6 @@ def _text(name: str) -> str:
     return "'" + name.replace("'", "''") + "'"
 
 
-def _duplicates(decisions: DeltaTable, loop: str) -> int:
-    partitions = {int(values["partition"]) for values in decisions.partitions()}
-    return sum(mark_of(decisions, f"duplicates/{loop}/{p}") or 0 for p in range(max(partitions, default=-1) + 1))
-
-
 _PARTITIONED: tuple[Table, ...] = ("decisions", "outcomes", "interactions")
 ROW_BY_ROW = 100_000
 """Rows of a loop, in all tables, up to which they are counted one by one."""
@@ -287,4 +295,12 @@ SELECT what, count(*) AS n FROM stray WHERE what IS NOT NULL GROUP BY what
 _DOUBTFUL = """
 SELECT 'name' AS what, count(*) AS n FROM outcomes WHERE {here} AND name NOT IN ({known})
 UNION ALL SELECT 'value', count(*) FROM outcomes WHERE {here} AND name = {reward} AND ({outside})
+"""
+# A table that older code wrote has no such column.
+_ELSEWHERE = """
+SELECT 'action_id' AS what, count(*) AS n
+FROM (SELECT event_id, slot, action_id FROM outcomes WHERE {here} AND action_id IS NOT NULL) o
+JOIN (SELECT event_id, slot, array_element(action_ids, action_index + 1) AS drawn FROM decisions WHERE {here}) d
+    ON d.event_id = o.event_id AND d.slot = o.slot
+WHERE d.drawn <> o.action_id
 """

@@ -23,6 +23,7 @@ from deltalake.transaction import AddAction
 from decision.batch import Ints
 from decision.join import RewardRule
 from decision.reward import LARGEST
+from pipelines.ingestion.conflicts import conflicts_of
 from pipelines.interactions.settle import settled_rows
 from pipelines.interactions.window import instant_us, join_mark, turn_mark, window_us
 from pipelines.lake.lake import REWRITES, ConflictError, Lake
@@ -138,16 +139,17 @@ def _restated(
     lake: Lake, loop: LoopSettings, rule: RewardRule, now_us: int, rows_per_commit: int, progress: Progress
 ) -> Joined:
     interactions = lake.table("interactions")  # before the decisions: its marks are the fence
-    decisions, outcomes = lake.table("decisions"), lake.table("outcomes")
+    decisions, outcomes, dead = lake.table("decisions"), lake.table("outcomes"), lake.table("dead_letters")
     tally, files, marks = Counter[str](), list[AddAction](), dict[str, int]()
     for partition in partitions_of(decisions, loop.name):
         place = place_of(loop.name, partition)
         offsets, ts = _offsets_and_times(decisions, place)
         mature = ts + rule.window_us <= now_us
         until = mark_of(outcomes, f"outcomes/{partition}") or 0
+        conflicts = conflicts_of(dead, decisions, loop.name, partition, -1)
         for chunk in _chunks(offsets[mature], rows_per_commit):
             known = np.full(len(chunk), until) if rule.late else _known_before(interactions, place, chunk, until)
-            rows = settled_rows(decisions, outcomes, place, chunk, known, rule, loop.reward.version, now_us)
+            rows = settled_rows(decisions, outcomes, place, chunk, known, conflicts, rule, loop.reward.version, now_us)
             tally += _count(rows)
             progress("decisions settled again", tally["settled"])
             files += lake.write("interactions", rows)
@@ -201,17 +203,18 @@ class _Seen(NamedTuple):
     interactions: DeltaTable
     decisions: DeltaTable
     outcomes: DeltaTable
+    dead_letters: DeltaTable
 
     def standing(self, loop: str, partition: int) -> tuple[int | None, ...]:
         """Return what changes with every commit that settles, or removes, decisions of a partition."""
-        interactions, decisions, _ = self
+        interactions, decisions, *_ = self
         names = (join_mark(loop, partition), turn_mark(loop, partition), REWRITES)
         return (*(mark_of(interactions, name) for name in names), mark_of(decisions, REWRITES))
 
 
 def _look(lake: Lake) -> _Seen:
-    # The interactions before the decisions: their marks are the fence.
-    return _Seen(lake.table("interactions"), lake.table("decisions"), lake.table("outcomes"))
+    # The interactions before the decisions: their marks are the fence. Dead letters are there before a position moves.
+    return _Seen(*(lake.table(name) for name in ("interactions", "decisions", "outcomes", "dead_letters")))
 
 
 def _settling(
@@ -238,10 +241,14 @@ def _settling(
     beyond = int(offsets[-1]) + 1 if len(offsets) else 0
     held = int(unripe[0]) if len(unripe) else beyond
     place, known = place_of(loop.name, partition), seen.standing(loop.name, partition)
+    first = int(mature[0]) if len(mature) else beyond
+    conflicts = conflicts_of(seen.dead_letters, seen.decisions, loop.name, partition, first)
     for start in range(0, len(mature), rows_per_commit):
         chunk, rest = mature[start : start + rows_per_commit], mature[start + rows_per_commit :]
         until = np.full(len(chunk), mark_of(seen.outcomes, f"outcomes/{partition}") or 0)
-        rows = settled_rows(seen.decisions, seen.outcomes, place, chunk, until, rule, loop.reward.version, now_us)
+        rows = settled_rows(
+            seen.decisions, seen.outcomes, place, chunk, until, conflicts, rule, loop.reward.version, now_us
+        )
         position, turn = min(held, int(rest[0]) if len(rest) else beyond), (known[1] or 0) + 1
         marks = {join_mark(loop.name, partition): position, turn_mark(loop.name, partition): turn}
         lake.commit("interactions", seen.interactions, lake.write("interactions", rows), marks)

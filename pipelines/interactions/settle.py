@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 
 from decision.batch import Ints
 from decision.join import (
+    CONFLICT,
     DROPPED,
     NOT_ACTIVATED,
     SKEW_US,
@@ -24,6 +25,7 @@ from decision.join import (
     match,
     settle,
 )
+from pipelines.ingestion.conflicts import Conflicts
 from pipelines.interactions.arrays import unreadable
 from pipelines.lake.lake import dataset
 from pipelines.lake.schemas import COUNTED, INTERACTIONS, TIME
@@ -38,6 +40,7 @@ def settled_rows(
     place: ds.Expression,
     offsets: Ints,
     until: Ints,
+    conflicts: Conflicts,
     rule: RewardRule,
     reward_version: str,
     now_us: int,
@@ -50,6 +53,7 @@ def settled_rows(
         place: condition for the rows of the loop and the log partition, in either table.
         offsets: [n] >= 1 offsets of the decisions, ascending.
         until: [n] outcomes at this offset and beyond do not count.
+        conflicts: other answers to events of the partition, as far as they count.
         rule: the reward's definition.
         reward_version: its name.
         now_us: a time at which all of the decisions are mature, microseconds since 1970.
@@ -58,9 +62,18 @@ def settled_rows(
     ts = rows["ts"].cast(pa.int64()).to_numpy()
     found = _outcomes_of(outcomes, place, rows, ts, rule)
     arrived = _outcome_rows(rows, found)
-    ours = DecisionRows(ts, rows["deferred"].to_numpy(), until, _firsts(rows, rows))
+    ours = DecisionRows(
+        ts,
+        rows["deferred"].to_numpy(),
+        until,
+        _firsts(rows, rows),
+        None if arrived.action is None else _drawn(rows),
+        conflicts.among(rows["event_id"].to_pylist()),
+    )
     settled = settle(ours, arrived, rule=rule, now_us=now_us)
     reason: list[str | None] = [None if state != DROPPED else NOT_ACTIVATED for state in settled.state.tolist()]
+    for row in np.flatnonzero(settled.conflict).tolist():
+        reason[row] = CONFLICT
     for row in unreadable(rows).tolist():
         reason[row] = INVALID_FEATURES
     dropped = np.array([text is not None for text in reason])
@@ -74,6 +87,7 @@ def settled_rows(
         "reward_version": [reward_version] * len(rows),
         "outcomes_until": until,
         "window_us": pa.nulls(len(rows), pa.int64()) if rule.late else np.full(len(rows), rule.window_us),
+        "decisions_until": np.full(len(rows), conflicts.until),
     }
     for name, column in columns.items():
         rows = rows.append_column(
@@ -81,6 +95,13 @@ def settled_rows(
             pa.array(column, INTERACTIONS.field(name).type) if not isinstance(column, pa.Array) else column,
         )
     return rows.select(INTERACTIONS.names).cast(INTERACTIONS)
+
+
+def _drawn(rows: pa.Table) -> list[str]:
+    """Return [n] ids of the actions drawn."""
+    offered = rows["action_ids"].combine_chunks()
+    at = offered.offsets.to_numpy()[:-1] + rows["action_index"].to_numpy()
+    return offered.values.take(pa.array(at)).to_pylist()
 
 
 def _decisions_at(decisions: DeltaTable, place: ds.Expression, offsets: Ints) -> pa.Table:
@@ -96,8 +117,8 @@ def _outcomes_of(outcomes: DeltaTable, place: ds.Expression, rows: pa.Table, ts:
     ours &= pc.field("ts") >= _time(int(ts.min()) - SKEW_US)
     if not rule.late:
         ours &= pc.field("ts") <= _time(int(ts.max()) + rule.window_us)
-    columns = ["event_id", "slot", "name", "value", "ts", "offset", "idempotency_key", "spool", "spool_offset"]
-    return outcomes.to_pyarrow_dataset().to_table(columns, filter=ours)
+    columns = ["event_id", "slot", "name", "value", "ts", "offset", "idempotency_key", "action_id"]
+    return dataset("outcomes", outcomes).to_table([*columns, "spool", "spool_offset"], filter=ours)
 
 
 def _outcome_rows(rows: pa.Table, found: pa.Table) -> OutcomeRows:
@@ -114,6 +135,7 @@ def _outcome_rows(rows: pa.Table, found: pa.Table) -> OutcomeRows:
         ],
         event=_firsts(rows, found),
         whole=np.array([not slot for slot in found["slot"].to_pylist()], dtype=np.bool_),
+        action=found["action_id"].to_pylist() if found["action_id"].null_count < len(found) else None,
     )
 
 

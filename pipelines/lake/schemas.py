@@ -67,6 +67,7 @@ OUTCOME_FIELDS = [
     pa.field("value", pa.float64()),
     pa.field("ts", TIME),
     pa.field("idempotency_key", pa.string()),
+    pa.field("action_id", pa.string()),
 ]
 
 COUNTED = pa.struct(
@@ -104,6 +105,8 @@ INTERACTIONS = pa.schema(
         # (null: no limit). Any other outcome of the decision is late.
         pa.field("outcomes_until", pa.int64()),
         pa.field("window_us", pa.int64()),
+        # Its view of the decisions: of other answers to the same event, it knew those below this offset.
+        pa.field("decisions_until", pa.int64()),
     ]
 )
 DEAD_LETTERS = pa.schema(

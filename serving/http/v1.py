@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from decision.errors import FieldError
+from decision.records import SCHEMA_VERSION
 from serving.deciding.question import read_question, read_questions
 from serving.explain import Explanation
 from serving.problems import problem_of
@@ -73,7 +74,8 @@ async def _outcomes(call: Call) -> bytes:
 async def _activate(call: Call) -> bytes:
     call.core.snapshot(call.path["loop"])
     asked = decode(_activate_decoder, call.body)
-    return _encode(Accepted(await call.core.report(call.path["loop"], [activation(asked.event_id, asked.slot)])))
+    report = activation(asked.event_id, asked.slot, asked.action_id)
+    return _encode(Accepted(await call.core.report(call.path["loop"], [report])))
 
 
 async def _explain(call: Call) -> bytes:
@@ -107,7 +109,7 @@ _EXPLANATION: dict[str, Any] = {
     "loop": "news",
     "decisions": [
         {
-            "schema_version": 2,
+            "schema_version": SCHEMA_VERSION,
             "loop": "news",
             "event_id": _ID,
             "slot": "",

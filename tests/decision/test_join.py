@@ -167,6 +167,45 @@ def test_a_copy_is_recognised_by_either_of_its_identities() -> None:
     assert settled.repeats == 2
 
 
+def answered(
+    actions: list[str | None], *, conflicting: bool = True, names: list[str] | None = None, deferred: bool = False
+) -> Settled:
+    """Settle one decision that drew "a", and outcomes that name `actions`."""
+    m = len(actions)
+    decisions = DecisionRows(
+        np.array([T0]), np.array([deferred]), np.array([FOREVER]), None, ["a"], np.array([conflicting])
+    )
+    outcomes = OutcomeRows(
+        decision=np.zeros(m, np.int64),
+        name=names or ["reward"] * m,
+        value=np.ones(m),
+        ts=np.full(m, T0 + 1),
+        offset=np.arange(m),
+        identities=[()] * m,
+        action=actions,
+    )
+    return settle(decisions, outcomes, rule=rule(), now_us=T0 + 2 * WINDOW)
+
+
+def test_an_outcome_of_another_action_is_counted_and_never_booked() -> None:
+    settled = answered(["b", "a", None, "b"], conflicting=False)
+    assert (settled.state.tolist(), settled.reward.tolist(), settled.elsewhere) == ([JOINED], [2.0], 2)
+    assert answered(["b"], conflicting=False, deferred=True).state.tolist() == [DROPPED]
+    assert not answered(["b"], conflicting=False, deferred=True).conflict.any()
+
+
+def test_a_conflicting_decision_counts_only_if_an_outcome_names_its_action_and_only_with_such() -> None:
+    for actions in ([], [None], ["b"], [None, "b"]):
+        settled = answered(list(actions))
+        assert (settled.state.tolist(), settled.conflict.tolist()) == ([DROPPED], [True])
+        assert np.isnan(settled.reward).all()
+        assert len(settled.counted) == 0
+    settled = answered([None, "a", "b"])
+    assert (settled.state.tolist(), settled.reward.tolist(), settled.counted.tolist()) == ([JOINED], [1.0], [1])
+    assert answered(["a"], names=[ACTIVATION], deferred=True).state.tolist() == [EXPIRED]
+    assert answered([None], names=[ACTIVATION], deferred=True).conflict.tolist() == [True]
+
+
 def test_without_an_identity_equal_reports_are_two() -> None:
     assert join([(0, "reward", 1.0, 1), (0, "reward", 1.0, 1)]).reward.tolist() == [2.0]
 

@@ -70,6 +70,15 @@ def test_record_in_another_script_is_what_was_written() -> None:
     assert decode_decision(encode(decode_decision(text))) == decode_decision(text)
 
 
+def test_outcome_of_version_2_names_no_action() -> None:
+    record = decode_outcome(OUTCOME_V1.replace(b'"schema_version":1', b'"schema_version":2'))
+    assert (record.schema_version, record.action_id) == (SCHEMA_VERSION, None)
+    named = msgspec.structs.replace(record, action_id="a")
+    assert decode_outcome(encode(named)) == named
+    with pytest.raises(FieldError, match="action_id"):
+        decode_outcome(encode(msgspec.structs.replace(record, action_id="")))
+
+
 def test_outcome_of_version_1_is_read() -> None:
     record = decode_outcome(OUTCOME_V1)
     assert (record.schema_version, record.value, record.idempotency_key) == (SCHEMA_VERSION, 1.0, None)
@@ -78,7 +87,7 @@ def test_outcome_of_version_1_is_read() -> None:
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"schema_version": 3}, "schema_version"),
+        ({"schema_version": SCHEMA_VERSION + 1}, "schema_version"),
         ({"schema_version": 0}, "schema_version"),
         ({"surprise": 1}, "surprise"),
         ({"event_id": ""}, "event_id"),

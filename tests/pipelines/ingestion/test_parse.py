@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import pipelines.ingestion.parse as parsing
 from decision.errors import FieldError
-from decision.records import decode_decision, decode_outcome, encode
+from decision.records import SCHEMA_VERSION, decode_decision, decode_outcome, encode
 from pipelines.ingestion.parse import Parsed, parse_decisions, parse_outcomes
 from pipelines.log.protocol import Message, Stretch
 from tests.worlds.lake import decision, outcome
@@ -148,7 +148,7 @@ def test_older_schema_versions_are_read() -> None:
     parsed = parse(json.dumps(old | {"schema_version": 1, "pscore": 0.25}).encode(), encode(decision("e1")))
     assert not parsed.dead
     assert parsed.rows["propensity"].to_pylist() == [0.25, 0.25]
-    assert parsed.rows["schema_version"].to_pylist() == [2, 2]
+    assert parsed.rows["schema_version"].to_pylist() == [SCHEMA_VERSION] * 2
 
 
 def test_only_the_loops_that_exist_are_accepted_when_they_are_given() -> None:

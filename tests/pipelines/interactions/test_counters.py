@@ -191,7 +191,7 @@ def counted_both_ways(world: World, now: datetime, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("pipelines.interactions.counters.ROW_BY_ROW", -1)
     quick = counters(world.lake, LOOP, now)
     assert quick.late_outcomes is quick.orphan_outcomes is None
-    unknown = {"late_outcomes": None, "orphan_outcomes": None, "doubtful": {}}
+    unknown = {"late_outcomes": None, "orphan_outcomes": None, "late_conflicts": None, "doubtful": {}}
     assert msgspec.structs.replace(full, **unknown) == quick
     assert quick.balanced
 
