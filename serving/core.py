@@ -28,7 +28,7 @@ from decision.records import (
 )
 from pipelines.evaluation.agreement import last_agreement
 from pipelines.evaluation.standing import KINDS, standing
-from pipelines.log.protocol import Headers
+from pipelines.log.protocol import Headers, Message, of_loop
 from pipelines.log.slates import whole, written
 from pipelines.log.sqlite.log import Group, Stored
 from pipelines.registry.registry import Registry
@@ -38,15 +38,16 @@ from serving.counters import Counts, LakeCounters
 from serving.deciding.decide import Ask, answer, decide, is_same_request
 from serving.deciding.question import Catalogues, Question, question_of
 from serving.deciding.turns import AT_ONCE, Decided, Turns
-from serving.episodes import Episodes
 from serving.errors import EventIdReusedError, UnavailableError, UnknownDecisionError, UnknownLoopError
 from serving.event_ids import uuid7
 from serving.explain import ExplainedDecision, Explanation, explained
 from serving.loops import Loops
 from serving.outcomes import outcomes_of
 from serving.refresher import Refresher
+from serving.replicas.answers import Answers
+from serving.replicas.episodes import Episodes
 from serving.snapshot import OnlineFeatures, Snapshot
-from serving.spool import Spool, on_disk, waited
+from serving.spool import Give, Spool, given, on_disk, waited
 from serving.wire import (
     DecideRequest,
     DecideResponse,
@@ -75,6 +76,7 @@ class Core:
         features: per loop, where features are looked up.
         clock: seconds since 1970.
         episodes: what running episodes are pinned to.
+        answers: what agrees with other replicas on one answer per event id; None on one machine.
         refreshers: the threads that keep policies and memories fresh.
         resources: closes what was opened, the latest first.
         counts: per loop.
@@ -89,18 +91,22 @@ class Core:
     features: Callable[[Snapshot], OnlineFeatures | None] = lambda snapshot: None
     clock: Callable[[], float] = time.time
     episodes: Episodes | None = None
+    answers: Answers | None = None
     refreshers: tuple[Refresher, ...] = ()
     resources: ExitStack = field(default_factory=ExitStack)
     counts: dict[str, Counts] = field(default_factory=dict)
     catalogues: Catalogues = field(default_factory=Catalogues)
     closed: bool = False
+    _give: Give = field(init=False)
     _lake: LakeCounters = field(init=False)
     _turns: Turns = field(init=False)
     _counting: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._lake = LakeCounters(self.settings, self.clock)
-        self._turns = Turns(lambda loop, questions: self._decided(self.snapshot(loop), questions), self.spool.give)
+        give = self.spool.give if self.answers is None else self.answers.give
+        self._give = give
+        self._turns = Turns(lambda loop, questions: self._decided(self.snapshot(loop), questions), give)
 
     def close(self) -> None:
         """Write what waits and close everything that was opened; does nothing when it was closed before."""
@@ -191,7 +197,7 @@ class Core:
                 else:
                     size += own
         groups = [each.group for each in done if isinstance(each, Decided)]
-        stored = iter(await on_disk(self.spool.append_all(groups))) if groups else iter(())
+        stored = iter(await on_disk(given(self._give, groups))) if groups else iter(())
         answers: list[DecideResponse | Exception] = []
         for each in done:
             if isinstance(each, Exception):
@@ -224,7 +230,7 @@ class Core:
         guard = snapshot.loop.guard
         if self.episodes is None or not guard.enabled or guard.unit != "episode":
             return [snapshot] * len(questions)
-        return [self.episodes.pinned(snapshot, question, now) for question in questions]
+        return self.episodes.pinned(snapshot, questions, now)
 
     def looked_up(
         self, snapshots: Sequence[Snapshot], questions: Sequence[Question], ts: datetime
@@ -283,14 +289,14 @@ class Core:
         await on_disk(self.spool.append_all(_groups(outcomes)))
         activated = self._activated(outcomes)
         if activated:
-            doubts["event_id"] += await asyncio.to_thread(self._unknown, activated)
+            doubts["event_id"] += await asyncio.to_thread(self._unknown, loop, activated)
         return self._reported(loop, len(outcomes), doubts)
 
     def report_here(self, loop: str, requests: Sequence[OutcomeRequest]) -> int:
         """As `report`, for a thread that may wait."""
         outcomes, doubts = self._reports(loop, requests)
         waited(self.spool.submit(_groups(outcomes)))
-        doubts["event_id"] += self._unknown(self._activated(outcomes))
+        doubts["event_id"] += self._unknown(loop, self._activated(outcomes))
         return self._reported(loop, len(outcomes), doubts)
 
     def _reports(self, loop: str, requests: Sequence[OutcomeRequest]) -> tuple[list[Outcome], Counter[str]]:
@@ -303,9 +309,12 @@ class Core:
         """Return the events that were activated, where the spool is the log and can say whether there are such."""
         return [o.event_id for o in outcomes if o.name == ACTIVATION] if self.settings.log == "local:" else []
 
-    def _unknown(self, event_ids: Sequence[str]) -> int:
-        """Return how many of the ids no decision has; blocking."""
-        return sum(not self.spool.find(DECISIONS, event_id.encode()) for event_id in event_ids)
+    def _unknown(self, loop: str, event_ids: Sequence[str]) -> int:
+        """Return how many of the ids no decision of the loop has; blocking."""
+        return sum(not self._kept(DECISIONS, event_id, loop) for event_id in event_ids)
+
+    def _kept(self, topic: str, event_id: str, loop: str) -> list[Message]:
+        return of_loop(self.spool.find(topic, event_id.encode()), loop)
 
     def _reported(self, loop: str, number: int, doubts: Counter[str]) -> int:
         counts, doubts = self.count(loop), +doubts
@@ -317,27 +326,34 @@ class Core:
             metrics.doubtful(loop, field_in_doubt, amount)
         return number
 
-    def stored(self, event_id: str) -> list[Decision]:
-        """Return the records on disk under `event_id`; blocking.
+    def stored(self, event_id: str, loop: str = "") -> list[Decision]:
+        """Return the records on disk under `event_id`, of `loop`, or of the first that decided it; blocking.
 
         Raises:
             UnknownDecisionError: there are none.
         """
-        found = self.spool.find(DECISIONS, event_id.encode())
+        found = self._kept(DECISIONS, event_id, loop)
         if not found:
             raise UnknownDecisionError(event_id)
-        return [decode_decision(value) for value in whole(found)]
+        records = [decode_decision(value) for value in whole(found)]
+        return [record for record in records if record.loop == records[0].loop]
 
-    def explain(self, event_id: str) -> Explanation:
+    def explain(self, event_id: str, loop: str = "") -> Explanation:
         """Return how each record under `event_id` came about, its draw repeated; blocking.
+
+        Args:
+            event_id: the decision's id.
+            loop: whose decision, since ids are unique per loop; "" for the first loop that decided it.
 
         Raises:
             UnknownDecisionError: there is no such decision.
         """
-        records = self.stored(event_id)
-        outcomes = [decode_outcome(message.value) for message in self.spool.find(OUTCOMES, event_id.encode())]
+        records = self.stored(event_id, loop)
+        reported = self._kept(OUTCOMES, event_id, records[0].loop)
         decisions = [self._explained(record) for record in records]
-        return Explanation(event_id, records[0].loop, decisions, outcomes)
+        return Explanation(
+            event_id, records[0].loop, decisions, [decode_outcome(message.value) for message in reported]
+        )
 
     def _explained(self, record: Decision) -> ExplainedDecision:
         try:
@@ -437,4 +453,5 @@ def _group(ask: Ask, records: list[Decision] | Exception) -> Decided | Exception
         if size > MAX_SLATE_BYTES:
             wanted = f"slots whose records have at most {MAX_SLATE_BYTES} bytes together"
             return FieldError("slots", wanted=wanted, got=size)
-    return Decided(ask.event_id, ask.question, records, Group(ask.event_id.encode(), messages, chosen))
+    group = Group(ask.event_id.encode(), messages, chosen, records[0].loop)
+    return Decided(ask.event_id, ask.question, records, group)

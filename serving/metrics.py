@@ -14,6 +14,7 @@ _COUNTERS = {
     "decided": "Decisions acknowledged",
     "repeated": "Requests that repeated an event id",
     "outcomes": "Outcomes acknowledged",
+    "unpinned": "Answers given while no other replica could be asked for theirs",
     "fallbacks": "Decisions that the baseline took because the policy failed",
 }
 _GAUGES = {

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
@@ -19,7 +20,19 @@ from pipelines.log.protocol import FORWARDER_HEADERS, MAX_HEADERS, Headers, LogE
 from pipelines.log.sqlite.log import Group, LocalLog, Stored
 from serving.errors import UnavailableError
 
-__all__ = ["Spool", "SpoolClosed", "SpoolFull", "Stored", "Waiting", "on_disk", "waited"]
+__all__ = [
+    "Answer",
+    "Give",
+    "Spool",
+    "SpoolClosed",
+    "SpoolFull",
+    "Stored",
+    "Waiting",
+    "given",
+    "on_disk",
+    "refuse",
+    "waited",
+]
 
 _GROUPS_PER_COMMIT = 512
 _BYTES_PER_COMMIT = 8 << 20
@@ -49,6 +62,10 @@ class Waiting(NamedTuple):
     future: Answer
 
 
+Give = Callable[[Sequence[Waiting], asyncio.AbstractEventLoop | None], None]
+"""Takes what coroutines of a loop wait for, or threads where it is None, and sees to it that they are told."""
+
+
 class _Entry(NamedTuple):
     """Groups that were given together and are answered together."""
 
@@ -71,7 +88,7 @@ class Spool:
 
     Attributes:
         healthy: the last write worked; after a failure the disk is probed twice a second.
-        appended: groups written since the start, existing ones not counted.
+        appended: groups written since the start.
         bytes: bytes of those groups.
         last_fsync_seconds: how long the latest commit took.
     """
@@ -137,13 +154,10 @@ class Spool:
             UnknownTopic: a topic that was not created.
             LogUnavailable: the disk did not take them; a retry with the same key is safe where `unique` is set.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Stored]] = loop.create_future()
-        self.give((Waiting(groups, future),), loop)
-        return await future
+        return await given(self.give, groups)
 
     def give(self, waiting: Sequence[Waiting], loop: asyncio.AbstractEventLoop | None) -> None:
-        """Take what coroutines of `loop`, the running one, wait for, or threads where it is None.
+        """Take what coroutines of `loop` wait for, or threads where it is None; any thread may call it.
 
         What cannot be taken fails alone.
 
@@ -156,7 +170,7 @@ class Spool:
                 entry = _Entry(some, sum(map(self._checked, some)), future, loop)
                 self._admit(groups + len(some), size + entry.size)
             except (SpoolClosed, SpoolFull, FieldError, LogError) as error:
-                future.set_exception(error)
+                refuse((future,), error, loop)
                 continue
             entries.append(entry)
             groups += len(some)
@@ -166,7 +180,7 @@ class Spool:
         try:
             self._take(entries, groups, size)
         except SpoolClosed as error:
-            _resolve([(future, None) for _, future in waiting], error)
+            refuse([future for _, future in waiting], error, loop)
 
     def find(self, topic: str, key: bytes) -> list[Message]:
         """Return what `topic` holds under `key`; sees everything acknowledged."""
@@ -250,7 +264,7 @@ class Spool:
         self.last_fsync_seconds = time.perf_counter() - started
         self.healthy = error is None
         if results is not None:
-            fresh = [not stored.existing for stored in results]
+            fresh = [bool(stored.positions) for stored in results]
             self.appended += sum(fresh)
             if all(fresh):
                 self.bytes += sum(entry.size for entry in batch)
@@ -279,10 +293,23 @@ def _answer(batch: list[_Entry], results: list[Stored] | None, error: Exception 
         else:
             by_loop.setdefault(entry.loop, []).append((entry.future, stored))
     for loop, answers in by_loop.items():
-        try:
+        with suppress(RuntimeError):  # the loop is gone, and with it whoever waited; the messages are on disk
             loop.call_soon_threadsafe(_resolve, answers, error)
-        except RuntimeError:  # the loop is gone, and with it whoever waited; the messages are on disk
-            continue
+
+
+def refuse(futures: Sequence[Answer], error: Exception, loop: asyncio.AbstractEventLoop | None) -> None:
+    """Tell the coroutines of `loop`, or threads where it is None, that nothing was taken; any thread may call it."""
+    if loop is None:
+        _fail(futures, error)
+        return
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(_fail, futures, error)
+
+
+def _fail(futures: Sequence[Answer], error: Exception) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)
 
 
 def _resolve(answers: Sequence[_Told], error: Exception | None) -> None:
@@ -294,6 +321,14 @@ def _resolve(answers: Sequence[_Told], error: Exception | None) -> None:
         elif error is not None:
             # one exception object shared by many waiters would collect their tracebacks
             future.set_exception(type(error)(*error.args))
+
+
+async def given(give: Give, groups: Sequence[Group]) -> list[Stored]:
+    """Hand over groups that are answered together, and return what became of each. Errors as `Spool.append_all`."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[list[Stored]] = loop.create_future()
+    give((Waiting(groups, future),), loop)
+    return await future
 
 
 async def on_disk(writing: Awaitable[list[Stored]]) -> list[Stored]:

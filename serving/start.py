@@ -8,12 +8,15 @@ from contextlib import ExitStack
 
 from decision.errors import FieldError, Words
 from pipelines.log.sqlite.log import LocalLog
+from pipelines.online.connection import open_online
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
 from serving.core import DECISIONS, OUTCOMES, Core
-from serving.episodes import Episodes
 from serving.lags import Lags
 from serving.loops import Loops
+from serving.replicas.answers import Answers
+from serving.replicas.episodes import Episodes
+from serving.replicas.pins import FilePins, OnlinePins
 from serving.sessions import Sessions
 from serving.snapshot import OnlineFeatures, Snapshot
 from serving.spool import Spool
@@ -37,11 +40,24 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
         loops = Loops(settings, registry)
         features = _FeatureSource(settings)
         opened.callback(features.close)
-        episodes = Episodes(settings.root / "episodes.db", loops.load)
-        opened.callback(episodes.close)
         spool = Spool(log)
         opened.callback(spool.close)
-        core = Core(settings=settings, loops=loops, spool=spool, registry=registry, episodes=episodes, clock=clock)
+        answers, pins = None, FilePins(settings.root / "episodes.db")
+        if (online := open_online(settings)) is not None:
+            opened.callback(online.close)
+            answers, pins = Answers(online, spool.give), OnlinePins(online)
+            opened.callback(answers.close)
+        episodes = Episodes(pins, loops.load)
+        opened.callback(episodes.close)
+        core = Core(
+            settings=settings,
+            loops=loops,
+            spool=spool,
+            registry=registry,
+            episodes=episodes,
+            answers=answers,
+            clock=clock,
+        )
         opened.callback(loops.close)
         lags = Lags(settings, log, loops, clock)
 

@@ -44,6 +44,7 @@ CAPTIONS = {
     "pipelines.ingestion": "log to lake: parse,|deduplicate, commit",
     "pipelines.lake": "Delta tables",
     "pipelines.log": "the event log",
+    "pipelines.online": "shared by replicas",
     "pipelines.registry": "versions on MLflow",
     "pipelines.state": "what machines|agree on",
     "pipelines.reports": "figures and pages",
@@ -59,6 +60,7 @@ CAPTIONS = {
     "decision.guard": "evidence, drift,|the weight",
     "decision.oracles": "reward models",
     "decision.ope": "off-policy evaluation",
+    "serving.replicas": "agree on answers,|on pins of episodes",
     "serving.deciding": "in turns: question|to draw",
 }
 MODULES = {  # of the modules that stand in a package itself, those whose names leave a question
@@ -68,7 +70,6 @@ MODULES = {  # of the modules that stand in a package itself, those whose names 
     "serving.core": "one answer per event id",
     "serving.loops": "follows the champion",
     "serving.sessions": "memories of subjects",
-    "serving.episodes": "one version per episode",
     "serving.start": "opens and closes all parts",
     "serving.routes": "one table: dispatch, OpenAPI",
     "serving.refresher": "a thread that keeps fresh",

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from decision.errors import FieldError, Words
 from pipelines.log.partitioner import murmur2
 
@@ -93,6 +95,25 @@ class Stretch:
         """Return the messages as objects."""
         columns = zip(self.offsets, self.keys, self.values, self.headers, self.ts_ms, strict=True)
         return [Message(self.topic, self.partition, *row) for row in columns]
+
+
+class _OfLoop(msgspec.Struct):
+    loop: str
+
+
+_read_loop = msgspec.json.Decoder(_OfLoop).decode
+
+
+def of_loop(messages: Sequence[Message], loop: str) -> list[Message]:
+    """Return the messages whose records are of `loop`, and those that no longer tell; all where `loop` is ""."""
+    return [message for message in messages if not loop or _loop_of(message.value) in (loop, None)]
+
+
+def _loop_of(value: bytes) -> str | None:
+    try:
+        return _read_loop(value).loop
+    except (msgspec.DecodeError, UnicodeDecodeError):  # emptied by an erasure
+        return None
 
 
 class LogError(Exception):

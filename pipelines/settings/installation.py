@@ -10,12 +10,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.options import Positive
 from decision.validation import Checked, convert
 
 LOOP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9!_.*'()=-]+)*/?\Z")
+_ONLINE = re.compile(r"rediss?://[^/?#\s]+(/\d{1,4})?")
 BENTO_PORT_OFFSET = 10_000
 """How far BentoML's own port is from the service's where no setting says."""
 
@@ -42,6 +43,8 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
         log_level: least severity of the service's log lines (``DECISION_LOG_LEVEL``).
         reload_s: seconds between looks for a new champion (``DECISION_RELOAD_S``).
         api_keys: keys that may change state, comma separated; none binds to loopback only (``DECISION_API_KEYS``).
+        online: what a request looks up and several machines share: ``redis://host:port/db``; "" for SQLite in the home
+            folder (``DECISION_ONLINE``).
         governance: SQLAlchemy address of the panels' database; "" for that of `state`
             (``DECISION_GOVERNANCE``).
     """
@@ -61,12 +64,16 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reload_s: Positive = 1.0
     api_keys: str = ""
     governance: str = ""
+    online: str = ""
 
     def _relations(self) -> None:
         if self.files and not _BUCKET.match(self.files):
             raise FieldError("files", wanted='"" for the home folder, or s3://bucket/prefix', got=self.files)
         if self.bento_port == self.port:
             raise FieldError("bento_port", wanted=f"another port than port, {self.port}", got=self.bento_port)
+        if self.online and not _ONLINE.fullmatch(self.online):
+            wanted = '"" or redis://host:port/db (rediss:// for TLS)'
+            raise FieldError("online", wanted=wanted, got=Words("another address"))  # it may hold a password
 
     @property
     def frame_port(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -12,7 +13,7 @@ from decision.records import SCHEMA_VERSION
 from serving.deciding.question import read_question, read_questions
 from serving.explain import Explanation
 from serving.problems import problem_of
-from serving.routes import MAX_BATCH_BODY, Call, Route
+from serving.routes import MAX_BATCH_BODY, Call, Query, Route
 from serving.wire import (
     MAX_OUTCOMES,
     Accepted,
@@ -79,7 +80,9 @@ async def _activate(call: Call) -> bytes:
 
 
 async def _explain(call: Call) -> bytes:
-    return _encode(await asyncio.to_thread(call.core.explain, call.path["event_id"]))
+    asked = parse_qs(call.scope.get("query_string", b"").decode("latin-1"), max_num_fields=8)
+    loop = asked.get("loop", [""])[0]
+    return _encode(await asyncio.to_thread(call.core.explain, call.path["event_id"], loop))
 
 
 _QUESTION = {"context": {"hour": 9}, "actions": [{"id": "a"}, {"id": "b", "features": {"price": 3.5}}]}
@@ -230,6 +233,7 @@ ROUTES = (
         tag="decisions",
         summary="Explain a decision and repeat its draw",
         answer=_explain,
+        parameters=(Query(name="loop", text="Whose decision; that of the first loop that decided it if left out"),),
         role="application",
         response=Explanation,
         answers=_EXPLANATION,

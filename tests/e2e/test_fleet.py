@@ -1,21 +1,36 @@
-"""Several machines, each with a home of its own, that share State on PostgreSQL and a server of MLflow."""
+"""Several machines, each with a home of its own, that share addresses: what one did, all know."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from decision.draw import draw
+from pipelines.operations.waiting import wait_until
 from pipelines.registry.registry import AliasMovedError, Registry
 from pipelines.registry.served import ServedCharge
 from pipelines.registry.tracking import Tracking
 from pipelines.settings import Settings, load_settings
+from serving.core import Core
+from serving.deciding.question import question_of
+from serving.errors import EventIdReusedError
+from serving.metrics import exposition
+from serving.start import open_core
+from serving.wire import Action, DecideRequest, DecideResponse
 from tests.contracts.registry import packed
 from tests.contracts.test_registry import _server as mlflow_server
+from tests.e2e.traffic import booked
+from tests.redis_server import RedisServer, own_redis
+from tests.worlds.synthetic import new_loop, new_settings
 
 ROUNDS = 20
+ASKED = 200
 
 
 @pytest.fixture
@@ -56,3 +71,107 @@ def test_alias_race(homes: list[Settings]) -> None:
     mirror = ServedCharge(Tracking(homes[0]))
     assert mirror.aliases("news") == {"champion": stands}
     assert mirror.verdicts("news") == registries[0].verdicts("news")
+
+
+class Fleet(NamedTuple):
+    """Two replicas in homes of their own, of two policies, and the Redis that they share."""
+
+    a: Core
+    b: Core
+    redis: RedisServer
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with own_redis() as server, ExitStack() as stack:
+        replicas: list[Core] = []
+        for baseline in ("first", "uniform"):
+            home = tmp_path_factory.mktemp(baseline)
+            for loop in ("shop", "news"):
+                new_loop(new_settings(home), loop, f'[baseline]\nkind = "{baseline}"\nexplore = 0.5\n')
+            replicas.append(open_core(load_settings({}, home=str(home), online=server.url, reload_s=3600.0)))
+            stack.callback(replicas[-1].close)
+        a, b = replicas
+        yield Fleet(a, b, server)
+
+
+def question(event_id: str, hour: int = 9) -> DecideRequest:
+    return DecideRequest({"hour": hour}, [Action(name) for name in "abcd"], event_id=event_id)
+
+
+async def ask(core: Core, event_ids: list[str], loop: str = "shop") -> list[DecideResponse]:
+    return await asyncio.gather(*[core.decide(loop, question(event_id)) for event_id in event_ids])
+
+
+def drawn(core: Core, event_id: str) -> str:
+    (record,) = core.stored(event_id, "shop")
+    return record.action_ids[draw(record.pmf, record.seed)]
+
+
+def test_repeated_id(fleet: Fleet) -> None:
+    a, b, _ = fleet
+    event_ids = [f"e{n}" for n in range(ASKED)]
+    raced, at_a, at_b = event_ids[: ASKED // 2], event_ids[ASKED // 2 : 3 * ASKED // 4], event_ids[3 * ASKED // 4 :]
+
+    async def both() -> tuple[list[DecideResponse], list[DecideResponse]]:
+        of_a, of_b = await asyncio.gather(ask(a, raced), ask(b, raced))
+        of_a += await ask(a, at_a)
+        of_b += await ask(b, at_a + at_b)
+        return of_a + await ask(a, at_b), of_b
+
+    answers, others = asyncio.run(both())
+    assert answers == others
+    assert {answer.policy_version for answer in answers} == {"baseline:first", "baseline:uniform"}
+    for event_id, answer in zip(event_ids, answers, strict=True):
+        # what was answered is in both spools: one of them may be lost
+        assert drawn(a, event_id) == drawn(b, event_id) == answer.action_id
+    assert sum(core.count("shop").decided for core in (a, b)) == ASKED
+    with pytest.raises(EventIdReusedError):
+        asyncio.run(b.decide("shop", question("e0", hour=10)))
+    for core in (a, b):
+        counts = booked(core.settings.spool_path)["decisions"]
+        assert {counts[event_id] for event_id in event_ids} == {1}
+
+
+def test_batches_give_what_stands_too(fleet: Fleet) -> None:
+    a, b, _ = fleet
+    questions = [question_of(question(f"b{n}"), a.catalogues) for n in range(60)]
+    answers = asyncio.run(a.answer_many("shop", questions))
+    assert asyncio.run(b.answer_many("shop", [*questions, questions[0]])) == [*answers, answers[0]]
+
+
+def test_an_id_is_unique_in_its_loop_alone(fleet: Fleet) -> None:
+    a, b, _ = fleet
+    (shop,), (news,) = asyncio.run(ask(a, ["same"])), asyncio.run(ask(a, ["same"], "news"))
+    assert asyncio.run(ask(b, ["same"])) == [shop]
+    assert asyncio.run(ask(b, ["same"], "news")) == [news]
+    assert (a.explain("same", "shop").loop, a.explain("same", "news").loop) == ("shop", "news")
+
+
+def test_without_redis_every_replica_answers_and_says_so(fleet: Fleet) -> None:
+    a, b, redis = fleet
+    assert a.answers is not None
+    assert b.answers is not None
+    online = [core.answers.online for core in (a, b) if core.answers is not None]
+
+    def unpinned() -> float:
+        lines = [line for line in exposition().decode().splitlines() if line.startswith("decision_unpinned_total{")]
+        return sum(float(line.split()[-1]) for line in lines)
+
+    before = unpinned()
+    pinned = asyncio.run(ask(a, ["pinned"]))
+    redis.pause()
+    assert len(asyncio.run(ask(a, [f"alone{n}" for n in range(40)]))) == 40
+    assert len(asyncio.run(ask(b, ["alone0", "alone1"]))) == 2
+    assert all(each.away for each in online)
+    assert unpinned() - before == 42
+    redis.go_on()
+    wait_until(lambda: not any(each.away for each in online), "Redis to be asked again")
+    assert asyncio.run(ask(b, ["pinned"])) == pinned
+    redis.kill()
+    assert len(asyncio.run(ask(a, ["x", "y"]))) == 2
+    assert unpinned() - before == 44
+    redis.start()
+    wait_until(lambda: not any(each.away for each in online), "Redis to be asked again")
+    assert asyncio.run(ask(a, ["z"])) == asyncio.run(ask(b, ["z"]))
+    assert unpinned() - before == 44

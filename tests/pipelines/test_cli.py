@@ -141,7 +141,7 @@ def test_nothing_heavy_is_imported_before_a_command_needs_it() -> None:
 
 HEAVY = (
     *("pyarrow", "pandas", "duckdb", "scipy", "sklearn", "altair", "mlflow", "sqlalchemy", "feast", "kafka"),
-    *("vowpalwabbit", "torch", "ray", "bentoml", "starlette", "asyncio", "lightgbm"),
+    *("vowpalwabbit", "torch", "ray", "bentoml", "starlette", "asyncio", "lightgbm", "redis"),
 )
 
 

@@ -28,9 +28,9 @@ NOW = 1_800_000_000.0
 class Site:
     """A loop ``shop`` with champion 1 and candidate 2, and replicas on its home folder."""
 
-    def __init__(self, home: Path, text: str) -> None:
+    def __init__(self, home: Path, text: str, online: str = "") -> None:
         self.made = GuardedLoop(home, text)
-        self.settings = load_settings({}, home=str(home), reload_s=3600.0)
+        self.settings = load_settings({}, home=str(home), reload_s=3600.0, online=online)
         self.now, self.version = NOW, 10
         self.cores: list[Core] = []
 

@@ -28,6 +28,7 @@ from pipelines.log.protocol import (
     check_message,
     check_partitions,
     check_topic,
+    of_loop,
     partition_of,
 )
 from pipelines.log.sqlite import table
@@ -50,21 +51,26 @@ class Group(NamedTuple):
     Attributes:
         key: key of all of them.
         messages: topic, value and headers of each; at least one.
-        unique: write nothing when the first message's topic already holds `key`.
+        unique: write nothing when the first message's topic already holds `key`, in a record of `loop`.
+        loop: within which `key` is unique; "" for the whole topic.
+        standing: the messages are what another machine answered under `key`: they are returned as existing even where
+            they had to be written here.
     """
 
     key: bytes
     messages: Sequence[tuple[str, bytes, Headers]]
     unique: bool = False
+    loop: str = ""
+    standing: bool = False
 
 
 class Stored(NamedTuple):
     """What became of a `Group`.
 
     Attributes:
-        existing: the key was there before and nothing was written.
-        positions: (partition, offset) of each message written; empty when `existing`.
-        messages: what the topic held under the key before; empty unless `existing`.
+        existing: an answer stood under the key before.
+        positions: (partition, offset) of each message written; empty where the topic held the key.
+        messages: what stands under the key; empty unless `existing`.
     """
 
     existing: bool
@@ -178,7 +184,7 @@ class LocalLog:
             FieldError: a group without messages, or a message that does not fit.
         """
         prepared: list[list[table.Row]] = []
-        for key, messages, _ in groups:
+        for key, messages, *_ in groups:
             if not messages:
                 raise FieldError("messages", wanted="at least one", got=Words("none"))
             rows: list[table.Row] = []
@@ -191,23 +197,23 @@ class LocalLog:
             taken = table.taken(db, [group.key for group in groups if group.unique])
             batch: list[table.Row] = []
             refused: set[int] = set()
+            new: set[tuple[int, bytes, str]] = set()
             for index, (group, rows) in enumerate(zip(groups, prepared, strict=True)):
-                if group.unique and (table.place_of(rows[0].base)[0], group.key) in taken:
+                number, key, loop = table.place_of(rows[0].base)[0], group.key, group.loop
+                if group.unique and ((number, key, loop) in new or ((number, key) in taken and self._held(db, group))):
                     refused.add(index)
                 else:
                     batch += rows
-                    taken.update((table.place_of(row.base)[0], group.key) for row in rows)
-            positions = iter(self._insert(db, batch))
-            return [
-                Stored(
-                    True,
-                    (),
-                    tuple(table.find(db, group.messages[0][0], self._topic(group.messages[0][0])[0], group.key)),
-                )
-                if index in refused
-                else Stored(False, tuple(islice(positions, len(group.messages))))
-                for index, group in enumerate(groups)
-            ]
+                    for row in rows:
+                        number = table.place_of(row.base)[0]
+                        new |= {(number, key, loop), (number, key, "")}
+            written = iter(self._insert(db, batch))
+            stored: list[Stored] = []
+            for index, group in enumerate(groups):
+                positions = () if index in refused else tuple(islice(written, len(group.messages)))
+                existing = group.standing or index in refused
+                stored.append(Stored(existing, positions, tuple(self._held(db, group)) if existing else ()))
+            return stored
 
     def read(
         self,
@@ -270,6 +276,11 @@ class LocalLog:
         """Return all messages of `topic` under `key`, in order."""
         with self._file.reader() as db:
             return table.find(db, topic, self._topic(topic)[0], key)
+
+    def _held(self, db: sqlite3.Connection, group: Group) -> list[Message]:
+        """Return what the first message's topic holds under the group's key, of its loop alone where it names one."""
+        topic = group.messages[0][0]
+        return of_loop(table.find(db, topic, self._topic(topic)[0], group.key), group.loop)
 
     def watermarks(self, topic: str, partition: int) -> tuple[int, int]:
         """Return (low, high): the first kept offset and the next one to be written."""

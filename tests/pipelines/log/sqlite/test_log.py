@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from decision.errors import FieldError
 from pipelines.log.partitioner import murmur2
-from pipelines.log.protocol import LogCorrupt, LogUnavailable, Message, OffsetOutOfRange, partition_of
+from pipelines.log.protocol import Headers, LogCorrupt, LogUnavailable, Message, OffsetOutOfRange, partition_of
 from pipelines.log.sqlite.log import Group, LocalLog
 from tests.contracts.event_log import read_all
 
@@ -198,6 +198,30 @@ def test_groups_are_written_whole_and_a_unique_one_only_once(log: LocalLog) -> N
     other.close()
     with pytest.raises(FieldError, match="messages"):
         log.append_groups([Group(b"c", [])])
+
+
+def record(loop: str, text: str = "") -> list[tuple[str, bytes, Headers]]:
+    return [("t", b'{"loop":"%s","text":"%s"}' % (loop.encode(), text.encode()), ())]
+
+
+def test_a_key_is_unique_in_its_loop_alone(log: LocalLog) -> None:
+    log.append("t", b"a", record("shop")[0][1])  # as an earlier release wrote it
+    groups = [Group(b"a", record(loop), True, loop) for loop in ("shop", "news", "news", "feed")]
+    assert [stored.existing for stored in log.append_groups(groups)] == [True, False, True, False]
+    for loop in ("shop", "news", "feed"):
+        (stored,) = log.append_groups([Group(b"a", record(loop, "again"), True, loop)])
+        assert [m.value for m in stored.messages] == [record(loop)[0][1]]
+    log.redact("t", [b"a"])
+    assert log.append_groups([Group(b"a", record("other"), True, "other")])[0].existing  # whose it was, nobody knows
+
+
+def test_what_another_machine_answered_is_written_and_returned_as_existing(log: LocalLog) -> None:
+    other = Group(b"a", record("shop", "theirs"), True, "shop", standing=True)
+    first, again = log.append_groups([other]), log.append_groups([other, Group(b"b", record("shop"), True, "shop")])
+    assert [bool(stored.positions) for stored in (*first, *again)] == [True, False, True]
+    assert [stored.existing for stored in (*first, *again)] == [True, True, False]
+    assert first[0].messages == again[0].messages
+    assert [m.value for m in log.find("t", b"a")] == [other.messages[0][1]]
 
 
 def test_a_group_that_does_not_fit_leaves_nothing_of_its_call(log: LocalLog) -> None:

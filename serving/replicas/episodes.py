@@ -1,80 +1,59 @@
 """What an episode is pinned to: the versions and the weight that were in force at its first decision.
 
 The guard's coin decides once for a whole episode (`decision.guard.coin`), so its later decisions must not see that the
-weight rose or the champion changed meanwhile. Pins stand in one SQLite file of the home folder, so that all workers
-agree and a restart forgets none. A pin that is lost costs an episode of evidence, never a wrong propensity: rows of
-one episode that tell of different weights are left out by the guard.
+weight rose or the champion changed meanwhile. `serving.replicas.pins` says where pins stand.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
 from decision.errors import DecisionError
 from decision.guard.snapshot import GuardSnapshot, segment_of, weight_at
 from decision.protocols import Policy
-from pipelines.files import open_sqlite
 from pipelines.registry.tracking import RegistryError
 from serving.deciding.question import Question
+from serving.replicas.pins import Pin, Pins
 from serving.snapshot import Snapshot
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS pins (
-    loop TEXT, episode TEXT, policy TEXT, candidate TEXT, weight REAL, guard_version INTEGER, at REAL,
-    PRIMARY KEY (loop, episode)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS pins_at ON pins (at);
-"""
 _KEPT, _POLICIES = 100_000, 16
-_BUSY_S = 5.0
-_OLDEST_S = 7 * 86_400.0
-
-
-class Pin(NamedTuple):
-    """What an episode began with: versions, the candidate's weight and when, seconds since 1970."""
-
-    policy_version: str
-    candidate_version: str
-    weight: float
-    guard_version: int
-    at: float
 
 
 class Episodes:
     """The pins of one process.
 
     Args:
-        path: the file.
+        pins: those that every process agrees on.
         load: (loop, version) -> policy, for versions that are no longer in force.
     """
 
-    def __init__(self, path: Path, load: Callable[[str, str], Policy]) -> None:
-        self._path, self._load = path, load
-        self._pins: OrderedDict[tuple[str, str], Pin] = OrderedDict()
+    def __init__(self, pins: Pins, load: Callable[[str, str], Policy]) -> None:
+        self._pins, self._load = pins, load
+        self._known: OrderedDict[tuple[str, str], Pin] = OrderedDict()
         self._policies: OrderedDict[tuple[str, str], Policy] = OrderedDict()
-        self._connection: sqlite3.Connection | None = None
 
-    def pinned(self, snapshot: Snapshot, question: Question, now: float) -> Snapshot:
-        """Return `snapshot` as it was when the question's episode began.
+    def pinned(self, snapshot: Snapshot, questions: Sequence[Question], now: float) -> list[Snapshot]:
+        """Return `snapshot` as it was when each question's episode began; as it is for a question without one.
 
         What is stopped, killed or too old takes nothing any more: then the policy in charge now answers alone.
 
         Args:
             snapshot: as it is now.
-            question: with an episode.
+            questions: what is asked.
             now: seconds since 1970.
         """
-        if question.episode_id is None:
-            return snapshot
+        pins = self._pins_of(snapshot, questions, now)
+        return [
+            snapshot if asked.episode_id is None else self._as_pinned(snapshot, pins[asked.episode_id], now)
+            for asked in questions
+        ]
+
+    def _as_pinned(self, snapshot: Snapshot, pin: Pin, now: float) -> Snapshot:
         loop = snapshot.loop
-        pin = self._pin(snapshot, question, question.episode_id, now)
         alone = replace(snapshot, candidate=None)
         if now > pin.at + loop.guard.episode_s:
             return alone
@@ -90,37 +69,27 @@ class Episodes:
         return replace(began, candidate=candidate, guard=guard, pinned=pin.weight)
 
     def close(self) -> None:
-        """Close the file."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Close where the pins stand."""
+        self._pins.close()
 
-    def _pin(self, snapshot: Snapshot, question: Question, episode: str, now: float) -> Pin:
-        key = (snapshot.loop.name, episode)
-        pin = self._pins.get(key)
-        if pin is None:
-            pin = self._kept(key, _fresh(snapshot, question, now))
-            self._pins[key] = pin
-            if len(self._pins) > _KEPT:
-                self._pins.popitem(last=False)
-        return pin
-
-    def _kept(self, key: tuple[str, str], fresh: Pin) -> Pin:
-        """Return the pin on file, which is `fresh` if there was none."""
-        connection = self._open()
-        connection.execute("INSERT OR IGNORE INTO pins VALUES (?, ?, ?, ?, ?, ?, ?)", (*key, *fresh))
-        where = "SELECT policy, candidate, weight, guard_version, at FROM pins WHERE loop = ? AND episode = ?"
-        return Pin(*connection.execute(where, key).fetchone())
-
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            connection = open_sqlite(self._path, busy_s=_BUSY_S, synchronous="NORMAL", schema=_SCHEMA)
-            with closing(connection.execute("SELECT MAX(at) FROM pins")) as found:
-                (latest,) = found.fetchone()
-            if latest is not None:
-                connection.execute("DELETE FROM pins WHERE at < ?", (latest - _OLDEST_S,))
-            self._connection = connection
-        return self._connection
+    def _pins_of(self, snapshot: Snapshot, questions: Sequence[Question], now: float) -> dict[str, Pin]:
+        loop, found, fresh = snapshot.loop, dict[str, Pin](), dict[str, Pin]()
+        for asked in questions:
+            episode = asked.episode_id
+            if episode is None or episode in found or episode in fresh:
+                continue
+            known = self._known.get((loop.name, episode))
+            if known is None:
+                fresh[episode] = _fresh(snapshot, asked, now)
+            else:
+                found[episode] = known
+        if fresh:
+            first = self._pins.first(loop.name, list(fresh.items()), kept_s=loop.guard.episode_s)
+            found |= zip(fresh, first, strict=True)
+            self._known |= {(loop.name, episode): found[episode] for episode in fresh}
+            while len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+        return found
 
     def _policy(self, snapshot: Snapshot, version: str) -> Policy | None:
         """Return the policy of a version, None for the loop's baseline."""
