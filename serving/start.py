@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from decision.errors import FieldError, Words
 from pipelines.log.sqlite.log import LocalLog
-from pipelines.online.connection import open_online
+from pipelines.online.connection import Online, open_online
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
 from serving.core import DECISIONS, OUTCOMES, Core
@@ -38,17 +38,18 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
             log.create(topic, settings.partitions)
         registry = Registry(settings)
         loops = Loops(settings, registry)
-        features = _FeatureSource(settings)
-        opened.callback(features.close)
         spool = Spool(log)
         opened.callback(spool.close)
         answers, pins = None, FilePins(settings.root / "episodes.db")
-        if (online := open_online(settings)) is not None:
+        online = open_online(settings)
+        if online is not None:
             opened.callback(online.close)
             answers, pins = Answers(online, spool.give), OnlinePins(online)
             opened.callback(answers.close)
         episodes = Episodes(pins, loops.load)
         opened.callback(episodes.close)
+        features = _FeatureSource(settings, online)
+        opened.callback(features.close)
         core = Core(
             settings=settings,
             loops=loops,
@@ -81,8 +82,8 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
 class _FeatureSource:
     """Feast's features of each loop, opened when the loop first asks for some."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, online: Online | None) -> None:
+        self._settings, self._online = settings, online
         self._opened: dict[str, OnlineFeatures] = {}
         self._closing = ExitStack()
 
@@ -94,7 +95,7 @@ class _FeatureSource:
         if found is None:
             from pipelines.features.store import Features  # imports Feast: only loops that use it pay the seconds
 
-            features = Features(self._settings, snapshot.loop)
+            features = Features(self._settings, snapshot.loop, online=self._online)
             features.open()
             self._closing.callback(features.close)
             found = self._opened[snapshot.loop.name] = features

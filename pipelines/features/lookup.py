@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from decision.decay import Decayed, faded, mean_reward
-from pipelines.features.views import STREAM_COLUMNS, Views, encoded_key, import_feast, quiet, table_of
+from pipelines.features.repository import encoded_key, import_feast, quiet
+from pipelines.features.shared import STREAM_COLUMNS
+from pipelines.features.views import Views, table_of
 from pipelines.files import open_sqlite
 
 STREAM_FEATURES = ("stream_decisions", "stream_mean_reward", "stream_outcomes")
@@ -39,6 +41,35 @@ def served(stored: Mapping[str, Value | None], at: float) -> dict[str, Value]:
         features["stream_mean_reward"] = mean_reward(state)
         features["stream_outcomes"] = now.outcomes
     return dict(sorted(features.items()))
+
+
+class SharedLookup:
+    """Reads of one loop's online features in Redis: one round trip for both views of all who are asked about.
+
+    Args:
+        views: the loop's views, whose values are shared.
+        stream: read the stream's features too.
+    """
+
+    def __init__(self, views: Views, *, stream: bool) -> None:
+        if views.shared is None:
+            raise ValueError("the installation's online values are not shared")
+        self._shared, self._stream = views.shared, stream
+        with quiet():
+            import_feast()
+            encoded_key("")
+        self._shared.stored([""], stream=stream)  # imports what the first lookup would import
+
+    def stored(self, subject_ids: Sequence[str]) -> list[Mapping[str, Value | None]]:
+        """Return the stored columns of each subject, {} when there are none.
+
+        Raises:
+            ConnectionError: Redis does not answer.
+        """
+        return self._shared.stored(subject_ids, stream=self._stream)
+
+    def close(self) -> None:
+        """Do nothing: the connections belong to the views."""
 
 
 class Lookup:

@@ -21,12 +21,13 @@ import pyarrow.parquet as pq
 
 from decision.decay import Decayed
 from decision.errors import FieldError
-from pipelines.features.lookup import STREAM_FEATURES, Lookup, Value, served
+from pipelines.features.lookup import STREAM_FEATURES, Lookup, SharedLookup, Value, served
 from pipelines.features.stream import Stream, Topic
 from pipelines.features.uploads import add_upload, latest, read_upload
 from pipelines.features.views import STREAM_COLUMNS, SUBJECT, TIMESTAMP, Views
 from pipelines.files import replacing
 from pipelines.lake.features import without_features
+from pipelines.online.connection import Online
 from pipelines.settings import LoopSettings, Settings
 
 _LOG = logging.getLogger(__name__)
@@ -39,17 +40,25 @@ class Features:
     Args:
         settings: the installation.
         loop: the loop.
+        online: connections to the installation's Redis, if it has one; opened here when None.
         clock: seconds since 1970; when a push became visible, and when a lookup without a time happens.
 
     Attributes:
         failures: lookups that Feast did not answer, since the start.
     """
 
-    def __init__(self, settings: Settings, loop: LoopSettings, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        loop: LoopSettings,
+        *,
+        online: Online | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.failures = 0
         self._loop, self._clock = loop, clock
-        self._views = Views(settings, loop)
-        self._lookup: Lookup | None = None
+        self._views = Views(settings, loop, online)
+        self._lookup: Lookup | SharedLookup | None = None
         self._stream: Stream | None = None
         self._retry_at = 0.0
         self._closed = False
@@ -58,9 +67,11 @@ class Features:
         """Get ready for lookups: seconds, which the first one takes otherwise. A failure is counted and tried again."""
         if self._lookup is None and not self._closed and time.monotonic() >= self._retry_at:
             try:
-                self._lookup = Lookup(
-                    self._views, stream=self._loop.features.stream, cache_s=self._loop.features.cache_s
-                )
+                asked = self._loop.features
+                if self._views.shared is not None:
+                    self._lookup = SharedLookup(self._views, stream=asked.stream)
+                else:
+                    self._lookup = Lookup(self._views, stream=asked.stream, cache_s=asked.cache_s)
             except Exception as error:
                 self._failed(error)
 

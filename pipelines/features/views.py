@@ -7,12 +7,7 @@ it happens on first use.
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,29 +17,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.features.history import History
+from pipelines.features.repository import (
+    SUBJECT,
+    close_store,
+    encoded_key,
+    import_feast,
+    quiet,
+    repository_of,
+)
+from pipelines.features.shared import STREAM_COLUMNS, SharedValues
 from pipelines.files import locked, open_sqlite
+from pipelines.online.connection import Online, open_online
 from pipelines.settings import LoopSettings, Settings
 
-SUBJECT = "subject_id"
 TIMESTAMP = "event_timestamp"
-STREAM_COLUMNS = ("stream_decisions", "stream_outcomes", "stream_rewards", "stream_at", "stream_half_life_s")
-"""What the stream's view holds: decayed sums, the time at which they hold, and their half-life."""
-
 ROWS_PER_WRITE = 10_000
 _BUSY_S = 60.0
 _ROWS_PER_QUESTION = 50_000
-_REPOSITORY = """\
-# Written by the decision service; read by Feast's own command line too.
-project: decision
-provider: local
-registry: registry.db
-online_store:
-  type: sqlite
-  path: online_store.db
-offline_store:
-  type: duckdb
-entity_key_serialization_version: 3
-"""
 
 
 class Views:
@@ -53,9 +42,14 @@ class Views:
     Args:
         settings: the installation.
         loop: the loop whose features these are.
+        online: connections to the installation's Redis, if it has one; opened here when None.
+
+    Attributes:
+        shared: online values in Redis; None where they stand in the home folder.
     """
 
-    def __init__(self, settings: Settings, loop: LoopSettings) -> None:
+    def __init__(self, settings: Settings, loop: LoopSettings, online: Online | None = None) -> None:
+        self._settings = settings
         self.root = settings.root / "features"
         self.folder = self.root / loop.name
         self.subjects = self.folder / "subjects.parquet"
@@ -65,6 +59,9 @@ class Views:
         self.stream_view = f"{plain}_stream"
         self.subject_view = f"{plain}_subject"
         self._store: Any = None
+        self._own = open_online(settings) if online is None else None
+        online = online or self._own
+        self.shared = None if online is None else SharedValues(online, self.stream_view, self.subject_view)
 
     @property
     def online_path(self) -> Path:
@@ -72,10 +69,15 @@ class Views:
         return self.root / "online_store.db"
 
     def close(self) -> None:
-        """Close Feast's connection; does nothing when it was closed before."""
-        if self._store is not None:
-            close_online_store(self._store._get_provider())
-            self._store = None
+        """Close the connections; does nothing when they were closed before."""
+        if self._own is not None:
+            self._own.close()
+        self._close_store()
+
+    def _close_store(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            close_store(store)
 
     def uploaded(self) -> dict[str, pa.DataType]:
         """Return the types of the uploaded features, {} before an upload."""
@@ -109,12 +111,14 @@ class Views:
                 stale = [view for view in store.list_feature_views() if view.name == self.subject_view]
                 with locked(self.root / ".lock"):
                     store.apply([], objects_to_delete=stale, partial=False)
-            self._store = None
+            self._close_store()
             self.open()
 
     def put(self, view: str, rows: pd.DataFrame) -> None:
         """Replace the online values of the subjects in `rows`, which hold all columns of `view`."""
         store = self.open()
+        if self.shared is not None and view == self.subject_view:
+            self.shared.declare(sorted(self.uploaded()))
         # Feast leaves rows alone that hold nothing: the earlier values would stay
         empty = rows.drop(columns=[SUBJECT, TIMESTAMP]).isna().all(axis=1)
         for subject_id in rows[SUBJECT][empty]:
@@ -149,7 +153,16 @@ class Views:
         return pa.concat_tables(parts)
 
     def erase(self, subject_id: str, views: Sequence[str] | None = None) -> int:
-        """Remove the online values of `subject_id` in `views`, both when None, and return how many."""
+        """Remove the online values of `subject_id` in `views`, both when None, and return how many.
+
+        Raises:
+            ConnectionError: they stand in Redis, which does not answer.
+        """
+        views = views or (self.stream_view, self.subject_view)
+        if self.shared is not None:
+            with quiet():
+                import_feast()
+                return self.shared.erase(subject_id, views)
         if not self.online_path.is_file():
             return 0
         with quiet():
@@ -161,7 +174,7 @@ class Views:
             with connection:
                 connection.execute("PRAGMA secure_delete=ON")
                 known = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-                for table in {table_of(view) for view in views or (self.stream_view, self.subject_view)} & known:
+                for table in {table_of(view) for view in views} & known:
                     removed += connection.execute(f'DELETE FROM "{table}" WHERE entity_key = ?', (encoded,)).rowcount
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # or the rows would stay readable in the WAL
         finally:
@@ -180,11 +193,12 @@ class Views:
     def write_repository(self) -> None:
         """Make the folder a Feast repository."""
         self.history.create()
-        path = self.root / "feature_store.yaml"
-        if not path.is_file() or path.read_text() != _REPOSITORY:
-            path.write_text(_REPOSITORY)
-        # a push does not hold up the lookups of decisions
-        open_sqlite(self.online_path, busy_s=_BUSY_S, synchronous="NORMAL").close()
+        path, text = self.root / "feature_store.yaml", repository_of(self._settings)
+        if not path.is_file() or path.read_text() != text:
+            path.touch(mode=0o600 if self.shared is not None else 0o644)
+            path.write_text(text)
+        if self.shared is None:  # a push does not hold up the lookups of decisions
+            open_sqlite(self.online_path, busy_s=_BUSY_S, synchronous="NORMAL").close()
 
     def _view(self, name: str, columns: Mapping[str, pa.DataType], path: str, *, pushed: bool = False) -> Any:
         from feast.data_format import ParquetFormat
@@ -222,52 +236,6 @@ def _subject() -> Any:
     return Entity(name="subject", join_keys=[SUBJECT], value_type=ValueType.STRING)
 
 
-def encoded_key(subject_id: str) -> bytes:
-    """Return a subject's key as Feast stores it; Feast must have been imported."""
-    from feast.infra.key_encoding_utils import serialize_entity_key
-    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-    from feast.protos.feast.types.Value_pb2 import Value
-
-    key = EntityKey(join_keys=[SUBJECT], entity_values=[Value(string_val=subject_id)])
-    return serialize_entity_key(key, entity_key_serialization_version=3)
-
-
 def table_of(view: str) -> str:
     """Return the table of a view in the online store."""
     return f"decision_{view}"
-
-
-def import_feast() -> Any:
-    """Return Feast, imported without torch.
-
-    Feast imports torch wherever it is installed, only to offer results as tensors: seconds and 0.6 GB that neither the
-    service nor the pipelines use.
-    """
-    if "feast" not in sys.modules and "torch" not in sys.modules:
-        sys.modules["torch"] = None  # pyright: ignore[reportArgumentType] - makes the import fail, as documented
-        try:
-            import feast
-        finally:
-            del sys.modules["torch"]
-    import feast
-
-    return feast
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Feast's deprecation notices and progress talk out of our logs."""
-    os.environ.setdefault("FEAST_USAGE", "False")
-    logging.getLogger("feast").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def close_online_store(provider: Any) -> None:
-    """Close the connection of a Feast provider to its online store; Feast itself can only delete the store."""
-    store: Any = getattr(provider, "online_store", None)
-    connection = getattr(store, "_conn", None)
-    if connection is not None:
-        connection.close()
-        store._conn = None

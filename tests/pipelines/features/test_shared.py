@@ -1,0 +1,113 @@
+"""Features in Redis: what one home puts there every home serves, Feast reads it too, and an erasure takes it away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.features.repository import SUBJECT, repository_of
+from pipelines.features.store import Features
+from pipelines.features.views import Views
+from pipelines.ingestion.ingest import ingest
+from pipelines.operations.waiting import wait_until
+from pipelines.settings import Settings, load_settings
+from tests.redis_server import RedisServer, own_redis
+from tests.worlds.lake import World, decision, loop_of, outcome
+
+LOOP = loop_of("[features]\nenabled = true\nhalf_life_s = 60.0\n")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with own_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def homes(tmp_path: Path, redis: RedisServer, postgres_database: str) -> list[Settings]:
+    return [
+        load_settings({}, home=str(tmp_path / name), online=redis.url, state=postgres_database) for name in ("a", "b")
+    ]
+
+
+def upload(features: Features, folder: Path, rows: str, *, replace: bool = False) -> None:
+    path = folder / "upload.csv"
+    path.write_text(rows)
+    features.load_subjects(path, now=NOW, replace=replace)
+
+
+@pytest.mark.connected
+def test_what_one_home_puts_there_every_home_serves_as_feast_does(
+    homes: list[Settings], redis: RedisServer, tmp_path: Path
+) -> None:
+    with closing(Features(homes[0], LOOP)) as writing, closing(Features(homes[1], LOOP)) as serving:
+        assert serving.online("ann", NOW) == {}
+        upload(writing, tmp_path, "subject_id,age,town\nann,3.5,Köln\nbob,,\ncy ü,1e300,\n")
+        assert serving.online_many(["ann", "bob", "cy ü", "nobody"], NOW) == [
+            {"age": 3.5, "town": "Köln"},
+            {},
+            {"age": 1e300},
+            {},
+        ]
+        upload(writing, tmp_path, "subject_id,age,town,size\nann,4,,2\n")  # of the same time: it replaces the row
+        assert serving.online("ann", NOW) == {"age": 4.0, "size": 2.0}
+        views = Views(homes[1], LOOP)  # whose home never saw an upload: the registry is shared
+        store: Any = views.open()
+        theirs = store.get_online_features(
+            features=[f"{views.subject_view}:{name}" for name in ("age", "town")], entity_rows=[{SUBJECT: "cy ü"}]
+        ).to_dict()
+        assert (theirs["age"], theirs["town"]) == ([1e300], [None])
+        views.close()
+        assert serving.failures == 0
+        upload(writing, tmp_path, "subject_id,town\nann,Ulm\n", replace=True)
+        assert serving.online_many(["ann", "cy ü"], NOW) == [{"town": "Ulm"}, {}]
+        redis.kill()
+        redis.start()  # empty
+        assert serving.online("ann", NOW) == {}
+        wait_until(lambda: writing.materialize(NOW) and serving.online("ann", NOW) == {"town": "Ulm"}, "a night")
+        assert serving.erase("ann") == 1
+        assert writing.online("ann", NOW) == {}
+
+
+@pytest.mark.connected
+def test_streams_are_those_of_a_single_home_and_redis_may_go(
+    homes: list[Settings], redis: RedisServer, tmp_path: Path
+) -> None:
+    world = World(tmp_path)
+    alone = Features(load_settings({}, home=str(tmp_path)), LOOP)
+    writing, serving = Features(homes[0], LOOP), Features(homes[1], LOOP)
+    try:
+        for n in range(5):
+            world.append(decision(f"e{n}", subject_id="eve"), outcome(f"e{n}", n / 4))
+        ingest(world.log, world.lake)
+        rows = {name: world.lake.table(name).to_pyarrow_dataset().to_table() for name in ("decisions", "outcomes")}
+        for features in (alone, writing):
+            assert features.push(**rows) > 0
+        found = serving.online("eve", NOW)
+        assert found == alone.online("eve", NOW)
+        assert found["stream_decisions"] > 0.0
+        redis.pause()
+        assert serving.online("eve", NOW) == {}
+        assert serving.failures == 1
+        redis.go_on()
+        with pytest.raises(ConnectionError):
+            serving.erase("eve")  # an erasure never passes over what it cannot reach
+    finally:
+        for features in (alone, writing, serving):
+            features.close()
+        world.log.close()
+
+
+def test_addresses_of_redis_and_postgresql_are_written_as_feast_reads_them() -> None:
+    settings = load_settings({}, online="rediss://me:p%40ss@there:6380/3", state="postgresql://u:p@db/x")
+    text = repository_of(settings)
+    assert 'connection_string: "there:6380,db=3,username=me,password=p@ss,ssl=true"' in text
+    assert 'path: "postgresql://u:p@db/x"' in text
+    assert "registry: registry.db" in repository_of(load_settings({}, online="redis://there"))
+    assert "sqlite" in repository_of(load_settings({}))
