@@ -1,12 +1,12 @@
 """At which rate which part saturates: 100 replicas and 1,024 partitions, from unit costs measured in the same run.
 
-``make soak NAME=scaling``, half a minute. First, what one message, decision, commit, file, look and pin costs is measured
-on this machine, in seconds of a processor, so that other load counts little. PostgreSQL and Redis are real where their
-wheels are. Then the lake's commit protocol is simulated event by event: followers share the partitions, gather rows for
-an interval, work, write a file for each partition, and race for the table's next version; whoever loses reads what won
-and tries again. A rate is carried when no follower falls behind. The rest is utilisation: rate times cost over what is
-there. ``ARGS="--request MS"`` is the time of one request to the object store, 20 by default; ``--seed`` that of its
-spread.
+``make soak NAME=scaling``, half a minute. First, what one message, decision, commit, file, look and pin costs is
+measured on this machine, in seconds of a processor, so that other load counts little. PostgreSQL and Redis are real
+where their wheels are. Then the lake's commit protocol is simulated event by event: followers share the partitions,
+gather rows for an interval, work, write a file for each partition, and race for the table's next version; whoever
+loses reads what won and tries again. A rate is carried when no follower falls behind. The rest is utilisation: rate
+times cost over what is there. ``ARGS="--request MS"`` is the time of one request to the object store, 20 by default;
+``--seed`` that of its spread.
 """
 
 from __future__ import annotations
