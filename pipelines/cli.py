@@ -17,6 +17,7 @@ from typer.models import CommandInfo
 from decision.errors import FieldError
 from pipelines.commands import (
     alarms,
+    apply,
     audit,
     data,
     doctor,
@@ -36,6 +37,7 @@ _PANELS = {
     "Start": {
         "demo": start.demo,
         "init": start.init,
+        "apply": apply.apply,
         "serve": running.serve,
         "top": running.top,
         "doctor": doctor.doctor,

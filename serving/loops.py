@@ -7,7 +7,9 @@ charge; without any, the baseline answers with its true probabilities.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +28,16 @@ from pipelines.guard.keys import snapshot_key
 from pipelines.logs import tell
 from pipelines.registry.registry import Registry
 from pipelines.registry.stated import aliases_in, charge_key
-from pipelines.settings import LoopSettings, Settings, list_loops, load_loop
+from pipelines.settings import (
+    LOOPS,
+    LoopSettings,
+    Settings,
+    applied_loops,
+    list_loops,
+    load_loop,
+    parse_applied,
+    settings_key,
+)
 from pipelines.state.failures import StateError
 from pipelines.state.state import State
 from pipelines.state.watch import Watch
@@ -51,11 +62,11 @@ class Loops:
         self._settings = settings
         self._registry = registry
         self._state = State(settings.state_url)
-        self._watch = Watch(self._state, "loop/")
+        self._watch = Watch(self._state, LOOPS)
         self._known: set[str] = set()
         self._snapshots: dict[str, Snapshot] = {}
         self._errors: dict[str, str] = {}
-        self._mtimes: dict[str, float] = {}
+        self._stamps: dict[str, float] = {}
         self._guards: dict[str, GuardSnapshot] = {}
         self._anchors: dict[str, list[Anchor]] = {}
         self._anchored: dict[str, int] = {}
@@ -67,7 +78,10 @@ class Loops:
     def start(self, after_refresh: Callable[[], None] = lambda: None) -> None:
         """Load everything once, then keep looking in a thread, which calls `after_refresh` each time."""
         self._after_refresh = after_refresh
-        self.refresh()
+        try:
+            self.refresh()
+        except StateError as error:  # not ready, until it answers
+            _log.warning("no loop is known yet", extra={"fields": {"error": error}})
         self.refresher.start()
 
     def close(self) -> None:
@@ -103,9 +117,13 @@ class Loops:
 
         Raises:
             OSError: the loops cannot be listed.
+            StateError: State has not been reached yet, and no loop is known.
         """
-        names = list_loops(self._settings)
-        silent = self._look(names)
+        silent = self._look()
+        names = applied_loops(self._watch.keys()) if self._settings.state else list_loops(self._settings)
+        self._adopt(names)
+        if silent is not None and not names:
+            raise silent
         self._errors = {name: error for name, error in self._errors.items() if name in names or name in self._snapshots}
         for name in names:
             self.refresher.beat()
@@ -121,25 +139,32 @@ class Loops:
                     )
                 self._errors[name] = str(error)
 
-    def _look(self, names: list[str]) -> StateError | None:
+    def _look(self) -> StateError | None:
         """Ask State for what changed; what it said last holds while it is silent, and the loops say that it is."""
         try:
-            for name in set(names) - self._known:
-                adopt(self._settings, self._state, name)
-                self._known.add(name)
             self._watch.look()
         except StateError as error:
             return error
         return None
 
+    def _adopt(self, names: list[str]) -> None:
+        """Take over what an earlier release kept of these loops' guards."""
+        new = set(names) - self._known
+        with suppress(StateError):  # at the next look
+            for name in new:
+                adopt(self._settings, self._state, name)
+            self._known |= new
+            if new:
+                self._watch.look()
+
     def _refresh(self, name: str) -> None:
-        path = self._settings.loop_path(name)
-        mtime = path.stat().st_mtime
+        entry = self._watch.get(settings_key(name)) if self._settings.state else None
+        stamp = self._settings.loop_path(name).stat().st_mtime if entry is None else float(entry.version)
         current = self._snapshots.get(name)
-        if current is None or self._mtimes.get(name) != mtime:
-            loop = load_loop(self._settings, name)
-            current = _with_loop(current, loop)
-            self._snapshots[name], self._mtimes[name] = current, mtime
+        if current is None or self._stamps.get(name) != stamp:
+            applied = None if entry is None else parse_applied(entry.value, name, os.environ)
+            current = _with_loop(current, applied or load_loop(self._settings, name))
+            self._snapshots[name], self._stamps[name] = current, stamp
         self._refresh_anchors(name)
         self._refresh_guard(name)  # first: an emergency stop does not wait for the registry
         self._refresh_champion(name)

@@ -30,6 +30,7 @@ class Refresher:
     Attributes:
         first: no call has ended well yet.
         failures: calls that raised.
+        rounds: calls that ended, well or not.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Refresher:
         self._thread: threading.Thread | None = None
         self._last = ""
         self.first = True
-        self.failures = 0
+        self.failures = self.rounds = 0
         self._beat = clock()
 
     def start(self) -> None:
@@ -89,6 +90,7 @@ class Refresher:
                 self.failures += 1
                 with suppress(Exception):  # telling of it may need what is lacking: a descriptor, memory
                     self._tell(error)
+            self.rounds += 1
 
     def _tell(self, error: Exception) -> None:
         metrics.thread_failures(self.name)

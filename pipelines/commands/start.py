@@ -32,9 +32,10 @@ def init(
 
     with Installation.at(home) as parts:
         path = init_loop(parts.settings, loop, values=SESSIONS if sessions else None, replace=force)
+        apply = f"`decision apply {path}`, then " if parts.settings.state else ""
 
     def show(out: Console) -> None:
-        out.print(f"[bold]{path}[/]\nnext: `decision serve`, then POST /v1/loops/{loop}/decide", highlight=False)
+        out.print(f"[bold]{path}[/]\nnext: {apply}`decision serve`, then POST /v1/loops/{loop}/decide", highlight=False)
 
     return Outcome({"loop": loop, "path": str(path)}, show)
 

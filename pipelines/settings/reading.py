@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -14,28 +14,64 @@ import msgspec
 
 from decision.errors import FieldError, Words, nearest_of
 from decision.validation import convert
-from pipelines.settings.installation import Settings, from_variable
+from pipelines.settings.installation import Settings, check_loop_name, from_variable
 from pipelines.settings.loop import LoopSettings
+from pipelines.state.state import Entry, State
 
 _FORMER = {("training", "candidates"): "variants"}
 """Keys of a loop's file that have other names now."""
 MAX_FILE_BYTES = 1 << 20
+LOOPS = "loop/"
+"""How the keys of State begin that every replica looks at."""
+_SETTINGS = "/settings"
 
 
 def load_loop(settings: Settings, name: str, environ: Mapping[str, str] | None = None) -> LoopSettings:
-    """Return the settings of the loop `name`.
+    """Return the settings of the loop `name`: of its file, or where machines share State, as they were applied.
 
     Raises:
         FieldError: the loop does not exist, its file cannot be read, or it or the environment holds a key or value that
             does not fit; names the loop, the file and the key.
+        StateError: State cannot be reached.
     """
+    environ = os.environ if environ is None else environ
+    if settings.state:
+        entry = _entry(settings, check_loop_name(name))
+        if entry is None:
+            raise _no_loop(name, list_loops(settings))
+        return parse_applied(entry.value, name, environ)
     path = settings.loop_path(name)
     if not path.exists():
         raise _no_loop(name, list_loops(settings))
     try:
-        return parse_loop(_read(path), name, os.environ if environ is None else environ)
+        return parse_loop(read_loop_file(path), name, environ)
     except FieldError as error:
         raise (error if error.source else error.from_source(f"loop {name!r}, {path}")) from None
+
+
+def parse_applied(text: bytes, name: str, environ: Mapping[str, str]) -> LoopSettings:
+    """Return the settings of the loop `name` from what was applied, the same on every machine.
+
+    Raises:
+        FieldError: it does not fit this release, or a variable of this machine alone wants to change it.
+    """
+    refuse_overrides(name, environ)
+    try:
+        return parse_loop(text.decode(), name, {})
+    except FieldError as error:
+        raise (error if error.source else error.from_source(f"loop {name!r}, as applied")) from None
+
+
+def refuse_overrides(name: str, environ: Mapping[str, str]) -> None:
+    """Refuse variables that change the settings of a loop which machines share.
+
+    Raises:
+        FieldError: there is one.
+    """
+    for variable in sorted(environ):
+        if variable.startswith(_prefix(name)):
+            says = "changes the loop on this machine alone: put it into loop.toml, and `decision apply` that"
+            raise FieldError(variable, wanted="unset", got=Words("set"), says=says)
 
 
 def load_loops(
@@ -72,8 +108,25 @@ def parse_loop(text: str, name: str, environ: Mapping[str, str]) -> LoopSettings
 
 
 def list_loops(settings: Settings) -> list[str]:
-    """Return the names of the installation's loops, sorted; also of those whose file cannot be read."""
+    """Return the names of the installation's loops, sorted; also of those whose settings cannot be read.
+
+    Raises:
+        StateError: State cannot be reached.
+    """
+    if settings.state:
+        with State(settings.state_url) as state:
+            return applied_loops(state.versions(LOOPS))
     return sorted(path.parent.name for path in (settings.root / "loops").glob("*/loop.toml"))
+
+
+def applied_loops(keys: Iterable[str]) -> list[str]:
+    """Return the names of the loops whose settings stand under one of the `keys` of State, sorted."""
+    return sorted(key[len(LOOPS) : -len(_SETTINGS)] for key in keys if key.endswith(_SETTINGS))
+
+
+def settings_key(name: str) -> str:
+    """Return the key under which a loop's settings stand in State."""
+    return f"{LOOPS}{name}{_SETTINGS}"
 
 
 def setting_names(kind: type[msgspec.Struct] = LoopSettings, path: str = "") -> list[str]:
@@ -114,7 +167,17 @@ def _no_loop(name: str, known: list[str]) -> FieldError:
     return FieldError("loop", wanted="a loop that exists", got=name, says=says)
 
 
-def _read(path: Path) -> str:
+def _entry(settings: Settings, name: str) -> Entry | None:
+    with State(settings.state_url) as state:
+        return state.get(settings_key(name))
+
+
+def read_loop_file(path: Path) -> str:
+    """Return the text of a loop's settings file.
+
+    Raises:
+        FieldError: it cannot be read, is too large, or no UTF-8.
+    """
     try:
         if not path.is_file():
             raise FieldError("file", wanted="a file", got=Words("a folder" if path.is_dir() else "a pipe or device"))
@@ -155,7 +218,7 @@ def _check_keys(values: dict[str, Any], kind: type[msgspec.Struct], path: str) -
 
 def _override(values: dict[str, Any], name: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Put the variables of the loop `name` over `values`; return {setting: how errors name its variable}."""
-    prefix = f"DECISION_LOOP_{name.upper().replace('-', '_')}__"
+    prefix = _prefix(name)
     variables: dict[str, str] = {}
     for variable, text in sorted(environ.items()):
         if not variable.startswith(prefix):
@@ -173,6 +236,10 @@ def _override(values: dict[str, Any], name: str, environ: Mapping[str, str]) -> 
         if isinstance(target, dict):  # else the file holds a wrong value there, which is told of first
             target[path[-1]] = _from_text(text, kind)
     return variables
+
+
+def _prefix(name: str) -> str:
+    return f"DECISION_LOOP_{name.upper().replace('-', '_')}__"
 
 
 def _setting_type(path: list[str]) -> Any:

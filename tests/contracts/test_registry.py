@@ -16,7 +16,7 @@ import pytest
 from pipelines.registry.registry import Registry
 from pipelines.settings import load_settings
 from tests.contracts.registry import CHECKS, Open
-from tests.parts import new_database
+from tests.postgres_server import new_database
 from tests.worlds.synthetic import new_settings
 
 

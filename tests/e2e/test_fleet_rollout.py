@@ -1,0 +1,119 @@
+"""A rollout on several machines that share State on PostgreSQL and a server of MLflow: one stops it, all stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pipelines.cli import app
+from pipelines.guard.step import guard
+from pipelines.lake.lake import Lake
+from pipelines.operations.apply import apply
+from pipelines.operations.waiting import wait_until
+from pipelines.registry.registry import Registry
+from pipelines.settings import Settings, load_loop, load_settings
+from serving.core import Core
+from serving.start import open_core
+from serving.wire import Action, DecideRequest
+from tests.contracts.test_registry import _server as mlflow_server
+from tests.postgres_server import Postgres, new_database, own_server
+from tests.worlds.shop import PAYS, policy, register
+
+TEXT = "[guard]\nenabled = true\nfresh_s = 1.5\n"
+RELOAD_S = 0.2
+
+
+class Rollout:
+    """Two replicas in homes of their own, with a candidate at its first weight."""
+
+    def __init__(self, folder: Path, tracking: str, postgres: Postgres) -> None:
+        self.tracking, self.state = tracking, new_database(postgres.uri)
+        self.a, self.b = (self._settings(folder / name) for name in ("a", "b"))
+        apply(self.a, TEXT, "shop", by="ann", environ={})
+        registry, made = Registry(self.a), (policy(PAYS["good"], 0.7), policy(PAYS["good"], 0.05))
+        for alias, version in zip(("champion", "candidate"), [register(registry, one) for one in made], strict=True):
+            registry.set_alias("shop", alias, version, {"verdict": "set", "reasons": ["a test"]})  # type: ignore[arg-type]
+        with ExitStack() as opened:
+            state = guard(self.a, load_loop(self.a, "shop", {}), Lake(self.a.lake_url), registry, datetime.now(UTC))
+            self.weight = state.weight
+            self.replicas = [open_core(settings) for settings in (self.a, self.b)]
+            for replica in self.replicas:
+                opened.callback(replica.close)
+            self.close = opened.pop_all().close
+        self.asked = 0
+
+    def _settings(self, home: Path) -> Settings:
+        return load_settings({}, home=str(home), tracking_uri=self.tracking, state=self.state, reload_s=RELOAD_S)
+
+    def command(self, *arguments: str) -> None:
+        """Run a command on machine A."""
+        home = {"DECISION_HOME": str(self.a.root), "DECISION_STATE": self.state, "DECISION_TRACKING_URI": self.tracking}
+        done = CliRunner().invoke(app, list(arguments), env=home)
+        assert done.exit_code == 0, done.output
+
+    def served(self, replica: Core) -> float:
+        """Return the candidate's weight in one decision."""
+        self.asked += 1
+        actions = [Action(name, {"colour": name}) for name in ("red", "green", "blue")]
+        event_id = f"e{self.asked:06d}"
+        asyncio.run(replica.decide("shop", DecideRequest({"kind": "red"}, actions, event_id=event_id)))
+        (record,) = replica.stored(event_id)
+        return record.guard_weight
+
+
+@pytest.fixture(scope="module")
+def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL that may be stopped."""
+    with own_server(tmp_path_factory.mktemp("pg")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def rollout(tmp_path_factory: pytest.TempPathFactory, own_postgres: Postgres) -> Iterator[Rollout]:
+    folder = tmp_path_factory.mktemp("homes")
+    server = mlflow_server(folder)
+    made = Rollout(folder, next(server), own_postgres)
+    yield made
+    made.close()
+    next(server, None)
+
+
+@pytest.mark.connected
+def test_kill_switch(rollout: Rollout, own_postgres: Postgres) -> None:
+    """Stopped on A, it is stopped on B at its next look; what B cannot hear of any more it does not serve either."""
+    b = rollout.replicas[1]
+    assert [rollout.served(replica) for replica in rollout.replicas] == [rollout.weight, rollout.weight]
+    assert rollout.weight > 0.0
+    rollout.command("guard", "shop", "--stop")
+    looks = b.loops.refresher.rounds
+    wait_until(lambda: b.loops.refresher.rounds >= looks + 2, "two looks of the other replica")
+    assert rollout.served(b) == 0.0
+    rollout.command("guard", "shop", "--resume")
+    wait_until(lambda: rollout.served(b) == rollout.weight, "the rollout to go on")
+
+    own_postgres.freeze(on=True)
+    try:
+        wait_until(lambda: rollout.served(b) == 0.0, "the replica to serve no candidate while State is silent")
+        assert rollout.served(rollout.replicas[0]) in (0.0, rollout.weight)
+    finally:
+        own_postgres.freeze(on=False)
+    wait_until(lambda: rollout.served(b) == rollout.weight, "State to be heard again")
+
+
+@pytest.mark.connected
+def test_settings_that_one_machine_applies_are_in_force_on_the_other(rollout: Rollout, tmp_path: Path) -> None:
+    file = tmp_path / "shop" / "loop.toml"
+    file.parent.mkdir()
+    file.write_text(TEXT + "[reward]\nwindow_s = 77\n")
+    rollout.command("apply", str(file), "--expected", "1")
+    for replica in rollout.replicas:
+        wait_until(lambda: replica.snapshot("shop").loop.reward.window_s == 77.0, "the settings")  # noqa: B023
+    refused = CliRunner().invoke(app, ["apply", str(file)], env={"DECISION_HOME": str(tmp_path / "alone")})
+    assert refused.exit_code == 2
+    assert "DECISION_STATE" in refused.output
