@@ -17,6 +17,7 @@ from pipelines.commands.outcome import DONE, FAILED, Home, Json, Outcome, comman
 from pipelines.commands.replay import Log, logged
 from pipelines.formats.registry import FORMATS, format_of
 from pipelines.operations.installation import Installation
+from pipelines.storage import Storage
 
 Name = Annotated[str, typer.Option("--name", help="Name of the import, for `decision replay` and `decision export`.")]
 Map = Annotated[
@@ -134,11 +135,11 @@ def erase(
         imported = forget_subject(parts.settings, subject)
         features = _forget_features(parts, subject)
         remembered = _forget_memories(parts, subject)
-        kept = parts.settings.root / "erasures" / f"{proof.digest}.json"
-        kept.parent.mkdir(exist_ok=True)
-        kept.write_bytes(msgspec.json.format(msgspec.json.encode(proof)))
+        files, key = Storage.of(parts.settings), f"erasures/{proof.digest}.json"
+        files.write(key, msgspec.json.format(msgspec.json.encode(proof)))
+        kept = f"{files.url}/{key}"
     counts = {"imported_rows": imported, "feature_rows": features, "panel_pairs": pairs, "remembered_turns": remembered}
-    data = {**msgspec.to_builtins(proof), **counts, "proof": str(kept)}
+    data = {**msgspec.to_builtins(proof), **counts, "proof": kept}
 
     def show(out: Console) -> None:
         rows = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in proof.rows.items())

@@ -183,14 +183,14 @@ def _source(
 ) -> tuple[Source, str, float | None, float | None]:
     from dataclasses import replace
 
-    from pipelines.formats.store import imports_path
+    from pipelines.formats.store import import_key
     from pipelines.replay.source import import_source, source_of
     from pipelines.training.survey import IMPORTED
 
     if not _is_loop(parts, log):
         if table_version is not None:
             raise FieldError("table_version", wanted="absent for an import, which has one version", got=table_version)
-        return import_source(imports_path(parts.settings) / log / "interactions.parquet", cut), "", None, None
+        return import_source(parts.settings.files_url, import_key(parts.settings, log), cut), "", None, None
     reward = parts.loop(log).reward
     cut = replace(cut, versions=(reward.version, IMPORTED))
     return source_of(parts.lake, log, version=table_version, cut=cut), "", reward.minimum, reward.maximum

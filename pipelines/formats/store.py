@@ -1,14 +1,16 @@
-"""Logs of other systems as interactions: checked, completed to the lake's columns, and kept in the home folder.
+"""Logs of other systems as interactions: checked, completed to the lake's columns, and kept beside the lake.
 
-An import is one Parquet file of interaction rows beside a note of where it came from. It is no part of the lake: its
-decisions were not drawn here, so they follow no seed of ours, and often only the propensity of the drawn action is
-known. Then `pmf` stays null; nothing is made up to fill it.
+An import is one Parquet file of interaction rows beside a note of where it came from. On object storage, where no two
+files can be replaced at once, the note says which file is meant, and is the last to be written. It is no part of the
+lake: its decisions were not drawn here, so they follow no seed of ours, and often only the propensity of the drawn
+action is known. Then `pmf` stays null; nothing is made up to fill it.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,10 +29,12 @@ from pipelines.lake.schemas import INTERACTIONS
 from pipelines.logs import step
 from pipelines.progress import Progress, counted, silent
 from pipelines.settings import Settings, check_loop_name, list_loops
+from pipelines.storage import Storage
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
 MAX_BYTES = 64 << 30
+_FOLDER, _NOTE, _ROWS = "imports", "import.json", "interactions.parquet"
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,21 +92,40 @@ def save_import(
     """
     if check_loop_name(name) in list_loops(settings):
         raise FieldError("name", wanted="a name that no loop has", got=name)
-    folder = imports_path(settings)
+    storage = Storage.of(settings)
+    folder = storage.path(_FOLDER) if storage.local else settings.root / "cache"
     folder.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
     try:
         batches = counted(batches, progress, "decisions imported", size=len)
         note = _write(scratch, name, batches, format=format, source=source, attribution=attribution)
         note = msgspec.structs.replace(note, left_out=left_out())
-        (scratch / "import" / "import.json").write_bytes(msgspec.json.format(msgspec.json.encode(note)))
-        target = folder / name
-        if target.exists():
-            target.rename(scratch / "replaced")
-        (scratch / "import").rename(target)
+        if storage.local:
+            (scratch / "import" / _NOTE).write_bytes(msgspec.json.format(msgspec.json.encode(note)))
+            target = folder / name
+            if target.exists():
+                target.rename(scratch / "replaced")
+            (scratch / "import").rename(target)
+        else:
+            _replace(storage, note, scratch / "import" / _ROWS)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return note
+
+
+class _Placed(Imported, frozen=True, kw_only=True):
+    """A note that says which file beside it holds the rows."""
+
+    file: str = "interactions.parquet"
+
+
+def _replace(storage: Storage, note: Imported, rows: Path) -> None:
+    folder = f"{_FOLDER}/{note.name}"
+    before = [found.key for found in storage.list(folder)]
+    placed = _Placed(**msgspec.structs.asdict(note), file=f"{uuid.uuid4()}.parquet")
+    storage.upload(f"{folder}/{placed.file}", rows)
+    storage.write(f"{folder}/{_NOTE}", msgspec.json.format(msgspec.json.encode(placed)))
+    storage.delete(*(key for key in before if not key.endswith(_NOTE)))
 
 
 def _write(scratch: Path, name: str, batches: Iterable[pa.Table], *, format: str, source: str, attribution: str) -> Any:
@@ -111,7 +134,7 @@ def _write(scratch: Path, name: str, batches: Iterable[pa.Table], *, format: str
     rows = with_pmf = 0
     first: datetime | None = None
     last: datetime | None = None
-    with pq.ParquetWriter(folder / "interactions.parquet", INTERACTIONS, compression="zstd") as writer:
+    with pq.ParquetWriter(folder / _ROWS, INTERACTIONS, compression="zstd") as writer:
         for batch in batches:
             if not len(batch):
                 continue
@@ -144,11 +167,24 @@ def load_import(settings: Settings, name: str) -> pa.Table:
     Raises:
         FieldError: there is no such import.
     """
-    path = imports_path(settings) / check_loop_name(name) / "interactions.parquet"
-    if not path.is_file():
+    storage = Storage.of(settings)
+    return pq.read_table(import_key(settings, name), schema=INTERACTIONS, filesystem=storage.filesystem())
+
+
+def import_key(settings: Settings, name: str) -> str:
+    """Return the key of the rows of the import `name` among an installation's files.
+
+    Raises:
+        FieldError: there is no such import.
+    """
+    folder = f"{_FOLDER}/{check_loop_name(name)}"
+    try:
+        note = msgspec.json.decode(Storage.of(settings).read(f"{folder}/{_NOTE}"), type=_Placed)
+    except FileNotFoundError:
         known = [entry.name for entry in list_imports(settings)]
-        raise FieldError("name", wanted=f"an import, one of {known}" if known else "an import", got=name)
-    return pq.read_table(path, schema=INTERACTIONS)
+        wanted = f"an import, one of {known}" if known else "an import"
+        raise FieldError("name", wanted=wanted, got=name) from None
+    return f"{folder}/{note.file}"
 
 
 def forget_subject(settings: Settings, subject_id: str) -> int:
@@ -161,7 +197,7 @@ def forget_subject(settings: Settings, subject_id: str) -> int:
             continue
         removed += len(rows) - len(kept)
         if not len(kept):
-            shutil.rmtree(imports_path(settings) / note.name)
+            _remove(Storage.of(settings), f"{_FOLDER}/{note.name}")
             continue
         save_import(settings, note.name, [kept], format=note.format, source=note.source, attribution=note.attribution)
     return removed
@@ -169,13 +205,16 @@ def forget_subject(settings: Settings, subject_id: str) -> int:
 
 def list_imports(settings: Settings) -> list[Imported]:
     """Return what was imported, by name."""
-    notes = sorted(imports_path(settings).glob("[!.]*/import.json"))
-    return [msgspec.json.decode(path.read_bytes(), type=Imported) for path in notes]
+    storage = Storage.of(settings)
+    notes = [found.key for found in storage.list(_FOLDER) if found.key.endswith(f"/{_NOTE}")]
+    return [msgspec.json.decode(storage.read(key), type=Imported) for key in notes]
 
 
-def imports_path(settings: Settings) -> Path:
-    """Return the folder of an installation's imports."""
-    return settings.root / "imports"
+def _remove(storage: Storage, folder: str) -> None:
+    if storage.local:
+        shutil.rmtree(storage.path(folder))
+    else:
+        storage.delete(*(found.key for found in storage.list(folder)))
 
 
 def _placed(table: pa.Table, name: str, first_row: int) -> pa.Table:

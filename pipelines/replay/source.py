@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +21,7 @@ from decision.errors import FieldError
 from decision.features import VERSION
 from pipelines.lake.lake import Lake
 from pipelines.lake.schemas import FEATURE_FIELDS
+from pipelines.storage import Storage
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
@@ -147,19 +147,21 @@ def _fragments(root: str, loop: str, version: int) -> list[Any]:
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """A Parquet file of interaction rows; a unit is a few of its row groups.
+    """A Parquet file of interaction rows; a unit is one of its row groups.
 
     Attributes:
         path: of the file.
         cut: which rows.
+        root: folder or address that the path is below; "" for a path of this machine.
     """
 
     path: str
     cut: Cut = field(default_factory=Cut)
+    root: str = ""
 
     def units(self) -> list[int]:
         """Return the units of the source."""
-        with pq.ParquetFile(self.path) as file:
+        with pq.ParquetFile(self.path, filesystem=self._filesystem()) as file:
             return list(range(file.num_row_groups))
 
     def batches(self, unit: int, columns: tuple[str, ...] = COLUMNS) -> Iterator[pa.Table]:
@@ -174,9 +176,13 @@ class FileSource:
         """Return whether the file says of every row of a unit that its features stand in columns."""
         return _is_flat(self._fragment(unit))
 
+    def _filesystem(self) -> Any:
+        return Storage(self.root).filesystem() if self.root else None
+
     def _fragment(self, unit: int) -> Any:
         form = ds.ParquetFileFormat(dictionary_columns=_REPEATED)
-        file: Any = next(iter(ds.dataset(self.path, format=form).get_fragments()))
+        data = ds.dataset(self.path, format=form, filesystem=self._filesystem())
+        file: Any = next(iter(data.get_fragments()))
         return file.subset(row_group_ids=[unit])
 
 
@@ -236,9 +242,9 @@ def source_of(lake: Lake, loop: str, *, version: int | None = None, cut: Cut | N
     return LakeSource(lake.path, loop, table.version(), cut or Cut())
 
 
-def import_source(path: Path, cut: Cut | None = None) -> FileSource:
-    """Return the source of an import's file."""
-    return FileSource(str(path), cut or Cut())
+def import_source(root: str, key: str, cut: Cut | None = None) -> FileSource:
+    """Return the source of an import's file below a folder or an address."""
+    return FileSource(key, cut or Cut(), root)
 
 
 def _scanned(fragment: Any, cut: Cut, columns: tuple[str, ...]) -> Iterator[pa.Table]:

@@ -13,10 +13,13 @@ from decision.errors import FieldError
 from pipelines.formats.open_bandit import find_logs, read_open_bandit, shipped_sample
 from pipelines.formats.parquet import read_parquet, write_parquet
 from pipelines.formats.rows import check_rows, complete
-from pipelines.formats.store import list_imports, load_import, save_import
+from pipelines.formats.store import forget_subject, import_key, list_imports, load_import, save_import
 from pipelines.lake.schemas import INTERACTIONS
 from pipelines.operations.init import init_loop
+from pipelines.replay.source import import_source
 from pipelines.settings import Settings, load_settings
+from pipelines.storage import Storage
+from tests.worlds.s3 import BUCKET, S3
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -91,6 +94,28 @@ def test_an_import_replaces_the_one_of_its_name(settings: Settings) -> None:
     for source in ("x", "y"):
         save_import(settings, "log", [rows(), rows()], format="parquet", source=source)
     assert [(note.source, note.rows) for note in list_imports(settings)] == [("y", 4)]
+
+
+@pytest.mark.connected
+def test_an_import_on_object_storage_is_listed_replaced_read_and_forgotten(tmp_path: Path, s3: S3) -> None:
+    here, there = (Settings(home=str(tmp_path / name), files=f"s3://{BUCKET}/imports") for name in ("a", "b"))
+    assert list_imports(here) == []
+    for source in ("x", "y"):
+        note = save_import(here, "log", [rows(), rows(subject_id=["ann", "bob"])], format="parquet", source=source)
+    assert list_imports(there) == [note]
+    assert load_import(there, "log").drop_columns(["loop", "offset"]).num_rows == 4
+    with pytest.raises(FieldError, match="log"):
+        load_import(there, "other")
+    source = import_source(there.files_url, import_key(there, "log"))
+    assert source.units() == [0, 1]
+    assert sum(len(batch) for unit in source.units() for batch in source.batches(unit)) == 4
+    assert len(Storage(here.files_url).list("imports")) == 2  # the rows of the first went with it
+    assert forget_subject(there, "ann") == 1
+    assert load_import(here, "log")["subject_id"].to_pylist() == [None, None, "bob"]
+    save_import(here, "log", [rows(subject_id=["ann", "ann"])], format="parquet", source="z")
+    assert forget_subject(there, "ann") == 2
+    assert Storage(here.files_url).list("imports") == []
+    assert not list((tmp_path / "a" / "cache").iterdir())
 
 
 def test_an_import_cannot_take_the_name_of_a_loop(settings: Settings) -> None:
