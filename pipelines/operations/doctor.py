@@ -188,6 +188,23 @@ def _ask_state(settings: Settings) -> bool:
     raise Refused("of two changes from one version both were made")
 
 
+def _ask_online(settings: Settings) -> bool:
+    if not settings.online:
+        return False
+    import redis
+
+    key = f"doctor:{uuid.uuid4()}"
+    with redis.Redis.from_url(settings.online, socket_timeout=PATIENCE_S, socket_connect_timeout=PATIENCE_S) as client:
+        try:
+            first, second = (client.set(key, b"", nx=True, ex=10) for _ in range(2))
+        except redis.ResponseError as error:  # of a replica, or where memory is full
+            raise Refused(f"it takes no writes: {error}") from error
+        client.delete(key)
+    if first and not second:
+        return True
+    raise Refused("of two that set one key where there is none both were told that they did")
+
+
 def _ask_tracking(settings: Settings) -> bool:
     parts = urlsplit(settings.registry_uri)
     if parts.scheme in ("http", "https"):
@@ -221,6 +238,12 @@ ADDRESSES = {
     "files": Address(lambda settings: settings.files_url, _shares_files, _ask_files, "s3://bucket/prefix"),
     "state": Address(
         lambda settings: settings.state_url, _shares_state, _ask_state, "postgresql://user@host:port/database"
+    ),
+    "online": Address(
+        lambda settings: settings.online or str(settings.root),
+        lambda settings: bool(settings.online),
+        _ask_online,
+        "redis://host:port/0",
     ),
     "tracking_uri": Address(
         lambda settings: settings.registry_uri,

@@ -2,7 +2,8 @@
 
 Counters, the latest interactions, a join of 5,000 new decisions and one with nothing to do, by the processor time of
 this process; and a night's join against four of a quarter, in commits of a thousand, which may not cost more together
-than apart. ``python -m tests.bench.history``; ``QUICK=1`` for a tenth of it.
+than apart. On object storage, what a join without work asks, after few commits and after many.
+``python -m tests.bench.history``; ``QUICK=1`` for a tenth of it.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from pipelines.lake.lake import Lake
 from pipelines.lake.schemas import DECISIONS
 from pipelines.settings import parse_loop
 from tests.worlds.logged import START_US, rows_of
+from tests.worlds.s3 import BUCKET, S3
 
 QUICK = os.environ.get("QUICK") == "1"
 SHORT, LONG = (10_000, 80_000) if QUICK else (100_000, 800_000)
 NEW, NIGHT, LATEST = (500, 8_000, 2_000) if QUICK else (5_000, 100_000, 20_000)
 ROUNDS, AT_ONCE, PARTITIONS = 5, 20_000, 2
+COMMITS = 12 if QUICK else 60
 LOOP = parse_loop("", "shop", {})
 STEP_US = 1_000_000
 CONTEXTS = [{"age": age} for age in range(50)]
@@ -113,6 +116,25 @@ def night(folder: Path, decisions: int) -> float:
     return cost(lambda: join(lake, LOOP, at(each), rows_per_commit=1_000))
 
 
+def asked_when_idle(server: S3, commits: int) -> float:
+    """Return how many requests a table gets by a join without work, after so many commits to it."""
+    lake = Lake(f"s3://{BUCKET}/after-{commits}")
+    for first in range(commits):
+        files = lake.write("decisions", rows(first, 1, 0).select(DECISIONS.names))
+        lake.commit("decisions", lake.table("decisions"), files, {"decisions/0": first + 1})
+        join(lake, LOOP, at(first + 1))
+    server.asked()
+    join(lake, LOOP, at(commits))
+    return len(server.asked()) / 3
+
+
+def asked() -> dict[str, float]:
+    with S3() as server:
+        os.environ.update(server.environment)
+        few, many = (asked_when_idle(server, commits) for commits in (2, COMMITS))
+    return {"idle join on S3, requests a table": many, "idle join on S3: many commits of few": many / few}
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -122,13 +144,14 @@ def main() -> None:
         f"{what}: long of short": statistics.median(long[what]) / statistics.median(short[what]) for what in short
     }
     growth["night of its quarters"] = whole / sum(quarters)
+    growth |= asked()
     detail = {f"{what}, seconds": [statistics.median(short[what]), statistics.median(long[what])] for what in short}
     detail["night, seconds"] = [sum(quarters), whole]
     print(
         f"of a history of {LONG:,} decisions, in times of one of {SHORT:,}; a night of {NIGHT:,} of four of a quarter:"
     )
     for what, ratio in growth.items():
-        print(f"  {what:28} {ratio:.2f}")
+        print(f"  {what:38} {ratio:.2f}")
     print(json.dumps({"name": "history", "ratios": growth, "detail": detail}))
 
 

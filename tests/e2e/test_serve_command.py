@@ -64,6 +64,7 @@ def test_serve_answers_picks_up_a_new_loop_and_ends_in_good_order(tmp_path: Path
         with contextlib.suppress(ProcessLookupError):
             os.killpg(service.pid, signal.SIGTERM)
         service.wait(300)
+    assert "DECISION_FILES" in output.read_text()  # where the addresses lead
     ingest = [sys.executable, "-m", "pipelines.cli", "ingest", "--home", settings.home, "--json"]
     done = subprocess.run(ingest, cwd=ROOT, check=True, capture_output=True, text=True)
     assert {"decisions": 1, "outcomes": 1}.items() <= json.loads(done.stdout).items()

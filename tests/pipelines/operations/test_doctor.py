@@ -10,12 +10,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from pipelines import cli
 from pipelines.operations.doctor import ADDRESSES, Refused, examine, keeps_conditions
 from pipelines.operations.processes import free_port
 from pipelines.settings import Settings
 from pipelines.storage import Storage
+from tests.redis_server import own_redis
 from tests.worlds.s3 import BUCKET, S3
 
 
@@ -140,13 +142,14 @@ def test_what_does_not_answer_is_named_and_shows_no_password(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("DECISION_FILES", "s3://bucket/prefix")
     monkeypatch.setenv("DECISION_STATE", f"postgresql://me:hush@{nowhere}/decisions")
+    monkeypatch.setenv("DECISION_ONLINE", f"redis://:hush@{nowhere}/0")
     monkeypatch.setenv("DECISION_TRACKING_URI", f"http://me:hush@{nowhere}")
     monkeypatch.setenv("DECISION_LOG", f"kafka://{nowhere}?sasl_plain_password=hush")
     with pytest.raises(SystemExit) as end:
         cli.main(["doctor", "--json", "--home", str(tmp_path)])
     told = capfd.readouterr().out
     assert end.value.code == 1
-    assert json.loads(told)["unreachable"] == ["log", "files", "state", "tracking_uri"]
+    assert json.loads(told)["unreachable"] == ["log", "files", "state", "online", "tracking_uri"]
     assert "hush" not in told
 
 
@@ -156,3 +159,16 @@ def test_state_on_a_server_passes(postgres_database: str, tmp_path: Path) -> Non
     for _ in range(2):
         state = next(f for f in examine(settings) if f.variable == "DECISION_STATE")
         assert (state.shared, state.reachable, state.probe) == (True, True, "passed")
+
+
+@pytest.mark.connected
+def test_a_redis_that_takes_writes_passes_and_a_replica_is_refused(tmp_path: Path) -> None:
+    with own_redis() as server:
+        settings = Settings(home=str(tmp_path), online=server.url)
+        online = next(f for f in examine(settings) if f.variable == "DECISION_ONLINE")
+        assert (online.shared, online.reachable, online.probe) == (True, True, "passed")
+        with Redis.from_url(server.url) as client:
+            assert client.dbsize() == 0
+            client.replicaof("127.0.0.1", "9")
+        online = next(f for f in examine(settings) if f.variable == "DECISION_ONLINE")
+        assert (online.reachable, online.probe) == (True, "refused")
