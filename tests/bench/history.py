@@ -25,7 +25,7 @@ from pipelines.interactions.counters import counters
 from pipelines.interactions.join import join
 from pipelines.interactions.window import join_mark
 from pipelines.lake.lake import Lake
-from pipelines.lake.schemas import DECISIONS
+from pipelines.lake.schemas import DECISIONS, SCHEMAS
 from pipelines.settings import parse_loop
 from tests.worlds.logged import START_US, rows_of
 from tests.worlds.s3 import BUCKET, S3
@@ -125,7 +125,7 @@ def asked_when_idle(server: S3, commits: int) -> float:
         join(lake, LOOP, at(first + 1))
     server.asked()
     join(lake, LOOP, at(commits))
-    return len(server.asked()) / 3
+    return len(server.asked()) / len(SCHEMAS)
 
 
 def asked() -> dict[str, float]:
