@@ -17,26 +17,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from decision.errors import FieldError
-from decision.records import Decision, encode
-from pipelines.ingestion.columns import RAW_FIELDS
-from pipelines.ingestion.conflicts import CONFLICT, conflict_mark
-from pipelines.ingestion.dedup import Seen
+from pipelines.ingestion.conflicts import conflict_mark
 from pipelines.ingestion.parse import DeadLetter, Parsed, parse_decisions, parse_outcomes
+from pipelines.ingestion.repeats import Repeats, seen_mark
 from pipelines.lake.features import with_features
 from pipelines.lake.lake import ConflictError, Lake
-from pipelines.lake.schemas import DEAD_LETTERS, DECISION_FIELDS, LOGGED
+from pipelines.lake.schemas import DEAD_LETTERS, LOGGED
 from pipelines.lake.schemas import OUTCOMES as OUTCOME_ROWS
 from pipelines.lake.tables import mark_of
-from pipelines.log.protocol import DECISIONS, OUTCOMES, EventLog, Message, OffsetOutOfRange, Stretch
+from pipelines.log.protocol import DECISIONS, OUTCOMES, EventLog, OffsetOutOfRange, Stretch
 from pipelines.log.slates import LOOK_BACK, MAX_SLOTS, completed
 from pipelines.logs import step
 from pipelines.progress import Progress, silent
@@ -46,9 +43,6 @@ HORIZON_S = 86_400.0
 _BYTES_PER_COMMIT = 64 << 20
 _MESSAGES_PER_READ = 1_000
 _ATTEMPTS = 50
-_ANSWER = ("action_index", "propensity", "policy_version", "seed")
-"""Columns in which a repeated decision is equal to the first, or it is another answer."""
-_Answer = tuple[int, float, str, int]
 
 Topic = Literal["decisions", "outcomes"]
 _PARSE: dict[Topic, Callable[[Stretch, Collection[str] | None], Parsed]] = {
@@ -126,7 +120,7 @@ class Ingester:
         lake: the tables.
         loops: the loops that exist; None accepts every name.
         partitions: which of the log's to read; None for all.
-        horizon_s: how long after a decision a repetition is recognised, by time of arrival on the log, in seconds.
+        horizon_s: how long after a decision a repetition is recognised, in seconds of the log's progress.
         rows_per_commit: messages that are committed together; bounds the memory.
     """
 
@@ -171,6 +165,7 @@ class _Batch:
     dead: list[DeadLetter] = field(default_factory=list)
     duplicates: Counter[tuple[str, int]] = field(default_factory=Counter)  # by loop and partition
     conflicts: Counter[tuple[str, int]] = field(default_factory=Counter)  # likewise; each is among `dead`
+    marks: dict[str, int] = field(default_factory=dict)  # to be set beside the positions
     redacted: int = 0
     messages: int = 0
     bytes: int = 0
@@ -250,9 +245,8 @@ class _TopicIngest:
             at = self._known[self._position(p)]
             self._next[p] = self._log.watermarks(self._topic, p)[0] if at is None else at
             self._dead_before[p] = self._written_dead_letters(p)
-        self._seen = Seen(self._horizon_ms)
         if self._topic == DECISIONS:
-            self._remember()
+            self._repeats = Repeats(self._lake, self._table, self._partitions, self._horizon_ms)
         self._loaded = True
 
     def _position(self, partition: int) -> str:
@@ -267,21 +261,6 @@ class _TopicIngest:
         here = (pc.field("topic") == self._topic) & (pc.field("partition") == partition)
         ahead = here & (pc.field("offset") >= self._next[partition])
         return set(self._dead_table.to_pyarrow_dataset().to_table(["offset"], filter=ahead)["offset"].to_pylist())
-
-    def _remember(self) -> None:
-        files = pa.table(self._table.get_add_actions(flatten=True))
-        if "max.appended_at" not in files.column_names:
-            return
-        newest = pc.call_function("max", [files["max.appended_at"]]).as_py()
-        if newest is None:
-            return
-        since = int(newest.timestamp() * 1000) - self._horizon_ms
-        recent = pc.field("partition").isin(self._partitions) & (
-            pc.field("appended_at") >= pa.scalar(since * 1000, pa.int64()).cast(pa.timestamp("us", "UTC"))
-        )
-        columns = ["loop", "event_id", "slot", "appended_at"]
-        for rows in self._table.to_pyarrow_dataset().to_batches(columns=columns, filter=recent):
-            self._seen.add(_hashes(_keys(rows)), _newest_ms(rows))
 
     def _read(self, ends: Mapping[int, int], max_messages: int | None) -> _Batch | None:
         """Read and parse the next batch; None at the end."""
@@ -333,37 +312,11 @@ class _TopicIngest:
             ) from error
 
     def _drop_repeats(self, batch: _Batch) -> None:
-        rows = pa.Table.from_batches(batch.rows, LOGGED)
-        keys = _keys(rows)
-        hashes = _hashes(keys)
-        hits = self._seen.hits(hashes)
-        if len(hits):
-            suspects = {keys[i] for i in hits.tolist()}
-            there = pc.field("partition").isin(list(batch.next)) & pc.field("event_id").isin(
-                [key[1] for key in suspects]
-            )
-            # as it is now: files of the version that is the fence may be compacted and gone
-            table = self._lake.table(self._topic).to_pyarrow_dataset()
-            stored = table.to_table(["loop", "event_id", "slot", *_ANSWER], filter=there)
-            taken = dict(zip(_keys(stored), _answers(stored), strict=True))
-            keep = np.ones(len(keys), dtype=np.bool_)
-            places, answers = rows["partition"].to_pylist(), _answers(rows)
-            for row, key in enumerate(keys):
-                if key not in suspects:
-                    continue
-                if key not in taken:
-                    taken[key] = answers[row]
-                    continue
-                keep[row] = False
-                if answers[row] == taken[key]:
-                    batch.duplicates[key[0], places[row]] += 1
-                else:
-                    batch.conflicts[key[0], places[row]] += 1
-                    batch.dead.append(_conflict(rows.slice(row, 1).to_pylist()[0], taken[key]))
-            rows, hashes = rows.filter(pa.array(keep)), hashes[keep]
-            batch.rows = rows.to_batches()
-        if len(rows):
-            self._seen.add(hashes, _newest_ms(rows))
+        found = self._repeats.sort_out(pa.Table.from_batches(batch.rows, LOGGED))
+        batch.rows = found.rows.to_batches()
+        batch.dead += found.dead
+        batch.duplicates, batch.conflicts = found.duplicates, found.conflicts
+        batch.marks = {seen_mark(p): first for p, first in found.first.items()}
 
     def _commit(self, batch: _Batch) -> Ingested:
         positions = {self._position(p): offset for p, offset in batch.next.items()}
@@ -382,6 +335,7 @@ class _TopicIngest:
             rows = with_features(rows)
         files = self._lake.write(self._topic, rows) if len(rows) else []
         _check_unmoved(self._table, self._known)
+        marks |= {mark: value for mark, value in batch.marks.items() if mark_of(self._table, mark) != value}
         self._lake.commit(self._topic, self._table, files, marks)
         self._known |= positions
         return Ingested(
@@ -412,35 +366,6 @@ def _rare_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
-
-
-def _keys(rows: pa.Table | pa.RecordBatch) -> list[tuple[str, str, str]]:
-    loops, events, slots = (rows[name].to_pylist() for name in ("loop", "event_id", "slot"))
-    return list(zip(loops, events, slots, strict=True))
-
-
-def _answers(rows: pa.Table) -> list[_Answer]:
-    return list(zip(*(rows[name].to_pylist() for name in _ANSWER), strict=True))
-
-
-def _conflict(row: dict[str, Any], first: _Answer) -> DeadLetter:
-    """Return the dead letter of a decision's row whose event was answered by `first` before."""
-    index, propensity, version, _ = first
-    reason = f"{CONFLICT}: the event was answered by action {index}, propensity {propensity!r}, of version {version!r}"
-    fields = {"loop": row["loop"], **{each.name: row[each.name] for each in DECISION_FIELDS}}
-    fields |= {name: msgspec.Raw(row[name].encode()) for name in RAW_FIELDS}
-    record = Decision(**fields)
-    ts_ms = int(row["appended_at"].timestamp() * 1000)
-    message = Message(DECISIONS, row["partition"], row["offset"], record.event_id.encode(), encode(record), (), ts_ms)
-    return DeadLetter(message, CONFLICT, reason)
-
-
-def _hashes(keys: list[tuple[str, str, str]]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.fromiter(map(hash, keys), np.int64, len(keys))
-
-
-def _newest_ms(rows: pa.Table | pa.RecordBatch) -> int:
-    return int(pc.call_function("max", [rows["appended_at"]]).cast(pa.int64()).as_py()) // 1000
 
 
 def _dead_rows(dead: list[DeadLetter]) -> pa.Table:

@@ -107,19 +107,48 @@ def test_the_first_of_repeated_decisions_is_kept(world: World) -> None:
     assert world.lake.decisions("shop")["policy_version"].to_pylist() == ["first"]
 
 
-def test_repeated_decisions_are_recognised_within_the_horizon_of_arrival(tmp_path: Path) -> None:
+def test_repeated_decisions_are_recognised_within_the_horizon_of_the_logs_progress(tmp_path: Path) -> None:
     now = [1_800_000_000.0]
     world = World(tmp_path, clock=lambda: now[0])
     for hours, duplicates in ((0, 0), (23, 1)):
         now[0] += hours * 3600
         world.append(decision("e1"))
         assert ingest(world.log, world.lake).duplicates == duplicates
-    for i in range(40):
-        now[0] += 3600
+    for i in range(200):
+        now[0] += 900
         world.append(decision(f"later{i}"))
-    ingester = Ingester(world.log, world.lake, rows_per_commit=2)
-    assert ingester.run().decisions == 40
-    assert len(ingester._topics[0]._seen) < 40  # memory is bounded by the horizon
+    ingester = Ingester(world.log, world.lake, rows_per_commit=20)
+    assert ingester.run().decisions == 200
+    assert len(ingester._topics[0]._repeats) < 140  # memory is bounded by the horizon
+    again = Ingester(world.log, world.lake)
+    world.append(decision("later199"))
+    assert again.run() == Ingested(duplicates=1)
+    assert len(again._topics[0]._repeats) < 140
+
+
+@pytest.mark.parametrize("jumps", [(48, 0), (-48, 0), (48, -48), (-48, 48)])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_clock_that_jumps_by_two_days_doubles_no_event(
+    tmp_path: Path, jumps: tuple[int, int], restarted: bool
+) -> None:
+    now = [1_800_000_000.0]
+    world = World(tmp_path, clock=lambda: now[0])
+    ingester = Ingester(world.log, world.lake)
+    some = [decision(f"e{i}") for i in range(100)]
+    world.append(*some)
+    ingester.run()
+    for number, jump in enumerate(jumps):
+        now[0] += jump * 3600 + 600
+        more = [decision(f"jump{number}-{i}") for i in range(4)]
+        world.append(*more)
+        some += more
+        ingester.run()
+        if restarted:
+            ingester = Ingester(world.log, world.lake)
+        now[0] += 600
+        world.append(*some)
+        assert ingester.run() == Ingested(duplicates=len(some))
+    assert len(world.lake.decisions("shop")) == 108
 
 
 def test_outcomes_that_repeat_are_kept_for_the_join_to_see(world: World) -> None:
