@@ -27,7 +27,9 @@ from pipelines.fairness.standing import training_pairs
 from pipelines.fairness.step import audit
 from pipelines.files import locked, write_atomically
 from pipelines.guard.step import guard
-from pipelines.ingestion.ingest import ingest
+from pipelines.ingestion.behind import caught_up, ends_of
+from pipelines.ingestion.ingest import Ingested, ingest
+from pipelines.ingestion.ownership import strike_absent
 from pipelines.interactions.join import join
 from pipelines.lake.lake import Lake
 from pipelines.lake.schemas import Table
@@ -38,6 +40,8 @@ from pipelines.promotion.promote import promote
 from pipelines.promotion.watch import watch
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings, check_loop_name, list_loops
+from pipelines.state.failures import StateError
+from pipelines.state.state import State
 from pipelines.training.train import train
 
 STEPS = ("ingest", "features", "join", "alarms", "watch", "guard", "train", "evaluate", "promote", "audit", "compact")
@@ -207,6 +211,11 @@ class _Night:
         self.evaluated: Evaluated | None = None
 
     def ingest(self) -> Any:
+        """Wait for the followers, where there are some that get on; bring in the log's messages else."""
+        patience_s = 30.0 + 4 * self.settings.commits_every_s
+        following = _followers(self.settings)
+        if following and caught_up(ends_of(self.log), self.lake, patience_s=patience_s):
+            return {**msgspec.to_builtins(Ingested()), "followers": following}
         return ingest(self.log, self.lake, loops=self.loops, progress=self.progress)
 
     def features(self) -> Any:
@@ -307,6 +316,18 @@ class _Night:
 
     def _table_version(self) -> int:
         return (self.run.result("join") or {})["table_version"]
+
+
+def _followers(settings: Settings) -> int:
+    file = settings.state_file
+    if file is not None and not file.is_file():
+        return 0
+    try:
+        with State(settings.state_url) as state:
+            return len(strike_absent(state))
+    except StateError as error:
+        _log.warning("it is not known whether somebody follows the log: %s", error)
+        return 0
 
 
 def _open(folder: Path, loop: str, run_id: str | None, now: datetime, seed: int) -> Run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,23 +27,37 @@ def ingest(
 ) -> Outcome:
     """Move new messages from the event log into the lake, each exactly once, and their outcomes into the features.
 
+    With --follow it goes on, joins what is mature, and merges small files every hour. Any number of followers share the
+    partitions of the log.
+
     Example: `decision ingest --json`
     """
-    from pipelines.ingestion.ingest import Ingester
-
+    if follow and max_messages is not None:
+        raise typer.BadParameter("--max-messages is for a single run", param_hint="--max-messages")
     with Installation.at(home) as parts:
-        ingester = Ingester(parts.log, parts.lake, loops=parts.loops or None)
-        total = ingester.run(max_messages=max_messages, progress=progress)
-        parts.push_features(progress)
-        try:
-            while follow:
-                progress("messages ingested", total.messages)
-                time.sleep(1.0)
-                total += ingester.run()
-                parts.push_features()
-        except KeyboardInterrupt:
-            pass
+        if follow:
+            total = _follow(parts)
+        else:
+            from pipelines.ingestion.ingest import Ingester
+
+            ingester = Ingester(parts.log, parts.lake, loops=parts.loops or None)
+            total = ingester.run(max_messages=max_messages, progress=progress)
+            parts.push_features(progress)
     return _counted("ingested", msgspec.to_builtins(total))
+
+
+def _follow(parts: Installation) -> Any:
+    import signal
+    import threading
+
+    from pipelines.operations.follow import Follower
+    from pipelines.state.state import State
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with State(parts.settings.state_url) as agreed, Follower(parts, agreed, progress=progress) as follower:
+        return follower.run(parts.settings.commits_every_s, stop)
 
 
 @command

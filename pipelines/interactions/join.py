@@ -8,7 +8,7 @@ settling means, `settled_rows.py` makes the rows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import NamedTuple
 
@@ -62,6 +62,7 @@ def join(
     loop: LoopSettings,
     now: datetime,
     *,
+    partitions: Collection[int] | None = None,
     rows_per_commit: int = ROWS_PER_COMMIT,
     progress: Progress = silent,
 ) -> Joined:
@@ -73,6 +74,7 @@ def join(
         lake: the tables.
         loop: its reward definition, as it is now, holds for the decisions that are settled now.
         now: the time, with its UTC offset.
+        partitions: which of the log's to look at; None for all.
         rows_per_commit: decisions that are settled together; bounds the memory.
         progress: told of the decisions settled, after each commit.
 
@@ -83,6 +85,8 @@ def join(
     now_us, rule, tally = instant_us(now), rule_of(loop), Counter[str]()
     seen = _look(lake)
     for partition in partitions_of(seen.decisions, loop.name):
+        if partitions is not None and partition not in partitions:
+            continue
         attempts, done = 0, False
         while not done:
             settled = tally["settled"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Literal
 
 import msgspec
 from rich import box
@@ -15,10 +14,10 @@ from rich.text import Text
 
 from pipelines.evaluation.agreement import Agreement, last_agreement
 from pipelines.evaluation.standing import Alarm, standing
+from pipelines.ingestion.behind import ends_of, to_ingest
 from pipelines.interactions.counters import Counters, counters
 from pipelines.interactions.doubtful import waiting_doubts
 from pipelines.lake.moment import NoMomentError
-from pipelines.lake.tables import mark_of
 from pipelines.log.protocol import LogError
 from pipelines.operations.installation import Installation
 from pipelines.settings import LOOP_NAME, LoopSettings, load_loops
@@ -162,16 +161,8 @@ def _doubtful(parts: Installation, settings: LoopSettings | None, counted: Count
 
 
 def _to_ingest(parts: Installation) -> dict[str, int] | None:
-    topics: tuple[Literal["decisions", "outcomes"], ...] = ("decisions", "outcomes")
     try:
-        found: dict[str, int] = {}
-        for topic in topics:
-            table = parts.tables.table(topic)
-            ends = [parts.log.watermarks(topic, number) for number in range(parts.log.partitions(topic))]
-            found[topic] = sum(
-                end - (mark_of(table, f"{topic}/{number}") or start) for number, (start, end) in enumerate(ends)
-            )
-        return found
+        return to_ingest(ends_of(parts.log), parts.tables)
     except LogError:
         return None
 

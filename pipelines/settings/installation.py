@@ -42,6 +42,8 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
         log_format: form of log lines, ``text`` or ``json`` (``DECISION_LOG_FORMAT``).
         log_level: least severity of the service's log lines (``DECISION_LOG_LEVEL``).
         reload_s: seconds between looks for a new champion (``DECISION_RELOAD_S``).
+        follow_s: seconds between the commits of `decision ingest --follow`; 0 for 1 with a local log, 30 with another
+            (``DECISION_FOLLOW_S``).
         api_keys: keys that may change state, comma separated; none binds to loopback only (``DECISION_API_KEYS``).
         online: what a request looks up and several machines share: ``redis://host:port/db``; "" for SQLite in the home
             folder (``DECISION_ONLINE``).
@@ -62,6 +64,7 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     reload_s: Positive = 1.0
+    follow_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     api_keys: str = ""
     governance: str = ""
     online: str = ""
@@ -80,6 +83,11 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The port that BentoML's own server listens on."""
         beside = self.port + BENTO_PORT_OFFSET
         return self.bento_port or (beside if beside <= 65535 else self.port - BENTO_PORT_OFFSET)
+
+    @property
+    def commits_every_s(self) -> float:
+        """Seconds between the commits of a follower."""
+        return self.follow_s or (1.0 if self.log == "local:" else 30.0)
 
     @property
     def root(self) -> Path:
