@@ -55,8 +55,8 @@ class Lags:
             metrics.guard_left(name, math.inf if rolled_out is None else rolled_out.expires_at - self._clock())
 
     def to_forward(self) -> int:
-        """Return the messages in the spool that the event log does not have yet; 0 where the spool is the log."""
-        if self._settings.log == "local:":
+        """Return the messages in the spool that the event log does not have yet; 0 where nothing is forwarded."""
+        if self._settings.log == "local:" or self._settings.ack != "disk":
             return 0
         if by_target := lags(self._log):
             return max(sum(found.values()) for found in by_target.values())

@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from decision.errors import FieldError, Words
 from pipelines.log.protocol import FORWARDER_HEADERS, MAX_HEADERS, Headers, LogError, Message, check_message
-from pipelines.log.sqlite.log import Group, LocalLog, Stored
+from pipelines.log.sqlite.log import Group, Stored
 from serving.errors import UnavailableError
 
 __all__ = [
@@ -55,6 +55,15 @@ Answer = asyncio.Future[list[Stored]] | Future[list[Stored]]
 """What a coroutine, or a thread, waits for: what became of each of its groups."""
 
 
+class Written(Protocol):
+    """Where a spool writes to: a `LocalLog`, or what stands for it; methods as there."""
+
+    def partitions(self, topic: str) -> int: ...
+    def append_groups(self, groups: Sequence[Group]) -> list[Stored]: ...
+    def find(self, topic: str, key: bytes) -> list[Message]: ...
+    def probe(self) -> None: ...
+
+
 class Waiting(NamedTuple):
     """Groups that are given together, and what tells whoever gave them what became of them."""
 
@@ -79,12 +88,13 @@ _Told = tuple[Answer, list[Stored] | None]
 
 
 class Spool:
-    """Queue and writing thread in front of a `LocalLog`.
+    """Queue and writing thread in front of what acknowledges.
 
     Args:
         log: where to write; its topics exist.
         max_events: most groups that wait at a time.
         max_bytes: most bytes that wait at a time.
+        healthy: `log` takes writes now; else it is probed first.
 
     Attributes:
         healthy: the last write worked; after a failure the disk is probed twice a second.
@@ -93,8 +103,10 @@ class Spool:
         last_fsync_seconds: how long the latest commit took.
     """
 
-    def __init__(self, log: LocalLog, *, max_events: int = 10_000, max_bytes: int = 64 << 20) -> None:
-        self.healthy = True
+    def __init__(
+        self, log: Written, *, max_events: int = 10_000, max_bytes: int = 64 << 20, healthy: bool = True
+    ) -> None:
+        self.healthy = healthy
         self.appended = 0
         self.bytes = 0
         self.last_fsync_seconds = 0.0
@@ -353,5 +365,5 @@ def waited(writing: Future[list[Stored]]) -> list[Stored]:
 
 def _not_written(error: Exception) -> UnavailableError:
     if isinstance(error, SpoolFull):
-        return UnavailableError("too many requests wait for the disk")
-    return UnavailableError("the disk takes no writes at present")
+        return UnavailableError("too many requests wait to be written down")
+    return UnavailableError("nothing can be written down at present")

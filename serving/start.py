@@ -15,6 +15,7 @@ from serving.core import DECISIONS, OUTCOMES, Core
 from serving.lags import Lags
 from serving.loops import Loops
 from serving.replicas.answers import Answers
+from serving.replicas.direct import open_direct
 from serving.replicas.episodes import Episodes
 from serving.replicas.pins import FilePins, OnlinePins
 from serving.sessions import Sessions
@@ -38,7 +39,10 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
             log.create(topic, settings.partitions)
         registry = Registry(settings)
         loops = Loops(settings, registry)
-        spool = Spool(log)
+        direct = None if settings.ack == "disk" else open_direct(settings)
+        if direct is not None:
+            opened.callback(direct.close)
+        spool = Spool(log) if direct is None else Spool(direct, healthy=not direct.away)
         opened.callback(spool.close)
         answers, pins = None, FilePins(settings.root / "episodes.db")
         online = open_online(settings)
@@ -67,7 +71,7 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
             lags.observe()
 
         loops.start(after_refresh=observe)
-        sessions = Sessions(settings, loops, log, features)
+        sessions = Sessions(settings, loops, log if direct is None else direct.event_log, features)
         opened.callback(sessions.close)
         core.features, core.refreshers = sessions.source, (loops.refresher, sessions.refresher)
         sessions.start()

@@ -53,7 +53,7 @@ def serve(
         console.print(str(finding), style=style, markup=False, highlight=False, soft_wrap=True)
     command_line = serve_command(settings)
     sys.stdout.flush()
-    if settings.log == "local:":
+    if settings.log == "local:" or settings.ack != "disk":
         os.execve(command_line[0], command_line, environment(settings))  # noqa: S606 - the service takes our place
     output = settings.root / "forwarder.log"
     console.print(f"forwarding to {_place(settings)}, output in {output}")

@@ -29,6 +29,8 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
         log: event log, ``local:`` (in the home folder) or ``kafka://host:port`` (``DECISION_LOG``).
         files: where lake, imports and the features' history are: "" for the home folder, or ``s3://bucket/prefix``
             (``DECISION_FILES``). Who reaches it and how stands in the ``AWS_`` variables.
+        ack: what has a decision when it is answered: ``disk``, this machine's spool, or ``kafka``, all in-sync copies
+            of the event log; ``kafka_unreplicated`` takes a log that is lost with a broker, too (``DECISION_ACK``).
         partitions: partitions of each topic when it is created (``DECISION_PARTITIONS``).
         host: address the service binds to (``DECISION_HOST``).
         port: its port (``DECISION_PORT``).
@@ -53,6 +55,7 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     home: str = ".decision"
     log: str = "local:"
+    ack: Literal["disk", "kafka", "kafka_unreplicated"] = "disk"
     files: str = ""
     partitions: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 2
     host: str = "127.0.0.1"
@@ -72,6 +75,11 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def _relations(self) -> None:
         if self.files and not _BUCKET.match(self.files):
             raise FieldError("files", wanted='"" for the home folder, or s3://bucket/prefix', got=self.files)
+        if self.ack != "disk":
+            if not self.log.startswith("kafka:"):
+                raise FieldError("log", wanted=f"kafka://host:port, since ack is {self.ack}", got=self.log)
+            if not self.online:
+                raise FieldError("online", wanted=f"redis://host:port/db, since ack is {self.ack}", got=Words("empty"))
         if self.bento_port == self.port:
             raise FieldError("bento_port", wanted=f"another port than port, {self.port}", got=self.bento_port)
         if self.online and not _ONLINE.fullmatch(self.online):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,6 +14,11 @@ from typing import NamedTuple
 import pytest
 
 from decision.draw import draw
+from pipelines.ingestion.forward import run_forwarder
+from pipelines.ingestion.ingest import ingest
+from pipelines.lake.lake import Lake
+from pipelines.log.open import open_log
+from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
 from pipelines.operations.waiting import wait_until
 from pipelines.registry.registry import AliasMovedError, Registry
 from pipelines.registry.served import ServedCharge
@@ -25,7 +32,9 @@ from serving.start import open_core
 from serving.wire import Action, DecideRequest, DecideResponse
 from tests.contracts.registry import packed
 from tests.contracts.test_registry import _server as mlflow_server
-from tests.e2e.traffic import booked
+from tests.e2e.test_kill_service import kill_all
+from tests.e2e.traffic import Load, booked
+from tests.kafka_broker import own_broker
 from tests.redis_server import RedisServer, own_redis
 from tests.worlds.synthetic import new_loop, new_settings
 
@@ -71,6 +80,43 @@ def test_alias_race(homes: list[Settings]) -> None:
     mirror = ServedCharge(Tracking(homes[0]))
     assert mirror.aliases("news") == {"champion": stands}
     assert mirror.verdicts("news") == registries[0].verdicts("news")
+
+
+@pytest.mark.connected
+@pytest.mark.parametrize("ack", ["kafka_unreplicated", "disk"])
+def test_lost_pod(tmp_path: Path, ack: str) -> None:
+    """A replica is killed under load, and its folder gone where the log has acknowledged: the lake has all, once."""
+    home = tmp_path / "home"
+    with own_broker() as broker, own_redis() as redis, ExitStack() as stack:
+        settings = load_settings(
+            {}, home=str(home), log=f"kafka://{broker.bootstrap}", online=redis.url, ack=ack, port=free_port()
+        )
+        new_loop(settings, "news", "")
+        loads = [Load(settings.port, f"l{n}") for n in range(3)]
+        output = tmp_path / "service.log"
+        with process("service", serve_command(settings), settings, output) as running:
+            wait_until_ready(running, settings, output)
+            for load in loads:
+                load.start()
+            wait_until(lambda: min(len(load.decided) for load in loads) > 20, "the load to get through")
+            kill_all(home)
+            running.wait()
+        for load in loads:
+            load.stop.set()
+            load.join()
+        if ack == "disk":
+            run_forwarder(settings, once=True)
+        else:
+            shutil.rmtree(home)
+        log = open_log(settings.log_url)
+        stack.callback(log.close)
+        lake = Lake(tmp_path / "lake")
+        ingest(log, lake)
+    decided = Counter(lake.decisions("news")["event_id"].to_pylist())
+    reported = Counter(lake.outcomes("news")["event_id"].to_pylist())
+    for load in loads:
+        assert [event_id for event_id in load.decided if decided[event_id] != 1] == []
+        assert [event_id for event_id in load.reported if reported[event_id] != 1] == []
 
 
 class Fleet(NamedTuple):

@@ -28,7 +28,7 @@ from decision.errors import FieldError
 from pipelines.log.kafka.connect import connect
 from pipelines.log.kafka.errors import translate, translated
 from pipelines.log.kafka.options import client_options, consumer_options, parse_address
-from pipelines.log.kafka.topics import admin_client, create_topic, partitions_of
+from pipelines.log.kafka.topics import admin_client, copies_of, create_topic, partitions_of
 from pipelines.log.protocol import (
     MAX_MESSAGE_BYTES,
     Headers,
@@ -143,6 +143,19 @@ class KafkaLog:
                 raise UnknownTopic(f"topic: there is no topic {topic!r}")
             self._partitions[topic] = len(found)
         return self._partitions[topic]
+
+    def copies(self, topic: str) -> tuple[int, int]:
+        """Return the copies of `topic`, and how many must have a message before it is acknowledged.
+
+        Raises:
+            UnknownTopic: it was not created.
+            LogUnavailable: the cluster does not answer.
+        """
+        with translated(f"describe {topic}"), admin_client(self._client) as admin:
+            found = partitions_of(admin, topic)
+            if found is None:
+                raise UnknownTopic(f"topic: there is no topic {topic!r}")
+            return copies_of(admin, topic, found)
 
     def append(self, topic: str, key: bytes, value: bytes, headers: Headers = ()) -> tuple[int, int]:
         """Append one message; all in-sync replicas have it when this returns its (partition, offset)."""

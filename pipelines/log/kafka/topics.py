@@ -62,10 +62,7 @@ def create_topic(
         found = partitions_of(admin, topic) or []
     if len(found) != partitions:
         raise FieldError("partitions", wanted=f"{len(found)}, as {topic!r} was created with", got=partitions)
-    copies = min(len(partition["replica_nodes"]) for partition in found)
-    wanted = ConfigResource("TOPIC", topic, ["min.insync.replicas"])
-    configs = admin.describe_configs([wanted], config_filter="all")["topic"][topic]
-    in_sync = int(configs["min.insync.replicas"]["value"])
+    copies, in_sync = copies_of(admin, topic, found)
     if copies < _SAFE_COPIES or in_sync < _SAFE_IN_SYNC:
         _log.warning(
             "topic %s has %d copies and min.insync.replicas=%d; below %d and %d a power cut can lose messages",
@@ -75,3 +72,16 @@ def create_topic(
             _SAFE_COPIES,
             _SAFE_IN_SYNC,
         )
+
+
+def copies_of(admin: KafkaAdminClient, topic: str, found: list[dict[str, Any]]) -> tuple[int, int]:
+    """Return the copies of `topic`, and how many must have a message before it is acknowledged.
+
+    Args:
+        admin: the client.
+        topic: its name.
+        found: the description of its partitions.
+    """
+    wanted = ConfigResource("TOPIC", topic, ["min.insync.replicas"])
+    configs = admin.describe_configs([wanted], config_filter="all")["topic"][topic]
+    return min(len(partition["replica_nodes"]) for partition in found), int(configs["min.insync.replicas"]["value"])
