@@ -36,11 +36,12 @@ ROWS: dict[str, list[tuple[str, str, dict[str, str]]]] = {
             },
         ),
         (
-            "Repeated, refused, decided by the baseline because the policy failed",
+            "Repeated, refused, unpinned, decided by the baseline because the policy failed",
             "reqps",
             {
                 "repeated": 'sum(rate(decision_repeated_total{loop=~"$loop"}[5m]))',
                 "refused {{status}}": "sum by (status) (rate(decision_refused_total[5m]))",
+                "unpinned": 'sum(rate(decision_unpinned_total{loop=~"$loop"}[5m]))',
                 "fallback": 'sum(rate(decision_fallbacks_total{loop=~"$loop"}[5m]))',
             },
         ),
@@ -126,7 +127,7 @@ def dashboard() -> str:
         for title, unit, queries in panels:
             panel = Panel().title(title).unit(unit).datasource(SOURCE).height(8).span(12).min(0).legend(legend)
             for number, (name, expr) in enumerate(queries.items()):
-                panel = panel.with_target(Dataquery().ref_id("ABC"[number]).expr(expr).legend_format(name))
+                panel = panel.with_target(Dataquery().ref_id("ABCDEF"[number]).expr(expr).legend_format(name))
             made = made.with_panel(panel)
     return JSONEncoder(sort_keys=True, indent=2).encode(made.build()) + "\n"
 

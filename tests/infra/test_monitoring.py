@@ -41,6 +41,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     assert call("POST", "/v1/loops/news/outcomes", {"event_id": "e1", "name": "odd", "value": 1.0}).status_code == 202
     assert call("POST", "/v1/loops/news/decide", {}).status_code == 422
     metrics.count("fallbacks", "news", 0)  # only a policy that fails makes one
+    metrics.count("unpinned", "news", 0)  # and only a Redis that does not answer
     metrics.thread_failures("models", 0)
     wait_until(lambda: "decision_guard_left" in call("GET", "/metrics").text, "the gauges of what lags")
     text = call("GET", "/metrics").text
