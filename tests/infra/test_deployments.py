@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import shutil
 import subprocess
@@ -15,9 +16,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipelines.settings import Settings
+from pipelines.operations.doctor import ADDRESSES
+from pipelines.settings import Settings, load_settings
 from serving.http import operations
 from tests.promtool import promtool
+from tests.worlds.s3 import S3
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "infra/compose/compose.yaml"
@@ -64,6 +67,24 @@ def test_compose_names_settings_that_exist_files_that_are_there_and_no_secret() 
     broker = re.search(r"<version>([\d.]{5,})</version>", (ROOT / "infra/kafka/pom.xml").read_text())
     assert broker is not None
     assert services["kafka"]["image"] == f"apache/kafka:{broker[1]}"
+
+
+def test_the_service_takes_the_settings_that_compose_gives() -> None:
+    given = yaml.safe_load(COMPOSE.read_text())["services"]["service"]["environment"]
+    values = {name: re.sub(r"\$\{\w+:\?in .env\}", "chosen", value) for name, value in given.items()}
+    settings = load_settings(values)
+    assert settings.state_url == "postgresql://decision:chosen@postgres:5432/decision"
+    addresses = {finding for finding in ADDRESSES if finding != "home"}
+    assert all(ADDRESSES[name].shared(settings) for name in addresses)
+
+
+def test_the_bucket_of_compose_is_made_once_and_found_again() -> None:
+    with S3() as s3:
+        variables = {**os.environ, **s3.environment, "DECISION_FILES": "s3://decision/installation"}
+        for asked in ("PUT /decision", ""):
+            s3.asked()
+            subprocess.run([sys.executable, COMPOSE.parent / "bucket.py"], env=variables, check=True)
+            assert [line for line in s3.asked() if line.startswith("PUT")] == ([asked] if asked else [])
 
 
 def test_prometheus_reads_its_configuration() -> None:
