@@ -2,7 +2,7 @@
 
 Each policy of a snapshot finds its own: the one in charge under ``session``, a candidate under its own name, so that a
 version is rolled out with the memory that the gate judged it with. `decision.memory` says what a memory is,
-`pipelines.trajectories.memories` holds them on disk.
+`pipelines.trajectories.memories` holds them on disk, `shared_memories` beside it those that machines share.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Any
 from decision.oracles.session import NAME, SessionOracle
 from pipelines.interactions.join import rule_of
 from pipelines.log.protocol import EventLog
+from pipelines.online.connection import Online
 from pipelines.settings import LoopSettings, Settings
 from pipelines.trajectories.memories import MEMORIES, Memories, Remembering, memory_of, remembering
+from pipelines.trajectories.shared_memories import SharedMemories
 from serving.loops import Loops
 from serving.refresher import Refresher
 from serving.snapshot import OnlineFeatures, Snapshot
@@ -33,6 +35,7 @@ class Sessions:
         loops: what answers in each loop.
         log: where decisions and outcomes arrive.
         inner: the other features of a loop, which its memories join.
+        online: a Redis where all machines share the memories; None for a file in the loop's folder.
         pause_s: seconds between looks at the log.
         clock: seconds since 1970.
     """
@@ -44,11 +47,13 @@ class Sessions:
         log: EventLog,
         inner: Callable[[Snapshot], OnlineFeatures | None],
         *,
+        online: Online | None = None,
         pause_s: float = 0.05,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings, self._loops, self._log, self._inner, self._clock = settings, loops, log, inner, clock
-        self._memories: dict[str, Memories] = {}
+        self._online = online
+        self._memories: dict[str, Memories | SharedMemories] = {}
         self._used: dict[str, list[Remembering]] = {}
         self._known: list[tuple[LoopSettings, SessionOracle, Remembering]] = []
         # It looks often for the sake of fresh memories; a busy machine may pause it for longer than ten such looks.
@@ -80,15 +85,19 @@ class Sessions:
             wanted = [] if snapshot is None else list(self._wanted(snapshot).values())
             memories = self._memories.get(name)
             if memories is None:
-                if not wanted:
+                if snapshot is None or not wanted:
                     continue
-                path = self._settings.loop_path(name).parent / MEMORIES
-                memories = self._memories[name] = Memories(path, name)
+                memories = self._memories[name] = self._opened(snapshot.loop)
             if self._used.get(name) != wanted:
                 memories.use(wanted)
                 self._used[name] = wanted
             counted += memories.follow(self._log, datetime.fromtimestamp(self._clock(), UTC), self.refresher.beat)
         return counted
+
+    def _opened(self, loop: LoopSettings) -> Memories | SharedMemories:
+        if self._online is not None:
+            return SharedMemories(self._online, loop.name, loop.reward.window_s)
+        return Memories(self._settings.loop_path(loop.name).parent / MEMORIES, loop.name)
 
     def _wanted(self, snapshot: Snapshot) -> dict[str, Remembering]:
         """Return who remembers in a snapshot, by the name under which it looks."""
@@ -111,14 +120,13 @@ class Sessions:
 class _Joined:
     """Features of both sources; memories by the names under which policies look."""
 
-    def __init__(self, inner: OnlineFeatures | None, memories: Memories, wanted: dict[str, Remembering]) -> None:
+    def __init__(
+        self, inner: OnlineFeatures | None, memories: Memories | SharedMemories, wanted: dict[str, Remembering]
+    ) -> None:
         self._inner, self._memories, self._wanted = inner, memories, wanted
 
     def online_many(self, subject_ids: Sequence[str], at: datetime) -> list[dict[str, Any]]:
         """Return each subject's features and memories."""
         found = [{}] * len(subject_ids) if self._inner is None else self._inner.online_many(subject_ids, at)
-        return [features | self._of(subject_id, at) for features, subject_id in zip(found, subject_ids, strict=True)]
-
-    def _of(self, subject_id: str, at: datetime) -> dict[str, Any]:
-        held = {name: self._memories.online(subject_id, at, each) for name, each in self._wanted.items()}
-        return {name: state for name, state in held.items() if state is not None}
+        held = self._memories.online_many(subject_ids, at, self._wanted)
+        return [features | states for features, states in zip(found, held, strict=True)]

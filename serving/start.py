@@ -71,7 +71,7 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
             lags.observe()
 
         loops.start(after_refresh=observe)
-        sessions = Sessions(settings, loops, log if direct is None else direct.event_log, features)
+        sessions = Sessions(settings, loops, log if direct is None else direct.event_log, features, online=online)
         opened.callback(sessions.close)
         core.features, core.refreshers = sessions.source, (loops.refresher, sessions.refresher)
         sessions.start()

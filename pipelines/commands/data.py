@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -18,6 +19,9 @@ from pipelines.commands.replay import Log, logged
 from pipelines.formats.registry import FORMATS, format_of
 from pipelines.operations.installation import Installation
 from pipelines.storage import Storage
+
+if TYPE_CHECKING:
+    from pipelines.online.connection import Online
 
 Name = Annotated[str, typer.Option("--name", help="Name of the import, for `decision replay` and `decision export`.")]
 Map = Annotated[
@@ -118,23 +122,35 @@ def erase(
     from pipelines.formats.store import forget_subject
     from pipelines.ingestion.ingest import ingest
     from pipelines.log.sqlite.log import LocalLog
+    from pipelines.online.answers import forget_answers
+    from pipelines.online.connection import open_online
     from pipelines.operations.erase import erase as run
 
     if not yes and not typer.confirm(f"Erase every decision and outcome of {subject!r} for good?", err=True):
         raise typer.Exit(FAILED)
-    with Installation.at(home) as parts:
+    with Installation.at(home) as parts, ExitStack() as opened:
+        online = open_online(parts.settings)
+        if online is not None:
+            opened.callback(online.close)
+            if online.ask([("PING",)]) is None:  # first of all: what is erased elsewhere is not found a second time
+                raise ConnectionError("online: Redis does not answer; nothing was erased")
         ingest(parts.log, parts.lake, loops=parts.loops or None, progress=progress)
         pairs = erase_payloads(parts.settings, parts.lake, subject, now=datetime.now(UTC), by=who())
         spool = LocalLog(parts.settings.spool_path) if parts.settings.spool_path.is_file() else None
-        try:
-            forget = None if spool is None else spool.redact
-            proof = run(parts.lake, subject, forget=forget, now=datetime.now(UTC), progress=progress)
-        finally:
-            if spool is not None:
-                spool.close()
+        if spool is not None:
+            opened.callback(spool.close)
+
+        def forget(topic: str, keys: Iterable[bytes]) -> int:
+            event_ids = list(keys)
+            if online is not None:
+                forget_answers(online, parts.loops, event_ids)
+            return 0 if spool is None else spool.redact(topic, event_ids)
+
+        known = spool is not None or online is not None
+        proof = run(parts.lake, subject, forget=forget if known else None, now=datetime.now(UTC), progress=progress)
         imported = forget_subject(parts.settings, subject)
         features = _forget_features(parts, subject)
-        remembered = _forget_memories(parts, subject)
+        remembered = _forget_memories(parts, subject, online)
         files, key = Storage.of(parts.settings), f"erasures/{proof.digest}.json"
         files.write(key, msgspec.json.format(msgspec.json.encode(proof)))
         kept = f"{files.url}/{key}"
@@ -172,11 +188,14 @@ def _forget_features(parts: Installation, subject: str) -> int:
     return removed
 
 
-def _forget_memories(parts: Installation, subject: str) -> int:
+def _forget_memories(parts: Installation, subject: str, online: Online | None) -> int:
     """Remove the subject from the memories of every loop; return how many turns that were."""
     from pipelines.trajectories.memories import MEMORIES, Memories
+    from pipelines.trajectories.shared_memories import SharedMemories
 
     removed = 0
+    if online is not None:
+        removed += sum(SharedMemories(online, name, 0.0).erase(subject) for name in parts.loops)
     for path in sorted((parts.settings.root / "loops").glob(f"*/{MEMORIES}")):
         memories = Memories(path, path.parent.name)
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from hashlib import sha256
@@ -141,6 +141,13 @@ class Memories:
             if changes == self._changes:
                 self._hold(subject_id, used, found)
         return found.state
+
+    def online_many(
+        self, subject_ids: Sequence[str], at: datetime, wanted: Mapping[str, Remembering]
+    ) -> list[dict[str, list[float]]]:
+        """Return what each of `wanted` makes of each user, by their names, of those of whom something is known."""
+        found = [{name: self.online(each, at, used) for name, used in wanted.items()} for each in subject_ids]
+        return [{name: state for name, state in held.items() if state is not None} for held in found]
 
     def follow(self, log: EventLog, at: datetime, beat: Callable[[], None] = lambda: None) -> int:
         """Read what is new on `log` and go on with the memories of whom it is about; return the records that counted.

@@ -16,12 +16,11 @@ import msgspec
 
 from pipelines.log.protocol import Headers
 from pipelines.log.sqlite.log import Group
+from pipelines.online.answers import KEPT_S, answer_key
 from pipelines.online.connection import Command, Online
 from serving import metrics
 from serving.spool import Give, SpoolClosed, SpoolFull, Waiting, refuse
 
-KEPT_S = 86_400
-"""How long an answer stands, in seconds: as long as ingestion recognises a repetition."""
 _GROUPS_AT_ONCE, _BYTES_AT_ONCE = 512, 4 << 20
 _MOST_GROUPS = 10_000
 
@@ -120,7 +119,7 @@ class Answers:
         texts = [_encode(group.messages) for group in chosen]
         commands: list[Command] = []
         for group, text in zip(chosen, texts, strict=True):
-            key = key_of(group.loop, group.key)
+            key = answer_key(group.loop, group.key)
             commands += [("SET", key, text, "NX", "EX", KEPT_S), ("GET", key)]
         replies = self.online.ask(commands)
         if replies is None:
@@ -128,11 +127,6 @@ class Answers:
             return list(groups)
         found = iter([_settled(*each) for each in zip(chosen, texts, replies[1::2], strict=True)])
         return [next(found) if group.unique else group for group in groups]
-
-
-def key_of(loop: str, key: bytes) -> bytes:
-    """Return under which name the answer to an event id stands; no loop's name has a colon."""
-    return b"answer:%s:%s" % (loop.encode(), key)
 
 
 def _settled(group: Group, ours: bytes, stands: bytes | None) -> Group:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from decision.draw import draw
+from decision.exploration.rule import Exploration
+from decision.policy import OraclePolicy
 from pipelines.ingestion.forward import run_forwarder
 from pipelines.ingestion.ingest import ingest
 from pipelines.lake.lake import Lake
@@ -29,12 +35,13 @@ from serving.deciding.question import question_of
 from serving.errors import EventIdReusedError
 from serving.metrics import exposition
 from serving.start import open_core
-from serving.wire import Action, DecideRequest, DecideResponse
+from serving.wire import Action, DecideRequest, DecideResponse, OutcomeRequest
 from tests.contracts.registry import packed
 from tests.contracts.test_registry import _server as mlflow_server
 from tests.e2e.test_kill_service import kill_all
 from tests.e2e.traffic import Load, booked
 from tests.kafka_broker import own_broker
+from tests.decision.oracles.test_session import ACTIONS, oracle
 from tests.redis_server import RedisServer, own_redis
 from tests.worlds.synthetic import new_loop, new_settings
 
@@ -192,6 +199,47 @@ def test_an_id_is_unique_in_its_loop_alone(fleet: Fleet) -> None:
     assert asyncio.run(ask(b, ["same"])) == [shop]
     assert asyncio.run(ask(b, ["same"], "news")) == [news]
     assert (a.explain("same", "shop").loop, a.explain("same", "news").loop) == ("shop", "news")
+
+
+def with_memory(core: Core) -> None:
+    """Put a policy with memory in charge of ``news``, without MLflow."""
+    rule = Exploration(kind="softmax", inverse_temperature=1.0, floor=0.03)
+    snapshot = core.snapshot("news")
+    core.loops._snapshots["news"] = replace(snapshot, policy=OraclePolicy(oracle(), rule), policy_version="1")
+
+
+def remembered(core: Core, subject: str) -> list[float] | None:
+    looked_up = core.features(core.snapshot("news"))
+    found = [{}] if looked_up is None else looked_up.online_many([subject], datetime.now(UTC))
+    return found[0].get("session")
+
+
+def known_everywhere(cores: Sequence[Core], expected: list[list[float]]) -> bool:
+    return [remembered(core, "u") for core in cores] == expected
+
+
+def test_memory(fleet: Fleet) -> None:
+    a, b, _ = fleet
+    for core in (a, b):
+        with_memory(core)
+
+    async def decide(core: Core, event_id: str) -> DecideResponse:
+        request = DecideRequest({}, [Action(name) for name in ACTIONS], event_id=event_id, subject_id="u")
+        return await core.decide("news", request)
+
+    known = oracle()
+    state = known.start()
+    for number, (decides, reports) in enumerate(((a, b), (b, a), (a, a), (b, b), (a, b))):
+        answer = asyncio.run(decide(decides, f"visit-{number}"))
+        asyncio.run(reports.report("news", [OutcomeRequest(answer.event_id, number / 4)]))
+        state = known.advance(state, answer.action_id, number / 4)
+        expected = [state.tolist()] * 2  # what one machine makes of all that happened
+        wait_until(partial(known_everywhere, (a, b), expected), "the outcome to be known")
+    seen = [asyncio.run(decide(core, f"next-{name}")).propensity for name, core in (("a", a), ("b", b))]
+    records = [core.stored(f"next-{name}", "news")[0] for name, core in (("a", a), ("b", b))]
+    assert [msgspec.json.decode(record.feature_snapshot)["session"] for record in records] == [state.tolist()] * 2
+    assert records[0].pmf == records[1].pmf
+    assert seen == [record.propensity for record in records]
 
 
 def test_without_redis_every_replica_answers_and_says_so(fleet: Fleet) -> None:

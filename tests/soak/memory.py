@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import groupby
 from pathlib import Path
@@ -62,13 +63,29 @@ def main() -> None:
     sys.exit(total["differ"] > 0)
 
 
-def play(folder: Path, seed: int, users: int, loop: LoopSettings, ticks: int = TICKS) -> dict[str, int]:
-    """Return what one world held, and how many memories differed between service and gate."""
+def play(
+    folder: Path,
+    seed: int,
+    users: int,
+    loop: LoopSettings,
+    ticks: int = TICKS,
+    open_store: Callable[[], Any] | None = None,
+) -> dict[str, int]:
+    """Return what one world held, and how many memories differed between service and gate.
+
+    Args:
+        folder: an empty one.
+        seed: of the world.
+        users: how many.
+        loop: its definition of a reward.
+        ticks: how long.
+        open_store: opens the memories, as a restart does; those on disk when None.
+    """
     rng, now = np.random.default_rng(seed), [START]
     world = World(folder, clock=lambda: now[0].timestamp())
     oracles = (oracle(), oracle(9))
-    path = folder / "sessions.sqlite"
-    store = _opened(path, loop, oracles[0])
+    opening = open_store or (lambda: Memories(folder / "sessions.sqlite", "shop"))
+    store = _opened(opening, loop, oracles[0])
     served: list[dict[str, Any]] = [{}, {}]
     coming: list[tuple[int, Outcome]] = []
     reports = 0
@@ -82,7 +99,7 @@ def play(folder: Path, seed: int, users: int, loop: LoopSettings, ticks: int = T
         now[0] = START + timedelta(milliseconds=at_ms)
         if rng.random() < 0.2:  # a restart, or another policy in charge
             store.close()
-            store = _opened(path, loop, oracles[int(rng.integers(2))])
+            store = _opened(opening, loop, oracles[int(rng.integers(2))])
         store.follow(world.log, now[0])
         decided = [made for user in range(users) for made in _decisions(rng, user, tick, now[0])]
         for which, each in enumerate(oracles):
@@ -107,8 +124,8 @@ def play(folder: Path, seed: int, users: int, loop: LoopSettings, ticks: int = T
     return {"users": users, "decisions": decisions, "reports": reports, "remembered": remembered, "differ": differ}
 
 
-def _opened(path: Path, loop: LoopSettings, which: SessionOracle) -> Memories:
-    store = Memories(path, "shop")
+def _opened(open_store: Callable[[], Any], loop: LoopSettings, which: SessionOracle) -> Any:
+    store = open_store()
     store.use([remembering(which, rule_of(loop))])
     return store
 

@@ -144,6 +144,7 @@ def test_what_does_not_answer_is_named_and_shows_no_password(
     monkeypatch.setenv("DECISION_STATE", f"postgresql://me:hush@{nowhere}/decisions")
     monkeypatch.setenv("DECISION_ONLINE", f"redis://:hush@{nowhere}/0")
     monkeypatch.setenv("DECISION_TRACKING_URI", f"http://me:hush@{nowhere}")
+    monkeypatch.setenv("DECISION_ONLINE", f"redis://:hush@{nowhere}/0")
     monkeypatch.setenv("DECISION_LOG", f"kafka://{nowhere}?sasl_plain_password=hush")
     with pytest.raises(SystemExit) as end:
         cli.main(["doctor", "--json", "--home", str(tmp_path)])
@@ -151,6 +152,14 @@ def test_what_does_not_answer_is_named_and_shows_no_password(
     assert end.value.code == 1
     assert json.loads(told)["unreachable"] == ["log", "files", "state", "online", "tracking_uri"]
     assert "hush" not in told
+
+
+def test_a_redis_passes(tmp_path: Path) -> None:
+    with own_redis() as server:
+        found = next(
+            f for f in examine(Settings(home=str(tmp_path), online=server.url)) if f.variable == "DECISION_ONLINE"
+        )
+        assert (found.shared, found.reachable, found.probe) == (True, True, "passed")
 
 
 @pytest.mark.connected
