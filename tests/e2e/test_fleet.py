@@ -38,10 +38,10 @@ from serving.start import open_core
 from serving.wire import Action, DecideRequest, DecideResponse, OutcomeRequest
 from tests.contracts.registry import packed
 from tests.contracts.test_registry import _server as mlflow_server
+from tests.decision.oracles.test_session import ACTIONS, oracle
 from tests.e2e.test_kill_service import kill_all
 from tests.e2e.traffic import Load, booked
 from tests.kafka_broker import own_broker
-from tests.decision.oracles.test_session import ACTIONS, oracle
 from tests.redis_server import RedisServer, own_redis
 from tests.worlds.synthetic import new_loop, new_settings
 
