@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-<<<<<<< HEAD
 import os
-=======
->>>>>>> 78e83c1 (The whole system by compose, and on Kubernetes as plain YAML; what operations are and what is lost with which part)
 import re
 import shutil
 import subprocess
@@ -19,17 +16,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
-<<<<<<< HEAD
 from pipelines.operations.doctor import ADDRESSES
 from pipelines.settings import Settings, load_settings
 from serving.http import operations
 from tests.promtool import promtool
 from tests.worlds.s3 import S3
-=======
-from pipelines.settings import Settings
-from serving.http import operations
-from tests.promtool import promtool
->>>>>>> 78e83c1 (The whole system by compose, and on Kubernetes as plain YAML; what operations are and what is lost with which part)
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "infra/compose/compose.yaml"
@@ -78,7 +69,6 @@ def test_compose_names_settings_that_exist_files_that_are_there_and_no_secret() 
     assert services["kafka"]["image"] == f"apache/kafka:{broker[1]}"
 
 
-<<<<<<< HEAD
 def test_the_service_takes_the_settings_that_compose_gives() -> None:
     given = yaml.safe_load(COMPOSE.read_text())["services"]["service"]["environment"]
     values = {name: re.sub(r"\$\{\w+:\?in .env\}", "chosen", value) for name, value in given.items()}
@@ -97,8 +87,6 @@ def test_the_bucket_of_compose_is_made_once_and_found_again() -> None:
             assert [line for line in s3.asked() if line.startswith("PUT")] == ([asked] if asked else [])
 
 
-=======
->>>>>>> 78e83c1 (The whole system by compose, and on Kubernetes as plain YAML; what operations are and what is lost with which part)
 def test_prometheus_reads_its_configuration() -> None:
     done = promtool("check", "config", "--syntax-only", ROOT / "infra/compose/prometheus.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -125,7 +113,7 @@ def test_kustomize_puts_a_form_together(form: str) -> None:
         pytest.skip("kubectl is not installed")
     built = subprocess.run([kubectl, "kustomize", KUBERNETES / form], capture_output=True, text=True, check=True)
     kinds = [resource["kind"] for resource in documents(built.stdout)]
-    assert kinds.count("ConfigMap") == 2
+    assert kinds.count("ConfigMap") == 1
     assert {"StatefulSet" if form == "disk" else "Deployment", "CronJob", "HorizontalPodAutoscaler"} <= set(kinds)
     for resource in documents(built.stdout):
         kubernetes_validate.validate(resource, "1.35", strict=True)
@@ -136,7 +124,7 @@ def test_a_pod_is_contained_and_writes_to_its_folders_only(file: Path) -> None:
     pod = PODS[file]
     assert pod["automountServiceAccountToken"] is False
     assert (pod["securityContext"]["runAsUser"], pod["securityContext"]["runAsNonRoot"]) == (10001, True)
-    for container in (*pod["initContainers"], *pod["containers"]):
+    for container in pod["containers"]:
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
