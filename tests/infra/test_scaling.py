@@ -12,14 +12,17 @@ def costs(**given: float) -> Costs:
         **{name: given.get(name, 0.0) for name in ("message", "joined", "commit", "file", "request")},
         look=None,
         pin=None,
+        pinned=None,
     )
 
 
 def test_one_follower_never_tries_twice_and_many_as_often_as_commits_meet() -> None:
     assert simulated(costs(request=0.02), 1e3, 1, seed=1).attempts == 1.0
-    again = [simulated(costs(request=0.02), 1e3, 64, seed=seed).attempts - 1.0 for seed in range(10)]
-    meet = 63 / 30.0 * 0.04  # commits of the others a second, and two requests; who lost comes later to the next tables
-    assert meet / 3 < sum(again) / 10 < meet
+    again = [simulated(costs(request=0.02), 1e3, 64, seed=seed).attempts - 1.0 for seed in range(6)]
+    meet = (
+        63 / 30.0 * 0.18
+    )  # commits of the others a second, and nine requests; who lost comes later to the next tables
+    assert meet / 3 < sum(again) / 6 < meet
 
 
 def test_without_costs_every_row_waits_for_its_interval_and_no_longer() -> None:
@@ -36,7 +39,7 @@ def test_processors_alone_bound_the_rate_at_the_sum_of_their_costs(followers: in
 
 
 def test_a_slow_store_bounds_the_commits_of_a_table_however_many_race_for_it() -> None:
-    runs = [simulated(costs(request=5.0), 1e3, followers, seed=1, interval=1.0) for followers in (16, 64)]
+    runs = [simulated(costs(request=5.0), 1e3, followers, seed=1, interval=1.0) for followers in (8, 32)]
     assert all(run.commits < 1 / 5.0 * 1.2 for run in runs)
     assert runs[1].attempts > runs[0].attempts
     assert not runs[1].carried
