@@ -11,8 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 
-from pipelines.ingestion.forward import lags
-from pipelines.log.protocol import TOPICS
+from pipelines.ingestion.forward import to_forward
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.settings import Settings
 from serving import metrics
@@ -58,7 +57,4 @@ class Lags:
         """Return the messages in the spool that the event log does not have yet; 0 where nothing is forwarded."""
         if self._settings.log == "local:" or self._settings.ack != "disk":
             return 0
-        if by_target := lags(self._log):
-            return max(sum(found.values()) for found in by_target.values())
-        ends = [self._log.watermarks(topic, each) for topic in TOPICS for each in range(self._log.partitions(topic))]
-        return sum(end - start for start, end in ends)  # no forwarder has come yet
+        return to_forward(self._log)

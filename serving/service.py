@@ -10,6 +10,7 @@ decision; our metrics count the requests of both ports.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 
 import bentoml
@@ -28,6 +29,10 @@ set_up(settings.log_format, settings.log_level)
 app = App(lambda: open_core(settings))
 _YOUNG_OBJECTS = 20_000
 _BENTOML_ANSWERS = frozenset({"/healthz", "/schema.json"})
+
+
+async def _drain() -> None:
+    await asyncio.sleep(settings.drain_s)
 
 
 class Frame:
@@ -55,7 +60,7 @@ class DecisionService:
 
     def __init__(self) -> None:
         self.core = app.core
-        self.door = Door(app, host=settings.host, port=settings.port)
+        self.door = Door(app, host=settings.host, port=settings.port, drain=_drain)
         app.watched.append(self.door.broken)
 
     def __is_ready__(self) -> bool:
@@ -84,7 +89,7 @@ class DecisionService:
 
     @bentoml.on_shutdown
     async def close(self) -> None:
-        """Answer what is under way, write what waits and close everything before the process ends."""
+        """Be not ready, answer what is under way, write what waits and close everything before the process ends."""
         await self.door.close()
         app.close()
         metrics.forget()

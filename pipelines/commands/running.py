@@ -37,7 +37,14 @@ def serve(
     `curl localhost:8080/v1/loops/news/decide -d '{"context": {}, "actions": [{"id": "a"}, {"id": "b"}]}'`
     """
     from pipelines.operations.doctor import examine
-    from pipelines.operations.processes import check_port, environment, forward_command, process, serve_command
+    from pipelines.operations.processes import (
+        check_port,
+        environment,
+        forward_command,
+        process,
+        serve_command,
+        wait_until_forwarded,
+    )
 
     settings = load_settings(
         home=None if home is None else str(home), host=host, port=port, bento_port=bento_port, workers=workers, log=log
@@ -57,8 +64,11 @@ def serve(
         os.execve(command_line[0], command_line, environment(settings))  # noqa: S606 - the service takes our place
     output = settings.root / "forwarder.log"
     console.print(f"forwarding to {_place(settings)}, output in {output}")
-    with process("forwarder", forward_command(), settings, output):
+    with process("forwarder", forward_command(), settings, output) as forwarder:
         service = _run(command_line, settings)
+        left = wait_until_forwarded(forwarder, settings)
+    if left:
+        console.print(f"[yellow]not forwarded:[/] {left} messages stay in {settings.spool_path} for the next start")
     return Outcome({"status": service}, None, FAILED if service else 0)
 
 

@@ -130,6 +130,18 @@ def lags(source: LocalLog, topics: Sequence[str] = TOPICS) -> dict[str, dict[tup
     return found
 
 
+def to_forward(source: LocalLog) -> int:
+    """Return the messages that the log, or the one that is farthest behind, does not have yet.
+
+    Raises:
+        LogError: the spool cannot be read.
+    """
+    if by_target := lags(source):
+        return max(sum(found.values()) for found in by_target.values())
+    ends = [source.watermarks(topic, each) for topic in TOPICS for each in range(source.partitions(topic))]
+    return sum(end - start for start, end in ends)  # no forwarder has come yet
+
+
 @step("forwarded")
 def run_forwarder(
     settings: Settings,

@@ -105,6 +105,25 @@ def wait_until_ready(running: subprocess.Popen[bytes], settings: Settings, outpu
     raise ServiceError(f"the service was not ready after {_START_S:.0f} s:\n{tail(output)}")
 
 
+def wait_until_forwarded(forwarder: subprocess.Popen[bytes], settings: Settings) -> int:
+    """Wait until `forwarder` has taken to the log what a service left that ended; return how many messages it has not.
+
+    It is given up when it ends, or after the grace of the settings.
+    """
+    from pipelines.ingestion.forward import to_forward
+    from pipelines.log.sqlite.log import LocalLog
+
+    source, begun = LocalLog(settings.spool_path), time.monotonic()
+    try:
+        while left := to_forward(source):
+            if forwarder.poll() is not None or time.monotonic() - begun >= settings.grace_s:
+                break
+            time.sleep(_POLL_S)
+        return left
+    finally:
+        source.close()
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a port that nobody listens on, nor on the one that BentoML takes beside it.
 

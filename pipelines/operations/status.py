@@ -170,12 +170,12 @@ def _to_ingest(parts: Installation) -> dict[str, int] | None:
 def _to_forward(parts: Installation) -> int | None:
     if parts.settings.log == "local:" or not parts.settings.spool_path.is_file():
         return None
-    from pipelines.ingestion.forward import lags
+    from pipelines.ingestion.forward import to_forward
     from pipelines.log.sqlite.log import LocalLog
 
     source = LocalLog(parts.settings.spool_path)
     try:
-        return sum(sum(found.values()) for found in lags(source).values())
+        return to_forward(source)
     finally:
         source.close()
 

@@ -44,6 +44,10 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
         log_format: form of log lines, ``text`` or ``json`` (``DECISION_LOG_FORMAT``).
         log_level: least severity of the service's log lines (``DECISION_LOG_LEVEL``).
         reload_s: seconds between looks for a new champion (``DECISION_RELOAD_S``).
+        drain_s: seconds for which a service that ends goes on answering while it says that it is not ready, so that
+            balancers stop sending to it (``DECISION_DRAIN_S``).
+        grace_s: most seconds for which a service that has ended waits until its spool is forwarded
+            (``DECISION_GRACE_S``).
         follow_s: seconds between the commits of `decision ingest --follow`; 0 for 1 with a local log, 30 with another
             (``DECISION_FOLLOW_S``).
         api_keys: keys that may change state, comma separated; none binds to loopback only (``DECISION_API_KEYS``).
@@ -67,6 +71,8 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     reload_s: Positive = 1.0
+    drain_s: Annotated[float, msgspec.Meta(ge=0, le=20)] = 0.0
+    grace_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 20.0
     follow_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     api_keys: str = ""
     governance: str = ""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -23,7 +23,8 @@ _log = logging.getLogger(__name__)
 _BACKLOG = 2048
 KEEP_ALIVE_S = 5
 ANSWER_S = 30.0
-_DRAIN_S = 20
+_ANSWERED_S = 20
+_LAST = (b"connection", b"close")
 
 
 class _Server(uvicorn.Server):
@@ -41,12 +42,22 @@ class Door:
         host: address to listen on.
         port: port to listen on, shared with the other workers.
         answer_s: seconds after which a request that has no answer yet gets 504.
+        drain: waits for as long as it still answers when it closes, saying that each connection ends; None: not at all.
     """
 
-    def __init__(self, app: Application, *, host: str, port: int, answer_s: float = ANSWER_S) -> None:
+    def __init__(
+        self,
+        app: Application,
+        *,
+        host: str,
+        port: int,
+        answer_s: float = ANSWER_S,
+        drain: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
         self._app = app
         self._host, self._port = host, port
-        self._answer_s = answer_s
+        self._answer_s, self._drain = answer_s, drain
+        self._closing = False
         self._waiting: dict[asyncio.Task[Any], float] = {}  # requests without an answer, the oldest first
         self._late: set[asyncio.Task[Any]] = set()
         self._server: _Server | None = None
@@ -76,7 +87,7 @@ class Door:
             proxy_headers=False,  # the console reads the one that it needs
             backlog=_BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=_DRAIN_S,
+            timeout_graceful_shutdown=_ANSWERED_S,
             callback_notify=self.end_late,
             timeout_notify=0,
         )
@@ -90,22 +101,31 @@ class Door:
         _log.info("open host=%s port=%d", self._host, self._port)
 
     async def close(self) -> None:
-        """Accept nothing more and return when every request under way has its answer; does nothing when closed."""
+        """Say that nothing more is wanted, then accept nothing more; return when all under way is answered.
+
+        Does nothing when closed.
+        """
         if self._server is not None and self._serving is not None:
+            if not self._closing:
+                self._closing = True
+                if self._drain is not None:
+                    await self._drain()
             self._server.should_exit = True
             with contextlib.suppress(Exception):  # told of when it ended
                 await self._serving
 
     def broken(self) -> str | None:
-        """Return why nobody is answered here although the door was opened, or None."""
-        if self._serving is None or self._server is None or self._server.should_exit:
+        """Return why nobody is answered here, or not for long, although the door was opened, or None."""
+        if self._closing:
+            return "the service ends"
+        if self._serving is None or self._server is None:
             return None
         if self._serving.done() or not all(server.is_serving() for server in self.servers):
             return f"nothing answers on port {self._port}"
         return None
 
     def _ended(self, serving: asyncio.Task[None]) -> None:
-        if self.broken() is not None:
+        if not self._closing:
             error = None if serving.cancelled() else serving.exception()
             _log.critical("the server on port %d ended", self._port, exc_info=error)
 
@@ -117,6 +137,8 @@ class Door:
 
         def begun(message: Any) -> Any:
             waiting.pop(task, None)
+            if self._closing and message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], _LAST]}
             return send(message)
 
         try:

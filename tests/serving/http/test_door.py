@@ -124,6 +124,35 @@ def test_a_door_that_closes_answers_who_came_before_and_takes_nobody_after() -> 
     assert asyncio.run(run()) == b"answered"
 
 
+def test_a_door_that_drains_says_so_and_answers_on_by_connections_that_end() -> None:
+    port = free_port()
+
+    async def run() -> None:
+        enough = asyncio.Event()
+        async with opened(answering(b"answered"), port, drain=enough.wait) as door:
+            assert door.broken() is None
+            closing = asyncio.create_task(door.close())
+            while door.broken() is None:
+                await asyncio.sleep(0)
+            assert door.broken() == "the service ends"
+
+            def last() -> str | None:
+                connection = http.client.HTTPConnection(HOST, port, timeout=300)
+                connection.request("GET", "/")
+                response = connection.getresponse()
+                assert response.read() == b"answered"
+                connection.close()
+                return response.getheader("connection")
+
+            assert await asyncio.to_thread(last) == "close"
+            enough.set()
+            await closing
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.to_thread(get, port)
+
+    asyncio.run(run())
+
+
 def test_a_request_without_an_answer_in_time_is_ended_with_504_and_others_go_on() -> None:
     port = free_port()
     ended = asyncio.Event()
@@ -184,7 +213,7 @@ def test_a_worker_whose_door_has_died_is_not_ready(tmp_path: Path) -> None:
         async with opened(app, beside):  # as BentoML's own port does
             assert (await asyncio.to_thread(get, beside, "/readyz"))[0] == 503
         await door.close()
-        assert app.ready() is None
+        assert app.ready() == "the service ends"
 
     try:
         asyncio.run(run())
