@@ -8,6 +8,7 @@ their files are. How object storage is reached stands in the ``AWS_`` variables,
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -138,6 +139,18 @@ class Storage:
         """
         return self.path(folder).is_dir() if self.local else bool(self._ask("list", folder, some=True))
 
+    def look(self, key: str) -> Stored:
+        """Return what is known of the file `key` without its bytes.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StorageError: object storage does not answer.
+        """
+        if self.local:
+            found = self.path(key).stat()
+            return Stored(key, found.st_size, found.st_mtime)
+        return _stored(self._ask("head", key))
+
     def list(self, folder: str) -> list[Stored]:
         """Return the files below `folder`, by key; names that begin with "." are of files that are being written.
 
@@ -154,7 +167,7 @@ class Storage:
                 if not any(part.startswith(".") for part in key.removeprefix(folder).split("/"))
             ]
         found = [entry for page in self._ask("list", folder) for entry in page]
-        return sorted(Stored(entry["path"], entry["size"], entry["last_modified"].timestamp()) for entry in found)
+        return sorted(map(_stored, found))
 
     def delete(self, *keys: str) -> None:
         """Delete files; those that are gone already are no error.
@@ -199,6 +212,10 @@ class Storage:
             raise TakenError(str(arguments[0])) from error
         except (BaseError, OSError) as error:
             raise StorageError(f"{self.url}: {_first_line(error)}") from error
+
+
+def _stored(entry: Mapping[str, Any]) -> Stored:
+    return Stored(entry["path"], entry["size"], entry["last_modified"].timestamp())
 
 
 def _first_line(error: Exception) -> str:

@@ -174,7 +174,8 @@ def _forget_features(parts: Installation, subject: str) -> int:
     readable = parts.readable()
     loops = [loop for loop in readable.values() if loop.features.enabled]
     unread = [name for name in parts.loops if name not in readable and LOOP_NAME.fullmatch(name)]
-    kept = [name for name in unread if (parts.settings.root / "features" / name).is_dir()]
+    files = Storage.of(parts.settings)
+    kept = [name for name in unread if files.has(f"features/{name}")]
     loops += [LoopSettings(name=name, features=FeatureSettings(enabled=True)) for name in kept]
     removed = 0
     for loop in loops:

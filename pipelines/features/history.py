@@ -3,6 +3,9 @@
 A file is named by the range of pushes it holds and replaced as a whole, so a push that is repeated after a crash
 leaves one copy. Merging sixty-four files of one size writes one beside them; the sixty-four go an hour later, when
 nobody reads them any more. A row that stands in two files is the same row: readers take one per subject and time.
+
+On object storage each home that pushes has files of its own, which begin with its name: a machine that takes over
+pushes all sums once more, which repeats what is known at a later time and is never wrong.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.files import replacing
+from pipelines.features.copies import Copies
 
 FILES_PER_MERGE = 64
 _GRACE_S = 3600.0
@@ -28,12 +31,12 @@ class History:
     """Files of one folder.
 
     Args:
-        folder: where they are.
+        copies: the files of the loop, among which they are.
         schema: their columns; the first is the subject, the second the time.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema) -> None:
-        self._folder, self._schema = folder, schema
+    def __init__(self, copies: Copies, schema: pa.Schema) -> None:
+        self._copies, self._folder, self._schema = copies, copies.folder / "stream", schema
 
     @property
     def pattern(self) -> str:
@@ -42,40 +45,46 @@ class History:
 
     def create(self) -> None:
         """Make an empty history, so that questions have an answer."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         if not self._path((0, 0)).is_file():
             self._write((0, 0), self._schema.empty_table())
 
     def append(self, number: int, rows: pa.Table) -> None:
         """Keep `rows` of the push `number`, which is above that of every push before it, or the last one again."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._write((number, number), rows.cast(self._schema))
         self._merge()
 
     def read(self) -> pa.Table:
         """Return all rows, each once, by time."""
-        parts = [pq.read_table(self._path(held)) for held in self._held()]
+        self._copies.fetch()
+        parts = [pq.read_table(path) for path in self._paths_held()]
         rows = pa.concat_tables(parts) if parts else self._schema.empty_table()
         return rows.sort_by([(self._schema.names[1], "ascending"), (self._schema.names[0], "ascending")])
 
     def erase(self, subject_id: str) -> int:
         """Remove the rows of a subject and return how many there were."""
-        removed, held = 0, set(self._held())
-        for found in self._files():
-            table = pq.read_table(self._path(found))
+        self._copies.fetch()
+        removed, held = 0, set(self._paths_held())
+        for path in sorted(self._folder.glob("*.parquet")):
+            table = pq.read_table(path)
             kept = table.filter(pc.field(self._schema.names[0]) != subject_id)
             if len(kept) < len(table):
-                self._write(found, kept)
-                removed += len(table) - len(kept) if found in held else 0
+                self._copies.write(path, kept)
+                removed += len(table) - len(kept) if path in held else 0
         return removed
 
-    def _files(self) -> list[Range]:
-        names = [path.stem.split("-") for path in self._folder.glob("*.parquet")]
+    def _paths_held(self) -> list[Path]:
+        """Return the files that hold everything, whoever wrote them."""
+        writers = sorted({_writer(path) for path in self._folder.glob("*.parquet")})
+        return [self._path(held, writer) for writer in writers for held in self._held(writer)]
+
+    def _files(self, writer: str | None = None) -> list[Range]:
+        ours = self._copies.writer if writer is None else writer
+        names = [path.stem.split("-")[-2:] for path in self._folder.glob("*.parquet") if _writer(path) == ours]
         return sorted((int(first), int(last)) for first, last in names)
 
-    def _held(self) -> list[Range]:
+    def _held(self, writer: str | None = None) -> list[Range]:
         """Return the files that hold everything, without those that were merged into another."""
-        files = self._files()
+        files = self._files(writer)
         return [f for f in files if not any(f != o and o[0] <= f[0] and f[1] <= o[1] for o in files)]
 
     def _merge(self) -> None:
@@ -88,6 +97,7 @@ class History:
             # Larger files are older, so files of one size follow each other; what lies between others stays as it is.
             follows = all(a[1] + 1 == b[0] for a, b in pairwise(same))
             if len(same) >= FILES_PER_MERGE and follows:
+                self._copies.fetch()  # an erasure on another machine may have changed them
                 rows = pa.concat_tables([pq.read_table(self._path(part)) for part in same])
                 self._write((same[0][0], same[-1][1]), rows.sort_by(self._schema.names[1]))
                 break
@@ -95,14 +105,18 @@ class History:
             return
         for path in map(self._path, set(self._files()) - set(self._held())):
             if path.stat().st_mtime < time.time() - _GRACE_S:
-                path.unlink()
+                self._copies.remove(path)
 
-    def _path(self, held: Range) -> Path:
-        return self._folder / f"{held[0]:012d}-{held[1]:012d}.parquet"
+    def _path(self, held: Range, writer: str | None = None) -> Path:
+        ours = self._copies.writer if writer is None else writer
+        return self._folder / f"{ours}{held[0]:012d}-{held[1]:012d}.parquet"
 
     def _write(self, held: Range, rows: pa.Table) -> None:
-        with replacing(self._path(held)) as file:
-            pq.write_table(rows, file, compression="zstd")
+        self._copies.write(self._path(held), rows)
+
+
+def _writer(path: Path) -> str:
+    return path.stem[: -len("000000000000-000000000000")]
 
 
 def _power(pushes: int) -> int:

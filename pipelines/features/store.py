@@ -25,7 +25,6 @@ from pipelines.features.lookup import STREAM_FEATURES, Lookup, SharedLookup, Val
 from pipelines.features.stream import Stream, Topic
 from pipelines.features.uploads import add_upload, latest, read_upload
 from pipelines.features.views import STREAM_COLUMNS, SUBJECT, TIMESTAMP, Views
-from pipelines.files import replacing
 from pipelines.lake.features import without_features
 from pipelines.online.connection import Online
 from pipelines.settings import LoopSettings, Settings
@@ -108,7 +107,8 @@ class Features:
         return [{} for _ in subject_ids]
 
     def names(self) -> list[str]:
-        """Return the names of the features, sorted."""
+        """Return the names of the features, sorted, as the files say now."""
+        self._views.copies.fetch()
         return sorted([*self._views.uploaded(), *(STREAM_FEATURES if self._loop.features.stream else ())])
 
     def load_subjects(self, path: Path, *, now: datetime, replace: bool = False) -> int:
@@ -127,6 +127,7 @@ class Features:
         """
         upload = read_upload(path, now=now)
         table = upload
+        self._views.copies.fetch()
         if not replace and self._views.uploaded():
             table = add_upload(pq.read_table(self._views.subjects), upload)
         self._write_subjects(table)
@@ -140,6 +141,7 @@ class Features:
 
         A row whose time lay ahead at its upload is looked up from the first call after that time on.
         """
+        self._views.copies.fetch()
         if not self._views.uploaded():
             return 0
         rows = latest(pq.read_table(self._views.subjects), now=now)
@@ -287,9 +289,7 @@ class Features:
         return rows
 
     def _write_subjects(self, table: pa.Table) -> None:
-        self._views.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self._views.subjects) as file:
-            pq.write_table(table, file, compression="zstd")
+        self._views.copies.write(self._views.subjects, table)
 
     def _failed(self, error: Exception) -> None:
         if time.monotonic() >= self._retry_at:

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.features.copies import Copies
 from pipelines.features.history import History
 from pipelines.features.repository import (
     SUBJECT,
@@ -51,9 +52,10 @@ class Views:
     def __init__(self, settings: Settings, loop: LoopSettings, online: Online | None = None) -> None:
         self._settings = settings
         self.root = settings.root / "features"
-        self.folder = self.root / loop.name
+        self.copies = Copies(settings, loop.name)
+        self.folder = self.copies.folder
         self.subjects = self.folder / "subjects.parquet"
-        self.history = History(self.folder / "stream", _STREAM_SCHEMA)
+        self.history = History(self.copies, _STREAM_SCHEMA)
         # "-" is no part of a table's name, and "_" may stand in a loop's name itself
         plain = loop.name.replace("_", "__").replace("-", "_x")
         self.stream_view = f"{plain}_stream"

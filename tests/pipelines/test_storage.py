@@ -39,6 +39,7 @@ def test_files_are_listed_by_folder_and_deleted_once_or_twice(storage: Storage) 
         storage.write(key, key.encode())
     assert [(found.key, found.size) for found in storage.list("a")] == [("a/1", 3), ("a/2", 3), ("a/b/3", 5)]
     assert abs(storage.list("ab")[0].modified - storage.list("a")[0].modified) < 100
+    assert storage.look("a/b/3") == storage.list("a/b")[0]
     assert storage.has("a")
     storage.delete("a/1", "a/2")
     storage.delete("a/1", "a/2")

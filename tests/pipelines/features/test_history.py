@@ -5,9 +5,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from pipelines.features.copies import Copies
 from pipelines.features.history import FILES_PER_MERGE, History
+from pipelines.features.store import Features
+from pipelines.settings import Settings, parse_loop
+from pipelines.storage import Storage
+from tests.worlds.s3 import BUCKET, S3
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SCHEMA = pa.schema([("subject_id", pa.string()), ("event_timestamp", pa.timestamp("us", "UTC")), ("x", pa.float64())])
@@ -20,7 +26,7 @@ def push(number: int, *subjects: str) -> pa.Table:
 
 @pytest.fixture
 def history(tmp_path: Path) -> History:
-    found = History(tmp_path / "stream", SCHEMA)
+    found = History(Copies(Settings(home=str(tmp_path)), "shop"), SCHEMA)
     found.create()
     return found
 
@@ -60,3 +66,42 @@ def test_erasing_a_subject_removes_it_from_every_file(history: History) -> None:
     for path in Path(history.pattern).parent.iterdir():
         assert b"ann" not in path.read_bytes()
     assert history.erase("ann") == 0
+
+
+@pytest.mark.connected
+def test_homes_that_share_storage_share_the_history_and_an_erasure(tmp_path: Path, s3: S3) -> None:
+    homes = [Settings(home=str(tmp_path / name), files=f"s3://{BUCKET}/history") for name in ("a", "b")]
+    here, there = (History(Copies(settings, "shop"), SCHEMA) for settings in homes)
+    for number in range(1, FILES_PER_MERGE + 1):
+        here.append(number, push(number, "a"))
+    there.append(1, push(100, "a", "b"))  # it took over, and begins to count
+    for history in (here, there):
+        assert history.read()["x"].to_pylist() == [*map(float, range(1, FILES_PER_MERGE + 1)), 100.0, 100.0]
+    assert there.erase("a") == FILES_PER_MERGE + 1
+    assert [history.read()["subject_id"].to_pylist() for history in (here, there)] == [["b"]] * 2
+    for path in tmp_path.rglob("*.parquet"):  # no copy holds it any more, merged or not
+        assert "a" not in pq.read_table(path)["subject_id"].to_pylist()
+    here.append(FILES_PER_MERGE + 1, push(200, "c"))
+    s3.asked()
+    assert there.read()["subject_id"].to_pylist() == ["b", "c"]
+    assert len(s3.asked()) == 2  # what is there, and what is new
+    assert {found.key.rpartition(".")[2] for found in Storage(homes[0].files_url).list("features")} == {"parquet"}
+
+
+@pytest.mark.connected
+def test_an_upload_at_one_home_is_training_data_at_another(tmp_path: Path, s3: S3) -> None:
+    loop = parse_loop("[features]\nenabled = true\nstream = false", "shop", {})
+    (tmp_path / "subjects.csv").write_text("subject_id,ts,age\nann,2026-03-01T00:00:00Z,7\n")
+    homes = [Settings(home=str(tmp_path / name), files=f"s3://{BUCKET}/uploads") for name in ("a", "b")]
+    here, there = (Features(settings, loop) for settings in homes)
+    try:
+        here.load_subjects(tmp_path / "subjects.csv", now=START)
+        asked = pa.table({"subject_id": ["ann"], "ts": pa.array([START], pa.timestamp("us", "UTC"))})
+        assert there.historical(asked)["age"].to_pylist() == [7.0]
+        assert there.materialize(START) == 1
+        assert there.online("ann", START) == {"age": 7.0}
+        assert there.erase("ann") >= 1
+        assert here.historical(asked)["age"].to_pylist() == [None]
+    finally:
+        here.close()
+        there.close()
