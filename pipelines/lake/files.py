@@ -10,6 +10,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -27,13 +28,16 @@ from pipelines.storage import Storage
 TARGET_BYTES = 32 << 20
 """Size of compacted files: large enough to read fast, small enough to rewrite in memory."""
 
+AT_ONCE = 16
+"""Files that are asked of object storage at the same time."""
+
 _ROWS_TOGETHER = 16_384
 """Rows of a file that are read or skipped together: who wants a few of a merged file does not read them all."""
 
 _REPEATED = ("context_names.list.element", "action_ids.list.element")
 """Columns of few texts. A dictionary costs time elsewhere: of event ids and raw JSON zstd finds what repeats."""
 
-_AT_ONCE, _LATER = -3, 3
+_QUICK, _THOROUGH = -3, 3
 """Levels of compression: quick for what arrives, thorough when files are merged."""
 
 
@@ -68,8 +72,11 @@ class FileWriter:
 
         They are on disk when this returns.
         """
-        parts = _split(rows, self._by)
-        return [self._write(values, file, data_change) for values, part in parts for file in _apart(part)]
+        files = [(values, file) for values, part in _split(rows, self._by) for file in _apart(part)]
+        if self._storage.local or len(files) < 2:
+            return [self._write(values, file, data_change) for values, file in files]
+        with ThreadPoolExecutor(min(len(files), AT_ONCE)) as pool:  # on object storage each is a wait
+            return list(pool.map(lambda file: self._write(file[0], file[1], data_change), files))
 
     def _write(self, values: dict[str, str | None], rows: pa.Table, data_change: bool) -> AddAction:
         folder = "/".join(f"{column}={value}" for column, value in values.items())
@@ -80,7 +87,7 @@ class FileWriter:
             buffer,
             row_group_size=_ROWS_TOGETHER,
             compression="zstd",
-            compression_level=_LATER if not data_change else _AT_ONCE,
+            compression_level=_QUICK if data_change else _THOROUGH,
             use_dictionary=list(_REPEATED),  # pyright: ignore[reportArgumentType]
             write_statistics=[column for column in STATISTICS if column in rows.column_names],  # pyright: ignore[reportArgumentType]
         )

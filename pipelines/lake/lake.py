@@ -21,7 +21,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from decision.batch import Floats
 from decision.errors import FieldError
-from pipelines.lake.files import FileWriter, Replacement, merged, without
+from pipelines.lake.files import AT_ONCE, FileWriter, Replacement, merged, without
 from pipelines.lake.marks import MarkedTable
 from pipelines.lake.schemas import PARTITIONED_BY, SCHEMAS, TIME, Table
 from pipelines.lake.statistics import actions_of
@@ -282,7 +282,8 @@ class Lake(Tables):
                 if latest is not None:
                     keep &= pc.field("ts") >= _cut(table, loop, keep, latest)
                 # Sorted by what does not depend on files or partitions: the same rows always come in the same order.
-                rows = dataset(name, table).to_table(filter=keep)
+                ahead = {} if self.storage.local else {"fragment_readahead": AT_ONCE}
+                rows = dataset(name, table).to_table(filter=keep, **ahead)
                 rows = rows.sort_by([(column, "ascending") for column in ("ts", "event_id", "slot")])
                 return rows if latest is None else rows.slice(max(0, len(rows) - latest))
             except FileNotFoundError as error:  # an erasure took earlier versions away

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -18,10 +19,18 @@ _ASKED = "/-/asked"
 
 
 class S3:
-    """The server with one bucket, from entering to leaving."""
+    """The server with one bucket, from entering to leaving.
+
+    Args:
+        delay_s: how long it waits before it answers, as a server that is far away does.
+    """
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self._delay_s = delay_s
 
     def __enter__(self) -> S3:
-        self._process = subprocess.Popen([sys.executable, "-m", __name__], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", __name__, str(self._delay_s)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.address = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
         with urllib.request.urlopen(urllib.request.Request(f"{self.address}/{BUCKET}", method="PUT")):
@@ -64,6 +73,7 @@ def main() -> None:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
+    delay_s = float(sys.argv[1])
     serve, asked = DomainDispatcherApplication(create_backend_app), list[str]()
 
     def counting(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
@@ -73,6 +83,7 @@ def main() -> None:
             return [told]
         query = f"?{environ['QUERY_STRING']}" if environ["QUERY_STRING"] else ""
         asked.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}{query}")
+        time.sleep(delay_s)
         return serve(environ, start)
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
