@@ -8,9 +8,9 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -21,16 +21,20 @@ import pytest
 from decision.draw import draw
 from decision.exploration.rule import Exploration
 from decision.policy import OraclePolicy
-from pipelines.ingestion.forward import run_forwarder
+from pipelines.ingestion.forward import forward, run_forwarder
 from pipelines.ingestion.ingest import ingest
+from pipelines.interactions.counters import counters
+from pipelines.interactions.join import join
 from pipelines.lake.lake import Lake
 from pipelines.log.open import open_log
+from pipelines.log.protocol import TOPICS
+from pipelines.log.sqlite.log import LocalLog
 from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
 from pipelines.operations.waiting import wait_until
 from pipelines.registry.registry import AliasMovedError, Registry
 from pipelines.registry.served import ServedCharge
 from pipelines.registry.tracking import Tracking
-from pipelines.settings import Settings, load_settings
+from pipelines.settings import Settings, load_loop, load_settings
 from serving.core import Core
 from serving.deciding.question import question_of
 from serving.errors import EventIdReusedError
@@ -279,3 +283,39 @@ def test_without_redis_every_replica_answers_and_says_so(fleet: Fleet) -> None:
     wait_until(lambda: not any(each.away for each in online), "Redis to be asked again")
     assert asyncio.run(ask(a, ["z"])) == asyncio.run(ask(b, ["z"]))
     assert unpinned() - before == 44
+
+
+def test_what_differs_while_redis_is_away_is_dropped_and_never_booked_wrongly(fleet: Fleet, tmp_path: Path) -> None:
+    a, b, redis = fleet
+    agreed, alone = [f"agreed{n}" for n in range(20)], [f"lost{n}" for n in range(ASKED // 2)]
+    asyncio.run(ask(a, agreed))
+    acted_on = asyncio.run(ask(b, agreed))
+    redis.kill()
+    first = asyncio.run(ask(a, alone))
+    second = asyncio.run(ask(b, alone))
+    redis.start()
+    differ = {one.event_id for one, other in zip(first, second, strict=True) if one.action_id != other.action_id}
+    assert len(differ) > len(alone) / 4
+    acted_on += second  # only "a" pays
+    reports = [OutcomeRequest(answer.event_id, float(answer.action_id == "a")) for answer in acted_on]
+    asyncio.run(b.report("shop", reports))
+    with closing(LocalLog(tmp_path / "common.db")) as common:
+        for topic in TOPICS:
+            common.create(topic, 2)
+        for core in (a, b):
+            with closing(LocalLog(core.settings.spool_path)) as spool:
+                forward(spool, common, once=True)
+        lake, loop = Lake(tmp_path / "lake"), load_loop(a.settings, "shop", {})
+        ingest(common, lake)
+    later = datetime.now(UTC) + timedelta(days=1)
+    join(lake, loop, later)
+    counted = counters(lake, loop, later)
+    assert counted.balanced
+    taken = {answer.event_id: answer.action_id for answer in acted_on}
+    rows = [row for row in lake.interactions("shop").to_pylist() if row["event_id"] in taken]
+    assert {row["event_id"] for row in rows} >= set(agreed)
+    assert not differ & {row["event_id"] for row in rows}
+    assert counted.dropped["conflict"] >= len(differ)
+    for row in rows:
+        action = row["action_ids"][row["action_index"]]
+        assert (action, row["reward"]) == (taken[row["event_id"]], float(action == "a"))
