@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from decision.oracles.session import NAME, SessionOracle
 from pipelines.interactions.join import rule_of
-from pipelines.log.protocol import EventLog
+from pipelines.log.protocol import EventLog, LogUnavailable
 from pipelines.online.connection import Online
 from pipelines.settings import LoopSettings, Settings
 from pipelines.trajectories.memories import MEMORIES, Memories, Remembering, memory_of, remembering
@@ -23,6 +24,7 @@ from serving.loops import Loops
 from serving.refresher import Refresher
 from serving.snapshot import OnlineFeatures, Snapshot
 
+_PAUSE_S, _SHARED_PAUSE_S = 0.05, 0.25
 _LATE_S = 10.0
 _KNOWN = 64
 
@@ -36,7 +38,7 @@ class Sessions:
         log: where decisions and outcomes arrive.
         inner: the other features of a loop, which its memories join.
         online: a Redis where all machines share the memories; None for a file in the loop's folder.
-        pause_s: seconds between looks at the log.
+        pause_s: seconds between looks at the log; fewer where it is this machine's when None.
         clock: seconds since 1970.
     """
 
@@ -48,7 +50,7 @@ class Sessions:
         inner: Callable[[Snapshot], OnlineFeatures | None],
         *,
         online: Online | None = None,
-        pause_s: float = 0.05,
+        pause_s: float | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings, self._loops, self._log, self._inner, self._clock = settings, loops, log, inner, clock
@@ -57,8 +59,10 @@ class Sessions:
         self._used: dict[str, list[Remembering]] = {}
         self._known: list[tuple[LoopSettings, SessionOracle, Remembering]] = []
         # It looks often for the sake of fresh memories; a busy machine may pause it for longer than ten such looks.
+        pause_s = pause_s or (_PAUSE_S if settings.ack == "disk" else _SHARED_PAUSE_S)
         self.refresher = Refresher("sessions", self.refresh, period_s=pause_s, late_after_s=max(_LATE_S, 10 * pause_s))
-        self.refresh()
+        with suppress(LogUnavailable):  # of several machines; the thread goes on trying
+            self.refresh()
 
     def start(self) -> None:
         """Keep up with the log in a thread."""
@@ -96,7 +100,8 @@ class Sessions:
 
     def _opened(self, loop: LoopSettings) -> Memories | SharedMemories:
         if self._online is not None:
-            return SharedMemories(self._online, loop.name, loop.reward.window_s)
+            everybodys = self._settings.ack != "disk"
+            return SharedMemories(self._online, loop.name, loop.reward.window_s, everybodys=everybodys)
         return Memories(self._settings.loop_path(loop.name).parent / MEMORIES, loop.name)
 
     def _wanted(self, snapshot: Snapshot) -> dict[str, Remembering]:

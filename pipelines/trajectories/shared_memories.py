@@ -5,8 +5,8 @@ of its own that the first to come fills. A memory is a function of them (`decisi
 same, at any time and for any policy, and none has to own a user. A mark beside them is another after every change;
 while it is the one that was seen last, what was read holds.
 
-Each machine brings what its own log holds, from where it stopped; that place stands in Redis, too, so that a Redis that
-lost everything is filled again from the logs.
+Each machine brings what its own log holds, from where it stopped; of a log that all machines share, one of them brings
+everything. That place stands in Redis, too, so that a Redis that lost everything is filled again from the logs.
 """
 
 from __future__ import annotations
@@ -58,10 +58,21 @@ class SharedMemories:
         online: a Redis that all machines share.
         loop: name of the loop; records of others are passed over.
         window_s: the loop's reward window, in seconds.
+        everybodys: the log that `follow` gets is one that all machines share.
         most_fields: a user with more is cut down to what a memory is made of.
     """
 
-    def __init__(self, online: Online, loop: str, window_s: float, *, most_fields: int = _MOST_FIELDS) -> None:
+    def __init__(
+        self,
+        online: Online,
+        loop: str,
+        window_s: float,
+        *,
+        everybodys: bool = False,
+        most_fields: int = _MOST_FIELDS,
+    ) -> None:
+        self._everybodys = everybodys
+        self._log: tuple[EventLog, str] | None = None
         self._online, self._loop, self._most = online, loop, most_fields
         self._event_s = int(window_s) + _LATE_S
         self._name = uuid.uuid4().hex.encode()
@@ -98,7 +109,7 @@ class SharedMemories:
             return found
 
     def follow(self, log: EventLog, at: datetime, beat: Callable[[], None] = lambda: None) -> int:
-        """Bring what is new on `log`, one that no other machine brings; return the records that counted.
+        """Bring what is new on `log`, unless another process does; return the records that counted.
 
         Args:
             log: where decisions and outcomes arrive.
@@ -106,9 +117,11 @@ class SharedMemories:
             beat: called as the reading gets on.
         """
         del at
-        counted, identity = 0, log.identity()
+        counted, identity = 0, self._identity(log)
         if self._online.away:
             self._positions.clear()  # it may come back empty: what stands there then says where to go on
+            return counted
+        if self._everybodys and not self._leads(identity):
             return counted
         for topic in TOPICS:
             for part in range(log.partitions(topic)):
@@ -126,7 +139,7 @@ class SharedMemories:
                         return counted
                     self._positions[identity, topic, part] = after
                     counted += brought
-        if self._leased:
+        if self._leased and not self._everybodys:
             self._online.ask([("DEL", self._key(b"lease", identity.encode()))])
             self._leased = False
         return counted
@@ -184,10 +197,25 @@ class SharedMemories:
                 return len(events)
         raise ConnectionError("online: Redis does not answer")
 
+    def _identity(self, log: EventLog) -> str:
+        """Return the identity of a log, which is asked once: Kafka is asked over a connection of its own."""
+        if self._log is None or self._log[0] is not log:
+            self._log = (log, log.identity())
+        return self._log[1]
+
+    def _leads(self, identity: str) -> bool:
+        """Return whether this process is the one that brings what is on the log, and goes on being it."""
+        lease = self._key(b"lease", identity.encode())
+        replies = self._online.ask([("SET", lease, self._name, "NX", "PX", _LEASE_MS), ("GET", lease)])
+        if replies is None or replies[1] != self._name:
+            self._positions.clear()
+            return False
+        return self._online.ask([("PEXPIRE", lease, _LEASE_MS)]) is not None
+
     def _next(self, log: EventLog, topic: str, part: int) -> list[Message]:
         """Return what comes next of a partition; nothing where another process of this machine brings it."""
         low, high = log.watermarks(topic, part)
-        place, identity = (log.identity(), topic, part), log.identity().encode()
+        place, identity = (self._identity(log), topic, part), self._identity(log).encode()
         if self._positions.get(place) == high:
             return []
         lease = self._key(b"lease", identity)
