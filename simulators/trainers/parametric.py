@@ -38,7 +38,8 @@ VIRTUAL, _USERS = 96, 32
 """Groups simulated where the context tells them apart, and users in each."""
 AHEAD = 40
 """Steps looked ahead."""
-ROUNDS = 40
+ROUNDS, GROUPED_ROUNDS = 40, 80
+"""Rounds of learning; where groups are told apart, there is twice as much to learn, of their embedding too."""
 TEMPERATURE = 0.03
 """Of the softmax of values, in deviations of the rewards."""
 _ROWS = 16_384
@@ -89,12 +90,12 @@ def train(log: Trajectories, simulators: Ensemble, plan: Plan, seed: int) -> Tau
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # a user's own code, met for the first time
         raise FieldError("session.form", wanted="a form that takes the log's actions", got=repr(error)) from error
     noise = float(np.mean([found.noise for found in fits]))
-    recipe = Recipe(iterations=plan.count(ROUNDS))
+    recipe = Recipe(iterations=plan.count(GROUPED_ROUNDS if log.grouped_by else ROUNDS))
     d = log.catalogue.raw.shape[1]
     if log.grouped_by:
         groups, pools = _between(form, fits, noise, log, np.random.default_rng(seed))
         features = log.catalogue.features[offered]
-        embedding = fit_embedding(pools, features[spread_out(features, PROBES)], seed, steps=plan.count(STEPS))
+        embedding = fit_embedding(pools, features[spread_out(features, PROBES)], seed, steps=plan.count(2 * STEPS))
         seen = GroupView(None, d, np.stack([embedding.of(pool) for pool in pools]))
         view = GroupView(None, d, np.stack([embedding.of(pool) for pool in elements_of(log)]))
 
