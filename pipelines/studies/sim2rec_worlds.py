@@ -78,7 +78,7 @@ def retention_sheets(result: dict[str, Any]) -> list[Sheet]:
         for method, row in result["methods"].items()
     ]
     note = (
-        "Groups trained on are bored by 3, 4, 6 and 7 clicks on a topic within five visits, the one deployed to by 5."
+        "Groups trained on are bored by 6, 7, 9 and 10 clicks on a topic within five visits, the one deployed to by 8."
     )
     title = f"Retention, fifth group unseen: {len(result['seeds'])} seeds"
     return [Sheet(title, ["method", *named.values()], rows, note)]

@@ -3,7 +3,7 @@
 The boredom is that of SARDINE (Deffayet et al. 2024, ACM TORS; sardine-rec, MIT), for many users at once; what a step
 does is checked against it. Ours is the return day: a visit is followed by the next after a geometric number of days,
 
-    P(back on any day) = back 2^(-bored) (1/2 + clicks / (2 slate)),
+    P(back on any day) = back away^bored (1/2 + clicks / (2 slate)),
 
 with `bored` the number of topics the user is bored of, so that clicks today are bought with visits later.
 """
@@ -48,6 +48,7 @@ class RetentionRules:
         boredom: ``topic`` loses interest in the topic, ``churn`` in everything.
         fading: each boring topic halves the relevance of everything.
         back: probability of coming back on a day when all was clicked and nothing bores, in (0, 1].
+        away: by which each boring topic multiplies it, in (0, 1].
     """
 
     slate: int = 10
@@ -64,12 +65,13 @@ class RetentionRules:
     boredom: Literal["topic", "churn"] = "churn"
     fading: bool = False
     back: float = 0.8
+    away: float = 0.5
 
     def __post_init__(self) -> None:
         for name in ("slate", "episode", "remembered", "threshold", "window", "crowding"):
             if getattr(self, name) < 1:
                 raise FieldError(f"rules.{name}", wanted="1 or more", got=getattr(self, name))
-        for name in ("omega", "patience", "back"):
+        for name in ("omega", "patience", "back", "away"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise FieldError(f"rules.{name}", wanted="a number in (0, 1]", got=getattr(self, name))
         if self.penalty < 1.0:
@@ -211,7 +213,7 @@ class RetentionEnv(VectorEnv):
 
     def back(self, clicks: Bools) -> Floats:
         """Return [n] the probability of coming back on any day after `clicks` [n, slate]."""
-        return self.rules.back * 0.5 ** self.bored.sum(axis=1) * (0.5 + clicks.mean(axis=1) / 2.0)
+        return self.rules.back * self.rules.away ** self.bored.sum(axis=1) * (0.5 + clicks.mean(axis=1) / 2.0)
 
     def take(self, rows: NDArray[np.int64], seed: int) -> RetentionEnv:
         """Return copies of the users at `rows` as they are now, who go on by a chance of their own."""

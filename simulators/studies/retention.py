@@ -26,16 +26,18 @@ from simulators.sim2rec.sadae import Sadae, fit
 from simulators.sim2rec.valued import Pace, Round, taught
 from simulators.studies import interval
 
-GROUPS, TARGET = (3, 4, 6, 7), 5
+GROUPS, TARGET = (6, 7, 9, 10), 8
 """Clicks on a topic within five visits that bore, in the groups trained on and in the one deployed to."""
 LEVELS = (0, 1, 2, 4, 7, 10)
 """Positions of a slate that go to the user's taste."""
-DAYS, AHEAD = 60, 14
+DAYS, AHEAD = 60, 30
 """Days whose clicks count, and those that an action is valued by."""
 _LIKED, _OTHER, _EACH = 20, 60, 4
 """Items that a slate's two parts are drawn from; of one topic at most so many are liked: the ranker mixes topics."""
 _OFFSET = 0.35
 """Relevance from which on an item attracts: what the ranker likes for a user, he likes."""
+_REMEMBERED, _AWAY = 50, 0.2
+"""All clicks of five visits count, not the latest ten: then more clicks bore more. And who is bored stays away."""
 _ITEMS = draw_items(np.random.default_rng(0), 300, 10)
 
 STUDENTS = ("sim2rec", "without_embedding", "direct", "there")
@@ -57,7 +59,7 @@ class Size:
 
     users: int = 24
     repeats: int = 2
-    iterations: int = 10
+    iterations: int = 20
     deployed: int = 400
     methods: tuple[str, ...] = ALL
 
@@ -95,7 +97,8 @@ class Feed:
     """
 
     def __init__(self, threshold: int, users: int, seed: int) -> None:
-        self.env = RetentionEnv(_ITEMS, users, RetentionRules(threshold=threshold, offset=_OFFSET))
+        rules = RetentionRules(threshold=threshold, offset=_OFFSET, remembered=_REMEMBERED, away=_AWAY)
+        self.env = RetentionEnv(_ITEMS, users, rules)
         self.seen, _ = self.env.reset(seed=seed)
         score = self.env.taste @ _ITEMS.T
         rank = np.zeros_like(score)
@@ -232,7 +235,7 @@ def rolled(
     *,
     every: int = 5,
 ) -> Round:
-    """Follow the student for 40 visits; every fifth one values each level by holding it for 14 days.
+    """Follow the student for 40 visits; every fifth one values each level by holding it for 30 days.
 
     Levels are drawn from the student, every fourth at random.
     """

@@ -122,3 +122,8 @@ def test_clicks_after_the_last_day_do_not_count() -> None:
     assert feed.visit(np.full(20, 5)).sum() == 0.0
     feed = retention.Feed(5, 20, 0)
     assert feed.visit(np.full(20, 5)).sum() > 0.0
+
+
+def test_a_level_between_is_best_in_retention_and_another_one_in_every_group() -> None:
+    best = [int(retention.held(group, 0, users=60).argmax()) for group in (6, retention.TARGET, 10)]
+    assert [retention.LEVELS[level] for level in best] == [2, 4, 7]
