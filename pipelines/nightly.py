@@ -8,16 +8,13 @@ version that a repeated training would register is found again under the run's k
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
-from decision.errors import FieldError, SupportError, Words
+from decision.errors import SupportError
 from pipelines.evaluation.agreement import keep_agreement
 from pipelines.evaluation.alarms import NIGHTS, alarms
 from pipelines.evaluation.evaluate import Evaluated, evaluate
@@ -25,7 +22,6 @@ from pipelines.evaluation.standing import raise_alarms
 from pipelines.fairness.gate import PanelGate
 from pipelines.fairness.standing import training_pairs
 from pipelines.fairness.step import audit
-from pipelines.files import locked, write_atomically
 from pipelines.guard.step import guard
 from pipelines.ingestion.behind import caught_up, ends_of
 from pipelines.ingestion.ingest import Ingested, ingest
@@ -39,72 +35,16 @@ from pipelines.progress import Progress, counted, silent
 from pipelines.promotion.promote import promote
 from pipelines.promotion.watch import watch
 from pipelines.registry.registry import Registry
-from pipelines.settings import LoopSettings, Settings, check_loop_name, list_loops
+from pipelines.runs import Run, Step, open_night, runs
+from pipelines.settings import LoopSettings, Settings, list_loops
 from pipelines.state.failures import StateError
 from pipelines.state.state import State
 from pipelines.training.train import train
 
 STEPS = ("ingest", "features", "join", "alarms", "watch", "guard", "train", "evaluate", "promote", "audit", "compact")
-RESUMED_FOR = timedelta(hours=24)
-"""An unfinished run older than this is left alone; the next one starts anew."""
-
 _log = logging.getLogger(__name__)
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
 Told = Callable[[str, str], None]
 """Called with a step's name and ``started``, ``done`` or ``kept`` (finished by an earlier attempt)."""
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished step: its name, when it was finished (ISO 8601 UTC) and its result."""
-
-    name: str
-    finished_at: str
-    result: dict[str, Any]
-
-
-class Run(msgspec.Struct, kw_only=True):
-    """The manifest of a run.
-
-    Attributes:
-        run_id: its id, unique in the loop.
-        loop: the loop.
-        started_at: when it was first started; the "now" of every step, also of those that are done later.
-        seed: seed of the training.
-        status: ``running`` until the last step is finished, then ``done``; ``failed`` after an error, and resumable.
-        error: the step that failed last and its error, "" without.
-        steps: the finished steps in order.
-    """
-
-    run_id: str
-    loop: str
-    started_at: datetime
-    seed: int
-    status: Literal["running", "failed", "done"] = "running"
-    error: str = ""
-    steps: list[Step] = []
-
-    def result(self, step: str) -> dict[str, Any] | None:
-        """Return the result of a finished step, None for one that is not."""
-        return next((entry.result for entry in self.steps if entry.name == step), None)
-
-    @property
-    def verdict(self) -> Literal["promoted", "rolling_out", "waiting", "refused", "skipped", "open"]:
-        """What came of the night.
-
-        ``rolling_out`` when the guard has the new version now, ``waiting`` when it still has an earlier one,
-        ``skipped`` when there was too little to learn from, ``open`` before the end.
-        """
-        result = self.result("promote")
-        if result is None:
-            return "open"
-        if "skipped" in result:
-            return "skipped"
-        if result["promoted"]:
-            return "promoted"
-        if (candidate := result.get("candidate")) is not None:
-            return "rolling_out" if candidate == result["version"] else "waiting"
-        return "refused"
 
 
 def nightly(
@@ -140,11 +80,10 @@ def nightly(
 
     Raises:
         FieldError: `run_id` is none, or another run of the loop is going on.
+        FencedError: this machine was not heard of for so long that another one took the night over.
     """
-    folder = settings.root / "runs" / check_loop_name(loop.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        run = _open(folder, loop.name, run_id, now, seed)
+    with open_night(settings, loop.name, run_id, now, seed) as opened:
+        run = opened.run
         about = {"loop": loop.name, "run": run.run_id}
         night = _Night(settings, log, lake, registry, loop, run, {*list_loops(settings), loop.name}, progress)
         for name in STEPS:
@@ -157,23 +96,16 @@ def nightly(
                 result = msgspec.json.decode(msgspec.json.encode(getattr(night, name)()))  # as a rerun will read it
             except Exception as error:
                 run.status, run.error = "failed", f"{name}: {type(error).__name__}: {error}"[:2000]
-                _save(folder, run)
+                opened.save()
                 tell(_log, "step failed", about | {"step": name, "error": run.error})
                 raise
             run.steps.append(Step(name=name, finished_at=datetime.now(UTC).isoformat(), result=result))
             run.status, run.error = "done" if name == STEPS[-1] else "running", ""
-            _save(folder, run)
+            opened.save()
             _tell(told, name, "done")
             tell(_log, "step done", {"step": name} | about | numbers(result) | about)
         tell(_log, "night done", about | {"verdict": run.verdict})
     return run
-
-
-def runs(settings: Settings, loop: str) -> list[Run]:
-    """Return the loop's runs, oldest first."""
-    folder = settings.root / "runs" / check_loop_name(loop)
-    found = [_load(path) for path in folder.glob("*/manifest.json")]
-    return sorted(found, key=lambda run: (run.started_at, run.run_id))
 
 
 def features(settings: Settings, loop: LoopSettings, lake: Lake, progress: Progress = silent) -> Any:
@@ -328,46 +260,6 @@ def _followers(settings: Settings) -> int:
     except StateError as error:
         _log.warning("it is not known whether somebody follows the log: %s", error)
         return 0
-
-
-def _open(folder: Path, loop: str, run_id: str | None, now: datetime, seed: int) -> Run:
-    if run_id is None:
-        last = max((_load(path) for path in folder.glob("*/manifest.json")), key=lambda r: r.started_at, default=None)
-        if last is not None and last.status != "done" and now - last.started_at < RESUMED_FOR:
-            return last
-        run_id = now.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    if not _RUN_ID.fullmatch(run_id):
-        raise FieldError("run_id", wanted='1 to 64 letters, digits, ".", "_" or "-"', got=run_id)
-    path = folder / run_id / "manifest.json"
-    if path.is_file():
-        return _load(path)
-    run = Run(run_id=run_id, loop=loop, started_at=now, seed=seed)
-    _save(folder, run)
-    return run
-
-
-def _load(path: Path) -> Run:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Run)
-    except msgspec.DecodeError as error:
-        raise FieldError("manifest.json", wanted=f"the manifest of run {path.parent.name}", got=error) from error
-
-
-def _save(folder: Path, run: Run) -> None:
-    path = folder / run.run_id / "manifest.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(run)))
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    try:
-        with locked(folder / "lock", wait=False):
-            yield
-    except BlockingIOError:
-        raise FieldError(
-            "run_id", wanted="the only run of this loop at a time", got=Words("beside another one")
-        ) from None
 
 
 def _tell(told: Told | None, step: str, state: str) -> None:

@@ -29,7 +29,7 @@ from pipelines.demo.traffic import Habits, read_journal
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.counters import counters
 from pipelines.interactions.join import join
-from pipelines.nightly import Run, nightly
+from pipelines.nightly import nightly
 from pipelines.operations.init import init_loop
 from pipelines.operations.installation import Installation
 from pipelines.operations.processes import (
@@ -43,6 +43,7 @@ from pipelines.operations.processes import (
 from pipelines.operations.waiting import wait_until
 from pipelines.progress import Progress, silent
 from pipelines.registry.tracking import RegistryError
+from pipelines.runs import Run
 from pipelines.settings import Settings, load_settings
 from simulators.environments.classification import ClassificationWorld, classification_world
 

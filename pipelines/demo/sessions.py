@@ -28,12 +28,13 @@ from pipelines.guard.step import guard
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.counters import counters
 from pipelines.interactions.join import join
-from pipelines.nightly import Run, nightly
+from pipelines.nightly import nightly
 from pipelines.operations.init import SESSIONS, init_loop
 from pipelines.operations.installation import Installation
 from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
 from pipelines.progress import Progress, silent
 from pipelines.replay.propensities import check_propensities
+from pipelines.runs import Run
 from pipelines.settings import Settings, load_settings
 from pipelines.training.promises import promises
 from simulators.environments.lts.env import LtsUsers, draw_users

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from decision.records import decode_decision
-from pipelines.nightly import Run, nightly
+from pipelines.nightly import nightly
 from pipelines.operations.installation import Installation
+from pipelines.runs import Run
 from pipelines.settings import Settings
 from serving.core import Core
 from serving.http.app import App

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -14,16 +17,21 @@ from typer.testing import CliRunner
 from pipelines.cli import app
 from pipelines.guard.step import guard
 from pipelines.lake.lake import Lake
+from pipelines.nightly import nightly
 from pipelines.operations.apply import apply
+from pipelines.operations.installation import Installation
 from pipelines.operations.waiting import wait_until
 from pipelines.registry.registry import Registry
+from pipelines.runs import last_run, runs
 from pipelines.settings import Settings, load_loop, load_settings
 from serving.core import Core
 from serving.start import open_core
 from serving.wire import Action, DecideRequest
 from tests.contracts.test_registry import _server as mlflow_server
 from tests.postgres_server import Postgres, new_database, own_server
+from tests.worlds.s3 import BUCKET, S3
 from tests.worlds.shop import PAYS, policy, register
+from tests.worlds.synthetic import play
 
 TEXT = "[guard]\nenabled = true\nfresh_s = 1.5\n"
 RELOAD_S = 0.2
@@ -117,3 +125,35 @@ def test_settings_that_one_machine_applies_are_in_force_on_the_other(rollout: Ro
     refused = CliRunner().invoke(app, ["apply", str(file)], env={"DECISION_HOME": str(tmp_path / "alone")})
     assert refused.exit_code == 2
     assert "DECISION_STATE" in refused.output
+
+
+@pytest.mark.connected
+def test_night_moves(rollout: Rollout, s3: S3) -> None:
+    """A night whose machine is killed after the training goes on, on another machine, under its id."""
+    assert s3.address in os.environ["AWS_ENDPOINT_URL"], "the night's process finds it by the environment"
+    files = f"s3://{BUCKET}/night"
+    shared = {"DECISION_STATE": rollout.state, "DECISION_TRACKING_URI": rollout.tracking, "DECISION_FILES": files}
+    a, b = (load_settings(shared, home=str(rollout.a.root.parent / name)) for name in ("night-a", "night-b"))
+    apply(a, "[gate]\nminimum_ess = 5\nmargin = 0.0", "moved", by="ann", environ={})
+    with Installation(a) as parts:
+        play(parts.log, "moved", 600)  # type: ignore[arg-type]
+    environment = {**os.environ, **shared, "DECISION_HOME": str(a.root)}
+    command = [sys.executable, "-m", "pipelines.cli", "nightly", "moved", "--run-id", "one"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as night:
+
+        def trained() -> bool:
+            assert night.poll() is None, night.stderr and night.stderr.read()
+            left = last_run(a, "moved")
+            return left is not None and left.result("train") is not None
+
+        wait_until(trained, "the training")
+        night.kill()
+    (left,) = runs(b, "moved")
+    assert (left.run_id, left.status) == ("one", "running")
+    with Installation(b) as parts:
+        loop, now = parts.loop("moved"), datetime.now(UTC)
+        run = nightly(b, parts.log, parts.lake, parts.registry, loop, now=now)
+        assert (run.run_id, run.status, run.started_at) == ("one", "done", left.started_at)
+        assert [step.name for step in run.steps][: len(left.steps)] == [step.name for step in left.steps]
+        assert len(parts.registry.versions("moved")) == 1
+    assert runs(a, "moved") == [run]

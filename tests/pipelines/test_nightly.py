@@ -14,8 +14,9 @@ from decision.errors import FieldError
 from pipelines.evaluation.standing import clear, standing
 from pipelines.lake.lake import Lake
 from pipelines.log.sqlite.log import LocalLog
-from pipelines.nightly import STEPS, Run, nightly, runs
+from pipelines.nightly import STEPS, nightly
 from pipelines.registry.registry import Registry
+from pipelines.runs import Run, runs
 from pipelines.settings import LoopSettings, Settings
 from tests.worlds.synthetic import KINDS, LATER, name_of, new_loop, new_settings, open_parts, play
 

@@ -25,8 +25,9 @@ from decision.policy import UniformPolicy
 from decision.records import SCHEMA_VERSION, Decision, Outcome, encode
 from pipelines.log.protocol import DECISIONS, OUTCOMES
 from pipelines.log.sqlite.log import LocalLog
-from pipelines.nightly import Run, nightly
+from pipelines.nightly import nightly
 from pipelines.registry.registry import Registry
+from pipelines.runs import Run
 from serving.deciding.decide import Ask, decide
 from serving.deciding.question import Catalogues, read_question
 from serving.snapshot import Snapshot
