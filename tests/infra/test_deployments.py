@@ -134,13 +134,18 @@ def test_a_pod_is_contained_and_writes_to_its_folders_only(file: Path) -> None:
 
 
 def test_probes_ask_what_the_service_answers_and_it_has_time_to_end() -> None:
+    settings = load_settings(yaml.safe_load((KUBERNETES / "base/settings.yaml").read_text())["data"])
+    assert settings.drain_s > 0
     paths = {route.path for route in operations.routes(lambda: b"", lambda: None)}
     for pod in (pod for file, pod in PODS.items() if file.parent.name in FORMS):
         (container,) = pod["containers"]
         probes = {kind: container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "readiness", "liveness")}
         assert {probe["path"] for probe in probes.values()} <= paths
         assert probes["readiness"]["path"] == "/readyz"
-        assert pod["terminationGracePeriodSeconds"] > container["lifecycle"]["preStop"]["sleep"]["seconds"] + 20
+        forwards = (
+            settings.grace_s if {"name": "DECISION_ACK", "value": "kafka"} not in container.get("env", []) else 0.0
+        )
+        assert pod["terminationGracePeriodSeconds"] > settings.drain_s + 20 + forwards
 
 
 def test_manifests_name_settings_that_exist_and_no_secret() -> None:
