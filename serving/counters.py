@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pipelines.settings import LoopSettings, Settings
-from pipelines.storage import Storage
+from pipelines.storage import Storage, StorageError
 
 if TYPE_CHECKING:
     from pipelines.lake.tables import Tables
 
+_log = logging.getLogger(__name__)
 _LAKE_TTL_S = 5.0
 
 
@@ -42,17 +44,18 @@ class LakeCounters:
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self._settings, self._clock = settings, clock
+        self._storage = Storage(settings.lake_url, persists=False)
         self._tables: Tables | None = None
         self._kept: dict[str, tuple[float, dict[str, Any] | None]] = {}
 
     def of(self, loop: LoopSettings) -> dict[str, Any] | None:
-        """Return a loop's counters, None while there is no lake, or no moment to count at; blocking."""
+        """Return a loop's counters, None where no lake is there or answers, or has a moment to count at; blocking."""
         now = time.monotonic()
         kept = self._kept.get(loop.name)
         if kept is not None and now - kept[0] < _LAKE_TTL_S:
             return kept[1]
         found: dict[str, Any] | None = None
-        if self._tables is not None or Storage(self._settings.lake_url).has("decisions"):
+        if self._is_there():
             from pipelines.interactions.counters import counters  # imports the lake: only readers of counters need it
             from pipelines.lake.moment import NoMomentError
             from pipelines.lake.tables import Tables
@@ -63,3 +66,11 @@ class LakeCounters:
                 found = msgspec.to_builtins(counters(self._tables, loop, at))
         self._kept[loop.name] = (now, found)
         return found
+
+    def _is_there(self) -> bool:
+        # Whoever reads a lake waits for minutes until object storage answers, and a page may not.
+        try:
+            return self._storage.has("decisions")
+        except StorageError as error:
+            _log.warning("the lake is not counted: %s", error)
+            return False
