@@ -6,8 +6,10 @@ Clients are part of the tests' process and hold its lock while they wait, so the
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterable
@@ -30,7 +32,7 @@ class S3:
 
     def __enter__(self) -> S3:
         command = [sys.executable, "-m", __name__, str(self._delay_s)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.address = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
         with urllib.request.urlopen(urllib.request.Request(f"{self.address}/{BUCKET}", method="PUT")):
@@ -43,8 +45,9 @@ class S3:
     ) -> None:
         self._process.kill()
         self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -90,7 +93,13 @@ def main() -> None:
     WSGIRequestHandler.protocol_version = "HTTP/1.1"
     server = make_server("127.0.0.1", 0, counting, threaded=True)
     print(server.server_port, flush=True)
+    threading.Thread(target=_end_with_the_tests, daemon=True).start()
     server.serve_forever()
+
+
+def _end_with_the_tests() -> None:
+    sys.stdin.read()  # returns when whoever started this is gone, killed or not
+    os._exit(0)
 
 
 if __name__ == "__main__":
