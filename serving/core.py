@@ -26,8 +26,8 @@ from decision.records import (
     decode_outcome,
     encode,
 )
-from pipelines.evaluation.agreement import last_agreement
-from pipelines.evaluation.standing import KINDS, standing
+from pipelines.evaluation.agreement import Agreement, agreement_in, agreement_key
+from pipelines.evaluation.standing import KINDS, alarms_key, standing_in
 from pipelines.log.protocol import Headers, Message, of_loop
 from pipelines.log.slates import whole, written
 from pipelines.log.sqlite.log import Group, Stored
@@ -400,8 +400,11 @@ class Core:
                 doubtful=dict(counts.doubtful),
             ),
             counters=self._lake.of(snapshot.loop),
-            agreement=last_agreement(self.settings, loop) if snapshot.loop.mode == "apprentice" else None,
+            agreement=self._agreement(loop) if snapshot.loop.mode == "apprentice" else None,
         )
+
+    def _agreement(self, loop: str) -> Agreement | None:
+        return agreement_in(self.settings, loop, self.loops.seen(agreement_key(loop)))
 
     def observe(self) -> None:
         """Set this process's gauges, and those of what the loops' nights raised."""
@@ -415,7 +418,8 @@ class Core:
         )
         for loop in self.loops.names():
             with suppress(FieldError):
-                kinds = Counter(alarm.kind for alarm in standing(self.settings, loop).alarms)
+                stand = standing_in(self.settings, loop, self.loops.seen(alarms_key(loop)))
+                kinds = Counter(alarm.kind for alarm in stand.alarms)
                 for kind in KINDS:
                     metrics.alarms(loop, kind, kinds[kind])
 

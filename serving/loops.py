@@ -22,7 +22,7 @@ from decision.fairness.clamp import Anchor, ClampedPolicy
 from decision.guard.snapshot import GuardSnapshot, decode_snapshot, largest_weight, newest
 from decision.policy import baseline_policy
 from decision.protocols import Policy
-from pipelines.fairness.anchors import published
+from pipelines.fairness.anchors import anchors_key, former_stamp, published
 from pipelines.guard.former import adopt
 from pipelines.guard.keys import snapshot_key
 from pipelines.logs import tell
@@ -69,7 +69,7 @@ class Loops:
         self._stamps: dict[str, float] = {}
         self._guards: dict[str, GuardSnapshot] = {}
         self._anchors: dict[str, list[Anchor]] = {}
-        self._anchored: dict[str, int] = {}
+        self._anchored: dict[str, bytes] = {}
         self._after_refresh: Callable[[], None] = lambda: None
         self._warm = False
         self.reloads = 0
@@ -99,6 +99,11 @@ class Loops:
             return found
         fresh_s = max(found.loop.guard.fresh_s, _PERIODS * self._settings.reload_s)
         return found if self._watch.age_s <= fresh_s else replace(found, candidate=None)
+
+    def seen(self, key: str) -> bytes | None:
+        """Return what stood under a key of State at the last look."""
+        entry = self._watch.get(key)
+        return None if entry is None else entry.value
 
     def names(self) -> list[str]:
         """Return the loops' names."""
@@ -171,14 +176,11 @@ class Loops:
 
     def _refresh_anchors(self, name: str) -> None:
         """Take the upheld pairs that were published, and load the policies anew when they changed."""
-        current, path = self._snapshots[name], self._settings.anchors_path(name)
+        current, value = self._snapshots[name], self.seen(anchors_key(name))
         clamps = current.loop.fairness.enabled and current.loop.fairness.clamp
-        try:
-            stamp = path.stat().st_mtime_ns if clamps else 0
-        except FileNotFoundError:
-            stamp = 0
-        if self._anchored.get(name, 0) != stamp:
-            self._anchors[name] = published(path) if stamp else []
+        stamp = (value or former_stamp(self._settings, name)) if clamps else b""
+        if self._anchored.get(name, b"") != stamp:
+            self._anchors[name] = published(self._settings, name, value) if stamp else []
             self._anchored[name] = stamp
             policy = None if current.policy is None else self.load(name, current.policy_version)
             self._snapshots[name] = replace(current, policy=policy, candidate=None)

@@ -1,12 +1,10 @@
 """How often a version would have done what the application did: what people wait for before a loop goes online.
 
-A file in the home folder, ``agreement/LOOP.json``, which the night of a loop in apprentice mode writes; `decision top`
-and ``GET /v1/loops/{loop}`` show it.
+The night of a loop in apprentice mode writes it into State; `decision top` and ``GET /v1/loops/{loop}`` show it.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from statistics import NormalDist
 
 import msgspec
@@ -15,8 +13,9 @@ import numpy as np
 from decision.batch import Floats, Interactions
 from decision.errors import FieldError
 from decision.exploration.greedy import greedy
-from pipelines.files import write_atomically
 from pipelines.settings import Settings, check_loop_name
+from pipelines.state.change import change
+from pipelines.state.state import State
 
 
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,24 +61,39 @@ def agreement(version: str, interactions: Interactions, scores: Floats) -> Agree
 
 def keep_agreement(settings: Settings, loop: str, found: Agreement) -> None:
     """Keep what a night found."""
-    path = _path(settings, loop)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, msgspec.json.encode(found))
+    with State(settings.state_url) as state:
+        change(state, agreement_key(loop), lambda before: msgspec.json.encode(found))
 
 
 def last_agreement(settings: Settings, loop: str) -> Agreement | None:
     """Return what the last night found; None before it.
 
     Raises:
-        FieldError: the file cannot be read.
+        FieldError: what is kept cannot be read.
+        StateError: State cannot be reached.
+    """
+    with State(settings.state_url) as state:
+        entry = state.get(agreement_key(loop))
+    return agreement_in(settings, loop, None if entry is None else entry.value)
+
+
+def agreement_in(settings: Settings, loop: str, value: bytes | None) -> Agreement | None:
+    """Return the agreement that stands in `value`, from under `agreement_key`; None for nothing there.
+
+    Raises:
+        FieldError: it cannot be read.
     """
     try:
-        return msgspec.json.decode(_path(settings, loop).read_bytes(), type=Agreement)
+        if value is not None:
+            return msgspec.json.decode(value, type=Agreement)
+        former = settings.root / "agreement" / f"{loop}.json"  # of an earlier release
+        return msgspec.json.decode(former.read_bytes(), type=Agreement)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
-        raise FieldError(f"agreement/{loop}.json", wanted="the agreement that a night found", got=error) from error
+        raise FieldError(f"agreement of {loop}", wanted="the agreement that a night found", got=error) from error
 
 
-def _path(settings: Settings, loop: str) -> Path:
-    return settings.root / "agreement" / f"{check_loop_name(loop)}.json"
+def agreement_key(loop: str) -> str:
+    """Return the key of a loop's agreement in State."""
+    return f"loop/{check_loop_name(loop)}/agreement"

@@ -1,21 +1,20 @@
 """The alarms of a loop that stand: what its last night raised and nobody has cleared.
 
-A file in the home folder, ``alarms/LOOP.json``, which the night writes and operators, the service's metrics and
-`decision top` read. A cleared alarm stays quiet for as long as every night finds it again, and is raised anew when it
-comes back after that.
+They stand in State, where the night writes them and operators, the service's metrics and `decision top` read them. A
+cleared alarm stays quiet for as long as every night finds it again, and is raised anew when it comes back after that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal, get_args
 
 import msgspec
 
 from decision.errors import FieldError
-from pipelines.files import write_atomically
 from pipelines.settings import Settings, check_loop_name
+from pipelines.state.change import change
+from pipelines.state.state import State
 
 Kind = Literal["value", "joins", "exploration", "feature_gone", "feature_grown", "feature_names", "untried"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -61,26 +60,48 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         return [alarm for alarm in self.found if alarm.key not in self.cleared]
 
 
+def alarms_key(loop: str) -> str:
+    """Return the key of a loop's alarms in State."""
+    return f"loop/{check_loop_name(loop)}/alarms"
+
+
 def standing(settings: Settings, loop: str) -> Standing:
     """Return the loop's alarms; none before its first night.
 
     Raises:
-        FieldError: the file cannot be read.
+        FieldError: what is kept cannot be read.
+        StateError: State cannot be reached.
     """
-    path = _path(settings, loop)
+    with State(settings.state_url) as state:
+        entry = state.get(alarms_key(loop))
+    return standing_in(settings, loop, None if entry is None else entry.value)
+
+
+def standing_in(settings: Settings, loop: str, value: bytes | None) -> Standing:
+    """Return the alarms that stand in `value`, from under `alarms_key`; None for nothing there.
+
+    Raises:
+        FieldError: it cannot be read.
+    """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Standing)
+        if value is None:  # an earlier release kept them in a file
+            value = (settings.root / "alarms" / f"{loop}.json").read_bytes()
+        return msgspec.json.decode(value, type=Standing)
     except FileNotFoundError:
         return Standing()
     except (OSError, msgspec.DecodeError) as error:
-        raise FieldError(f"alarms/{loop}.json", wanted="the alarms of a night", got=error) from error
+        raise FieldError(f"alarms of {loop}", wanted="the alarms of a night", got=error) from error
 
 
 def raise_alarms(settings: Settings, loop: str, night: str, found: Sequence[Alarm]) -> Standing:
     """Keep what a night found; cleared alarms that it did not find again can be raised anew."""
     keys = {alarm.key for alarm in found}
-    cleared = [key for key in standing(settings, loop).cleared if key in keys]
-    return _saved(settings, loop, Standing(night=night, found=list(found), cleared=cleared))
+
+    def raised(before: Standing) -> Standing:
+        cleared = [key for key in before.cleared if key in keys]
+        return Standing(night=night, found=list(found), cleared=cleared)
+
+    return _changed(settings, loop, raised)
 
 
 def clear(settings: Settings, loop: str, keys: Collection[str]) -> Standing:
@@ -89,21 +110,26 @@ def clear(settings: Settings, loop: str, keys: Collection[str]) -> Standing:
     Raises:
         FieldError: there is no such alarm.
     """
-    now = standing(settings, loop)
-    known = [alarm.key for alarm in now.found]
-    for key in keys:
-        if key != "all" and key not in known:
-            raise FieldError.choice("clear", [*known, "all"], key)
-    wanted = known if "all" in keys else [key for key in known if key in keys or key in now.cleared]
-    return _saved(settings, loop, msgspec.structs.replace(now, cleared=wanted))
+
+    def cleared(now: Standing) -> Standing:
+        known = [alarm.key for alarm in now.found]
+        for key in keys:
+            if key != "all" and key not in known:
+                raise FieldError.choice("clear", [*known, "all"], key)
+        wanted = known if "all" in keys else [key for key in known if key in keys or key in now.cleared]
+        return msgspec.structs.replace(now, cleared=wanted)
+
+    return _changed(settings, loop, cleared)
 
 
-def _saved(settings: Settings, loop: str, kept: Standing) -> Standing:
-    path = _path(settings, loop)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, msgspec.json.encode(kept))
+def _changed(settings: Settings, loop: str, new: Callable[[Standing], Standing]) -> Standing:
+    kept = Standing()
+
+    def encoded(value: bytes | None) -> bytes:
+        nonlocal kept
+        kept = new(standing_in(settings, loop, value))
+        return msgspec.json.encode(kept)
+
+    with State(settings.state_url) as state:
+        change(state, alarms_key(loop), encoded)
     return kept
-
-
-def _path(settings: Settings, loop: str) -> Path:
-    return settings.root / "alarms" / f"{check_loop_name(loop)}.json"

@@ -13,10 +13,12 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from pipelines.fairness import tables as t
+from pipelines.fairness.anchors import anchors_key
 from pipelines.fairness.publish import publish
 from pipelines.fairness.store import Governance
 from pipelines.lake.lake import Lake
-from pipelines.settings import LOOP_NAME, FairnessSettings, LoopSettings, Settings, load_loops
+from pipelines.settings import LOOP_NAME, LOOPS, FairnessSettings, LoopSettings, Settings, load_loops
+from pipelines.state.state import State
 
 
 def erase_payloads(settings: Settings, lake: Lake, subject_id: str, *, now: datetime, by: str) -> int:
@@ -47,8 +49,10 @@ def erase_payloads(settings: Settings, lake: Lake, subject_id: str, *, now: date
                 erased += 1
     with Governance.at(settings) as store:
         loops, errors = load_loops(settings)
+        with State(settings.state_url) as state:
+            pointers = state.versions(LOOPS)
         for name in errors:  # a loop whose settings cannot be read: what it published still must not hold the subject
-            if LOOP_NAME.fullmatch(name) and settings.anchors_path(name).exists():
+            if LOOP_NAME.fullmatch(name) and (anchors_key(name) in pointers or settings.anchors_path(name).exists()):
                 loops[name] = LoopSettings(name=name, fairness=FairnessSettings(enabled=True, clamp=True))
         for loop in loops.values():
             publish(settings, store, lake, loop, without=events)

@@ -1,18 +1,25 @@
-"""Upheld pairs as a file that the service clamps around; written only for loops that ask for it."""
+"""Upheld pairs as a file that the service clamps around; written only for loops that ask for it.
+
+A new file is written before State points to it, and the others are removed after: what was erased from one is in none.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 
 import msgspec
 
 from decision.fairness.clamp import Anchor
+from pipelines.fairness.anchors import Pointer, anchors_folder, anchors_key
 from pipelines.fairness.standing import as_pairs, upheld
 from pipelines.fairness.store import Governance
-from pipelines.files import write_atomically
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
 from pipelines.settings import LoopSettings, Settings
+from pipelines.state.change import change
+from pipelines.state.state import State
+from pipelines.storage import Storage
 
 MAX_PAIRS = 10_000
 
@@ -30,9 +37,8 @@ def publish(
         loop: the loop.
         without: decisions to leave out; those that are being erased.
     """
-    path = settings.anchors_path(loop.name)
     if not (loop.fairness.enabled and loop.fairness.clamp):
-        path.unlink(missing_ok=True)
+        _point(settings, loop.name, None)
         return 0
     standing = [pair for pair in upheld(store, loop.name) if not {pair.favoured, pair.disfavoured} & set(without)]
     pairs = as_pairs(lake, loop.name, standing[-MAX_PAIRS:])
@@ -40,6 +46,18 @@ def publish(
     for row, (first, second) in enumerate(zip(pairs.first.contexts, pairs.second.contexts, strict=True)):
         action_id, limit = pairs.first.action_ids[int(pairs.action_first[row])], float(pairs.limit[row])
         anchors.append(Anchor(favoured=first, disfavoured=second, action_id=action_id, limit=limit))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, msgspec.json.encode(anchors))
+    data = msgspec.json.encode(anchors)
+    digest = hashlib.sha256(data).hexdigest()
+    Storage.of(settings).write(f"{anchors_folder(loop.name)}/{digest}.json", data)
+    _point(settings, loop.name, Pointer(digest=digest, pairs=len(anchors)))
     return len(pairs)
+
+
+def _point(settings: Settings, loop: str, pointer: Pointer | None) -> None:
+    with State(settings.state_url) as state:
+        value = None if pointer is None else msgspec.json.encode(pointer)
+        change(state, anchors_key(loop), lambda before: value, by="published")
+    files = Storage.of(settings)
+    kept = "" if pointer is None else f"{pointer.digest}.json"
+    files.delete(*(stored.key for stored in files.list(anchors_folder(loop)) if not stored.key.endswith(f"/{kept}")))
+    settings.anchors_path(loop).unlink(missing_ok=True)  # of an earlier release

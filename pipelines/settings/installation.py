@@ -157,7 +157,7 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.root / "loops" / check_loop_name(name) / "loop.toml"
 
     def anchors_path(self, name: str) -> Path:
-        """Path of a loop's published upheld pairs, which the service clamps around.
+        """Path where an earlier release published a loop's upheld pairs, which the service clamps around.
 
         Raises:
             FieldError: `name` is no loop name.

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from decision.errors import FieldError
+from pipelines.fairness.anchors import anchors_key, published
 from pipelines.fairness.erase import erase_payloads
 from pipelines.fairness.store import Governance
 from pipelines.nightly import nightly
@@ -18,6 +19,7 @@ from pipelines.operations.installation import Installation
 from pipelines.operations.status import look, status_table
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings, list_loops, load_loop, load_loops
+from pipelines.state.state import State
 from tests.worlds.synthetic import LATER, new_loop, new_settings, play
 
 
@@ -161,4 +163,8 @@ def test_a_subject_is_erased_from_what_a_bad_loop_published(two: Installation) -
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text('[{"favoured": {"age": 3.0}, "disfavoured": {"age": 4.0}, "action_id": "a", "limit": 0.1}]')
     erase_payloads(two.settings, two.lake, "someone", now=datetime.now(UTC), by="test")
-    assert path.read_text() == "[]"
+    assert not path.exists(), "it was in the file of an earlier release"
+    with State(two.settings.state_url) as state:
+        entry = state.get(anchors_key("bad"))
+    assert entry is not None
+    assert published(two.settings, "bad", entry.value) == []

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from scipy import stats
 
 from decision.batch import Batch, Interactions
 from decision.errors import FieldError
-from pipelines.evaluation.agreement import agreement, keep_agreement, last_agreement
+from pipelines.evaluation.agreement import agreement, agreement_key, keep_agreement, last_agreement
 from pipelines.settings import load_settings
+from pipelines.state.state import State
 
 
 def drawn(chosen: list[int], k: int = 3) -> Interactions:
@@ -42,6 +44,11 @@ def test_a_loop_shows_what_its_last_night_found(tmp_path: Path) -> None:
     keep_agreement(settings, "news", found)
     assert last_agreement(settings, "news") == found
     assert str(found).startswith("version 2 would have done the same in 50.0% [")
-    (tmp_path / "agreement" / "news.json").write_text("{")
-    with pytest.raises(FieldError, match=r"agreement/news\.json"):
+    with State(settings.state_url) as state:
+        state.put({agreement_key("news"): (1, b"{")})
+    with pytest.raises(FieldError, match="agreement of news"):
         last_agreement(settings, "news")
+    former = tmp_path / "agreement" / "old.json"  # of an earlier release
+    former.parent.mkdir()
+    former.write_bytes(msgspec.json.encode(found))
+    assert last_agreement(settings, "old") == found

@@ -15,10 +15,11 @@ import pytest
 from decision.errors import FieldError
 from decision.records import Decision
 from pipelines.evaluation.alarms import ERROR, Alarmed, Rows, alarms, looked_at
-from pipelines.evaluation.standing import Alarm, clear, raise_alarms, standing
+from pipelines.evaluation.standing import Alarm, alarms_key, clear, raise_alarms, standing
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.join import join
 from pipelines.settings import LoopSettings, Settings, load_settings
+from pipelines.state.state import State
 from tests.worlds.lake import LATER, LOOP, World, decision, outcome
 
 N = 1_500
@@ -207,9 +208,18 @@ def test_a_cleared_alarm_is_quiet_until_it_comes_back(settings: Settings) -> Non
         clear(settings, "shop", ["untried:zz"])
 
 
-def test_a_file_that_cannot_be_read_is_named(settings: Settings) -> None:
-    raise_alarms(settings, "shop", "1", [])
-    (settings.root / "alarms" / "shop.json").write_bytes(b"{")
-    with pytest.raises(FieldError, match=r"alarms/shop\.json"):
+def test_alarms_that_cannot_be_read_are_named(settings: Settings) -> None:
+    with State(settings.state_url) as state:
+        state.put({alarms_key("shop"): (None, b"{")})
+    with pytest.raises(FieldError, match="alarms of shop"):
         standing(settings, "shop")
-    assert msgspec.json.encode(Alarm(kind="value", text="x"))
+
+
+def test_alarms_of_an_earlier_release_stand_until_the_next_night(settings: Settings) -> None:
+    fell = Alarm(kind="value", text="fell")
+    (settings.root / "alarms").mkdir(parents=True)
+    (settings.root / "alarms" / "shop.json").write_bytes(msgspec.json.encode({"night": "1", "found": [fell]}))
+    assert standing(settings, "shop").alarms == [fell]
+    assert clear(settings, "shop", ["value"]).alarms == []
+    assert raise_alarms(settings, "shop", "2", []).found == []
+    assert standing(settings, "shop").found == []
