@@ -38,7 +38,13 @@ from serving.counters import Counts, LakeCounters
 from serving.deciding.decide import Ask, answer, decide, is_same_request
 from serving.deciding.question import Catalogues, Question, question_of
 from serving.deciding.turns import AT_ONCE, Decided, Turns
-from serving.errors import EventIdReusedError, UnavailableError, UnknownDecisionError, UnknownLoopError
+from serving.errors import (
+    ErasedDecisionError,
+    EventIdReusedError,
+    UnavailableError,
+    UnknownDecisionError,
+    UnknownLoopError,
+)
 from serving.event_ids import uuid7
 from serving.explain import ExplainedDecision, Explanation, explained
 from serving.loops import Loops
@@ -272,7 +278,7 @@ class Core:
         with self._counting:
             counts.repeated += 1
         metrics.count("repeated", loop)
-        earlier = [decode_decision(value) for value in whole(stored.messages)]
+        earlier = _records_in(decided.event_id, stored.messages)
         if not is_same_request(earlier, records, decided.question):
             raise EventIdReusedError(decided.event_id)
         return answer(earlier)
@@ -331,11 +337,12 @@ class Core:
 
         Raises:
             UnknownDecisionError: there are none.
+            ErasedDecisionError: they were erased.
         """
         found = self._kept(DECISIONS, event_id, loop)
         if not found:
             raise UnknownDecisionError(event_id)
-        records = [decode_decision(value) for value in whole(found)]
+        records = _records_in(event_id, found)
         return [record for record in records if record.loop == records[0].loop]
 
     def explain(self, event_id: str, loop: str = "") -> Explanation:
@@ -347,13 +354,13 @@ class Core:
 
         Raises:
             UnknownDecisionError: there is no such decision.
+            ErasedDecisionError: it was erased.
         """
         records = self.stored(event_id, loop)
         reported = self._kept(OUTCOMES, event_id, records[0].loop)
         decisions = [self._explained(record) for record in records]
-        return Explanation(
-            event_id, records[0].loop, decisions, [decode_outcome(message.value) for message in reported]
-        )
+        outcomes = [decode_outcome(message.value) for message in reported if message.value]
+        return Explanation(event_id, records[0].loop, decisions, outcomes)
 
     def _explained(self, record: Decision) -> ExplainedDecision:
         try:
@@ -433,6 +440,14 @@ class Core:
             if refresher.late:
                 return f"{refresher.name} have not been refreshed for {refresher.age_s:.0f} s"
         return None
+
+
+def _records_in(event_id: str, messages: Sequence[Message]) -> list[Decision]:
+    """Return the records of a decision from its messages; erased ones are empty."""
+    kept = [message for message in messages if message.value]
+    if not kept:
+        raise ErasedDecisionError(event_id)
+    return [decode_decision(value) for value in whole(kept)]
 
 
 def _groups(outcomes: Sequence[Outcome]) -> list[Group]:

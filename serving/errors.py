@@ -3,6 +3,7 @@
 DecisionError
 ├── UnknownLoopError       there is no such loop
 ├── UnknownDecisionError   no decision is kept under this id
+├── ErasedDecisionError    the decision under this id was erased
 ├── EventIdReusedError     the id belongs to the decision of another request
 └── UnavailableError       nothing was taken; the same request may succeed in a moment
 """
@@ -36,6 +37,14 @@ class UnknownDecisionError(DecisionError):
     def __init__(self, event_id: str) -> None:
         self.event_id = event_id[:_SHOWN]
         super().__init__(f"there is no decision {self.event_id!r}")
+
+
+class ErasedDecisionError(DecisionError):
+    """The decision under this id was erased; nothing is known of it any more but that there was one."""
+
+    def __init__(self, event_id: str) -> None:
+        self.event_id = event_id[:_SHOWN]
+        super().__init__(f"the decision {self.event_id!r} was erased")
 
 
 class EventIdReusedError(DecisionError):

@@ -6,7 +6,13 @@ import msgspec
 
 from decision.errors import DecisionError, FieldError
 from pipelines.fairness.errors import ForbiddenError, NoTaskError
-from serving.errors import EventIdReusedError, UnavailableError, UnknownDecisionError, UnknownLoopError
+from serving.errors import (
+    ErasedDecisionError,
+    EventIdReusedError,
+    UnavailableError,
+    UnknownDecisionError,
+    UnknownLoopError,
+)
 from serving.wire import Problem
 
 TITLES = {
@@ -16,6 +22,7 @@ TITLES = {
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",
+    410: "Erased",
     413: "Request too large",
     422: "Invalid request",
     500: "Internal error",
@@ -67,6 +74,8 @@ def problem_of(error: Exception) -> ProblemError | None:
             return ProblemError(404, str(error), field="loop", wanted="a loop that exists", got=repr(error.loop))
         case UnknownDecisionError():
             return ProblemError(404, str(error), field="event_id")
+        case ErasedDecisionError():
+            return ProblemError(410, str(error), field="event_id", wanted="the id of a decision that is kept")
         case EventIdReusedError():
             wanted = "a new id, or the same request again"
             return ProblemError(409, str(error), field="event_id", wanted=wanted, got=repr(error.event_id))

@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import UTC, datetime
 
 from decision.errors import FieldError, Words
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.online.connection import Online, open_online
+from pipelines.operations.erasures import Erasures
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
+from pipelines.state.state import State
 from serving.core import DECISIONS, OUTCOMES, Core
 from serving.lags import Lags
 from serving.loops import Loops
+from serving.refresher import Refresher
 from serving.replicas.answers import Answers
 from serving.replicas.direct import open_direct
 from serving.replicas.episodes import Episodes
@@ -21,6 +25,9 @@ from serving.replicas.pins import FilePins, OnlinePins
 from serving.sessions import Sessions
 from serving.snapshot import OnlineFeatures, Snapshot
 from serving.spool import Spool
+
+_ERASURES_S = 10.0
+"""Seconds between two looks for what other machines erase."""
 
 
 def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> Core:
@@ -75,12 +82,24 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
         opened.callback(sessions.close)
         core.features, core.refreshers = sessions.source, (loops.refresher, sessions.refresher)
         sessions.start()
+        if settings.state:
+            opened.callback(_follow_erasures(settings, log, clock).close)
         for name in loops.names():
             snapshot = loops.get(name)
             if snapshot is not None and snapshot.loop.features.enabled:
                 core.features(snapshot)  # opened before the service is ready, so that no request waits for it
         core.resources = opened.pop_all()
     return core
+
+
+def _follow_erasures(settings: Settings, log: LocalLog, clock: Callable[[], float]) -> Refresher:
+    """Empty what other machines erase in this one's spool as well, in a thread."""
+    erasures = Erasures(State(settings.state_url), log)
+    refresher = Refresher(
+        "erasures", lambda: erasures.follow(datetime.fromtimestamp(clock(), UTC)), period_s=_ERASURES_S
+    )
+    refresher.start()
+    return refresher
 
 
 class _FeatureSource:

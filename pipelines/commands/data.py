@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,8 +113,9 @@ def erase(
 ) -> Outcome:
     """Erase everything about a subject from tables, local log, features, imports and panels, and keep a proof.
 
-    Stop ingestion and joins first. Messages on a Kafka broker stay there until the broker's own retention removes
-    them; if they are ingested again, run this again.
+    Others may go on writing meanwhile. Messages on a Kafka broker stay there until the broker's own retention removes
+    them, and the spools of other machines forget as their services hear of it: the proof says by when. If messages are
+    ingested again, run this again.
 
     Example: `decision erase --subject user-17 --yes`
     """
@@ -121,10 +123,13 @@ def erase(
     from pipelines.fairness.erase import erase_payloads
     from pipelines.formats.store import forget_subject
     from pipelines.ingestion.ingest import ingest
+    from pipelines.log.protocol import DECISIONS
     from pipelines.log.sqlite.log import LocalLog
     from pipelines.online.answers import forget_answers
     from pipelines.online.connection import open_online
     from pipelines.operations.erase import erase as run
+    from pipelines.operations.erasures import announce
+    from pipelines.state.state import State
 
     if not yes and not typer.confirm(f"Erase every decision and outcome of {subject!r} for good?", err=True):
         raise typer.Exit(FAILED)
@@ -140,14 +145,27 @@ def erase(
         if spool is not None:
             opened.callback(spool.close)
 
+        now = datetime.now(UTC)
+
         def forget(topic: str, keys: Iterable[bytes]) -> int:
             event_ids = list(keys)
             if online is not None:
                 forget_answers(online, parts.loops, event_ids)
+            if parts.settings.state and topic == DECISIONS:
+                with State(parts.settings.state_url) as state:
+                    announce(state, event_ids, now, by=who())
             return 0 if spool is None else spool.redact(topic, event_ids)
 
-        known = spool is not None or online is not None
-        proof = run(parts.lake, subject, forget=forget if known else None, now=datetime.now(UTC), progress=progress)
+        known = spool is not None or online is not None or bool(parts.settings.state)
+        elsewhere = _elsewhere(parts, now)
+        proof = run(
+            parts.lake,
+            subject,
+            forget=forget if known else None,
+            elsewhere=elsewhere,
+            now=now,
+            progress=progress,
+        )
         imported = forget_subject(parts.settings, subject)
         features = _forget_features(parts, subject)
         remembered = _forget_memories(parts, subject, online)
@@ -162,9 +180,32 @@ def erase(
         out.print(
             f"erased {proof.events} decisions: {rows}, {imported} imported rows, {features} features", highlight=False
         )
+        for where, until in elsewhere.items():
+            out.print(f"{where}: {until}", highlight=False)
         out.print(f"proof: {kept}", highlight=False)
 
     return Outcome(data, show, DONE if proof.remaining == 0 else FAILED)
+
+
+def _elsewhere(parts: Installation, now: datetime) -> dict[str, str]:
+    """Return where messages of the subject stay for a while, and until when."""
+    from pipelines.operations.erasures import SPOOLED_FOR
+
+    found: dict[str, str] = {}
+    if parts.settings.log != "local:":
+        from pipelines.log.kafka.log import KafkaLog
+        from pipelines.log.protocol import TOPICS
+
+        log = parts.log
+        kept = [log.kept_for_s(topic) if isinstance(log, KafkaLog) else None for topic in TOPICS]
+        longest = max(math.inf if one is None else one for one in kept)
+        found["kafka"] = "for ever: its topics have no retention.ms"
+        if math.isfinite(longest):
+            found["kafka"] = f"until {(now + timedelta(seconds=longest)).isoformat()}, by its topics' retention"
+    if parts.settings.state:
+        until = (now + SPOOLED_FOR).isoformat()
+        found["spools of other machines"] = f"until their services have heard of it, in seconds; else until {until}"
+    return found
 
 
 def _forget_features(parts: Installation, subject: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -37,6 +37,7 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
         events: decisions' event ids that were the subject's.
         rows: rows removed, by table.
         messages: messages emptied on the log; None when the log was not asked.
+        elsewhere: where messages of the subject stay for a while, and until when; unset where none do.
         versions_before: version of each table before.
         versions_after: and after.
         files_removed: files of earlier versions removed from storage; None when the tables were not vacuumed.
@@ -54,6 +55,7 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
     files_removed: int | None
     remaining: int
     erased_at: datetime | None
+    elsewhere: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     digest: str = ""
 
 
@@ -63,6 +65,7 @@ def erase(
     subject_id: str,
     *,
     forget: Callable[[str, Iterable[bytes]], int] | None = None,
+    elsewhere: Mapping[str, str] | None = None,
     vacuum: bool = True,
     now: datetime | None = None,
     progress: Progress = silent,
@@ -76,6 +79,7 @@ def erase(
         lake: the tables.
         subject_id: whom to erase.
         forget: empties the messages with the given keys of a topic of the log and returns how many; `LocalLog.redact`.
+        elsewhere: where messages stay for a while, and until when; for the proof.
         vacuum: remove the files of earlier versions as well. Others may go on writing meanwhile; what a writer left
             that was killed goes with the first erasure an hour later.
         now: the time, for the proof.
@@ -120,6 +124,7 @@ def erase(
         files_removed=files,
         remaining=len(_events_of(lake, subject_id)),
         erased_at=now,
+        elsewhere=dict(elsewhere) if elsewhere else msgspec.UNSET,
     )
     return msgspec.structs.replace(proof, digest=digest_of(proof))
 

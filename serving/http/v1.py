@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.records import SCHEMA_VERSION
 from serving.deciding.question import read_question, read_questions
 from serving.explain import Explanation
@@ -80,11 +80,15 @@ async def _activate(call: Call) -> bytes:
 
 
 async def _explain(call: Call) -> bytes:
-    asked = parse_qs(call.scope.get("query_string", b"").decode("latin-1"), max_num_fields=8)
+    try:
+        asked = parse_qs(call.scope.get("query_string", b"").decode("latin-1"), max_num_fields=_MAX_QUERY)
+    except ValueError as error:
+        raise FieldError("query", wanted=f"at most {_MAX_QUERY} fields", got=Words("more")) from error
     loop = asked.get("loop", [""])[0]
     return _encode(await asyncio.to_thread(call.core.explain, call.path["event_id"], loop))
 
 
+_MAX_QUERY = 8
 _QUESTION = {"context": {"hour": 9}, "actions": [{"id": "a"}, {"id": "b", "features": {"price": 3.5}}]}
 _ID = "019aca5e-5e1f-7c3b-9d2a-2f6f8c1d4b7e"
 _ANSWER = {
@@ -180,7 +184,7 @@ ROUTES = (
         role="application",
         request=DecideRequest,
         response=DecideResponse,
-        errors=(409,),
+        errors=(409, 410),
         example=_QUESTION,
         answers=_ANSWER,
     ),
@@ -236,6 +240,7 @@ ROUTES = (
         parameters=(Query(name="loop", text="Whose decision; that of the first loop that decided it if left out"),),
         role="application",
         response=Explanation,
+        errors=(410,),
         answers=_EXPLANATION,
     ),
 )

@@ -28,7 +28,7 @@ from decision.errors import FieldError
 from pipelines.log.kafka.connect import connect
 from pipelines.log.kafka.errors import translate, translated
 from pipelines.log.kafka.options import client_options, consumer_options, parse_address
-from pipelines.log.kafka.topics import admin_client, copies_of, create_topic, partitions_of
+from pipelines.log.kafka.topics import admin_client, copies_of, create_topic, kept_for_s, partitions_of
 from pipelines.log.protocol import (
     MAX_MESSAGE_BYTES,
     Headers,
@@ -156,6 +156,15 @@ class KafkaLog:
             if found is None:
                 raise UnknownTopic(f"topic: there is no topic {topic!r}")
             return copies_of(admin, topic, found)
+
+    def kept_for_s(self, topic: str) -> float | None:
+        """Return how long `topic` keeps a message, in seconds; None for ever.
+
+        Raises:
+            LogUnavailable: the cluster does not answer.
+        """
+        with translated(f"describe {topic}"), admin_client(self._client) as admin:
+            return kept_for_s(admin, topic)
 
     def append(self, topic: str, key: bytes, value: bytes, headers: Headers = ()) -> tuple[int, int]:
         """Append one message; all in-sync replicas have it when this returns its (partition, offset)."""

@@ -74,6 +74,17 @@ def create_topic(
         )
 
 
+def kept_for_s(admin: KafkaAdminClient, topic: str) -> float | None:
+    """Return how long `topic` keeps a message at least, in seconds; None for ever.
+
+    The topic removes whole segments, so a message may stay until its segment is full and as old.
+    """
+    wanted = ConfigResource("TOPIC", topic, ["retention.ms", "segment.ms", "cleanup.policy"])
+    configs = admin.describe_configs([wanted], config_filter="all")["topic"][topic]
+    retention, segment = (int(configs[name]["value"]) for name in ("retention.ms", "segment.ms"))
+    return None if retention < 0 or "delete" not in configs["cleanup.policy"]["value"] else (retention + segment) / 1e3
+
+
 def copies_of(admin: KafkaAdminClient, topic: str, found: list[dict[str, Any]]) -> tuple[int, int]:
     """Return the copies of `topic`, and how many must have a message before it is acknowledged.
 

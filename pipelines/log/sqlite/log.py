@@ -10,7 +10,7 @@ import sqlite3
 import time
 import uuid
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -324,6 +324,15 @@ class LocalLog:
                 ).rowcount
                 db.execute("INSERT OR REPLACE INTO lows VALUES (?, ?)", (base, upto))
                 self._highs.clear()
+
+    def keys(self, topic: str) -> Iterator[bytes]:
+        """Yield the keys of a topic's messages that still have a value, each once."""
+        number = self._topic(topic)[0]
+        first, end = table.base_of(number, 0), table.base_of(number + 1, 0)
+        with self._file.reader() as db:
+            found = "SELECT DISTINCT key FROM messages WHERE id >= ? AND id < ? AND length(value) > 0"
+            for (key,) in db.execute(found, (first, end)):
+                yield key
 
     def redact(self, topic: str, keys: Iterable[bytes]) -> int:
         """Empty the values under `keys`, also on disk, and return how many; keys and offsets stay.

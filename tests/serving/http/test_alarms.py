@@ -20,6 +20,7 @@ def test_alarms_are_seen_until_they_are_cleared(tmp_path: Path, capsys: pytest.C
     assert 'decision_alarms{kind="value",loop="news"} 0.0' in call("GET", "/metrics").text
     found = [Alarm(kind="untried", subject=action, text=f"{action} was never tried") for action in "ab"]
     raise_alarms(core.settings, "news", "night", [*found, Alarm(kind="value", text="rewards fell")])
+    core.loops.refresh()
     shown = call("GET", "/metrics").text
     assert 'decision_alarms{kind="untried",loop="news"} 2.0' in shown
     assert 'decision_alarms{kind="value",loop="news"} 1.0' in shown
@@ -27,6 +28,7 @@ def test_alarms_are_seen_until_they_are_cleared(tmp_path: Path, capsys: pytest.C
 
     asked = CliRunner().invoke(app, ["alarms", "news", "--home", str(tmp_path), "--clear", "untried:a"])
     assert asked.exit_code == 0, capsys.readouterr()
+    core.loops.refresh()
     assert 'decision_alarms{kind="untried",loop="news"} 1.0' in call("GET", "/metrics").text
     with Installation(core.settings) as parts:
         assert [alarm.key for alarm in look(parts).loops[0].alarms] == ["untried:b", "value"]

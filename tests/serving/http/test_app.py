@@ -372,3 +372,10 @@ def test_a_loop_whose_file_is_wrong_says_so_and_the_others_are_served(tmp_path: 
         assert "mode: must be" in call("GET", "/v1/loops/bad").json()["error"]
     finally:
         core.close()
+
+
+def test_a_query_of_too_many_fields_is_refused_by_name(tmp_path: Path) -> None:
+    core = open_at(tmp_path)
+    found = Caller(core)("GET", f"/v1/decisions/e1?{'&'.join('loop=news' for _ in range(9))}")
+    assert (found.status_code, found.json()["field"]) == (422, "query")
+    core.close()

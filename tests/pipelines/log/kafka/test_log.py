@@ -250,3 +250,14 @@ def test_launcher_runs_a_broker_in_the_foreground_until_it_is_interrupted(tmp_pa
         log = KafkaLog([bootstrap])
         assert [m.value for m in log.read("t", 0, 0)] == [b"v"]
         log.close()
+
+
+@pytest.mark.connected
+def test_how_long_a_topic_keeps_a_message_is_what_the_broker_says() -> None:
+    """Retention and the segment that a message may wait for, in seconds; for ever where nothing is deleted."""
+    log = KafkaLog(shared_broker().split(","))
+    topic = f"kept-{time.time_ns()}"
+    log.create(topic, 1)
+    week_s = 7 * 24 * 3600.0
+    assert log.kept_for_s(topic) == 2 * week_s, "Kafka's defaults"
+    log.close()

@@ -1,0 +1,91 @@
+"""Erasures that reach the spools of every machine: announced in State, carried out by each service in its own spool.
+
+    erasure/ID    when, and what the spools are to forget
+
+An announcement holds hashes of event ids, since nothing of the subject may be kept to forget it by.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from pipelines.log.protocol import DECISIONS, OUTCOMES
+from pipelines.log.sqlite.log import LocalLog
+from pipelines.state.state import State
+
+SPOOLED_FOR = timedelta(hours=24)
+"""How long a spool keeps what it has forwarded."""
+_FOLLOWED_FOR = timedelta(days=8)
+"""How long a machine may be away and still hear of an erasure when it comes back."""
+_PREFIX = "erasure/"
+_IDS = 50_000
+
+
+class Announced(msgspec.Struct, frozen=True, kw_only=True):
+    """What the spools are to forget.
+
+    Attributes:
+        at: when it was announced.
+        events: the first 16 bytes of the SHA-256 of each event id.
+    """
+
+    at: datetime
+    events: list[bytes]
+
+
+def announce(state: State, event_ids: Iterable[bytes], now: datetime, *, by: str) -> None:
+    """Tell the services of all machines to empty what their spools hold under the event ids.
+
+    Raises:
+        StateError: State cannot be reached.
+    """
+    hashes = sorted({hashed(event_id) for event_id in event_ids})
+    for start in range(0, len(hashes), _IDS):
+        announced = Announced(at=now, events=hashes[start : start + _IDS])
+        state.put({f"{_PREFIX}{uuid.uuid4()}": (None, msgspec.msgpack.encode(announced))}, by=by)
+
+
+class Erasures:
+    """What this machine's spool has been told to forget.
+
+    Args:
+        state: State.
+        log: the spool.
+    """
+
+    def __init__(self, state: State, log: LocalLog) -> None:
+        self._state, self._log = state, log
+        self._done: set[str] = set()
+
+    def follow(self, now: datetime) -> int:
+        """Carry out what was announced since the last call, and return how many messages were emptied.
+
+        Raises:
+            StateError: State cannot be reached.
+        """
+        emptied = 0
+        for key in self._state.versions(_PREFIX).keys() - self._done:
+            entry = self._state.get(key)
+            if entry is not None:
+                announced = msgspec.msgpack.decode(entry.value, type=Announced)
+                if now - announced.at.astimezone(UTC) < _FOLLOWED_FOR:
+                    emptied += self._forget(frozenset(announced.events))
+            self._done.add(key)
+        return emptied
+
+    def _forget(self, hashes: frozenset[bytes]) -> int:
+        emptied = 0
+        for topic in (DECISIONS, OUTCOMES):
+            keys = [key for key in self._log.keys(topic) if hashed(key) in hashes]
+            emptied += self._log.redact(topic, keys)
+        return emptied
+
+
+def hashed(event_id: bytes) -> bytes:
+    """Return what stands for an event id in an announcement."""
+    return hashlib.sha256(event_id).digest()[:16]
