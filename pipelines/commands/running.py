@@ -16,6 +16,8 @@ from pipelines.commands.outcome import FAILED, Home, Json, Outcome, command, con
 from pipelines.operations.installation import Installation
 from pipelines.settings import Settings, load_settings
 
+_LOOK_S = 1.0
+
 
 @command
 def serve(
@@ -37,14 +39,7 @@ def serve(
     `curl localhost:8080/v1/loops/news/decide -d '{"context": {}, "actions": [{"id": "a"}, {"id": "b"}]}'`
     """
     from pipelines.operations.doctor import examine
-    from pipelines.operations.processes import (
-        check_port,
-        environment,
-        forward_command,
-        process,
-        serve_command,
-        wait_until_forwarded,
-    )
+    from pipelines.operations.processes import check_port, environment, serve_command
 
     settings = load_settings(
         home=None if home is None else str(home), host=host, port=port, bento_port=bento_port, workers=workers, log=log
@@ -62,11 +57,7 @@ def serve(
     sys.stdout.flush()
     if settings.log == "local:" or settings.ack != "disk":
         os.execve(command_line[0], command_line, environment(settings))  # noqa: S606 - the service takes our place
-    output = settings.root / "forwarder.log"
-    console.print(f"forwarding to {_place(settings)}, output in {output}")
-    with process("forwarder", forward_command(), settings, output) as forwarder:
-        service = _run(command_line, settings)
-        left = wait_until_forwarded(forwarder, settings)
+    service, left = _run_forwarded(command_line, settings)
     if left:
         console.print(f"[yellow]not forwarded:[/] {left} messages stay in {settings.spool_path} for the next start")
     return Outcome({"status": service}, None, FAILED if service else 0)
@@ -133,15 +124,33 @@ def top(
     return Outcome(msgspec.to_builtins(seen), lambda out: out.print(status_table(seen)))
 
 
-def _run(command_line: list[str], settings: Settings) -> int:
+def _run_forwarded(command_line: list[str], settings: Settings) -> tuple[int, int]:
+    """Run the service with a forwarder beside it; return its status, and how many messages are not forwarded."""
     import subprocess
+    from contextlib import ExitStack
 
-    from pipelines.operations.processes import environment
+    from pipelines.operations.processes import environment, forward_command, process, wait_until_forwarded
 
-    child = subprocess.Popen(command_line, env=environment(settings))  # noqa: S603 - a command line of ours
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: child.terminate())
-    return child.wait()
+    output = settings.root / "forwarder.log"
+    console.print(f"forwarding to {_place(settings)}, output in {output}")
+    with ExitStack() as stack:
+
+        def beside() -> subprocess.Popen[bytes]:
+            return stack.enter_context(process("forwarder", forward_command(), settings, output))
+
+        forwarder = beside()
+        child = subprocess.Popen(command_line, env=environment(settings))  # noqa: S603 - a command line of ours
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: child.terminate())
+        while True:
+            try:
+                service = child.wait(_LOOK_S)
+                break
+            except subprocess.TimeoutExpired:
+                if (status := forwarder.poll()) is not None:
+                    console.print(f"[yellow]the forwarder ended with status {status}:[/] started again")
+                    forwarder = beside()
+        return service, wait_until_forwarded(forwarder, settings)
 
 
 def _place(settings: Settings) -> str:

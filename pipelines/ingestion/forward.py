@@ -18,7 +18,16 @@ from pathlib import Path
 from decision.errors import FieldError
 from pipelines.files import locked
 from pipelines.log.open import open_log
-from pipelines.log.protocol import TOPICS, EventLog, Headers, LogCorrupt, LogError, Message, OffsetOutOfRange
+from pipelines.log.protocol import (
+    TOPICS,
+    EventLog,
+    Headers,
+    LogCorrupt,
+    LogError,
+    Message,
+    OffsetOutOfRange,
+    UnknownTopic,
+)
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.logs import step
 from pipelines.settings import Settings
@@ -138,7 +147,10 @@ def to_forward(source: LocalLog) -> int:
     """
     if by_target := lags(source):
         return max(sum(found.values()) for found in by_target.values())
-    ends = [source.watermarks(topic, each) for topic in TOPICS for each in range(source.partitions(topic))]
+    try:
+        ends = [source.watermarks(topic, each) for topic in TOPICS for each in range(source.partitions(topic))]
+    except UnknownTopic:  # the service ended before it made them
+        return 0
     return sum(end - start for start, end in ends)  # no forwarder has come yet
 
 

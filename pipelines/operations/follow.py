@@ -20,6 +20,7 @@ from pipelines.lake.schemas import Table
 from pipelines.log.protocol import DECISIONS, LogUnavailable
 from pipelines.operations.installation import Installation
 from pipelines.progress import Progress, silent
+from pipelines.state.failures import StateError
 from pipelines.state.state import State
 
 _log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Follower:
 
         Raises:
             LogError: the log does not answer.
+            StateError: State does not, which has the settings of the loops where machines share them.
             ConflictError: others kept committing; run it again.
             IngestError: log and lake do not fit together.
         """
@@ -110,13 +112,13 @@ class Follower:
     def run(self, every_s: float, stop: threading.Event) -> Ingested:
         """Follow the log until `stop` is set, by a round every `every_s` seconds; return what was ingested.
 
-        A log that is away and a lake where others keep committing are waited for. Errors as `round`.
+        A log or State that is away and a lake where others keep committing are waited for. Errors as `round`.
         """
         while not stop.is_set():
             begun = self._clock()
             try:
                 self.round(datetime.now(UTC))
-            except (LogUnavailable, ConflictError, OSError) as error:
+            except (LogUnavailable, StateError, ConflictError, OSError) as error:
                 _log.warning("not followed, trying again: %s", error)
             rest = begun + every_s - self._clock()
             while rest > 0 and not stop.wait(min(rest, self._renew_s)):

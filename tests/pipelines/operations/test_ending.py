@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.commands import running
 from pipelines.ingestion.forward import forward
 from pipelines.log.protocol import DECISIONS, TOPICS
 from pipelines.log.sqlite.log import LocalLog
+from pipelines.operations import processes
 from pipelines.operations.processes import wait_until_forwarded
 from pipelines.settings import Settings, load_settings
 
@@ -62,3 +64,18 @@ def test_what_is_not_forwarded_within_the_grace_or_when_the_forwarder_died_is_to
     forwarder.kill()
     forwarder.wait()
     assert wait_until_forwarded(forwarder, settings_of(tmp_path, 3600.0)) == WAITING
+
+
+def test_a_forwarder_that_ends_is_started_again_for_as_long_as_the_service_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    starts = tmp_path / "starts"
+    starts.touch()
+    write = f"open({str(starts)!r}, 'a').write('x')"
+    until_the_third = f"import time\nwhile len(open({str(starts)!r}).read()) < 3: time.sleep(0.01)"
+    monkeypatch.setattr(processes, "forward_command", lambda: [sys.executable, "-c", write])
+    monkeypatch.setattr(running, "_LOOK_S", 0.01)
+    monkeypatch.setattr(running.signal, "signal", lambda *_: None)
+    service = [sys.executable, "-c", until_the_third]
+    assert running._run_forwarded(service, settings_of(tmp_path, 0.0)) == (0, 0)  # it made no topics
+    assert "the forwarder ended with status 0" in capsys.readouterr().err

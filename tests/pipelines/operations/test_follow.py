@@ -14,7 +14,7 @@ from pipelines.ingestion.behind import caught_up, ends_of, to_ingest
 from pipelines.ingestion.ingest import Ingested
 from pipelines.ingestion.ownership import Ownership, strike_absent
 from pipelines.lake.lake import Lake
-from pipelines.log.protocol import DECISIONS, OUTCOMES
+from pipelines.log.protocol import DECISIONS, OUTCOMES, LogUnavailable
 from pipelines.nightly import nightly
 from pipelines.operations.follow import Follower
 from pipelines.operations.installation import Installation
@@ -126,8 +126,13 @@ def test_two_followers_at_once_bring_in_each_message_once(parts: Installation, s
     assert strike_absent(state) == []
 
 
-def test_a_log_that_is_away_is_waited_for(
-    parts: Installation, state: State, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("error", [OSError("the disk is away"), LogUnavailable("the log is"), StateError("State is")])
+def test_what_is_away_is_waited_for(
+    error: Exception,
+    parts: Installation,
+    state: State,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     append(parts, "e1")
     stop, rounds = threading.Event(), list[datetime]()
@@ -137,13 +142,13 @@ def test_a_log_that_is_away_is_waited_for(
         def shaky(now: datetime) -> Ingested:
             rounds.append(now)
             if len(rounds) == 1:
-                raise OSError("the disk is away")
+                raise error
             stop.set()
             return once(now)
 
         monkeypatch.setattr(follower, "round", shaky)
         assert follower.run(0.001, stop).decisions == 1
-    assert "the disk is away" in caplog.text
+    assert str(error) in caplog.text
 
 
 def test_a_night_waits_for_followers_that_get_on_and_does_it_itself_where_they_do_not(
