@@ -14,7 +14,8 @@ import typer
 
 from pipelines.commands.outcome import FAILED, Home, Json, Outcome, command, console, progress
 from pipelines.operations.installation import Installation
-from pipelines.settings import Settings, load_settings
+from pipelines.settings import Settings, list_loops, load_settings
+from pipelines.state.failures import StateError
 
 _LOOK_S = 1.0
 
@@ -47,7 +48,7 @@ def serve(
     check_port("port", settings.host, settings.port)
     check_port("bento_port", settings.host, settings.frame_port)
     settings.root.mkdir(parents=True, exist_ok=True)
-    if not list((settings.root / "loops").glob("*/loop.toml")):
+    if _has_no_loops(settings):
         console.print("[yellow]no loops yet:[/] `decision init LOOP` makes one; until then the service is not ready")
     for finding in examine(settings):
         bad = finding.probe == "refused" or not finding.reachable
@@ -122,6 +123,13 @@ def top(
                 pass
             return Outcome(msgspec.to_builtins(seen))
     return Outcome(msgspec.to_builtins(seen), lambda out: out.print(status_table(seen)))
+
+
+def _has_no_loops(settings: Settings) -> bool:
+    try:
+        return not list_loops(settings)
+    except StateError:  # as the lines about the addresses say
+        return False
 
 
 def _run_forwarded(command_line: list[str], settings: Settings) -> tuple[int, int]:
