@@ -89,6 +89,27 @@ def test_metrics_of_any_worker_count_the_requests_of_both_workers_on_both_ports(
     wait_until(lambda: decided() >= before + 16, "every request to be counted by whichever worker is asked")
 
 
+def test_no_path_or_id_becomes_a_label_on_either_port(two_workers: Settings) -> None:
+    ports = (two_workers.port, two_workers.frame_port)
+
+    def labelled(text: str) -> set[str]:
+        names = {line.rpartition(" ")[0] for line in text.splitlines() if not line.startswith("#")}
+        assert all(name.startswith("decision_") for name in names)  # nothing of BentoML's
+        return {name for name in names if name.startswith("decision_request_seconds_count")}
+
+    for round_ in range(2):
+        for port in ports:
+            for number in range(10):
+                one = f"{port}-{round_}-{number}"
+                assert ask(port, "POST", f"/personalizer/v1.0/events/{one}/reward", {"value": 1})[0] == 204
+                assert ask(port, "GET", f"/nothing/{one}")[0] == 404
+                assert ask(port, "GET", f"/v1/decisions/{one}")[0] == 404
+    for port in ports:
+        seen = labelled(ask(port, "GET", "/metrics")[2].decode())
+        assert all(re.search(r'route="[A-Za-z]+",status="\d{3}"', name) for name in seen)
+        assert sum('status="404"' in name for name in seen) <= 4  # one for each route, one for paths that are none
+
+
 def test_workers_share_the_service_port(two_workers: Settings) -> None:
     def decided() -> int:
         return json.loads(ask(two_workers.port, "GET", "/v1/loops/news")[2])["process"]["decided"]

@@ -1,0 +1,87 @@
+"""What callers ask leaves no trace in the metrics but in numbers: labels come from the table of routes alone."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from serving import metrics
+from serving.core import Core
+from serving.http.app import App
+from tests.serving.http.test_app import open_at
+
+DIFFERENT = 3_000
+AT_ONCE = 100
+BY_REQUESTS = ("decision_request", "decision_refused", "decision_outcomes", "decision_decided", "decision_repeated")
+"""How the names begin of what requests count; the rest is set by threads, in their own time."""
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
+    opened = open_at(tmp_path_factory.mktemp("home"))
+    yield opened
+    opened.close()
+
+
+async def ask(app: App, method: str, path: str, body: bytes) -> int:
+    """Return the status of one answer."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": []}
+    await app(scope, receive, send)
+    return sent[0]["status"]
+
+
+async def flood(app: App, round_: str, different: int = AT_ONCE) -> set[int]:
+    """Ask about so many different ids, and for as many paths that are none; return the statuses."""
+    seen = set[int]()
+    for begun in range(0, different, AT_ONCE):
+        ids = [f"{round_}{number}" for number in range(begun, begun + AT_ONCE)]
+        asked = [
+            each
+            for id_ in ids
+            for each in (
+                ask(app, "POST", f"/personalizer/v1.0/events/{id_}/reward", b'{"value": 1}'),
+                ask(app, "GET", f"/nothing/{id_}", b""),
+                ask(app, f"M{id_}", "/livez", b""),
+                ask(app, "POST", f"/v1/loops/l{id_}/decide", b"{}"),
+            )
+        ]
+        seen.update(await asyncio.gather(*asked))
+    return seen
+
+
+def series() -> set[str]:
+    """Return the series of requests that a scrape shows, without their values."""
+    lines = metrics.exposition().decode().splitlines()
+    return {line.rpartition(" ")[0] for line in lines if line.startswith(BY_REQUESTS)}
+
+
+def test_thousands_of_ids_and_paths_add_no_series_and_no_memory(core: Core) -> None:
+    app = App(lambda: core)
+    assert asyncio.run(flood(app, "a")) == {204, 404, 405}
+    before = series()
+    tracemalloc.start()
+    try:
+        asyncio.run(flood(app, "b"))
+        gc.collect()
+        first, _ = tracemalloc.get_traced_memory()
+        asyncio.run(flood(app, "c", DIFFERENT))
+        gc.collect()
+        second, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert series() == before
+    assert not [name for name in before if "nothing" in name or "a1" in name]
+    assert second - first < 16 * DIFFERENT  # bytes; one kept id alone takes more
