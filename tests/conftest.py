@@ -17,6 +17,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.mlflow_server import own_mlflow
 from tests.parts import require
 from tests.postgres_server import new_database, own_server
 from tests.worlds.s3 import S3
@@ -43,6 +44,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def postgres_database(postgres: str) -> str:
     """Address of an empty database on a running PostgreSQL."""
     return new_database(postgres)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an MLflow server that all tests of the session share: each has loops of its own."""
+    with own_mlflow(tmp_path_factory.mktemp("mlflow")) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

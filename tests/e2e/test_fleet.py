@@ -42,7 +42,6 @@ from serving.metrics import exposition
 from serving.start import open_core
 from serving.wire import Action, DecideRequest, DecideResponse, OutcomeRequest
 from tests.contracts.registry import packed
-from tests.contracts.test_registry import _server as mlflow_server
 from tests.decision.oracles.test_session import ACTIONS, oracle
 from tests.e2e.test_kill_service import kill_all
 from tests.e2e.traffic import Load, booked
@@ -55,15 +54,12 @@ ASKED = 200
 
 
 @pytest.fixture
-def homes(tmp_path: Path, postgres_database: str) -> Iterator[list[Settings]]:
+def homes(tmp_path: Path, postgres_database: str, mlflow_server: str) -> list[Settings]:
     """Two machines."""
-    server = mlflow_server(tmp_path)
-    address = next(server)
-    yield [
-        load_settings({}, home=str(tmp_path / name), tracking_uri=address, state=postgres_database)
+    return [
+        load_settings({}, home=str(tmp_path / name), tracking_uri=mlflow_server, state=postgres_database)
         for name in ("a", "b")
     ]
-    next(server, None)
 
 
 @pytest.mark.connected

@@ -27,7 +27,6 @@ from pipelines.settings import Settings, load_loop, load_settings
 from serving.core import Core
 from serving.start import open_core
 from serving.wire import Action, DecideRequest
-from tests.contracts.test_registry import _server as mlflow_server
 from tests.postgres_server import Postgres, new_database, own_server
 from tests.worlds.s3 import BUCKET, S3
 from tests.worlds.shop import PAYS, policy, register
@@ -83,21 +82,21 @@ def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]
 
 
 @pytest.fixture(scope="module")
-def rollout(tmp_path_factory: pytest.TempPathFactory, own_postgres: Postgres) -> Iterator[Rollout]:
-    folder = tmp_path_factory.mktemp("homes")
-    server = mlflow_server(folder)
-    made = Rollout(folder, next(server), own_postgres)
+def rollout(tmp_path_factory: pytest.TempPathFactory, own_postgres: Postgres, mlflow_server: str) -> Iterator[Rollout]:
+    made = Rollout(tmp_path_factory.mktemp("homes"), mlflow_server, own_postgres)
     yield made
     made.close()
-    next(server, None)
 
 
 @pytest.mark.connected
 def test_kill_switch(rollout: Rollout, own_postgres: Postgres) -> None:
     """Stopped on A, it is stopped on B at its next look; what B cannot hear of any more it does not serve either."""
     b = rollout.replicas[1]
-    assert [rollout.served(replica) for replica in rollout.replicas] == [rollout.weight, rollout.weight]
     assert rollout.weight > 0.0
+    for (
+        replica
+    ) in rollout.replicas:  # on a busy machine a look may take longer than the candidate is served without one
+        wait_until(lambda: rollout.served(replica) == rollout.weight, "the candidate to be served")  # noqa: B023
     rollout.command("guard", "shop", "--stop")
     looks = b.loops.refresher.rounds
     wait_until(lambda: b.loops.refresher.rounds >= looks + 2, "two looks of the other replica")

@@ -38,8 +38,8 @@ from pipelines.registry.stated import charge_key
 from pipelines.registry.tracking import Tracking
 from pipelines.settings import Settings, load_loop, load_settings
 from pipelines.state.state import State
-from tests.contracts.test_registry import _server as mlflow_server
 from tests.kafka_broker import lost_sockets, own_broker
+from tests.mlflow_server import own_mlflow
 from tests.postgres_server import new_database, own_server
 from tests.redis_server import own_redis
 from tests.worlds.accounts import Account, Row, account, broken_links, champions
@@ -77,21 +77,17 @@ def fleet(folder: Path, ack: str) -> Iterator[Fleet]:
     """Start the parts in `folder`."""
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
         stack.enter_context(lost_sockets())
         broker, redis = stack.enter_context(own_broker()), stack.enter_context(own_redis())
         postgres, s3 = stack.enter_context(own_server(folder / "pg")), stack.enter_context(S3())
         for name, value in s3.environment.items():
             patch.setenv(name, value)
-        (folder / "mlflow").mkdir()
-        mlflow = mlflow_server(folder / "mlflow")
-        stack.callback(next, mlflow, None)
         shared = {
             "log": f"kafka://{broker.bootstrap}",
             "files": f"s3://{BUCKET}/fleet",
             "state": new_database(postgres.uri),
             "online": redis.url,
-            "tracking_uri": next(mlflow),
+            "tracking_uri": stack.enter_context(own_mlflow(folder / "mlflow")),
             "ack": ack if ack == "disk" else "kafka_unreplicated",
             "partitions": PARTITIONS,
             "follow_s": 2.0,
