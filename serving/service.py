@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 
 import bentoml
+import click
 
+from decision.errors import FieldError
 from pipelines.logs import set_up
-from pipelines.operations.processes import check_port
+from pipelines.operations.processes import check_keys, check_port
 from pipelines.settings import load_settings
 from serving import metrics
 from serving.http.app import App
@@ -70,8 +73,15 @@ class DecisionService:
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
-        """Check, before any worker starts, that the service's port is free."""
-        check_port("port", settings.host, settings.port)
+        """Check, before any worker starts, that the service's port is free, and who reaches it without a key."""
+        command = click.get_current_context(silent=True)
+        host = "" if command is None else command.params.get("host", "")  # where BentoML's own port will be
+        try:
+            check_keys(settings, *([host] if host else []))
+            check_port("port", settings.host, settings.port)
+        except FieldError as error:
+            sys.stderr.write(f"error: {error}\n")
+            raise SystemExit(2) from None
 
     @bentoml.on_startup
     async def open(self) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
-from decision.errors import FieldError, Words
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.online.connection import Online, open_online
 from pipelines.operations.erasures import Erasures
+from pipelines.operations.processes import check_keys
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
 from pipelines.state.state import State
@@ -36,8 +36,7 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
     Raises:
         FieldError: a setting does not fit, for example an address other than loopback without API keys.
     """
-    if not settings.api_keys and settings.host not in ("127.0.0.1", "localhost", "::1"):
-        raise FieldError("api_keys", wanted=f"given, since {settings.host} is not loopback", got=Words("empty"))
+    check_keys(settings)
     settings.root.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:  # closes what is open already when a later part fails
         log = LocalLog(settings.spool_path, clock=clock)

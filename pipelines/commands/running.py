@@ -40,11 +40,12 @@ def serve(
     `curl localhost:8080/v1/loops/news/decide -d '{"context": {}, "actions": [{"id": "a"}, {"id": "b"}]}'`
     """
     from pipelines.operations.doctor import examine
-    from pipelines.operations.processes import check_port, environment, serve_command
+    from pipelines.operations.processes import check_keys, check_port, environment, serve_command
 
     settings = load_settings(
         home=None if home is None else str(home), host=host, port=port, bento_port=bento_port, workers=workers, log=log
     )
+    check_keys(settings)
     check_port("port", settings.host, settings.port)
     check_port("bento_port", settings.host, settings.frame_port)
     settings.root.mkdir(parents=True, exist_ok=True)

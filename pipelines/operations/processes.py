@@ -7,6 +7,7 @@ spool itself.
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import secrets
 import signal
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from pipelines.files import SOURCES
 from pipelines.settings import BENTO_PORT_OFFSET, Settings
 
@@ -140,6 +141,31 @@ def free_port(host: str = "127.0.0.1") -> int:
                 continue
             return port
     raise ServiceError(f"no free port between {_FIRST_PORT} and {_FIRST_PORT + _PORTS}")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host`, an address or a name, is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_keys(settings: Settings, *hosts: str) -> None:
+    """Check that there are API keys where the service is to be reached from elsewhere.
+
+    Args:
+        settings: the installation.
+        hosts: further addresses to listen on, beside that of the settings.
+
+    Raises:
+        FieldError: it is, and there are none.
+    """
+    for host in (settings.host, *hosts):
+        if not settings.keys and not is_loopback(host):
+            where = host or "every address"
+            says = f"must be given, since {where} is not loopback (DECISION_API_KEYS)"
+            raise FieldError("api_keys", wanted=f"given, since {where} is not loopback", got=Words("empty"), says=says)
 
 
 def check_port(setting: str, host: str, port: int) -> None:

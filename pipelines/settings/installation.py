@@ -50,7 +50,8 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
             (``DECISION_GRACE_S``).
         follow_s: seconds between the commits of `decision ingest --follow`; 0 for 1 with a local log, 30 with another
             (``DECISION_FOLLOW_S``).
-        api_keys: keys that may change state, comma separated; none binds to loopback only (``DECISION_API_KEYS``).
+        api_keys: keys that may change state, comma separated; "" for none, and then for requests to loopback only
+            (``DECISION_API_KEYS``).
         online: what a request looks up and several machines share: ``redis://host:port/db``; "" for SQLite in the home
             folder (``DECISION_ONLINE``).
         governance: SQLAlchemy address of the panels' database; "" for that of `state`
@@ -86,11 +87,18 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise FieldError("log", wanted=f"kafka://host:port, since ack is {self.ack}", got=self.log)
             if not self.online:
                 raise FieldError("online", wanted=f"redis://host:port/db, since ack is {self.ack}", got=Words("empty"))
+        if self.api_keys and not self.keys:
+            raise FieldError("api_keys", wanted='"" for none, or keys with commas between them', got=Words("no key"))
         if self.bento_port == self.port:
             raise FieldError("bento_port", wanted=f"another port than port, {self.port}", got=self.bento_port)
         if self.online and not _ONLINE.fullmatch(self.online):
             wanted = '"" or redis://host:port/db (rediss:// for TLS)'
             raise FieldError("online", wanted=wanted, got=Words("another address"))  # it may hold a password
+
+    @property
+    def keys(self) -> list[bytes]:
+        """The API keys, without the blanks around them."""
+        return [key.strip().encode() for key in self.api_keys.split(",") if key.strip()]
 
     @property
     def frame_port(self) -> int:

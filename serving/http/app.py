@@ -12,6 +12,7 @@ from typing import Any
 from serving import metrics
 from serving.core import Core
 from serving.http import openapi, operations, personalizer, v1
+from serving.http.reach import check_reach
 from serving.problems import PROBLEM, ProblemError, failed, problem_of
 from serving.routes import Application, Call, Receive, Route, Scope, Send, Table, read_body
 
@@ -47,7 +48,7 @@ class App:
         """The core, opened now if it was not."""
         if self._core is None:
             self._core = self._open()
-            self._keys = [key.strip().encode() for key in self._core.settings.api_keys.split(",") if key.strip()]
+            self._keys = self._core.settings.keys
         return self._core
 
     def close(self) -> None:
@@ -80,9 +81,12 @@ class App:
         try:
             content, headers = b"application/json", ()
             try:
+                core = self.core
+                if not self._keys:
+                    check_reach(scope)
                 route, path = self._find(scope)
                 name = route.name
-                body = await self._answer(route, Call(self.core, scope, receive, path))
+                body = await self._answer(route, Call(core, scope, receive, path))
                 if not isinstance(body, bytes):
                     status = await _sent_by(body, scope, receive, send)
                     return

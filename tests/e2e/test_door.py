@@ -135,6 +135,22 @@ def test_a_second_service_on_the_same_port_is_refused_with_the_name_of_the_setti
         assert told.endswith(f"port: must be free, {second.port} is taken on 127.0.0.1 (DECISION_PORT)")
 
 
+def test_a_public_address_without_keys_is_refused_in_one_line_before_anything_starts(tmp_path: Path) -> None:
+    settings = load_settings({}, home=str(tmp_path), port=free_port())
+    public = load_settings({}, home=str(tmp_path), port=settings.port, host="0.0.0.0")
+    init_loop(settings, "news")
+    says = "api_keys: must be given, since 0.0.0.0 is not loopback (DECISION_API_KEYS)"
+    for command, started in (
+        ([sys.executable, "-m", "pipelines.cli", "serve", "--host", "0.0.0.0"], settings),
+        ([*serve_command(settings), "--host", "0.0.0.0"], settings),
+        (serve_command(public), public),
+    ):
+        done = subprocess.run(
+            command, env=environment(started), cwd=SOURCES, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert (done.returncode, (done.stdout + done.stderr).strip()) == (2, f"error: {says}")
+
+
 def test_service_told_to_end_under_load_loses_and_repeats_nothing_it_acknowledged(tmp_path: Path) -> None:
     settings = load_settings({}, home=str(tmp_path), port=free_port(), workers=2)
     init_loop(settings, "news")

@@ -88,9 +88,7 @@ def test_an_installation_that_cannot_be_opened_leaves_nothing_open(
     open_core(settings).close()
     before = held()
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "serving.start.Sessions", lambda *arguments, **named: (_ for _ in ()).throw(OSError("no memory left"))
-        )
+        patch.setattr("serving.start.Sessions", lambda *_, **__: (_ for _ in ()).throw(OSError("no memory left")))
         for _ in range(5):
             with pytest.raises(OSError, match="no memory left"):
                 open_core(settings)

@@ -48,7 +48,7 @@ def get(port: int, path: str = "/") -> tuple[int, bytes]:
 
 @asynccontextmanager
 async def opened(app: Any, port: int, **more: Any) -> AsyncIterator[Door]:
-    door = Door(app, host=HOST, port=port, **more)
+    door = Door(app, port=port, **{"host": HOST, **more})
     await door.open()
     try:
         yield door
