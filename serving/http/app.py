@@ -12,7 +12,7 @@ from typing import Any
 from serving import metrics
 from serving.core import Core
 from serving.http import openapi, operations, personalizer, v1
-from serving.http.reach import check_reach
+from serving.http.reach import check_page, check_reach
 from serving.problems import PROBLEM, ProblemError, failed, problem_of
 from serving.routes import Application, Call, Receive, Route, Scope, Send, Table, read_body
 
@@ -124,6 +124,8 @@ class App:
                 self._close_panels = close
 
     async def _answer(self, route: Route, call: Call) -> bytes | Application:
+        if not self._keys and route.method == "POST" and route.role != "panel member":
+            check_page(call.scope, signs_in=route.role == "visitor")
         if route.role == "application":
             self._authorise(call)
         if route.request is not None and route.reads_body:

@@ -15,6 +15,9 @@ from pipelines.operations.processes import is_loopback
 from serving.problems import ProblemError
 from serving.routes import Scope
 
+_OWN = (b"none", b"same-origin")
+"""What `Sec-Fetch-Site` says of what a person typed, and of the service's own pages."""
+
 
 def check_reach(scope: Scope) -> None:
     """Check a request that shows no key.
@@ -25,6 +28,40 @@ def check_reach(scope: Scope) -> None:
     host, port = scope.get("server") or ("", None)
     if port is not None and _is_public(host, port):
         raise ProblemError(403, "without API keys the service answers on loopback only; set DECISION_API_KEYS")
+
+
+def check_page(scope: Scope, *, signs_in: bool) -> None:
+    """Check a request that shows no key and changes something, for it may be a web page that sends it.
+
+    Browsers let any page send forms and plain text anywhere, and say where it comes from; programs say nothing.
+
+    Args:
+        scope: of the request.
+        signs_in: whether a session of its own shows who is asking; a proxy may then have changed `Host`.
+
+    Raises:
+        ProblemError: 403, a page of another site sent it.
+    """
+    origin, host, site = b"", b"", b""
+    for name, value in scope["headers"]:
+        if name == b"origin":
+            origin = value
+        elif name == b"host":
+            host = value
+        elif name == b"sec-fetch-site":
+            site = value
+    if site in _OWN and signs_in:
+        return
+    place = origin.partition(b"://")[2].lower()
+    # Without `Sec-Fetch-Site` the browser does not trust the address: a name of another site may lead to loopback.
+    named = site in _OWN or is_loopback(_name(place.decode("latin-1")))
+    if (site and site not in _OWN) or (origin and not (place == host.lower() and named)):
+        raise ProblemError(403, "a page of another site sent this; without API keys only programs and own pages may")
+
+
+def _name(place: str) -> str:
+    """Return the host of ``host:port``."""
+    return place[1:].partition("]")[0] if place.startswith("[") else place.partition(":")[0]
 
 
 @lru_cache(maxsize=64)

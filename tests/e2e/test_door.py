@@ -25,11 +25,11 @@ from tests.e2e.traffic import BODY, Load, check_booked_once
 pytestmark = pytest.mark.connected
 
 
-def ask(port: int, method: str, path: str, body: Any = None) -> tuple[int, dict[str, str], bytes]:
+def ask(port: int, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
     """Return status, headers and body of one answer, on a connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     try:
-        connection.request(method, path, None if body is None else json.dumps(body))
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
         response = connection.getresponse()
         return response.status, dict(response.getheaders()), response.read()
     finally:
@@ -87,6 +87,12 @@ def test_metrics_of_any_worker_count_the_requests_of_both_workers_on_both_ports(
             assert ask(port, "POST", "/v1/loops/news/decide", BODY)[0] == 200
     # a request is counted once its answer is sent, while another worker may be asked already
     wait_until(lambda: decided() >= before + 16, "every request to be counted by whichever worker is asked")
+
+
+def test_a_page_of_another_site_is_refused_on_both_ports(two_workers: Settings) -> None:
+    for port in (two_workers.port, two_workers.frame_port):
+        assert ask(port, "POST", "/v1/loops/news/decide", BODY, Origin="http://elsewhere.example")[0] == 403
+        assert ask(port, "POST", "/v1/loops/news/decide", BODY, Origin=f"http://127.0.0.1:{port}")[0] == 200
 
 
 def test_no_path_or_id_becomes_a_label_on_either_port(two_workers: Settings) -> None:
