@@ -1,14 +1,22 @@
 """Prometheus metrics: what the workers did.
 
-BentoML's supervisor points prometheus_client to a folder that its workers share, and whichever is asked adds up what
-all of them wrote there. Metrics are made on first use, after that. They count requests of both ports.
+The workers of a run share a folder, and whichever is asked adds up what all of them wrote there. Metrics are made on
+first use, after prometheus_client was pointed to it. They count requests of both ports. BentoML would have one
+folder for all services of a user and empty it at each start, so each run makes its own in the home folder.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+import tempfile
 from functools import cache
+from pathlib import Path
 from typing import Any
+
+_RUN = "SERVING_METRICS"
+"""The variable that tells workers the folder of their run."""
 
 _COUNTERS = {
     "decided": "Decisions acknowledged",
@@ -190,6 +198,45 @@ def exposition() -> bytes:
     workers = CollectorRegistry()
     MultiProcessCollector(workers)
     return generate_latest(workers)
+
+
+def begin_run(home: Path) -> int:
+    """Make the folder that the workers of this process will share, and remove those of runs that have ended.
+
+    Args:
+        home: the home folder; the folders are below ``metrics``.
+
+    Returns:
+        A descriptor that keeps the folder for as long as it is open; it closes with the process.
+    """
+    runs = home / "metrics"
+    runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beginning = os.open(runs, os.O_RDONLY)
+    try:
+        fcntl.flock(beginning, fcntl.LOCK_EX)  # a folder that another run has just made is not held yet
+        for run in runs.iterdir():
+            held = os.open(run, os.O_RDONLY)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            else:
+                shutil.rmtree(run)
+            finally:
+                os.close(held)
+        folder = tempfile.mkdtemp(dir=runs)
+        own = os.open(folder, os.O_RDONLY)
+        fcntl.flock(own, fcntl.LOCK_EX)
+    finally:
+        os.close(beginning)
+    os.environ[_RUN] = folder
+    return own
+
+
+def join_run() -> None:
+    """Point prometheus_client to the folder of this worker's run, where there is one; before it is imported."""
+    if folder := os.environ.get(_RUN):
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
 
 
 def forget() -> None:

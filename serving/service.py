@@ -27,6 +27,7 @@ from serving.http.door import ANSWER_S, Door
 from serving.routes import Application, Receive, Scope, Send
 from serving.start import open_core
 
+metrics.join_run()
 settings = load_settings()
 set_up(settings.log_format, settings.log_level)
 app = App(lambda: open_core(settings))
@@ -82,6 +83,7 @@ class DecisionService:
         except FieldError as error:
             sys.stderr.write(f"error: {error}\n")
             raise SystemExit(2) from None
+        metrics.begin_run(settings.root)
 
     @bentoml.on_startup
     async def open(self) -> None:

@@ -89,6 +89,11 @@ def test_metrics_of_any_worker_count_the_requests_of_both_workers_on_both_ports(
     wait_until(lambda: decided() >= before + 16, "every request to be counted by whichever worker is asked")
 
 
+def test_the_workers_of_a_run_count_in_its_own_folder(two_workers: Settings) -> None:
+    (run,) = (two_workers.root / "metrics").iterdir()
+    assert len(list(run.glob("histogram_*.db"))) == 2  # written by each worker, and by nobody else
+
+
 def test_a_page_of_another_site_is_refused_on_both_ports(two_workers: Settings) -> None:
     for port in (two_workers.port, two_workers.frame_port):
         assert ask(port, "POST", "/v1/loops/news/decide", BODY, Origin="http://elsewhere.example")[0] == 403
