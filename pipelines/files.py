@@ -7,12 +7,24 @@ import os
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 SOURCES = Path(__file__).resolve().parents[1]
 """Folder that holds the packages: the checkout, or where the distribution is installed."""
+
+
+def make_home(folder: Path) -> None:
+    """Make an installation's home folder, for its owner alone, where there is none; one that exists stays as it is."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def make_private(path: Path) -> None:
+    """Make an empty file that its owner alone reads and writes, where there is none; SQLite's others follow it."""
+    with suppress(OSError):  # it is there, or whoever opens it tells what is wrong
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 @contextmanager
@@ -84,6 +96,7 @@ def open_sqlite(
         schema: statements that create what is missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path)
     connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")

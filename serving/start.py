@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
+from pipelines.files import make_home
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.online.connection import Online, open_online
 from pipelines.operations.erasures import Erasures
@@ -37,7 +38,7 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
         FieldError: a setting does not fit, for example an address other than loopback without API keys.
     """
     check_keys(settings)
-    settings.root.mkdir(parents=True, exist_ok=True)
+    make_home(settings.root)
     with ExitStack() as opened:  # closes what is open already when a later part fails
         log = LocalLog(settings.spool_path, clock=clock)
         opened.callback(log.close)

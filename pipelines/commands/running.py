@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from pipelines.commands.outcome import FAILED, Home, Json, Outcome, command, console, progress
+from pipelines.files import make_home
 from pipelines.operations.installation import Installation
 from pipelines.settings import Settings, list_loops, load_settings
 from pipelines.state.failures import StateError
@@ -48,7 +49,7 @@ def serve(
     check_keys(settings)
     check_port("port", settings.host, settings.port)
     check_port("bento_port", settings.host, settings.frame_port)
-    settings.root.mkdir(parents=True, exist_ok=True)
+    make_home(settings.root)
     if _has_no_loops(settings):
         console.print("[yellow]no loops yet:[/] `decision init LOOP` makes one; until then the service is not ready")
     for finding in examine(settings):

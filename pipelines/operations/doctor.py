@@ -98,12 +98,19 @@ def _examined(name: str, address: Address, settings: Settings) -> Finding:
 
 
 def _advised(finding: Finding, apart: list[Finding]) -> Finding:
+    if finding.variable == "DECISION_HOME" and not finding.advice and _is_open_to_others(finding.address):
+        return msgspec.structs.replace(finding, advice=f"Others may look into it: chmod go= {finding.address}")
     instead = ADDRESSES[finding.variable.removeprefix("DECISION_").lower()].instead
     if finding.shared or not apart or not instead or finding.advice:
         return finding
     others = ", ".join(other.variable for other in apart)
     advice = f"Other machines that share {others} do not see it: set {finding.variable}={instead}"
     return msgspec.structs.replace(finding, advice=advice)
+
+
+def _is_open_to_others(folder: str) -> bool:
+    """Return whether others than its owner reach a folder."""
+    return os.path.isdir(folder) and bool(os.stat(folder).st_mode & 0o077)
 
 
 def _ask_home(settings: Settings) -> bool:

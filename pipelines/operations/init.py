@@ -17,6 +17,7 @@ import msgspec
 
 from decision.errors import FieldError
 from decision.validation import limits_in_words
+from pipelines.files import make_home
 from pipelines.settings import (
     LoopSettings,
     Settings,
@@ -57,6 +58,7 @@ def init_loop(settings: Settings, name: str, *, values: Mapping[str, Any] | None
         raise FieldError("loop", wanted=f"a new one (there are {known})", got=name)
     text = loop_toml(name, values)
     parse_loop(text, name, {})
+    make_home(settings.root)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from pipelines.files import make_home
 from pipelines.progress import Progress, silent
 from pipelines.settings import LoopSettings, Settings, list_loops, load_loop, load_loops, load_settings
 
@@ -90,7 +91,7 @@ class Installation:
             from pipelines.log.open import open_log
             from pipelines.log.protocol import TOPICS
 
-            self.settings.root.mkdir(parents=True, exist_ok=True)
+            make_home(self.settings.root)
             self._log = open_log(self.settings.log_url)
             for topic in TOPICS:
                 self._log.create(topic, self.settings.partitions)

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pipelines.files import make_private
 from pipelines.log.protocol import LogCorrupt, LogError, LogUnavailable
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_MISMATCH}
@@ -52,7 +53,8 @@ class SqliteFile:
         self._closed = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock_file = os.open(f"{path}-writers", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._lock_file = os.open(f"{path}-writers", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            make_private(path)
         except OSError as error:
             raise LogUnavailable(f"{path}: {error.strerror}") from error
         try:

@@ -181,3 +181,13 @@ def test_a_redis_that_takes_writes_passes_and_a_replica_is_refused(tmp_path: Pat
             client.replicaof("127.0.0.1", "9")
         online = next(f for f in examine(settings) if f.variable == "DECISION_ONLINE")
         assert (online.reachable, online.probe) == (True, "refused")
+
+
+def test_a_home_that_others_can_look_into_is_told_of(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    told = {}
+    for mode in (0o755, 0o700):
+        home.chmod(mode)
+        told[mode] = next(f for f in examine(Settings(home=str(home))) if f.variable == "DECISION_HOME").advice
+    assert told == {0o755: f"Others may look into it: chmod go= {home}", 0o700: ""}
