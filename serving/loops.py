@@ -71,6 +71,7 @@ class Loops:
         self._anchors: dict[str, list[Anchor]] = {}
         self._anchored: dict[str, bytes] = {}
         self._after_refresh: Callable[[], None] = lambda: None
+        self._silent: str | None = None
         self._warm = False
         self.reloads = 0
         self.refresher = Refresher("models", self._run, period_s=settings.reload_s)
@@ -110,8 +111,8 @@ class Loops:
         return sorted(self._snapshots)
 
     def error(self, name: str) -> str | None:
-        """Return why the loop does not run as its settings and registry say, or None."""
-        return self._errors.get(name)
+        """Return why the loop does not run as its settings and registry say, or is not known, or None."""
+        return self._errors.get(name, self._silent)
 
     def errors(self) -> dict[str, str]:
         """Return the errors of all loops that do not run as their settings and registry say."""
@@ -149,7 +150,10 @@ class Loops:
         try:
             self._watch.look()
         except StateError as error:
+            if self._settings.state:  # it has the loops, so nobody can say that there is none of a name
+                self._silent = str(error)
             return error
+        self._silent = None
         return None
 
     def _adopt(self, names: list[str]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from decision.errors import FieldError
 from pipelines.settings import Settings, load_settings
+from pipelines.state.failures import StateError
 from serving.client import Client
 from serving.errors import UnavailableError, UnknownLoopError
 from serving.http.app import App
@@ -140,3 +141,28 @@ def test_a_service_that_cannot_start_says_why(tmp_path: Path) -> None:
     asyncio.run(App(lambda: open_core(refused))({"type": "lifespan"}, receive, send))
     assert sent[0]["type"] == "lifespan.startup.failed"
     assert "api_keys" in sent[0]["message"]
+
+
+def test_a_service_that_has_not_heard_of_any_loop_yet_does_not_say_that_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = f"sqlite:///{tmp_path / 'shared.db'}"
+    core = open_core(settings_at(tmp_path / "home", state=shared, reload_s=3600.0))
+    try:
+        with pytest.raises(UnknownLoopError):  # State answers: none was applied
+            core.snapshot("news")
+
+        def away(_: str) -> dict[str, int]:
+            raise StateError("away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(core.loops._state, "versions", away)
+            with pytest.raises(StateError):
+                core.loops.refresh()
+            with pytest.raises(UnavailableError, match="away"):
+                core.snapshot("news")
+        core.loops.refresh()
+        with pytest.raises(UnknownLoopError):
+            core.snapshot("news")
+    finally:
+        core.close()
