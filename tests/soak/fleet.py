@@ -242,7 +242,7 @@ def run(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
         "not_balanced": int(not counted["balanced"]),
         "charge": wrong,
         "never_in_charge": unknown,
-        "answers": [line for caller in callers for line in caller.unexpected][:20],
+        "answers": dict(sum((caller.unexpected for caller in callers), Counter[str]()).most_common(20)),
     }
     broken |= {name: value for name, value in checks.items() if value}
     return {

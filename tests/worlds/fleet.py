@@ -144,13 +144,14 @@ class Caller(threading.Thread):
 
     Attributes:
         statuses: answers by HTTP status, and attempts without one under 0.
+        unexpected: answers that no caller should get, by what they say.
     """
 
     def __init__(self, name: str, loop: str, ports: Sequence[int], seed: int, *, rest_s: float = 0.05) -> None:
         super().__init__(daemon=True, name=name)
         self.told = Told({}, {}, set(), set())
         self.statuses: Counter[int] = Counter()
-        self.unexpected: list[str] = []
+        self.unexpected: Counter[str] = Counter()
         self._path, self._ports, self._rest_s = f"/v1/loops/{loop}", list(ports), rest_s
         self._rng = random.Random(f"{seed}-{name}")
         self._over = threading.Event()
@@ -213,7 +214,7 @@ class Caller(threading.Thread):
             self._lines[port] = line
         self.statuses[status] += 1
         if status not in (0, 200, 202, 503):
-            self.unexpected.append(f"{port} {what}: {status} {answer.decode(errors='replace')[:300]}")
+            self.unexpected[f"{what}: {status} {answer.decode(errors='replace')[:300]}"] += 1
         return status, answer
 
 
