@@ -177,7 +177,7 @@ def test_broker_killed_while_appending_loses_nothing_acknowledged_and_keeps_the_
     rng = random.Random(11)
     acknowledged: dict[tuple[int, int], bytes] = {}
     with lost_sockets(), own_broker() as broker:
-        log = KafkaLog([broker.bootstrap], append_timeout_s=2.0, connect_timeout_s=2.0)
+        log = KafkaLog([broker.bootstrap], append_timeout_s=10.0, connect_timeout_s=10.0)
         log.create("t", 2)
         stop, sent, given_up = threading.Event(), [0], [0]
 
@@ -203,7 +203,7 @@ def test_broker_killed_while_appending_loses_nothing_acknowledged_and_keeps_the_
             wait_until(lambda: given_up[0] > 0, "an append that is given up")
             broker.start()
             before = sent[0]
-            wait_until(lambda: sent[0] >= before + 400, "appends after the broker came back")
+            wait_until(lambda: sent[0] >= before + 400, "appends after the broker came back", progress=lambda: sent[0])
         finally:
             stop.set()
             thread.join()
