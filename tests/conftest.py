@@ -20,6 +20,7 @@ import pytest
 from tests.mlflow_server import own_mlflow
 from tests.parts import require
 from tests.postgres_server import new_database, own_server
+from tests.redis_server import RedisServer, own_redis
 from tests.worlds.s3 import S3
 
 _MEMORY = Path("/dev/shm")
@@ -44,6 +45,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def postgres_database(postgres: str) -> str:
     """Address of an empty database on a running PostgreSQL."""
     return new_database(postgres)
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    """Give a Redis that the tests of a module share, and may stop."""
+    with own_redis() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

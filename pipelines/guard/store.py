@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from decision.errors import FieldError
-from decision.guard.snapshot import GuardSnapshot, encode_snapshot
+from decision.guard.snapshot import GuardSnapshot, decode_snapshot, encode_snapshot
 from pipelines.guard.former import adopt
 from pipelines.guard.keys import (
     attempt_key,
@@ -27,10 +27,9 @@ from pipelines.guard.keys import (
 )
 from pipelines.guard.state import GuardState
 from pipelines.settings import Settings
+from pipelines.state.change import change
 from pipelines.state.failures import StaleError
 from pipelines.state.state import Entry, State
-
-_ATTEMPTS = 100
 
 
 class FencedError(RuntimeError):
@@ -168,18 +167,14 @@ class GuardStore:
         """Publish the snapshot of the committed state, and return it.
 
         Raises:
-            FencedError: others kept publishing.
+            StateError: State cannot be reached, or others kept publishing.
         """
-        key = snapshot_key(self._loop)
-        for _ in range(_ATTEMPTS):
-            before = self._state.get(key)  # first: whoever publishes a later state after this look makes ours stale
-            snapshot = _snapshot_of(self.load(), floor, ttl_s)
-            try:
-                self._state.put({key: (None if before is None else before.version, encode_snapshot(snapshot))})
-            except StaleError:
-                continue
-            return snapshot
-        raise FencedError(f"guard of {self._loop}: others kept publishing")
+
+        def made(before: bytes | None) -> bytes:
+            # Looked at after what is published: whoever publishes a later state meanwhile makes this one stale.
+            return encode_snapshot(_snapshot_of(self.load(), floor, ttl_s))
+
+        return decode_snapshot(change(self._state, snapshot_key(self._loop), made) or b"")
 
     def _decoded(self, entry: Entry | None) -> GuardState:
         return GuardState(loop=self._loop) if entry is None else msgspec.msgpack.decode(entry.value, type=GuardState)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -57,6 +58,13 @@ def processor_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS + sum(processor_s(int(child)) for child in children)
 
 
+def shared(settings: Settings) -> tuple[int, int]:
+    """Return how many partitions of the log are somebody's, and whose in all."""
+    owned = "SELECT COUNT(*), COUNT(DISTINCT holder) FROM state_leases WHERE name LIKE 'ingest/%' AND ends > 0"
+    with closing(sqlite3.connect(settings.root / "state.db")) as file:
+        return file.execute(owned).fetchone()
+
+
 def followed(count: int, folder: Path) -> dict[str, float]:
     """Return how long `count` followers take for the messages, and their processor time."""
     settings = load_settings({}, home=str(folder), partitions=PARTITIONS)
@@ -72,7 +80,7 @@ def followed(count: int, folder: Path) -> dict[str, float]:
         ]
         with State(settings.state_url) as state:
             wait_until(lambda: len(strike_absent(state)) == count, "the followers to know each other")
-            time.sleep(8.0)  # every follower has renewed its share once
+        wait_until(lambda: shared(settings) == (PARTITIONS, count), "the followers to share the partitions")
         before = [processor_s(one.pid) for one in running]
         for one in running:  # they wait where they are, for less than their leases last
             one.send_signal(signal.SIGSTOP)

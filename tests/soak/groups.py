@@ -28,6 +28,7 @@ from simulators.learned.logs import logged
 from simulators.learned.trajectories import Trajectories
 from simulators.trainers.contract import Plan, Taught
 from simulators.trainers.parametric import GROUPED_ROUNDS, ROUNDS, train
+from tests.soak.kept import kept
 from tests.worlds.satisfaction import MU
 
 USERS, FEW, RIVAL, DEPLOYED = 40, 12, 400, 1_000
@@ -80,16 +81,9 @@ def tried(name: str, seed: int, effort: float) -> dict[str, float]:
     return shares | {"cpu_s": time.process_time() - started}
 
 
-def kept(given: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
-    """Return what `tried` found, from the folder of an earlier run where it is there."""
-    path = None if given.out is None else given.out / f"{name}-{seed}-{given.effort:g}.json"
-    if path is not None and path.exists():
-        return json.loads(path.read_text())
-    found = tried(name, seed, given.effort)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(found))
-    return found
+def found_in(given: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
+    """Return what `tried` found, in this run or an earlier one."""
+    return kept(given.out, f"{name}-{seed}-{given.effort:g}", lambda: tried(name, seed, given.effort))
 
 
 def main() -> None:
@@ -102,12 +96,12 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     seeds, result = [int(seed) for seed in given.seeds.split(",")], {}
-    home = {seed: kept(given, "home", seed) for seed in seeds}
+    home = {seed: found_in(given, "home", seed) for seed in seeds}
     print(
         f"{'task':<6}{'seed':>5}{'served':>9}{'there':>9}{'ratio':>8}{'greedy':>9}{'there':>9}{'ratio':>8}", flush=True
     )
     for name in given.tasks.split(","):
-        found = {seed: kept(given, name, seed) for seed in seeds}
+        found = {seed: found_in(given, name, seed) for seed in seeds}
         result[name] = {}
         for how in ("served", "greedy"):
             result[name][how] = float(np.mean([found[seed][how] / home[seed][how] for seed in seeds]))

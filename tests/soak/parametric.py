@@ -28,6 +28,7 @@ from simulators.learned.logs import logged
 from simulators.learned.lookahead import returns_in_truth
 from simulators.trainers.contract import Plan, candidates_of
 from simulators.trainers.parametric import ROUNDS, Recipe, Worlds, taught_in
+from tests.soak.kept import kept
 from tests.worlds.satisfaction import MU
 
 DEPLOYED = 1_000
@@ -73,21 +74,17 @@ def optimum(seed: int, deployed: int = DEPLOYED) -> Floats:
     return returns_of_plan(served, plan(served))
 
 
-def kept(given: argparse.Namespace, seed: int, bias: float | None) -> dict[str, Any]:
-    """Return what `taught_and_tried` found, from the folder of an earlier run where it is there."""
-    name = f"{'fitted' if bias is None else f'set{bias:g}'}-{seed}-{given.users}-{given.effort:g}.json"
-    path = None if given.out is None else given.out / name
-    if path is not None and path.exists():
-        return json.loads(path.read_text())
-    started = time.process_time()
-    returns, found = taught_and_tried(seed, bias, users=given.users, effort=given.effort)
-    out: dict[str, Any] = {"returns": returns.tolist(), "cpu_s": time.process_time() - started}
-    if found is not None:
-        out |= {"fitted": found.group.tolist(), "errors": found.errors.tolist()}
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(out))
-    return out
+def found_in(given: argparse.Namespace, seed: int, bias: float | None) -> dict[str, Any]:
+    """Return what `taught_and_tried` found, in this run or an earlier one."""
+
+    def work() -> dict[str, Any]:
+        started = time.process_time()
+        returns, found = taught_and_tried(seed, bias, users=given.users, effort=given.effort)
+        out: dict[str, Any] = {"returns": returns.tolist(), "cpu_s": time.process_time() - started}
+        return out if found is None else out | {"fitted": found.group.tolist(), "errors": found.errors.tolist()}
+
+    way = "fitted" if bias is None else f"set{bias:g}"
+    return kept(given.out, f"{way}-{seed}-{given.users}-{given.effort:g}", work)
 
 
 def main() -> None:
@@ -103,7 +100,7 @@ def main() -> None:
     seeds = [int(seed) for seed in given.seeds.split(",")]
     ways: list[float | None] = [None, *(float(bias) for bias in given.biases.split(","))]
     best = np.array([optimum(seed) for seed in seeds])
-    found = {bias: [kept(given, seed, bias) for seed in seeds] for bias in ways}
+    found = {bias: [found_in(given, seed, bias) for seed in seeds] for bias in ways}
     returns = {bias: np.array([one["returns"] for one in runs]) for bias, runs in found.items()}
     rng, result = np.random.default_rng(0), {}
     picked = rng.integers(0, len(seeds), (1_000, len(seeds)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,17 +15,11 @@ from pipelines.features.views import Views
 from pipelines.ingestion.ingest import ingest
 from pipelines.operations.waiting import wait_until
 from pipelines.settings import Settings, load_settings
-from tests.redis_server import RedisServer, own_redis
+from tests.redis_server import RedisServer
 from tests.worlds.lake import World, decision, loop_of, outcome
 
 LOOP = loop_of("[features]\nenabled = true\nhalf_life_s = 60.0\n")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with own_redis() as server:
-        yield server
 
 
 @pytest.fixture

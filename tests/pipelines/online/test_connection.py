@@ -11,13 +11,7 @@ from decision.errors import FieldError
 from pipelines.online.connection import Online, open_online
 from pipelines.operations.waiting import wait_until
 from pipelines.settings import load_settings
-from tests.redis_server import RedisServer, own_redis
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with own_redis() as server:
-        yield server
+from tests.redis_server import RedisServer
 
 
 @pytest.fixture

@@ -15,17 +15,11 @@ from pipelines.trajectories.memories import Memories, remembering
 from pipelines.trajectories.shared_memories import SharedMemories
 from tests.decision.oracles.test_session import ACTIONS, oracle
 from tests.pipelines.trajectories.test_memories import LATER, SOON, USED, paid, put, visit
-from tests.redis_server import RedisServer, own_redis
+from tests.redis_server import RedisServer
 from tests.soak.memory import RULES, play
 from tests.worlds.lake import loop_of
 
 WINDOW_S = 600.0
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with own_redis() as server:
-        yield server
 
 
 @pytest.fixture

@@ -10,16 +10,10 @@ import pytest
 
 from pipelines.online.connection import Online
 from serving.replicas.pins import FilePins, OnlinePins, Pin, Pins
-from tests.redis_server import RedisServer, own_redis
+from tests.redis_server import RedisServer
 from tests.serving.test_rollout_units import EPISODES, Site, check_side
 
 FIRST, LATER = Pin("1", "2", 0.1 + 0.2, 7, 1_800_000_000.25), Pin("2", "", 0.0, 9, 1_800_000_001.0)
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with own_redis() as server:
-        yield server
 
 
 @pytest.fixture(params=["file", "redis"])
