@@ -148,15 +148,6 @@ def runs(settings: Settings, loop: str) -> list[Run]:
         return _runs(settings, state, loop)
 
 
-def last_run(settings: Settings, loop: str) -> Run | None:
-    """Return the run of the loop that was started last, None without one.
-
-    Raises:
-        StateError: State cannot be reached.
-    """
-    return next(reversed(runs(settings, loop)), None)
-
-
 def _runs(settings: Settings, state: State, loop: str) -> list[Run]:
     entries = state.entries(_key(loop, ""))
     found = [msgspec.json.decode(entry.value, type=Run) for entry in entries.values()]
