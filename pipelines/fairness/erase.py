@@ -34,9 +34,9 @@ def erase_payloads(settings: Settings, lake: Lake, subject_id: str, *, now: date
     elsewhere = settings.governance or settings.state
     if not elsewhere and not Path(settings.root / "governance" / "governance.db").is_file():
         return 0
-    rows = lake.table("decisions").to_pyarrow_dataset()
-    found = rows.to_table(["event_id"], filter=pc.field("subject_id") == subject_id)["event_id"]
-    events = set(found.to_pylist())
+    theirs = pc.field("subject_id") == subject_id
+    found = lake.read("decisions", lambda table: table.to_pyarrow_dataset().to_table(["event_id"], filter=theirs))
+    events = set(found["event_id"].to_pylist())
     erased = 0
     with Governance.at(settings) as store, store.write(now, by) as writing:
         for event_id in sorted(events):

@@ -96,7 +96,7 @@ class Lake(Tables):
 
     def dead_letters(self, *, version: int | None = None) -> pa.Table:
         """Return the messages that fit no schema, by position."""
-        rows = self.table("dead_letters", version).to_pyarrow_dataset().to_table()
+        rows = self.read("dead_letters", lambda table: table.to_pyarrow_dataset().to_table(), version)
         return rows.sort_by([("topic", "ascending"), ("partition", "ascending"), ("offset", "ascending")])
 
     def write(self, name: Table, rows: pa.Table) -> list[AddAction]:
@@ -208,23 +208,33 @@ class Lake(Tables):
     ) -> _Rewritten:
         for attempt in range(_ATTEMPTS):
             table = self.table(name) if seen is None else seen
-            added, removed, rows = list[AddAction](), list[RemoveAction](), 0
-            for replacement in plan(table):
+            try:
+                return self._rewritten(name, table, plan(table), marks)
+            except ConflictError:
+                if seen is not None or attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _rewritten(
+        self, name: Table, table: DeltaTable, plan: Iterator[Replacement], marks: Mapping[str, int]
+    ) -> _Rewritten:
+        added, removed, rows = list[AddAction](), list[RemoveAction](), 0
+        before = table.version()
+        try:
+            for replacement in plan:
                 change = replacement.dropped > 0
                 if len(replacement.rows):
                     added += self._writer(name).write(replacement.rows, data_change=change)
                 removed += replacement.removed
                 rows += replacement.dropped
-            if removed or marks:
-                fence = {REWRITES: (mark_of(table, REWRITES) or 0) + 1}
-                try:
-                    self._commit(name, table, [*added, *removed], {**marks, **fence})
-                except ConflictError:
-                    if seen is not None or attempt == _ATTEMPTS - 1:
-                        raise
-                    continue
-            return _Rewritten(len(added), len(removed), rows)
-        raise AssertionError("unreachable")
+        except FileNotFoundError as error:
+            if self.version(name) == before:
+                raise
+            raise ConflictError(f"others replaced files of the table {name!r} and took them away") from error
+        if removed or marks:
+            fence = {REWRITES: (mark_of(table, REWRITES) or 0) + 1}
+            self._commit(name, table, [*added, *removed], {**marks, **fence})
+        return _Rewritten(len(added), len(removed), rows)
 
     def forget(self, name: Table) -> int:
         """Delete the files of earlier versions, and return how many; others may write meanwhile.
@@ -276,22 +286,16 @@ class Lake(Tables):
             keep &= pc.field("ts") < _instant("until", until)
         if latest is not None and latest < 1:
             raise FieldError("latest", wanted="at least 1", got=latest)
-        while True:
-            table = self.table(name, version)
-            try:
-                if latest is not None:
-                    keep &= pc.field("ts") >= _cut(table, loop, keep, latest)
-                # Sorted by what does not depend on files or partitions: the same rows always come in the same order.
-                ahead = {} if self.storage.local else {"fragment_readahead": AT_ONCE}
-                rows = dataset(name, table).to_table(filter=keep, **ahead)
-                rows = rows.sort_by([(column, "ascending") for column in ("ts", "event_id", "slot")])
-                return rows if latest is None else rows.slice(max(0, len(rows) - latest))
-            except FileNotFoundError as error:  # an erasure took earlier versions away
-                if version is not None:
-                    wanted = f"a version of the table {name!r} whose files are kept"
-                    raise FieldError("version", wanted=wanted, got=version) from error
-                if self.version(name) == table.version():
-                    raise
+
+        def reading(table: DeltaTable) -> pa.Table:
+            these = keep if latest is None else keep & (pc.field("ts") >= _cut(table, loop, keep, latest))
+            ahead = {} if self.storage.local else {"fragment_readahead": AT_ONCE}
+            rows = dataset(name, table).to_table(filter=these, **ahead)
+            # Sorted by what does not depend on files or partitions: the same rows always come in the same order.
+            rows = rows.sort_by([(column, "ascending") for column in ("ts", "event_id", "slot")])
+            return rows if latest is None else rows.slice(max(0, len(rows) - latest))
+
+        return self.read(name, reading, version)
 
     def _writer(self, name: Table) -> FileWriter:
         return FileWriter(self.storage, name, PARTITIONED_BY[name])

@@ -5,10 +5,10 @@ Nothing here imports a library that holds rows in Python, so it is there at once
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import finalize
 
 from deltalake import DeltaTable, QueryBuilder
@@ -20,6 +20,8 @@ from pipelines.storage import Storage
 
 if TYPE_CHECKING:
     from pipelines.lake.schemas import Table
+
+Rows = TypeVar("Rows")
 
 _MOST_IDLE = 4
 """Opened tables of a name that are kept for the next callers."""
@@ -78,6 +80,25 @@ class Tables:
             self.storage.path(name).mkdir(parents=True, exist_ok=True)
         create_table(f"{self.path}/{name}", name)
         return _lent(MarkedTable(self.storage, name), idle)
+
+    def read(self, name: Table, reading: Callable[[DeltaTable], Rows], version: int | None = None) -> Rows:
+        """Return what `reading` finds in the table, as it is now or was at `version`.
+
+        It is called again where an erasure takes away the files of the table that it reads; it must change nothing.
+
+        Raises:
+            FieldError: there is no such version, or its files are not kept.
+        """
+        while True:
+            table = self.table(name, version)
+            try:
+                return reading(table)
+            except FileNotFoundError as error:
+                if version is not None:
+                    wanted = f"a version of the table {name!r} whose files are kept"
+                    raise FieldError("version", wanted=wanted, got=version) from error
+                if self.version(name) == table.version():
+                    raise
 
     def version(self, name: Table) -> int:
         """Return the number of the table's latest version."""

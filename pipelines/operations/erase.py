@@ -15,6 +15,8 @@ from datetime import datetime
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
 
 from decision.errors import FieldError
 from decision.records import MAX_RECORD_BYTES
@@ -138,8 +140,7 @@ def _events_of(lake: Lake, subject_id: str) -> list[tuple[str, str]]:
     """Return (loop, event_id) of every decision of the subject, in either table."""
     found: set[tuple[str, str]] = set()
     for name in ("decisions", "interactions"):
-        rows = lake.table(name).to_pyarrow_dataset()
-        ours = rows.to_table(["loop", "event_id"], filter=pc.field("subject_id") == subject_id)
+        ours = _rows(lake, name, ["loop", "event_id"], pc.field("subject_id") == subject_id)
         found.update(zip(ours["loop"].to_pylist(), ours["event_id"].to_pylist(), strict=True))
     return sorted(found)
 
@@ -147,9 +148,13 @@ def _events_of(lake: Lake, subject_id: str) -> list[tuple[str, str]]:
 def _delete_interactions(lake: Lake, subject_id: str) -> int:
     for attempt in range(_ATTEMPTS):
         table = lake.table("interactions")
-        rows = table.to_pyarrow_dataset().to_table(
-            ["loop", "partition", "offset"], filter=pc.field("subject_id") == subject_id
-        )
+        theirs = pc.field("subject_id") == subject_id
+        try:
+            rows = table.to_pyarrow_dataset().to_table(["loop", "partition", "offset"], filter=theirs)
+        except FileNotFoundError:  # another erasure took earlier versions away
+            if attempt == _ATTEMPTS - 1:
+                raise
+            continue
         marks: dict[str, int] = {}
         for values in table.partitions():
             mark = join_mark(values["loop"], int(values["partition"]))
@@ -160,7 +165,7 @@ def _delete_interactions(lake: Lake, subject_id: str) -> int:
             marks[mark] = min(marks[mark], offset)
         try:
             # also with nothing to remove: a join under way must look again
-            return lake.delete("interactions", pc.field("subject_id") == subject_id, marks, seen=table)
+            return lake.delete("interactions", theirs, marks, seen=table)
         except ConflictError:
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -174,18 +179,26 @@ def _delete_dead_letters(lake: Lake, subject_id: str, events: set[str]) -> tuple
         json.dumps(subject_id).encode(),
         subject_id.encode().join((b'"', b'"')),
     }
-    offsets: dict[tuple[str, int], list[int]] = {}
+    offsets: dict[tuple[str, int], set[int]] = {}
     keys: set[bytes] = set()
-    for batch in lake.table("dead_letters").to_pyarrow_dataset().to_batches(batch_size=256):
-        for row in batch.to_pylist():
-            if row["key"].decode(errors="replace") in events or any(text in row["value"] for text in written):
-                offsets.setdefault((row["topic"], row["partition"]), []).append(row["offset"])
-                keys.add(row["key"])
+
+    def reading(table: DeltaTable) -> None:
+        for batch in table.to_pyarrow_dataset().to_batches(batch_size=256):
+            for row in batch.to_pylist():
+                if row["key"].decode(errors="replace") in events or any(text in row["value"] for text in written):
+                    offsets.setdefault((row["topic"], row["partition"]), set()).add(row["offset"])
+                    keys.add(row["key"])
+
+    lake.read("dead_letters", reading)
     removed = 0
     for (topic, partition), places in offsets.items():
         here = (pc.field("topic") == topic) & (pc.field("partition") == partition)
-        removed += lake.delete("dead_letters", here & pc.field("offset").isin(places))
+        removed += lake.delete("dead_letters", here & pc.field("offset").isin(sorted(places)))
     # a key may be another subject's event: its messages stay on the log
     named = pc.field("event_id").isin(pa.array([key.decode(errors="replace") for key in keys], pa.string()))
-    others = lake.table("decisions").to_pyarrow_dataset().to_table(["event_id"], filter=named)
+    others = _rows(lake, "decisions", ["event_id"], named)
     return removed, keys - {event.encode() for event in others["event_id"].to_pylist()}
+
+
+def _rows(lake: Lake, name: Table, columns: list[str], where: ds.Expression) -> pa.Table:
+    return lake.read(name, lambda table: table.to_pyarrow_dataset().to_table(columns, filter=where))

@@ -27,6 +27,7 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from pipelines.files import SOURCES, locked
+from pipelines.operations.processes import free_port
 
 _INFRA = SOURCES / "infra" / "kafka"
 _START_S = 60.0
@@ -92,6 +93,7 @@ class KafkaServer:
         self.folder = Path(folder).absolute()
         self._wanted_port = port
         self._ports = (0, 0)
+        self._known = False  # it has answered, so others know its address
         self._heap_mb = heap_mb
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -101,19 +103,21 @@ class KafkaServer:
         return f"127.0.0.1:{self._ports[0]}"
 
     def start(self) -> None:
-        """Start it and return once it answers.
+        """Start it and return once it answers; where it has answered before, on the same ports.
 
         Raises:
             KafkaServerError: it did not; the end of its output is in the message.
         """
         jars = fetch_broker()
         why = ""
-        for attempt in range(3):
-            if not self._ports[0] or attempt:
-                self._ports = (self._wanted_port or _free_port(), _free_port())
+        for _ in range(3):
+            if not self._known:
+                self._ports = (self._wanted_port or free_port(), free_port())
             try:
-                return self._launch(jars)
-            except _Ended as error:  # a connection of somebody's may have taken a port since it was free
+                self._launch(jars)
+                self._known = True
+                return
+            except _Ended as error:  # somebody may have taken a port since it was free
                 why = str(error)
         raise KafkaServerError(f"the broker ended: {why}")
 
@@ -241,12 +245,6 @@ def _run(command: list[str], folder: Path) -> str:
     if done.returncode != 0:
         raise KafkaServerError(f"{command[-4:]} failed: {(done.stdout + done.stderr)[-2000:].strip()}")
     return done.stdout
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _is_free(port: int) -> bool:

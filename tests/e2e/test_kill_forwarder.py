@@ -166,7 +166,9 @@ def test_broker_killed_under_load_is_caught_up_with_once_it_is_back(source: Loca
                 before = len(load.acknowledged["decisions"])
                 time.sleep(1.0)
                 assert len(load.acknowledged["decisions"]) > before  # the service does not notice
+                address = broker.bootstrap
                 broker.start()
+                assert broker.bootstrap == address
             await_no_lag(source)
             assert process.poll() is None
         finally:

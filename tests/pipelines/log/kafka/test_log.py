@@ -21,6 +21,7 @@ from pipelines.log.kafka.options import parse_address
 from pipelines.log.open import open_log
 from pipelines.log.protocol import LogUnavailable, Message, OffsetOutOfRange
 from pipelines.operations.kafka_server import KafkaServerError, kafka_server, missing_parts
+from pipelines.operations.processes import free_port
 from pipelines.operations.waiting import wait_until
 from tests.contracts.event_log import read_all
 from tests.kafka_broker import lost_sockets, own_broker, shared_broker
@@ -221,9 +222,7 @@ def test_broker_killed_while_appending_loses_nothing_acknowledged_and_keeps_the_
 @pytest.mark.connected
 def test_launcher_runs_a_broker_in_the_foreground_until_it_is_interrupted(tmp_path: Path) -> None:
     require(not missing_parts(), f"a Kafka broker: {missing_parts()}")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [
         sys.executable,
         "-m",
