@@ -10,7 +10,7 @@ the second number is ``items.qty#2``.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice
 from typing import Any, NamedTuple, cast
 
@@ -91,6 +91,24 @@ def flatten(value: Mapping[str, Any], *, field: str, version: int = VERSION, cut
             raise FieldError(field, wanted=f"at most {MAX_FEATURES} features", got=len(out))
         out = dict(islice(out.items(), MAX_FEATURES))
     return out
+
+
+def merged(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a list of objects of features, as Personalizer's requests and logs have them, as one object.
+
+    Nothing is lost: a name that recurs becomes a list, and objects of one name that have no name in common become one.
+    """
+    one: dict[str, Any] = {}
+    for entry in entries:
+        for name, value in entry.items():
+            kept = one.get(name)
+            if isinstance(kept, dict) and isinstance(value, dict) and not kept.keys() & value.keys():
+                one[name] = {**kept, **value}
+            elif name in one:
+                one[name] = [*(kept if isinstance(kept, list) else [kept]), value]
+            else:
+                one[name] = value
+    return one
 
 
 def _walk(value: Mapping[str, Any], prefix: str, field: str, depth: int, out: Features, rules: _Rules) -> int:

@@ -30,6 +30,7 @@ from pipelines.commands import (
     study,
     verify,
 )
+from pipelines.commands.imports import importer
 from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
 from pipelines.formats.registry import FORMATS
 
@@ -100,7 +101,7 @@ for _panel, _commands in _PANELS.items():
     for _name, _function in _commands.items():
         app.command(_name, rich_help_panel=_panel)(_function)
 for _name in FORMATS:
-    imports.command(_name)(data.importer(_name))
+    imports.command(_name)(importer(_name))
 app.add_typer(imports, name="import", rich_help_panel="Logs", help="Import logs of other systems.")
 app.add_typer(
     audit.audit,

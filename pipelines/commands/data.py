@@ -1,21 +1,20 @@
-"""Logs in, logs out, and what is forgotten of them: import, export, erase."""
+"""Logs out, and what is forgotten of them: export, erase."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from decision.errors import FieldError
-from pipelines.commands.outcome import DONE, FAILED, Home, Json, Outcome, command, console, progress
+from pipelines.commands.outcome import DONE, FAILED, Home, Json, Outcome, command, progress
 from pipelines.commands.replay import Log, logged
 from pipelines.formats.registry import FORMATS, format_of
 from pipelines.operations.installation import Installation
@@ -24,55 +23,8 @@ from pipelines.storage import Storage
 if TYPE_CHECKING:
     from pipelines.online.connection import Online
 
-Name = Annotated[str, typer.Option("--name", help="Name of the import, for `decision replay` and `decision export`.")]
-Map = Annotated[
-    list[str] | None, typer.Option("--map", help="FIELD=COLUMN, as often as there are columns of another name.")
-]
-Uniform = Annotated[bool, typer.Option("--uniform", help="Every action offered was as probable: a randomised trial.")]
 WRITABLE = tuple(name for name, entry in FORMATS.items() if entry.suffixes)
 """Formats that `decision export` writes."""
-
-
-def importer(name: str) -> Callable[..., None]:
-    """Return the command that imports logs of the format `name`."""
-    entry = FORMATS[name]
-    told = "Folder of the data set (default: the shipped sample)." if entry.shipped else "File or folder to read."
-    needed = typer.Argument(metavar="PATH", help=told, show_default=False)
-    given = Annotated[Path | None, needed] if entry.shipped else Annotated[Path, needed]
-
-    def work(path: Any, home: Home = None, name: Name = name, json: Json = False) -> Outcome:
-        return _kept(format, home, path, name)
-
-    def mapped(path: Any, map: Map = None, home: Home = None, name: Name = name, json: Json = False) -> Outcome:
-        return _kept(format, home, path, name, _columns(map or []))
-
-    def drawn(path: Any, uniform: Uniform = False, home: Home = None, name: Name = name, json: Json = False) -> Outcome:
-        return _kept(format, home, path, name, uniform=uniform)
-
-    def both(
-        path: Any,
-        map: Map = None,
-        uniform: Uniform = False,
-        home: Home = None,
-        name: Name = name,
-        json: Json = False,
-    ) -> Outcome:
-        return _kept(format, home, path, name, _columns(map or []), uniform=uniform)
-
-    format = name
-    kinds: dict[tuple[bool, bool], Callable[..., Outcome]] = {
-        (False, False): work,
-        (True, False): mapped,
-        (False, True): drawn,
-        (True, True): both,
-    }
-    called = kinds[entry.mapped, entry.drawn]
-    called.__annotations__["path"] = given
-    called.__name__ = "work"
-    if entry.shipped:  # the path may be left out
-        called.__defaults__ = (None, *(called.__defaults__ or ()))
-    called.__doc__ = entry.help
-    return command(called)
 
 
 @command
@@ -245,45 +197,3 @@ def _forget_memories(parts: Installation, subject: str, online: Online | None) -
         finally:
             memories.close()
     return removed
-
-
-def _kept(format: str, home: Home, path: Any, name: str, *columns: dict[str, str], **drawn: bool) -> Outcome:
-    from pipelines.formats.store import save_import
-
-    notes: list[Any] = []
-    with Installation.at(home) as parts:
-        find = format_of(format).find
-        for found in find(path, name, *columns, **drawn):
-            about: Any = {"format": format, "source": found.source, "attribution": found.attribution}
-            about["left_out"] = found.left_out
-            notes.append(save_import(parts.settings, found.name, found.batches, **about, progress=progress))
-            console.print(f"  {found.name}: {notes[-1].rows} decisions", highlight=False)
-    return _imported(notes)
-
-
-def _columns(map: list[str]) -> dict[str, str]:
-    columns: dict[str, str] = {}
-    for text in map:
-        field, equals, column = text.partition("=")
-        if not equals or not field or not column:
-            raise FieldError("map", wanted="FIELD=COLUMN", got=text)
-        if field in columns:
-            raise FieldError("map", wanted="each field once", got=text)
-        columns[field] = column
-    return columns
-
-
-def _imported(notes: list[Any]) -> Outcome:
-    data = {"imports": msgspec.to_builtins(notes), "rows": sum(note.rows for note in notes)}
-
-    def show(out: Console) -> None:
-        table = Table("import", "decisions", "with distribution", "first", "last")
-        for note in notes:
-            first, last = (text[:19] if text else "" for text in (note.first, note.last))
-            table.add_row(note.name, str(note.rows), str(note.with_pmf), first, last)
-        out.print(table)
-        for note in notes:
-            if note.left_out:
-                out.print(f"{note.name}: {note.left_out} rows without a propensity were left out", highlight=False)
-
-    return Outcome(data, show)

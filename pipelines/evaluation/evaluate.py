@@ -227,7 +227,7 @@ def evaluate(
     )
     latest, sums = Latest(MAX_ROWS), None
     unread = ""
-    for held in rows.held():
+    for held in rows.judged():
         log, errors = read_apart(held)
         if errors:
             unread = next(iter(errors.values()))
@@ -319,7 +319,7 @@ class _Asking:
     def drawn(self, rows: Window) -> dict[str, tuple[int, Pmf]]:
         """Return how many decisions of the holdout each policy version drew, and what it would draw."""
         count: Counter[str] = Counter()
-        for held in rows.held(("policy_version",)):
+        for held in rows.judged(("policy_version",)):
             count.update(held["policy_version"].to_pylist())
         if not 1 < len(count) <= MAX_VERSIONS:
             return {}

@@ -75,7 +75,7 @@ def find(
         if field not in known and not (uniform and field == "propensity"):
             raise FieldError(f"map.{field}", wanted=f"the column that holds it, one of {', '.join(there)}", got=None)
     left_out = [0]
-    return [Found(name, path.name, _tables(path, name, known, left_out), left_out=lambda: left_out[0])]
+    return [Found(name, path.name, _tables(path, name, known, left_out), left_out=lambda: {"undrawn": left_out[0]})]
 
 
 def _tables(path: Path, name: str, known: Mapping[str, str], left_out: list[int]) -> Iterator[pa.Table]:

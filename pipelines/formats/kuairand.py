@@ -62,7 +62,9 @@ def find(path: Path | None, name: str, columns: Mapping[str, str] | None = None)
             raise FieldError.choice(f"map.{field}", there, column)
         known[field] = column
     left_out = [0]
-    return [Found(name, path.name, _tables(path, name, known, left_out), _ATTRIBUTION, lambda: left_out[0])]
+    return [
+        Found(name, path.name, _tables(path, name, known, left_out), _ATTRIBUTION, lambda: {"undrawn": left_out[0]})
+    ]
 
 
 def _tables(path: Path, name: str, known: Mapping[str, str], left_out: list[int]) -> Iterator[pa.Table]:

@@ -6,10 +6,10 @@ without importing what reads it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from decision.errors import FieldError
 
@@ -17,6 +17,33 @@ if TYPE_CHECKING:  # the command line lists formats without the library that rea
     import pyarrow as pa
 
     from pipelines.progress import Progress
+
+
+Reason = Literal[
+    "undrawn",
+    "repeated",
+    "checkpoint",
+    "dangling",
+    "malformed",
+    "truncated",
+    "no_actions",
+    "no_label",
+    "not_a_number",
+    "always_dropped",
+]
+LEFT_OUT: dict[Reason, str] = {
+    "undrawn": "rows without a propensity",
+    "repeated": "events that were there before",
+    "checkpoint": "lines that are no JSON object, as checkpoints are",
+    "dangling": "outcomes whose decision is in no line",
+    "malformed": "lines of broken JSON",
+    "truncated": "last lines that end in the middle",
+    "no_actions": "decisions without actions",
+    "no_label": "decisions of which no outcome and no draw is known",
+    "not_a_number": "decisions whose cost or probability is no number",
+    "always_dropped": "decisions that the logger drops with probability 1",
+}
+"""Why a row of a log is left out, in words."""
 
 
 class Entry(NamedTuple):
@@ -29,6 +56,7 @@ class Entry(NamedTuple):
         shipped: there is a log to read without a path.
         mapped: its columns have names of their own, which the user maps to fields.
         drawn: it may hold no propensities; the user says whether every action offered was as probable.
+        strict: what it leaves out, it refuses if the user says so.
     """
 
     module: str
@@ -37,6 +65,7 @@ class Entry(NamedTuple):
     shipped: bool = False
     mapped: bool = False
     drawn: bool = False
+    strict: bool = False
 
 
 FORMATS = {
@@ -49,10 +78,15 @@ FORMATS = {
         shipped=True,
     ),
     "dsjson": Entry(
-        "pipelines.formats.dsjson",
-        "Import a dsjson log, as VW's reinforcement learning library and Azure Personalizer write it.\n\n"
-        "Example: `decision import dsjson personalizer.json --name news-2025`",
+        "pipelines.formats.dsjson.format",
+        "Import a dsjson log, as VW's reinforcement learning library and Azure Personalizer write it, also of several "
+        "slots (CCB).\n\n"
+        "PATH is a file, a folder with its folders (`2026/08/03_07.json`), a pattern, or - for standard input; files "
+        "may be compressed (.gz, .zst). Lines that VW would skip are left out and counted by their reason, and so are "
+        "events that come again; `--strict` refuses them.\n\n"
+        "Example: `decision import dsjson personalizer/ --name news-2025`",
         suffixes=(".dsjson", ".json"),
+        strict=True,
     ),
     "parquet": Entry(
         "pipelines.formats.parquet",
@@ -118,14 +152,14 @@ class Found(NamedTuple):
         source: where it was read from.
         batches: its rows, see `pipelines.formats.rows.complete`; read when they are asked for.
         attribution: whose data it is.
-        left_out: how many rows were left out so far because their propensity is not known.
+        left_out: {reason: how many rows were left out so far}.
     """
 
     name: str
     source: str
     batches: Iterable[pa.Table]
     attribution: str = ""
-    left_out: Callable[[], int] = lambda: 0
+    left_out: Callable[[], Mapping[Reason, int]] = dict
 
 
 class Format(NamedTuple):
@@ -133,7 +167,8 @@ class Format(NamedTuple):
 
     Attributes:
         find: (path, name) -> the logs there; the path is None for the one that is shipped. A format that is mapped
-            takes {field: column} as well, and one that may hold no propensities ``uniform=``.
+            takes {field: column} as well, one that may hold no propensities ``uniform=``, and one that is strict if
+            asked to ``strict=``.
         write: (interactions, path, progress) -> rows written, and rows that the format cannot hold; None where it is
             only read.
     """

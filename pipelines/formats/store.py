@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from decision.errors import FieldError
+from pipelines.formats.registry import Reason
 from pipelines.formats.rows import check_features, check_rows
 from pipelines.lake.features import with_features
 from pipelines.lake.schemas import INTERACTIONS
@@ -49,7 +50,8 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
         first: time of the first decision, ISO 8601 UTC; None without rows.
         last: time of the last one.
         attribution: whose data it is and under which licence, when known.
-        left_out: rows that were left out because their propensity is not known.
+        left_out: rows that were left out.
+        reasons: how many of them for which reason.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     last: str | None
     attribution: str = ""
     left_out: int = 0
+    reasons: dict[Reason, int] = {}
 
 
 @step("imported")
@@ -72,7 +75,7 @@ def save_import(
     format: str,
     source: str,
     attribution: str = "",
-    left_out: Callable[[], int] = lambda: 0,
+    left_out: Callable[[], Mapping[Reason, int]] = dict,
     progress: Progress = silent,
 ) -> Imported:
     """Check and keep the rows of an import under `name`, in place of an earlier import of that name.
@@ -84,7 +87,7 @@ def save_import(
         format: the format they were read from.
         source: where they were read from.
         attribution: whose data it is.
-        left_out: asked at the end how many rows were left out because their propensity is not known.
+        left_out: asked at the end how many rows were left out, by reason.
         progress: told of the rows kept, after each batch.
 
     Raises:
@@ -99,7 +102,8 @@ def save_import(
     try:
         batches = counted(batches, progress, "decisions imported", size=len)
         note = _write(scratch, name, batches, format=format, source=source, attribution=attribution)
-        note = msgspec.structs.replace(note, left_out=left_out())
+        reasons = {reason: rows for reason, rows in left_out().items() if rows}
+        note = msgspec.structs.replace(note, left_out=sum(reasons.values()), reasons=reasons)
         if storage.local:
             (scratch / "import" / _NOTE).write_bytes(msgspec.json.format(msgspec.json.encode(note)))
             target = folder / name

@@ -29,7 +29,7 @@ pc: Any = pyarrow.compute  # its functions are made when it is imported; type ch
 _OFFERED = ("event_id", "actions", "action_ids")
 _TEXTS = ("context", "feature_snapshot")  # what columns of features, where there are such, were made of
 _COLUMNS = (*_OFFERED, "action_index", "propensity", "reward", "pmf")
-READ = (*_COLUMNS, *_TEXTS, *(field.name for field in FEATURE_FIELDS))
+READ = (*_COLUMNS, *_TEXTS, "pass_probability", *(field.name for field in FEATURE_FIELDS))
 """The columns of a row that `to_interactions` looks at."""
 
 
@@ -38,7 +38,8 @@ def to_interactions(table: pa.Table) -> Interactions:
 
     Args:
         table: [n] rows with the lake's interaction columns. A distribution that is not known may be null, and is NaN
-            in the result; so is the reward of a decision that was dropped.
+            in the result; so is the reward of a decision that was dropped. A row of a log that was sampled down counts
+            for the decisions it stands for.
 
     Raises:
         FieldError: a column is missing, or the features of a row cannot be read.
@@ -51,7 +52,16 @@ def to_interactions(table: pa.Table) -> Interactions:
         propensity=table["propensity"].to_numpy(),
         reward=table["reward"].to_numpy().astype(np.float64),
         pmf=_pmf(table["pmf"], np.diff(batch.offsets)),
+        weight=_stands_for(table),
     )
+
+
+def _stands_for(table: pa.Table) -> Floats | None:
+    """Return [n] how many decisions each row stands for; None where every decision was kept."""
+    if "pass_probability" not in table.column_names:
+        return None
+    kept = table["pass_probability"].to_numpy()
+    return 1.0 / kept if (kept < 1.0).any() else None
 
 
 def to_batch(table: pa.Table, *, version: int = VERSION) -> Batch:

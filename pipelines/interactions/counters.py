@@ -24,7 +24,7 @@ from deltalake import DeltaTable
 from decision.join import ACTIVATION
 from pipelines.ingestion.conflicts import conflict_mark, late_conflicts
 from pipelines.interactions.doubtful import range_of
-from pipelines.interactions.window import instant_us, join_mark, window_us
+from pipelines.interactions.window import HISTORY, instant_us, join_mark, window_us
 from pipelines.lake.moment import at_one_moment
 from pipelines.lake.statistics import actions_of, one_value
 from pipelines.lake.tables import Tables, mark_of, rows_of
@@ -138,7 +138,8 @@ def _counted(tables: Mapping[Table, DeltaTable], loop: LoopSettings, now_us: int
         found["mature"] += beyond.mature
         settled = _settled(here, beyond)
         found += _of(_STATES.format(**values), tables) if settled is None else settled
-    partitions = range(max((int(each["partition"]) for each in tables["decisions"].partitions()), default=-1) + 1)
+    logged = (int(each["partition"]) for each in tables["decisions"].partitions())
+    partitions = range(max((number for number in logged if number < HISTORY), default=-1) + 1)
     doubtful = {name: found[name] for name in ("name", "value", "action_id")} | {"event_id": found["orphan_outcomes"]}
     dropped = {what.removeprefix("dropped/"): n for what, n in sorted(found.items()) if what.startswith("dropped/")}
     return Counters(

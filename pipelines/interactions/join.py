@@ -25,7 +25,7 @@ from decision.join import RewardRule
 from decision.reward import LARGEST
 from pipelines.ingestion.conflicts import conflicts_of
 from pipelines.interactions.settle import settled_rows
-from pipelines.interactions.window import instant_us, join_mark, turn_mark, window_us
+from pipelines.interactions.window import HISTORY, instant_us, join_mark, turn_mark, window_us
 from pipelines.lake.lake import REWRITES, ConflictError, Lake
 from pipelines.lake.tables import mark_of, partitions_of
 from pipelines.logs import step
@@ -112,7 +112,9 @@ def restate(
     rows_per_commit: int = ROWS_PER_COMMIT,
     progress: Progress = silent,
 ) -> Joined:
-    """Settle the loop's whole history again under its present reward definition, in one transaction.
+    """Settle all that the loop's log brought again, under its present reward definition, in one transaction.
+
+    What was imported into its history came with its rewards and stays as it is.
 
     The rows before it stay reachable by the table's version, until they are vacuumed.
 
@@ -145,7 +147,8 @@ def _restated(
     interactions = lake.table("interactions")  # before the decisions: its marks are the fence
     decisions, outcomes, dead = lake.table("decisions"), lake.table("outcomes"), lake.table("dead_letters")
     tally, files, marks = Counter[str](), list[AddAction](), dict[str, int]()
-    for partition in partitions_of(decisions, loop.name):
+    logged = [partition for partition in partitions_of(decisions, loop.name) if partition < HISTORY]
+    for partition in logged:
         place = place_of(loop.name, partition)
         offsets, ts = _offsets_and_times(decisions, place)
         mature = ts + rule.window_us <= now_us
@@ -161,7 +164,9 @@ def _restated(
         marks[join_mark(loop.name, partition)] = _position_after(offsets, offsets[~mature])
     if not marks:
         return _joined(tally, interactions.version())
-    return _joined(tally, lake.commit("interactions", interactions, files, marks, replace_loop=loop.name))
+    replaced = {*logged, *(each for each in partitions_of(interactions, loop.name) if each < HISTORY)}
+    replace = (loop.name, sorted(replaced))
+    return _joined(tally, lake.commit("interactions", interactions, files, marks, replace=replace))
 
 
 def rule_of(loop: LoopSettings, *, late: bool = False) -> RewardRule:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from decision.errors import FieldError
 from pipelines.settings import LoopSettings
 
+HISTORY = 1 << 20
+"""Log partition, so to say, of a loop's decisions from before it was ours. They came settled, with their rewards."""
 _LONGEST_US = 100 * 365 * 86_400 * 1_000_000
 
 

@@ -113,7 +113,7 @@ class Lake(Tables):
         files: Sequence[AddAction],
         marks: Mapping[str, int],
         *,
-        replace_loop: str | None = None,
+        replace: tuple[str, Sequence[int]] | None = None,
     ) -> int:
         """Make `files` and `marks` visible in one transaction.
 
@@ -122,7 +122,7 @@ class Lake(Tables):
             seen: the table as it was when the marks were read; brought up to date.
             files: from `write`.
             marks: new value by name.
-            replace_loop: remove all other rows of this loop in the same transaction.
+            replace: (loop, partitions) whose other rows are removed in the same transaction.
 
         Returns:
             The table's version after it.
@@ -130,9 +130,9 @@ class Lake(Tables):
         Raises:
             ConflictError: one of the marks, or the rows to be replaced, changed since `seen`.
         """
-        if replace_loop is not None:
+        if replace is not None:
             marks = {**marks, REWRITES: (mark_of(seen, REWRITES) or 0) + 1}
-        return self._commit(name, seen, files, marks, replace_loop)
+        return self._commit(name, seen, files, marks, replace)
 
     def _commit(
         self,
@@ -140,16 +140,16 @@ class Lake(Tables):
         seen: DeltaTable,
         actions: Sequence[AddAction | RemoveAction],
         marks: Mapping[str, int],
-        replace_loop: str | None = None,
+        replace: tuple[str, Sequence[int]] | None = None,
     ) -> int:
         try:
             _widen(seen, name)
             seen.create_write_transaction(
                 list(actions),
-                mode="append" if replace_loop is None else "overwrite",
+                mode="append" if replace is None else "overwrite",
                 schema=SCHEMAS[name],  # pyright: ignore[reportArgumentType]
                 partition_by=PARTITIONED_BY[name],
-                partition_filters=None if replace_loop is None else [("loop", "=", replace_loop)],
+                partition_filters=None if replace is None else _filters(*replace),
                 commit_properties=CommitProperties(
                     app_transactions=[Transaction(mark, value) for mark, value in sorted(marks.items())]
                 ),
@@ -299,6 +299,10 @@ class Lake(Tables):
 
     def _writer(self, name: Table) -> FileWriter:
         return FileWriter(self.storage, name, PARTITIONED_BY[name])
+
+
+def _filters(loop: str, partitions: Sequence[int]) -> list[Any]:
+    return [("loop", "=", loop), ("partition", "in", [str(partition) for partition in partitions])]
 
 
 def _widen(table: DeltaTable, name: Table) -> None:

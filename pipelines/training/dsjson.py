@@ -33,6 +33,7 @@ from decision.protocols import FitsChunks
 from decision.ragged import ragged_offsets
 from decision.records import MAX_RECORD_BYTES
 from decision.reward import Rewards
+from pipelines.formats.dsjson.shape import LISTED, action_of, context_of
 from pipelines.formats.store import check_file
 from pipelines.lake.plain_objects import Plain, read_plain
 from pipelines.logs import step
@@ -47,6 +48,7 @@ from pipelines.training.variants import configuration
 CHUNK = 10_000
 _AT_ONCE = 1_024  # contexts: what is computed of them stays in the processor's cache
 _COST = re.compile(rb'"_label_cost"\s*:\s*(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)')
+_BARE = ""
 _COSTS = 100_000  # that are held at once
 CATALOGUE_BYTES = 16 << 20
 """Lists of actions that are kept, in bytes of JSON: applications offer the same ones again and again."""
@@ -62,6 +64,7 @@ class Line(msgspec.Struct, kw_only=True):
     index: int = msgspec.field(name="_labelIndex")
     c: dict[str, msgspec.Raw]
     skip_learn: bool | None = msgspec.field(name="_skipLearn", default=None)
+    pdrop: float | None = None
 
 
 class TrainedFromFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +109,7 @@ def chunks(path: Path, *, rows: int = CHUNK) -> Iterator[tuple[Interactions, int
                 if line.isspace():
                     continue
                 parsed = _decode_line(line)
-                if parsed.skip_learn:
+                if parsed.skip_learn or parsed.pdrop == 1.0:
                     read.skipped += 1
                     continue
                 if not 0.0 < parsed.probability <= 1.0:
@@ -125,7 +128,8 @@ def chunks(path: Path, *, rows: int = CHUNK) -> Iterator[tuple[Interactions, int
                     decoded = _decode_object(drawn)
                     tag = decoded.get("_tag")
                     action_id = tag if isinstance(tag, str) else ""
-                    drawn = offered[parsed.index] = _Drawn(flatten(decoded, field="action"), action_id)
+                    drawn = offered[parsed.index] = _Drawn(flatten(action_of(decoded), field="action"), action_id)
+                parsed.c = _bare(parsed.c)
                 read.lines.append((number, parsed, drawn))
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise FieldError(f"line {number}", wanted="a decision", got=error) from error
@@ -170,7 +174,9 @@ class _Chunk:
         ids = Texts.of([drawn.action_id for _, _, drawn in self.lines])
         contexts = joined(_flat(self.lines[start : start + _AT_ONCE]) for start in range(0, n, _AT_ONCE))
         batch = Batch(contexts, actions, ids, np.arange(n + 1, dtype=np.int64))
-        return Interactions(batch, np.arange(n, dtype=np.int64), propensity, reward, np.ones(n))
+        dropped = np.array([line.pdrop or 0.0 for _, line, _ in self.lines], dtype=np.float64)
+        weight = 1.0 / (1.0 - dropped) if dropped.any() else None
+        return Interactions(batch, np.arange(n, dtype=np.int64), propensity, reward, np.ones(n), weight)
 
 
 def _flat(lines: list[tuple[int, Line, _Drawn]]) -> FeatureRows:
@@ -203,9 +209,19 @@ def _flat(lines: list[tuple[int, Line, _Drawn]]) -> FeatureRows:
     return FeatureRows(both.names, both.name, both.value, both.offsets, place)
 
 
+def _bare(c: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+    """Return a context that Personalizer listed as a single object as that object alone."""
+    listed = c.get(LISTED)
+    if listed is None or len(c) > 1 or not bytes(listed).startswith(b"[{"):
+        return c
+    entries = _decode_raws(listed)
+    return {_BARE: entries[0]} if len(entries) == 1 else c
+
+
 def _context(number: int, line: Line) -> Features:
     try:
-        return flatten({name: _decode_any(raw) for name, raw in line.c.items()}, field="c")
+        c = {name: _decode_any(raw) for name, raw in line.c.items()}
+        return flatten(c[_BARE] if _BARE in c else context_of(c), field="c")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FieldError(f"line {number}", wanted="a decision", got=error) from error
     except FieldError as error:
@@ -225,10 +241,14 @@ def _plain(pieces: list[bytes]) -> Plain:
 def _joined(spaces: list[str], names: list[str], space: Ints, name: Codes) -> tuple[list[str], Codes]:
     """Return names with their namespaces, and which of them each entry has."""
     if len(spaces) <= 1:
-        return [f"{first}.{text}" for first in spaces for text in names], name
+        return [_in_space(first, text) for first in spaces for text in names], name
     codes, place = np.unique(space * max(len(names), 1) + name, return_inverse=True)
     pairs = (divmod(code, len(names)) for code in codes.tolist())
-    return [f"{spaces[one]}.{names[other]}" for one, other in pairs], place.astype(np.int32)
+    return [_in_space(spaces[one], names[other]) for one, other in pairs], place.astype(np.int32)
+
+
+def _in_space(space: str, name: str) -> str:
+    return f"{space}.{name}" if space != _BARE else name
 
 
 def _range(path: Path, loop: LoopSettings) -> Range:

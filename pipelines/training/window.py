@@ -139,9 +139,11 @@ class Window:
             Rewards(),
         )
         rows = held = picked = first = last = 0
+        self._least_kept = 1.0
         for cut in counted(self._slices, progress, "parts of the window looked through", total=len(self._slices)):
-            part = self._own(cut, (*_NARROW, "subject_id"))
+            part = self._own(cut, (*_NARROW, "subject_id", "pass_probability"))
             out, kept, uniform = self._split(part)
+            self._least_kept = float(part["pass_probability"].to_numpy()[out].min(initial=self._least_kept))
             self._held.append((out.size, np.packbits(out)))
             self._picked.append((out.size, np.packbits(kept)))
             at = times_of(part)
@@ -193,6 +195,19 @@ class Window:
         for number in self._numbers():
             yield self._part(number, wanted, self._held)
 
+    def judged(self, columns: tuple[str, ...] | None = None) -> Iterator[pa.Table]:
+        """Yield the rows to judge on as `held`, of a log that was sampled down so few that each stands for as many.
+
+        What was kept the most often is thinned to the share of what was kept the least: so their means are those of
+        all decisions, also where the number of rows they would stand for is not looked at.
+        """
+        for part in self.held(None if columns is None else (*columns, "pass_probability")):
+            if self._least_kept == 1.0:
+                yield part
+                continue
+            uniform = uniforms_of(part["event_id"].to_pylist(), f"kept/{self._loop.name}")
+            yield part.filter(pa.array(uniform * part["pass_probability"].to_numpy() < self._least_kept))
+
     def unseen(self, most: int) -> tuple[Interactions, Ints]:
         """Return the newest rows to judge on, at most so many, and their ages, see `ages`; weight 0 if unreadable."""
         tables: list[pa.Table] = []
@@ -209,7 +224,7 @@ class Window:
             if not left:
                 break
         log, errors = read_apart(pa.concat_tables(tables[::-1]))
-        weight = np.ones(len(log))
+        weight = log.weights.copy()
         weight[list(errors)] = 0.0
         return replace(log, weight=weight), self.ages(np.concatenate(places[::-1]))
 
@@ -258,8 +273,8 @@ class Window:
     def _weighed(self, table: pa.Table) -> Interactions:
         (log, errors), rate = read_apart(table), self._rate(table)
         if not errors:
-            return log if (rate == 1.0).all() else replace(log, weight=1.0 / rate)
-        weight = 1.0 / rate
+            return log if (rate == 1.0).all() else replace(log, weight=log.weights / rate)
+        weight = log.weights / rate
         weight[list(errors)] = 0.0
         events = table["event_id"]
         self.unread |= {events[row].as_py(): str(error) for row, error in errors.items()}

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from decision.errors import FieldError
+from decision.features import merged
 from serving.problems import ProblemError
 from serving.routes import Answer, Call, Query, Route
 from serving.wire import Action, DecideRequest, DecideResponse, OutcomeRequest, Ranked, Slot, activation, decode
@@ -147,8 +148,8 @@ def _loop(call: Call) -> str:
 def _question(asked: RankRequest) -> DecideRequest:
     _limit(asked.actions)
     return DecideRequest(
-        context=_merged(asked.context_features),
-        actions=[Action(a.id, _merged(a.features)) for a in asked.actions],
+        context=merged(asked.context_features),
+        actions=[Action(a.id, merged(a.features)) for a in asked.actions],
         event_id=asked.event_id,
         excluded_actions=asked.excluded_actions,
         deferred=asked.defer_activation,
@@ -162,32 +163,17 @@ def _slots(asked: MultiSlotRankRequest) -> DecideRequest:
         if slot.baseline_action not in ids:
             raise FieldError(f"slots[{position}].baselineAction", wanted="an offered action", got=slot.baseline_action)
     return DecideRequest(
-        context=_merged(asked.context_features),
-        actions=[Action(a.id, _merged(a.features)) for a in asked.actions],
+        context=merged(asked.context_features),
+        actions=[Action(a.id, merged(a.features)) for a in asked.actions],
         event_id=asked.event_id,
         deferred=asked.defer_activation,
-        slots=[Slot(s.id, _merged(s.features), s.excluded_actions, s.baseline_action) for s in asked.slots],
+        slots=[Slot(s.id, merged(s.features), s.excluded_actions, s.baseline_action) for s in asked.slots],
     )
 
 
 def _limit(actions: list[RankableAction]) -> None:
     if len(actions) > MAX_RANKED:
         raise FieldError("actions", wanted=f"at most {MAX_RANKED} actions", got=len(actions))
-
-
-def _merged(features: _Features) -> dict[str, Any]:
-    """Return Personalizer's list of feature objects as one object, nothing lost: a name that recurs becomes a list."""
-    merged: dict[str, Any] = {}
-    for entry in features:
-        for name, value in entry.items():
-            kept = merged.get(name)
-            if isinstance(kept, dict) and isinstance(value, dict) and not kept.keys() & value.keys():
-                merged[name] = {**kept, **value}
-            elif name in merged:
-                merged[name] = [*(kept if isinstance(kept, list) else [kept]), value]
-            else:
-                merged[name] = value
-    return merged
 
 
 def _ranked(response: DecideResponse) -> RankResponse:

@@ -40,7 +40,7 @@ def written(folder: Path, rows: list[str], head: str = HEAD) -> Path:
 def test_columns_are_taken_as_the_map_says_and_rows_without_propensity_are_counted(tmp_path: Path) -> None:
     (found,) = find(written(tmp_path, ROWS), "feed", MAP)
     rows = pa.concat_tables(found.batches)
-    assert found.left_out() == 1
+    assert found.left_out() == {"undrawn": 1}
     assert rows["event_id"].to_pylist() == ["feed-0", "feed-1", "feed-3"]
     assert rows["subject_id"].to_pylist() == ["007", "007", "8"]
     assert rows["action_ids"].to_pylist() == [["v1", "v2", "v3"], ["v1", "v2"], ["v9"]]
@@ -110,7 +110,7 @@ def test_a_row_that_does_not_fit_is_named(tmp_path: Path, row: str, match: str) 
 def test_a_randomised_trial_needs_no_column_of_propensities(tmp_path: Path) -> None:
     (found,) = find(written(tmp_path, ROWS), "feed", {k: v for k, v in MAP.items() if k != "propensity"}, uniform=True)
     rows = pa.concat_tables(found.batches)
-    assert found.left_out() == 0
+    assert found.left_out() == {"undrawn": 0}
     assert rows["propensity"].to_pylist() == [1 / 3, 1 / 2, 1 / 2, 1.0]
 
 

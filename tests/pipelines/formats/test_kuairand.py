@@ -38,7 +38,7 @@ def test_only_random_rows_are_kept_each_with_one_over_the_pool(tmp_path: Path) -
     (found,) = find(path, "kuai")
     rows = pa.concat_tables(found.batches)
     drawn = [line.split(",") for line in path.read_text().splitlines()[1:] if line.split(",")[10] == "1"]
-    assert found.left_out() == 600 - len(drawn)
+    assert found.left_out() == {"undrawn": 600 - len(drawn)}
     assert rows["propensity"].to_pylist() == [1 / 7] * len(drawn)
     shown = [ids[at] for ids, at in zip(rows["action_ids"].to_pylist(), rows["action_index"].to_pylist(), strict=True)]
     assert shown == [fields[1] for fields in drawn]

@@ -9,8 +9,8 @@ import pytest
 
 from decision.artifact import unpack
 from decision.errors import FieldError, SupportError
-from decision.features import flatten
-from pipelines.formats.dsjson import read_dsjson
+from decision.features import flatten, merged
+from pipelines.formats.dsjson.read import read_dsjson
 from pipelines.interactions.arrays import to_interactions
 from pipelines.registry.registry import Registry
 from pipelines.training.dsjson import chunks, train_from_dsjson
@@ -150,3 +150,29 @@ def test_line_that_is_no_decision_is_named(tmp_path: Path, changes: dict, field:
         list(chunks(path))
     assert caught.value.field == field
     assert msgspec.json.encode(field)
+
+
+def test_lines_that_stand_for_others_count_for_them(tmp_path: Path) -> None:
+    kept = [line(0, 0, -1.0, pdrop=0.75), line(1, 1, -1.0, pdrop=1.0), line(2, 0, 0.0)]
+    ((interactions, skipped),) = chunks(write(tmp_path / "log.dsjson", kept))
+    assert (interactions.weights.tolist(), skipped) == ([4.0, 1.0], 1)
+
+
+def test_personalizers_lists_are_read_in_the_shape_of_its_requests(tmp_path: Path) -> None:
+    listed: list[list[dict]] = [
+        [{"hour": 3, "country": "de"}],
+        [],
+        [{"hour": 3}, {"user": {"age": 4}}, {"hour": 5}],
+        [{"user": {"tags": ["a", "b"]}}],
+    ]
+    multi = [{"_tag": "x", "i": {"constant": 1, "id": "x"}, "j": [{"price": 1.5}, {"kind": "y"}]}, {"_tag": "y"}]
+    rows = [line(n, 0, 0.0, c={"FromUrl": entries, "_multi": multi}) for n, entries in enumerate(listed)]
+    path = write(
+        tmp_path / "log.dsjson", [*rows, line(9, 0, 0.0, c={"C": {"a": 1}, "FromUrl": [{"b": 2}], "_multi": multi})]
+    )
+    ((part, _),) = chunks(path)
+    want = [flatten(merged(entries), field="c") for entries in listed]
+    assert list(part.batch.contexts) == [*want, {"C.a": 1.0, "b": 2.0}]
+    assert list(part.batch.actions) == [{"price": 1.5, "kind=y": 1.0}] * 5
+    (table,) = read_dsjson(path)
+    assert list(to_interactions(table).batch.contexts) == list(part.batch.contexts)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -196,3 +197,37 @@ def test_reward_range_is_that_of_the_rows_to_learn_from(lake: Lake) -> None:
     assert (found.data.reward_low, found.data.reward_high) == (0.0, 1.0)
     given_both = window(lake, loop_of("[reward]\nminimum = -1.0\nmaximum = 4.0"))
     assert (given_both.reward.low, given_both.reward.high) == (-1.0, 4.0)
+
+
+def sampled_down(path: Path, seed: int) -> Lake:
+    """A log of 8,000 decisions, a fifth of them clicked, that kept every click and a quarter of the others."""
+    rng, n, lake = np.random.default_rng(seed), 8_000, Lake(path)
+    reward = (rng.random(n) < 0.2).astype(np.float64)
+    context, chosen = rng.integers(0, len(CONTEXTS), n), rng.integers(0, len(ACTIONS), n)
+    ts = START_US + np.arange(n, dtype=np.int64) * 1_000_000
+    rows = rows_of("clicks", ts=ts, reward=reward, contexts=CONTEXTS, context=context, actions=ACTIONS, chosen=chosen)
+    kept = np.where(reward > 0, 1.0, 0.25)
+    place = rows.column_names.index("pass_probability")
+    rows = rows.set_column(place, rows.schema.field(place), pa.array(kept))
+    append(lake, [rows.filter(pa.array(rng.random(n) < kept))])
+    return lake
+
+
+def test_a_log_that_was_sampled_down_is_learned_from_as_the_whole_log(tmp_path: Path) -> None:
+    found = window(sampled_down(tmp_path, 5), loop_of("[training]\nholdout = 0.25\n"))
+    log = learned(found)
+    # the sum of weights is that of a binomial of 4,800 at 1/4, times 4: five of its standard errors either way
+    assert log.weights.sum() == pytest.approx(6_000, abs=5 * 4 * np.sqrt(4_800 * 0.25 * 0.75))
+    assert np.average(log.reward, weights=log.weights) == pytest.approx(0.2, abs=0.04)
+    assert log.reward.mean() > 0.4
+
+
+def test_a_log_that_was_sampled_down_is_judged_on_as_the_whole_log(tmp_path: Path) -> None:
+    found = window(sampled_down(tmp_path, 6), loop_of("[training]\nholdout = 0.25\n"))
+    held, judged = pa.concat_tables(found.held()), pa.concat_tables(found.judged())
+    assert held["reward"].to_numpy().mean() > 0.4
+    # 500 rows of 2,000 decisions: five standard errors of their mean
+    assert len(judged) == pytest.approx(500, abs=5 * np.sqrt(500))
+    assert judged["reward"].to_numpy().mean() == pytest.approx(0.2, abs=5 * np.sqrt(0.16 / len(judged)))
+    narrow = pa.concat_tables(found.judged(("policy_version",)))
+    assert narrow["event_id"].to_pylist() == judged["event_id"].to_pylist()

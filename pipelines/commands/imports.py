@@ -1,0 +1,137 @@
+"""Logs of other systems in: `decision import`, one command a format."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from decision.errors import FieldError
+from pipelines.commands.outcome import Home, Json, Outcome, command, console, progress
+from pipelines.formats.registry import FORMATS, LEFT_OUT, format_of
+from pipelines.operations.installation import Installation
+
+if TYPE_CHECKING:
+    from pipelines.formats.store import Imported
+
+Name = Annotated[str, typer.Option("--name", help="Name of the import, for `decision replay` and `decision export`.")]
+Into = Annotated[
+    str | None,
+    typer.Option(
+        "--into",
+        metavar="LOOP",
+        help="Make it part of this loop's history: trained on, judged on and replayed like its own.",
+    ),
+]
+Map = Annotated[
+    list[str] | None, typer.Option("--map", help="FIELD=COLUMN, as often as there are columns of another name.")
+]
+Uniform = Annotated[bool, typer.Option("--uniform", help="Every action offered was as probable: a randomised trial.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse what would be left out.")]
+
+
+def importer(format: str) -> Callable[..., None]:
+    """Return the command that imports logs of `format`: it has the options that its `Entry` asks for."""
+    entry = FORMATS[format]
+    told = "Folder of the data set (default: the shipped sample)." if entry.shipped else "What to read."
+    needed = typer.Argument(metavar="PATH", help=told, show_default=False)
+    options: dict[str, tuple[Any, Any]] = {
+        "path": (Annotated[Path | None, needed], None) if entry.shipped else (Annotated[Path, needed], ...),
+        **({"map": (Map, None)} if entry.mapped else {}),
+        **({"uniform": (Uniform, False)} if entry.drawn else {}),
+        **({"strict": (Strict, False)} if entry.strict else {}),
+        "into": (Into, None),
+        "name": (Name, format),
+        "home": (Home, None),
+        "json": (Json, False),
+    }
+
+    def work(*, path: Path | None, home: Home, name: str, into: str | None, json: Json, **asked: Any) -> Outcome:
+        given = (_columns(asked.pop("map") or []),) if entry.mapped else ()
+        find = format_of(format).find
+        with Installation.at(home) as parts:
+            if into is not None:
+                return _taken(parts, into, find(path, name, *given, **asked))
+            return _imported(parts, format, find(path, name, *given, **asked))
+
+    # The command line reads a command's options off its signature.
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter(
+            option, keyword, default=inspect.Parameter.empty if default is ... else default, annotation=of
+        )
+        for option, (of, default) in options.items()
+    ]
+    work.__doc__ = entry.help
+    work.__annotations__ = {option: of for option, (of, _) in options.items()}
+    work.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    return command(work)
+
+
+def _imported(parts: Installation, format: str, found: Any) -> Outcome:
+    from pipelines.formats.store import save_import
+
+    notes: list[Imported] = []
+    for each in found:
+        about: Any = {"format": format, "source": each.source, "attribution": each.attribution}
+        about["left_out"] = each.left_out
+        notes.append(save_import(parts.settings, each.name, each.batches, **about, progress=progress))
+        console.print(f"  {each.name}: {notes[-1].rows} decisions", highlight=False)
+    data = {"imports": msgspec.to_builtins(notes), "rows": sum(note.rows for note in notes)}
+
+    def show(out: Console) -> None:
+        table = Table("import", "decisions", "with distribution", "first", "last")
+        for note in notes:
+            first, last = (text[:19] if text else "" for text in (note.first, note.last))
+            table.add_row(note.name, str(note.rows), str(note.with_pmf), first, last)
+        out.print(table)
+        for note in notes:
+            _show_left_out(out, note.name, note.reasons)
+
+    return Outcome(data, show)
+
+
+def _taken(parts: Installation, into: str, found: Any) -> Outcome:
+    from pipelines.formats.history import take_in
+
+    loop = parts.loop(into)
+    rows = repeated = 0
+    left_out: dict[Any, int] = {}
+    for each in found:
+        taken = take_in(parts.lake, loop, each.batches, progress=progress)
+        rows, repeated = rows + taken.rows, repeated + taken.repeated
+        for reason, count in each.left_out().items():
+            left_out[reason] = left_out.get(reason, 0) + count
+    if repeated:
+        left_out["repeated"] = left_out.get("repeated", 0) + repeated
+    left_out = {reason: count for reason, count in left_out.items() if count}
+    data = {"loop": into, "rows": rows, "left_out": sum(left_out.values()), "reasons": left_out}
+
+    def show(out: Console) -> None:
+        out.print(f"{rows} decisions are part of the history of {into}", highlight=False)
+        _show_left_out(out, into, left_out)
+
+    return Outcome(data, show)
+
+
+def _show_left_out(out: Console, name: str, reasons: dict[Any, int]) -> None:
+    for reason, count in reasons.items():
+        out.print(f"{name}: left out {count} {LEFT_OUT[reason]}", highlight=False)
+
+
+def _columns(map: list[str]) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for text in map:
+        field, equals, column = text.partition("=")
+        if not equals or not field or not column:
+            raise FieldError("map", wanted="FIELD=COLUMN", got=text)
+        if field in columns:
+            raise FieldError("map", wanted="each field once", got=text)
+        columns[field] = column
+    return columns
