@@ -39,7 +39,6 @@ CAPTIONS = {
     "pipelines.fairness": "panels, verdicts,|the audit log",
     "pipelines.features": "Feast: uploads,|streams, lookups",
     "pipelines.formats": "other systems' logs",
-    "pipelines.formats.dsjson": "Vowpal Wabbit's and Personalizer's logs",
     "pipelines.trajectories": "users' histories,|windows of them",
     "pipelines.interactions": "decisions joined with|outcomes; rewards, counters",
     "pipelines.ingestion": "log to lake: parse,|deduplicate, commit",
