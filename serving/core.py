@@ -28,7 +28,7 @@ from decision.records import (
 )
 from pipelines.evaluation.agreement import Agreement, agreement_in, agreement_key
 from pipelines.evaluation.standing import KINDS, alarms_key, standing_in
-from pipelines.log.protocol import Headers, Message, of_loop
+from pipelines.log.protocol import Headers, Message, of_loop, partition_of
 from pipelines.log.slates import whole, written
 from pipelines.log.sqlite.log import Group, Stored
 from pipelines.registry.registry import Registry
@@ -85,6 +85,7 @@ class Core:
         answers: what agrees with other replicas on one answer per event id; None on one machine.
         refreshers: the threads that keep policies and memories fresh.
         resources: closes what was opened, the latest first.
+        erased: whether State tells of an erasure of an event.
         counts: per loop.
         catalogues: actions that were offered before.
         closed: it takes nothing any more.
@@ -100,6 +101,7 @@ class Core:
     answers: Answers | None = None
     refreshers: tuple[Refresher, ...] = ()
     resources: ExitStack = field(default_factory=ExitStack)
+    erased: Callable[[bytes], bool] = lambda event_id: False
     counts: dict[str, Counts] = field(default_factory=dict)
     catalogues: Catalogues = field(default_factory=Catalogues)
     closed: bool = False
@@ -341,9 +343,24 @@ class Core:
         """
         found = self._kept(DECISIONS, event_id, loop)
         if not found:
-            raise UnknownDecisionError(event_id)
+            return self._ingested(event_id, loop)
         records = _records_in(event_id, found)
         return [record for record in records if record.loop == records[0].loop]
+
+    def _ingested(self, event_id: str, loop: str) -> list[Decision]:
+        """Return the records of a decision that another replica made, or this one long ago."""
+        from pipelines.lake.records import decisions_under
+
+        tables = self._lake.tables()
+        found = [] if tables is None else decisions_under(tables, event_id, self._partition(event_id), loop)
+        if found:
+            return found
+        if self.erased(event_id.encode()):
+            raise ErasedDecisionError(event_id)
+        raise UnknownDecisionError(event_id)
+
+    def _partition(self, event_id: str) -> int:
+        return partition_of(event_id.encode(), self.spool.partitions)
 
     def explain(self, event_id: str, loop: str = "") -> Explanation:
         """Return how each record under `event_id` came about, its draw repeated; blocking.
@@ -357,10 +374,19 @@ class Core:
             ErasedDecisionError: it was erased.
         """
         records = self.stored(event_id, loop)
-        reported = self._kept(OUTCOMES, event_id, records[0].loop)
         decisions = [self._explained(record) for record in records]
-        outcomes = [decode_outcome(message.value) for message in reported if message.value]
-        return Explanation(event_id, records[0].loop, decisions, outcomes)
+        return Explanation(event_id, records[0].loop, decisions, self._reported_of(event_id, records[0].loop))
+
+    def _reported_of(self, event_id: str, loop: str) -> list[Outcome]:
+        """Return the outcomes of a decision: what the lake has, and then what this replica took that is not there."""
+        from pipelines.lake.records import outcomes_under
+
+        here = [decode_outcome(each.value) for each in self._kept(OUTCOMES, event_id, loop) if each.value]
+        if self.settings.log == "local:":
+            return here
+        tables = self._lake.tables()
+        there = [] if tables is None else outcomes_under(tables, event_id, self._partition(event_id), loop)
+        return [*there, *(outcome for outcome in here if outcome not in there)]
 
     def _explained(self, record: Decision) -> ExplainedDecision:
         try:

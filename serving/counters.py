@@ -55,22 +55,27 @@ class LakeCounters:
         if kept is not None and now - kept[0] < _LAKE_TTL_S:
             return kept[1]
         found: dict[str, Any] | None = None
-        if self._is_there():
+        tables = self.tables()
+        if tables is not None:
             from pipelines.interactions.counters import counters  # imports the lake: only readers of counters need it
             from pipelines.lake.moment import NoMomentError
-            from pipelines.lake.tables import Tables
 
-            self._tables = self._tables or Tables(self._settings.lake_url)
             at = datetime.fromtimestamp(self._clock(), UTC)
             with suppress(NoMomentError):
-                found = msgspec.to_builtins(counters(self._tables, loop, at))
+                found = msgspec.to_builtins(counters(tables, loop, at))
         self._kept[loop.name] = (now, found)
         return found
 
-    def _is_there(self) -> bool:
+    def tables(self) -> Tables | None:
+        """Return the lake's tables, None where no lake is there or answers; blocking."""
         # Whoever reads a lake waits for minutes until object storage answers, and a page may not.
         try:
-            return self._storage.has("decisions")
+            if not self._storage.has("decisions"):
+                return None
         except StorageError as error:
-            _log.warning("the lake is not counted: %s", error)
-            return False
+            _log.warning("the lake is not read: %s", error)
+            return None
+        from pipelines.lake.tables import Tables
+
+        self._tables = self._tables or Tables(self._settings.lake_url)
+        return self._tables

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 from decision.errors import FieldError, Words
-from pipelines.log.protocol import FORWARDER_HEADERS, MAX_HEADERS, Headers, LogError, Message, check_message
+from pipelines.log.protocol import DECISIONS, FORWARDER_HEADERS, MAX_HEADERS, Headers, LogError, Message, check_message
 from pipelines.log.sqlite.log import Group, Stored
 from serving.errors import UnavailableError
 
@@ -197,6 +197,11 @@ class Spool:
     def find(self, topic: str, key: bytes) -> list[Message]:
         """Return what `topic` holds under `key`; sees everything acknowledged."""
         return self._log.find(topic, key)
+
+    @property
+    def partitions(self) -> int:
+        """Partitions of the log that an event's key falls into."""
+        return self._log.partitions(DECISIONS)
 
     def close(self) -> None:
         """Take nothing more, write what waits, and return."""

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 
 from pipelines.files import make_home
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.online.connection import Online, open_online
-from pipelines.operations.erasures import Erasures
+from pipelines.operations.erasures import Erasures, is_announced
 from pipelines.operations.processes import check_keys
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
@@ -84,6 +85,7 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
         sessions.start()
         if settings.state:
             opened.callback(_follow_erasures(settings, log, clock).close)
+            core.erased = partial(_is_erased, settings)
         for name in loops.names():
             snapshot = loops.get(name)
             if snapshot is not None and snapshot.loop.features.enabled:
@@ -100,6 +102,11 @@ def _follow_erasures(settings: Settings, log: LocalLog, clock: Callable[[], floa
     )
     refresher.start()
     return refresher
+
+
+def _is_erased(settings: Settings, event_id: bytes) -> bool:
+    with State(settings.state_url) as state:
+        return is_announced(state, event_id)
 
 
 class _FeatureSource:

@@ -93,11 +93,11 @@ class Tables:
             table = self.table(name, version)
             try:
                 return reading(table)
-            except FileNotFoundError as error:
-                if version is not None:
+            except OSError as error:
+                if version is not None and isinstance(error, FileNotFoundError):
                     wanted = f"a version of the table {name!r} whose files are kept"
                     raise FieldError("version", wanted=wanted, got=version) from error
-                if self.version(name) == table.version():
+                if version is not None or self.version(name) == table.version():
                     raise
 
     def version(self, name: Table) -> int:

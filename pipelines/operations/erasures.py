@@ -50,6 +50,20 @@ def announce(state: State, event_ids: Iterable[bytes], now: datetime, *, by: str
         state.put({f"{_PREFIX}{uuid.uuid4()}": (None, msgspec.msgpack.encode(announced))}, by=by)
 
 
+def is_announced(state: State, event_id: bytes) -> bool:
+    """Return whether an erasure of the event was announced.
+
+    Raises:
+        StateError: State cannot be reached.
+    """
+    sought = hashed(event_id)
+    for key in state.versions(_PREFIX):
+        entry = state.get(key)
+        if entry is not None and sought in msgspec.msgpack.decode(entry.value, type=Announced).events:
+            return True
+    return False
+
+
 class Erasures:
     """What this machine's spool has been told to forget.
 
