@@ -1,7 +1,7 @@
 """How far behind, or how near to its end, something is that a replica rests on; for `/metrics`.
 
-The gauges are set by the thread that keeps the models fresh, not when they are asked for, so that a scrape waits for
-nothing. All workers of a replica see the same, so the most recent value is taken.
+The gauges are set by threads, not when they are asked for, so that a scrape waits for nothing. All workers of a replica
+see the same, so the most recent value is taken.
 """
 
 from __future__ import annotations
@@ -10,14 +10,55 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pipelines.ingestion.forward import to_forward
+from pipelines.log.open import open_log
+from pipelines.log.protocol import EventLog
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.settings import Settings
 from serving import metrics
 from serving.loops import Loops
 
+if TYPE_CHECKING:
+    from pipelines.lake.tables import Tables
+
 _EVERY_S = 5.0
+INGEST_EVERY_S = 15.0
+
+
+class IngestLag:
+    """Sets how far the lake is behind the event log: what followers have before them.
+
+    Broker and object storage are asked, and may be away: its thread is no other's.
+
+    Args:
+        settings: the installation; its log is another than the spool.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._log: EventLog | None = None
+        self._tables: Tables | None = None
+
+    def observe(self) -> None:
+        """Set the gauge.
+
+        Raises:
+            LogError: the log does not answer.
+            OSError: the lake does not.
+        """
+        from pipelines.ingestion.behind import ends_of, to_ingest  # imports the lake
+        from pipelines.lake.tables import Tables
+
+        self._log = self._log or open_log(self._settings.log_url)
+        self._tables = self._tables or Tables(self._settings.lake_url)
+        metrics.lag("ingest_lag", sum(to_ingest(ends_of(self._log), self._tables).values()))
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._log is not None:
+            self._log.close()
 
 
 class Lags:

@@ -33,6 +33,7 @@ _GAUGES = {
     "loops_with_errors": ("Loops that do not run as configured", "max"),
     "heartbeat_age_seconds": ("Age of the oldest heartbeat among the threads that keep something fresh", "max"),
     "forward_lag": ("Messages in the spool that the event log does not have yet", "mostrecent"),
+    "ingest_lag": ("Messages on the event log that the lake does not have yet", "mostrecent"),
     "disk_free_ratio": ("Share of the home folder's disk that is free", "mostrecent"),
 }
 

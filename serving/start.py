@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 
@@ -16,8 +16,9 @@ from pipelines.operations.processes import check_keys
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
 from pipelines.state.state import State
+from serving import metrics
 from serving.core import DECISIONS, OUTCOMES, Core
-from serving.lags import Lags
+from serving.lags import INGEST_EVERY_S, IngestLag, Lags
 from serving.loops import Loops
 from serving.refresher import Refresher
 from serving.replicas.answers import Answers
@@ -86,6 +87,9 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
         if settings.state:
             opened.callback(_follow_erasures(settings, log, clock).close)
             core.erased = partial(_is_erased, settings)
+        metrics.lag("ingest_lag", 0.0)  # made now: making it later takes a file, and there may be none left
+        if settings.log != "local:":
+            opened.enter_context(_watched_ingestion(settings))
         for name in loops.names():
             snapshot = loops.get(name)
             if snapshot is not None and snapshot.loop.features.enabled:
@@ -107,6 +111,19 @@ def _follow_erasures(settings: Settings, log: LocalLog, clock: Callable[[], floa
 def _is_erased(settings: Settings, event_id: bytes) -> bool:
     with State(settings.state_url) as state:
         return is_announced(state, event_id)
+
+
+@contextmanager
+def _watched_ingestion(settings: Settings) -> Iterator[None]:
+    """Say how far followers are behind, from a thread."""
+    lag = IngestLag(settings)
+    refresher = Refresher("ingestion", lag.observe, period_s=INGEST_EVERY_S)
+    refresher.start()
+    try:
+        yield
+    finally:
+        refresher.close()
+        lag.close()
 
 
 class _FeatureSource:

@@ -54,11 +54,12 @@ ROWS: dict[str, list[tuple[str, str, dict[str, str]]]] = {
             {"{{loop}}: {{field}}": 'sum by (loop, field) (rate(decision_outcomes_doubtful_total{loop=~"$loop"}[5m]))'},
         ),
         (
-            "Waiting for the disk; on the volume only",
+            "Waiting for the disk, the log, the lake",
             "short",
             {
                 "{{instance}}: disk": "max by (instance) (decision_spool_depth)",
                 "{{instance}}: log": "max by (instance) (decision_forward_lag)",
+                "not in the lake": "max(decision_ingest_lag)",
             },
         ),
         (

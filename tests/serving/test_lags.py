@@ -8,12 +8,15 @@ from pathlib import Path
 import msgspec
 
 from pipelines.ingestion.forward import forward
+from pipelines.ingestion.ingest import ingest
 from pipelines.log.protocol import TOPICS
 from pipelines.log.sqlite.log import LocalLog
 from serving import metrics
-from serving.lags import Lags
+from serving.lags import IngestLag, Lags
 from serving.loops import Loops
+from tests.worlds.lake import World, decision
 from tests.worlds.rollout import GuardedLoop
+from tests.worlds.synthetic import new_settings
 
 
 def shown(name: str) -> float:
@@ -55,3 +58,18 @@ def test_how_long_the_weight_of_a_candidate_still_holds_is_shown(tmp_path: Path)
     Lags(shop.settings, shop.world.log, loops, late.timestamp).observe()
     assert shown('decision_guard_left_seconds{loop="shop"}') == 600.0
     shop.close()
+
+
+def test_what_is_on_the_log_and_not_in_the_lake_is_counted(tmp_path: Path) -> None:
+    settings = new_settings(tmp_path)
+    world = World(settings.spool_path.parent)
+    assert world.path == settings.spool_path
+    lag = IngestLag(settings)
+    for arrived, want in ((3, 3), (2, 5)):
+        world.append(*(decision(f"e{arrived}-{number}") for number in range(arrived)))
+        lag.observe()
+        assert shown("decision_ingest_lag") == want
+    ingest(world.log, world.lake)
+    lag.observe()
+    assert shown("decision_ingest_lag") == 0
+    lag.close()
