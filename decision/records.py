@@ -20,7 +20,7 @@ from decision.validation import field_error
 
 SCHEMA_VERSION = 3
 """Written by this code. Version 1 knew neither slots, nor a guard, nor deferred decisions; in version 2 an outcome did
-not name the action."""
+not name the action, and a decision not the version of its settings."""
 
 MAX_ACTIONS = 1_000
 MAX_ID_CHARS = 256
@@ -62,6 +62,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         feature_snapshot: JSON object of the features looked up for this decision.
         seed: 53-bit seed of the draw.
         pass_probability: probability with which this record was kept; 1 unless sampled down.
+        settings_version: of the loop's settings in State that were in force; 0 where they are a file.
     """
 
     schema_version: int
@@ -89,6 +90,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     feature_snapshot: msgspec.Raw = msgspec.Raw(b"{}")
     seed: int
     pass_probability: float = 1.0
+    settings_version: int = 0
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
@@ -174,6 +176,8 @@ def check_decision(record: Decision) -> None:
         raise FieldError("guard_weight", wanted="a number in [0, 1]", got=record.guard_weight)
     if not 0 < record.pass_probability <= 1:
         raise FieldError("pass_probability", wanted="a number in (0, 1]", got=record.pass_probability)
+    if record.settings_version < 0:
+        raise FieldError("settings_version", wanted="0 or more", got=record.settings_version)
     if not 0 <= record.seed < 1 << 53:
         raise FieldError("seed", wanted="an integer in [0, 2^53)", got=record.seed)
     if bytes(record.context)[:1] != b"{":

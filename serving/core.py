@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -268,6 +268,7 @@ class Core:
         self.count(loop.name).fallbacks += 1
         metrics.count("fallbacks", loop.name)
         plain = Snapshot(loop, None, snapshot.baseline_version, snapshot.baseline, snapshot.baseline_version)
+        plain = replace(plain, settings_version=snapshot.settings_version)
         return decide((ask._replace(snapshot=plain),), ts)[0]
 
     def _answered(self, loop: str, decided: Decided, stored: Stored) -> DecideResponse:

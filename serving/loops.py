@@ -172,7 +172,8 @@ class Loops:
         current = self._snapshots.get(name)
         if current is None or self._stamps.get(name) != stamp:
             applied = None if entry is None else parse_applied(entry.value, name, os.environ)
-            current = _with_loop(current, applied or load_loop(self._settings, name))
+            loop, version = applied or load_loop(self._settings, name), 0 if entry is None else entry.version
+            current = replace(_with_loop(current, loop), settings_version=version)
             self._snapshots[name], self._stamps[name] = current, stamp
         self._refresh_anchors(name)
         self._refresh_guard(name)  # first: an emergency stop does not wait for the registry

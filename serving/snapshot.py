@@ -32,6 +32,7 @@ class Snapshot:
         baseline_version: its name.
         candidate: the version being rolled out, if any.
         guard: what the guard published about it; None without a guard.
+        settings_version: of the loop's settings in State; 0 where they are a file.
         pinned: the candidate's share when the request's episode began; None where nothing is pinned.
     """
 
@@ -42,6 +43,7 @@ class Snapshot:
     baseline_version: str
     candidate: Policy | None = None
     guard: GuardSnapshot | None = None
+    settings_version: int = 0
     pinned: float | None = None
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 import numpy as np
@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from pipelines.features.store import Features
-from pipelines.features.stream import COLUMNS, Topic
+from pipelines.features.stream import COLUMNS, Place, Topic
+from pipelines.ingestion.conflicts import conflicts_of
 from pipelines.interactions.join import place_of
-from pipelines.lake.lake import ConflictError, Lake
+from pipelines.lake.lake import ConflictError, Lake, dataset
 from pipelines.lake.tables import partitions_of
 from pipelines.logs import step
 from pipelines.progress import Progress, silent
@@ -55,15 +56,19 @@ def push_new(lake: Lake, loop: LoopSettings, features: Features, progress: Progr
     if not (loop.features.enabled and loop.features.stream):
         return Pushed()
     for attempt in range(_ATTEMPTS):
-        # read first, so that no outcome is seen before the decision it belongs to
-        outcomes, decisions = lake.table("outcomes"), lake.table("decisions")
+        # outcomes first, so that none is seen before its decision; other answers to it last, so that none is missing
+        outcomes, decisions, dead = lake.table("outcomes"), lake.table("decisions"), lake.table("dead_letters")
         positions = features.positions()
         try:
-            return Pushed(
+            taken = Pushed(
                 decisions=_take(features, "decisions", decisions, loop.name, positions, progress),
                 outcomes=_take(features, "outcomes", outcomes, loop.name, positions, progress),
-                subjects=features.publish(),
             )
+            for partition in partitions_of(decisions, loop.name):
+                since = positions.get(("conflicts", partition), 0)
+                found = conflicts_of(dead, decisions, loop.name, partition, since - 1)
+                features.contest(found.events, partition, found.until)
+            return msgspec.structs.replace(taken, subjects=features.publish())
         except ConflictError:
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -75,25 +80,25 @@ def _take(
     topic: Topic,
     table: DeltaTable,
     loop: str,
-    positions: dict[tuple[Topic, int], int],
+    positions: Mapping[tuple[Place, int], int],
     progress: Progress,
 ) -> int:
     taken = 0
     for partition in partitions_of(table, loop):
         since = positions.get((topic, partition), 0)
-        for rows in _beyond(table, loop, partition, since, COLUMNS[topic]):
+        for rows in _beyond(topic, table, loop, partition, since):
             taken += features.take(topic, rows, since=since)
             progress(f"{topic} taken into features", taken)
             since = pc.call_function("max", [rows["offset"]]).as_py() + 1
     return taken
 
 
-def _beyond(table: DeltaTable, loop: str, partition: int, position: int, columns: list[str]) -> Iterator[pa.Table]:
-    data = table.to_pyarrow_dataset()
+def _beyond(topic: Topic, table: DeltaTable, loop: str, partition: int, position: int) -> Iterator[pa.Table]:
+    data = dataset(topic, table)
     place = place_of(loop, partition)
     ahead = data.to_table(["offset"], filter=place & (pc.field("offset") >= position))
     offsets = np.sort(ahead["offset"].to_numpy())
     for start in range(0, len(offsets), ROWS_PER_PART):
         part = offsets[start : start + ROWS_PER_PART]
         within = (pc.field("offset") >= int(part[0])) & (pc.field("offset") <= int(part[-1]))
-        yield data.to_table(columns, filter=place & within)
+        yield data.to_table(COLUMNS[topic], filter=place & within)

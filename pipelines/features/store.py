@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from decision.decay import Decayed
 from decision.errors import FieldError
 from pipelines.features.lookup import STREAM_FEATURES, Lookup, SharedLookup, Value, served
-from pipelines.features.stream import Stream, Topic
+from pipelines.features.stream import Place, Stream, Topic
 from pipelines.features.uploads import add_upload, latest, read_upload
 from pipelines.features.views import STREAM_COLUMNS, SUBJECT, TIMESTAMP, Views
 from pipelines.lake.features import without_features
@@ -148,8 +148,8 @@ class Features:
         self._views.put(self._views.subject_view, rows.to_pandas())
         return len(rows)
 
-    def positions(self) -> dict[tuple[Topic, int], int]:
-        """Return the offset from which `take` wants rows, by topic and partition; 0 for those that are not in it."""
+    def positions(self) -> dict[tuple[Place, int], int]:
+        """Return the offset from which `take` and `contest` go on, by what and partition; 0 where it is absent."""
         return self._state().positions()
 
     def take(self, topic: Topic, rows: pa.Table, *, since: int | None = None) -> int:
@@ -165,6 +165,10 @@ class Features:
             ConflictError: the position lies before `since`.
         """
         return self._state().take(topic, rows, since=since)
+
+    def contest(self, events: Sequence[tuple[int, str]], partition: int, until: int) -> None:
+        """Take away what decisions contribute that others answered as well; see `Stream.contest`."""
+        self._state().contest(events, partition, until)
 
     def publish(self) -> int:
         """Put online what changed, and return how many subjects that concerns.

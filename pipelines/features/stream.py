@@ -21,6 +21,7 @@ from decision.errors import FieldError
 from decision.join import DROPPED, DecisionRows, OutcomeRows, match, settle
 from pipelines.files import open_sqlite, transaction
 from pipelines.interactions.join import rule_of
+from pipelines.interactions.settle import drawn_ids
 from pipelines.lake.lake import ConflictError
 from pipelines.settings import LoopSettings
 
@@ -28,11 +29,16 @@ GRACE_US = 3_600_000_000
 """An outcome counts when it arrives on the log within the reward window and this, in microseconds, of its decision."""
 
 Topic = Literal["decisions", "outcomes"]
+Place = Literal["decisions", "outcomes", "conflicts"]
+"""What has a position: the topics, and other answers to decisions."""
 COLUMNS: dict[Topic, list[str]] = {
-    "decisions": ["partition", "offset", "appended_at", "event_id", "slot", "ts", "subject_id", "deferred"],
+    "decisions": [
+        *("partition", "offset", "appended_at", "event_id", "slot", "ts", "subject_id", "deferred"),
+        *("action_ids", "action_index"),
+    ],
     "outcomes": [
         *("partition", "offset", "appended_at", "event_id", "slot", "name", "value", "ts"),
-        *("idempotency_key", "spool", "spool_offset"),
+        *("idempotency_key", "spool", "spool_offset", "action_id"),
     ],
 }
 """What is needed of the lake's columns."""
@@ -40,17 +46,19 @@ COLUMNS: dict[Topic, list[str]] = {
 _LONGEST_KEPT_US = 7 * 86_400_000_000
 _FAR_US = 1 << 62
 _WAIT_S = 60.0
+_FORM = 2
+"""Of the tables; those of another form are filled anew. The first knew neither drawn actions nor conflicts."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS positions (topic TEXT, "partition" INTEGER, next INTEGER, newest_us INTEGER,
     PRIMARY KEY (topic, "partition")) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS decisions (event_id TEXT, slot TEXT, subject_id TEXT, ts_us INTEGER,
-    appended_us INTEGER, deferred INTEGER, counted REAL, outcomes REAL, reward REAL,
+    appended_us INTEGER, deferred INTEGER, action TEXT, conflicting INTEGER, counted REAL, outcomes REAL, reward REAL,
     PRIMARY KEY (event_id, slot)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS decisions_by_arrival ON decisions (appended_us);
 CREATE INDEX IF NOT EXISTS decisions_by_subject ON decisions (subject_id);
 CREATE TABLE IF NOT EXISTS outcomes (event_id TEXT, slot TEXT, "offset" INTEGER, name TEXT, value REAL, ts_us INTEGER,
-    appended_us INTEGER, key TEXT, spool TEXT, spool_offset INTEGER,
+    appended_us INTEGER, key TEXT, spool TEXT, spool_offset INTEGER, action TEXT,
     PRIMARY KEY (event_id, slot, "offset")) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS outcomes_by_arrival ON outcomes (appended_us);
 CREATE TABLE IF NOT EXISTS subjects (subject_id TEXT PRIMARY KEY, decisions REAL, outcomes REAL, rewards REAL,
@@ -73,13 +81,20 @@ class Stream:
         self._half_life_s = loop.features.half_life_s
         self._definition = msgspec.json.encode([self._rule, self._half_life_s]).decode()
         self._sql = open_sqlite(path, busy_s=_WAIT_S, synchronous="FULL", schema=_TABLES)
+        with transaction(self._sql):
+            if self._sql.execute("PRAGMA user_version").fetchone()[0] != _FORM:
+                for table in ("positions", "decisions", "outcomes", "subjects"):
+                    self._sql.execute(f"DROP TABLE {table}")
+                for statement in _TABLES.split(";"):
+                    self._sql.execute(statement)
+                self._sql.execute(f"PRAGMA user_version = {_FORM}")
 
     def close(self) -> None:
         """Close the file."""
         self._sql.close()
 
-    def positions(self) -> dict[tuple[Topic, int], int]:
-        """Return the offset that follows what was seen, by topic and partition.
+    def positions(self) -> dict[tuple[Place, int], int]:
+        """Return the offset that follows what was seen, by topic, or conflicts, and partition.
 
         Another half-life or reward definition than the state was made with empties the state: everything counts anew.
         """
@@ -109,6 +124,28 @@ class Stream:
                 (self._keep_decisions if topic == "decisions" else self._keep_outcomes)(new)
                 self._settle()
         return len(new)
+
+    def contest(self, events: Sequence[tuple[int, str]], partition: int, until: int) -> None:
+        """Take away what decisions contribute that others answered as well, but for what names the action drawn.
+
+        Args:
+            events: offset of each other answer, with its event.
+            partition: of the log.
+            until: every other answer at a lower offset is among `events` or was before.
+        """
+        with self._transaction():
+            place = ("conflicts", partition)
+            at = self._sql.execute('SELECT next FROM positions WHERE topic = ? AND "partition" = ?', place).fetchone()
+            new = [(event,) for offset, event in events if at is None or offset >= at[0]]
+            if new:
+                self._sql.execute("DELETE FROM touched")
+                self._sql.executemany("UPDATE decisions SET conflicting = 1 WHERE event_id = ?", new)
+                self._sql.executemany(
+                    "INSERT OR IGNORE INTO touched SELECT event_id, slot FROM decisions WHERE event_id = ?", new
+                )
+                self._settle()
+            if at is None or at[0] < until:
+                self._sql.execute("REPLACE INTO positions VALUES (?, ?, ?, 0)", (*place, until))
 
     def publish(self, write: Callable[[int, int, dict[str, Decayed]], int]) -> int:
         """Hand the sums that changed since the last call to `write`, and return how many they were.
@@ -191,14 +228,15 @@ class Stream:
 
     def _keep_decisions(self, rows: pa.Table) -> None:
         rows = rows.filter(rows["subject_id"].is_valid())
-        values = _tuples(rows, ["event_id", "slot", "subject_id", "ts", "appended_at", "deferred"])
-        self._sql.executemany("INSERT OR IGNORE INTO decisions VALUES (?, ?, ?, ?, ?, ?, 0, 0, 0)", values)
+        rows = rows.append_column("action", pa.array(drawn_ids(rows), pa.string()))
+        values = _tuples(rows, ["event_id", "slot", "subject_id", "ts", "appended_at", "deferred", "action"])
+        self._sql.executemany("INSERT OR IGNORE INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0)", values)
         self._touch(rows)
 
     def _keep_outcomes(self, rows: pa.Table) -> None:
         columns = ["event_id", "slot", "offset", "name", "value", "ts", "appended_at"]
-        values = _tuples(rows, [*columns, "idempotency_key", "spool", "spool_offset"])
-        self._sql.executemany("INSERT OR IGNORE INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        values = _tuples(rows, [*columns, "idempotency_key", "spool", "spool_offset", "action_id"])
+        self._sql.executemany("INSERT OR IGNORE INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
         self._touch(rows)
 
     def _touch(self, rows: pa.Table) -> None:
@@ -212,13 +250,13 @@ class Stream:
             " WHERE d.deferred AND d.event_id IN (SELECT event_id FROM touched)"
         )
         decisions = self._sql.execute(
-            "SELECT event_id, slot, subject_id, ts_us, deferred, counted, outcomes, reward"
+            "SELECT event_id, slot, subject_id, ts_us, deferred, action, conflicting, counted, outcomes, reward"
             " FROM touched JOIN decisions USING (event_id, slot)"
         ).fetchall()
         if not decisions:
             return
         outcomes = self._sql.execute(
-            'SELECT event_id, slot, o.ts_us, o.name, o.value, o."offset", o.key, o.spool, o.spool_offset'
+            'SELECT event_id, slot, o.ts_us, o.name, o.value, o."offset", o.key, o.spool, o.spool_offset, o.action'
             " FROM (SELECT event_id, min(appended_us) AS since FROM touched JOIN decisions USING (event_id, slot)"
             " GROUP BY event_id) JOIN outcomes o USING (event_id)"
             " WHERE o.appended_us <= since + ?",
@@ -228,7 +266,7 @@ class Stream:
         changes: dict[str, Decayed] = {}
         updates: list[tuple[Any, ...]] = []
         for row, now in zip(decisions, contributed.tolist(), strict=True):
-            event_id, slot, subject_id, ts_us, _, *before = row
+            event_id, slot, subject_id, ts_us, _, _, _, *before = row
             if now != before:
                 change = Decayed(now[0] - before[0], now[1] - before[1], now[2] - before[2], ts_us / 1e6)
                 changes[subject_id] = self._add(changes.get(subject_id, Decayed()), change)
@@ -246,7 +284,7 @@ class Stream:
 
     def _contributions(self, decisions: Sequence[Any], outcomes: Sequence[Any]) -> np.ndarray[Any, Any]:
         """Return [n, 3]: whether each decision counts, how many outcomes it has, and its reward as known so far."""
-        column = list(zip(*outcomes, strict=True)) if outcomes else [()] * 9
+        column = list(zip(*outcomes, strict=True)) if outcomes else [()] * 10
         events = [row[0] for row in decisions]
         settled = settle(
             DecisionRows(
@@ -254,6 +292,8 @@ class Stream:
                 np.array([row[4] for row in decisions], np.bool_),
                 np.full(len(decisions), _FAR_US),
                 match(events, events),
+                [row[5] for row in decisions],
+                np.array([row[6] for row in decisions], np.bool_),
             ),
             OutcomeRows(
                 decision=match([row[:2] for row in decisions], [row[:2] for row in outcomes]),
@@ -261,9 +301,10 @@ class Stream:
                 value=np.array(column[4], np.float64),
                 ts=np.array(column[2], np.int64),
                 offset=np.array(column[5], np.int64),
-                identities=[_identities(row[3], *row[6:]) for row in outcomes],
+                identities=[_identities(row[3], *row[6:9]) for row in outcomes],
                 event=match(events, [row[0] for row in outcomes]),
                 whole=np.array([not row[1] for row in outcomes], np.bool_),
+                action=column[9],
             ),
             rule=self._rule,
             now_us=_FAR_US,

@@ -52,6 +52,7 @@ def complete(columns: dict[str, Any], rows: int) -> pa.Table:
         "feature_snapshot": "{}",
         "seed": 0,
         "pass_probability": 1.0,
+        "settings_version": 0,
         "state": "joined",
         "clipped": False,
         "reward_version": "imported",

@@ -128,7 +128,7 @@ def _check_record(record: Decision | Outcome, message: Message, loops: Collectio
         raise FieldError("key", wanted=f"the event id {record.event_id!r}", got=message.key)
     check_time("ts", record.ts)
     if isinstance(record, Decision):
-        for field in ("step", "guard_version"):
+        for field in ("step", "guard_version", "settings_version"):
             number = getattr(record, field)
             if number is not None and not 0 <= number <= _MAX_INT:
                 raise FieldError(field, wanted="an integer in [0, 2^63)", got=number)
@@ -197,7 +197,8 @@ def _check_decisions(rows: pa.RecordBatch) -> None:
     _require(bool((_numbers(rows["pass_probability"]) > 0).all()))
     _check_range(_numbers(rows["pass_probability"]), 0, 1)
     _check_range(_numbers(rows["seed"]), 0, (1 << 53) - 1)
-    _check_range(_numbers(rows["guard_version"]), 0, _MAX_INT)
+    for name in ("guard_version", "settings_version"):
+        _check_range(_numbers(rows[name]), 0, _MAX_INT)
     _check_range(_numbers(rows["step"].drop_null()), 0, _MAX_INT)
     for name in RAW_FIELDS:
         _require(pc.call_function("all", [_starts_with(rows[name], "[" if name == "actions" else "{")]).as_py())

@@ -67,7 +67,7 @@ def settled_rows(
         rows["deferred"].to_numpy(),
         until,
         _firsts(rows, rows),
-        None if arrived.action is None else _drawn(rows),
+        None if arrived.action is None else drawn_ids(rows),
         conflicts.among(rows["event_id"].to_pylist()),
     )
     settled = settle(ours, arrived, rule=rule, now_us=now_us)
@@ -97,7 +97,7 @@ def settled_rows(
     return rows.select(INTERACTIONS.names).cast(INTERACTIONS)
 
 
-def _drawn(rows: pa.Table) -> list[str]:
+def drawn_ids(rows: pa.Table) -> list[str]:
     """Return [n] ids of the actions drawn."""
     offered = rows["action_ids"].combine_chunks()
     at = offered.offsets.to_numpy()[:-1] + rows["action_index"].to_numpy()

@@ -53,5 +53,6 @@ def _decision(row: dict[str, Any]) -> Decision:
 
 
 def _fields(row: dict[str, Any], of: type[msgspec.Struct]) -> dict[str, Any]:
-    fields = {name: row[name] for name in of.__struct_fields__ if name in row}
+    # what older code did not write is at its default
+    fields = {name: row[name] for name in of.__struct_fields__ if row.get(name) is not None}
     return fields | {"ts": row["ts"].astimezone(UTC)}

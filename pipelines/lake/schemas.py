@@ -49,6 +49,7 @@ DECISION_FIELDS = [
     pa.field("feature_snapshot", pa.string()),
     pa.field("seed", pa.int64()),
     pa.field("pass_probability", pa.float64()),
+    pa.field("settings_version", pa.int64()),  # null in rows of older code
 ]
 
 FEATURE_FIELDS = [

@@ -304,6 +304,7 @@ def _record(
         baseline_version=snapshot.baseline_version,
         feature_snapshot=looked_up,
         seed=seed,
+        settings_version=snapshot.settings_version,
     )
 
 

@@ -141,6 +141,7 @@ _EXPLANATION: dict[str, Any] = {
             "feature_snapshot": {},
             "seed": 4_503_599_627_370_497,
             "pass_probability": 1.0,
+            "settings_version": 3,
             "action_id": "b",
             "scores": None,
             "redrawn_index": 1,

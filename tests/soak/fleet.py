@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow.compute as pc
 import pytest
 
 from pipelines.files import SOURCES
@@ -144,7 +145,10 @@ def books(of: Fleet, callers: list[Caller]) -> tuple[Account, dict[str, Any]]:
     later = datetime.now(UTC) + timedelta(days=1)
 
     def counted() -> Account:
-        rows = lake.interactions(LOOP).select(["event_id", "action_ids", "action_index", "state", "reason", "reward"])
+        # with those that were dropped, which `Lake.interactions` leaves out
+        wanted = ["event_id", "action_ids", "action_index", "state", "reason", "reward"]
+        ours = pc.field("loop") == LOOP
+        rows = lake.read("interactions", lambda table: table.to_pyarrow_dataset().to_table(wanted, filter=ours))
         return account(
             told,
             lake.decisions(LOOP)["event_id"].to_pylist(),

@@ -312,3 +312,18 @@ def test_feasts_own_command_line_finds_the_repository(shop: Shop) -> None:
     assert {view.name for view in store.list_feature_views()} == {"shop_stream", "shop_subject"}
     found = store.get_online_features(features=["shop_subject:age"], entity_rows=[{"subject_id": "ann"}]).to_dict()
     assert found == {"subject_id": ["ann"], "age": [1.0]}
+
+
+def test_a_decision_that_another_replica_answered_otherwise_leaves_the_stream(shop: Shop) -> None:
+    shop.decide("a", "ann", 0.0)
+    shop.decide("b", "ann", 1.0)
+    shop.report("a", 0.5, 2.0)
+    shop.report("b", 1.0, 3.0)
+    shop.push(10.0)
+    assert shop.serving.online("ann", shop.clock.now)["stream_decisions"] > 1.5
+    other = decision("b", ts=shop.clock.set(11.0), subject_id="ann", action_index=0, propensity=0.75)
+    shop.append(other)
+    shop.push(12.0)
+    left = shop.serving.online("ann", shop.clock.now)
+    assert left["stream_decisions"] == pytest.approx(2.0 ** (-12.0 / 60.0))
+    assert left["stream_mean_reward"] == pytest.approx(0.5)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ class D:
     deferred: bool = False
     arrived: float | None = None
     slot: str = ""
+    action: str = "a"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class O:  # noqa: E742
     copy: tuple[str, int] | None = None
     arrived: float | None = None
     slot: str = ""
+    action: str | None = None
 
 
 def times(seconds: Sequence[float]) -> pa.Array:
@@ -67,11 +70,14 @@ def rows(records: Sequence[D] | Sequence[O], *, start: int = 0, partition: int =
             "idempotency_key": pa.array([r.key for r in records], pa.string()),
             "spool": pa.array([None if r.copy is None else r.copy[0] for r in records], pa.string()),
             "spool_offset": pa.array([None if r.copy is None else r.copy[1] for r in records], pa.int64()),
+            "action_id": pa.array([r.action for r in records], pa.string()),
         }
     else:
         columns |= {
             "subject_id": pa.array([r.subject for r in records], pa.string()),
             "deferred": pa.array([r.deferred for r in records], pa.bool_()),
+            "action_ids": pa.array([["a", "b"] for _ in records], pa.list_(pa.string())),
+            "action_index": pa.array(["ab".index(r.action) for r in records], pa.int32()),
         }
     return pa.table(columns)
 
@@ -289,3 +295,39 @@ def test_an_erased_subject_leaves_no_trace_and_does_not_come_back(path: Path) ->
     assert set(state.subjects()) == {"bob"}
     state.close()
     assert all(b"ann-smith" not in file.read_bytes() for file in path.parent.iterdir())
+
+
+def test_what_followed_another_action_than_the_one_drawn_moves_nothing() -> None:
+    reports = [O("x", 1.0, action="a"), O("x", 0.5, at=2.0, action="b"), O("x", 0.25, at=3.0)]
+    assert sums([D("x", action="b")], reports)["u"][:3] == (1.0, 2.0, 0.75)
+
+
+def test_a_decision_that_was_answered_twice_counts_by_what_names_its_action_alone() -> None:
+    state = stream()
+    state.take("decisions", rows([D("x", action="b"), D("y"), D("z", action="b")]))
+    state.take("outcomes", rows([O("x"), O("y"), O("z", 0.5, action="b")]))
+    assert state.subjects()["u"][:3] == (3.0, 3.0, 2.5)
+    state.contest([(7, "x"), (9, "z"), (11, "of nobody")], 0, 20)
+    assert state.subjects()["u"][:3] == (2.0, 2.0, 1.5)  # what is kept of x was said of no action
+    state.contest([(7, "y")], 0, 20)  # seen before
+    assert state.subjects()["u"][:3] == (2.0, 2.0, 1.5)
+    assert state.positions()["conflicts", 0] == 20
+    state.take("outcomes", rows([O("x", 0.125, at=4.0, action="b")], start=3))
+    assert state.subjects()["u"][:3] == (3.0, 3.0, 1.625)
+    state.close()
+
+
+def test_a_state_of_an_older_form_is_filled_anew(tmp_path: Path) -> None:
+    path = tmp_path / "stream.db"
+    state = stream(path=path)
+    state.take("decisions", rows([D("x")]))
+    state.close()
+    with sqlite3.connect(path) as sql:
+        sql.execute("ALTER TABLE decisions DROP COLUMN action")
+        sql.execute("PRAGMA user_version = 0")
+    sql.close()
+    state = stream(path=path)
+    assert state.positions() == {}
+    state.take("decisions", rows([D("x")]))
+    assert state.subjects()["u"][0] == 1.0
+    state.close()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.operations.waiting import wait_until
 from serving import metrics
 from serving.core import Core
 from serving.http.app import App
@@ -86,6 +87,7 @@ def test_thousands_of_ids_and_paths_add_no_series_and_no_memory(core: Core) -> N
         asyncio.run(flood(app, "b"))
         first = held()
         asyncio.run(flood(app, "c", DIFFERENT))
+        wait_until(lambda: core.spool.depth == 0, "the spool")
         second = held()
     finally:
         tracemalloc.stop()
