@@ -22,6 +22,7 @@ from tests.parts import require
 from tests.postgres_server import new_database, own_server
 from tests.redis_server import RedisServer, own_redis
 from tests.worlds.s3 import S3
+from tests.worlds.versitygw import Versitygw, missing
 
 _MEMORY = Path("/dev/shm")
 _NEEDED = 2 << 30
@@ -61,9 +62,19 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let object storage be another implementation; what counts requests needs the first."""
+    parser.addoption("--s3", choices=["moto", "versitygw"], default="moto", help="whose S3 server the tests use")
+
+
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3]:
+def s3_server(pytestconfig: pytest.Config) -> Iterator[S3]:
     """Give an S3 server with one bucket, which all tests of the session share: each has a prefix of its own."""
+    if pytestconfig.getoption("--s3") == "versitygw":
+        require(not missing(), missing())
+        with Versitygw() as gateway:
+            yield gateway
+        return
     require(importlib.util.find_spec("moto"), "moto not installed")
     with S3() as server:
         yield server

@@ -47,6 +47,7 @@ from tests.worlds.accounts import Account, Row, account, broken_links, champions
 from tests.worlds.chaos import Chaos, Part
 from tests.worlds.fleet import Caller, Member, all_told
 from tests.worlds.s3 import BUCKET, S3
+from tests.worlds.versitygw import Versitygw
 
 LOOP, REPLICAS, FOLLOWERS, CALLERS, PARTITIONS = "shop", 3, 2, 3, 4
 TEXT = """
@@ -57,6 +58,9 @@ maximum = 1.0
 [gate]
 minimum_ess = 5
 """
+
+
+SERVERS: dict[str, type[S3]] = {"moto": S3, "versitygw": Versitygw}
 
 
 class Fleet(NamedTuple):
@@ -74,13 +78,13 @@ class Fleet(NamedTuple):
 
 
 @contextmanager
-def fleet(folder: Path, ack: str) -> Iterator[Fleet]:
+def fleet(folder: Path, ack: str, store: str) -> Iterator[Fleet]:
     """Start the parts in `folder`."""
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         stack.enter_context(lost_sockets())
         broker, redis = stack.enter_context(own_broker()), stack.enter_context(own_redis())
-        postgres, s3 = stack.enter_context(own_server(folder / "pg")), stack.enter_context(S3())
+        postgres, s3 = stack.enter_context(own_server(folder / "pg")), stack.enter_context(SERVERS[store]())
         for name, value in s3.environment.items():
             patch.setenv(name, value)
         shared = {
@@ -197,7 +201,7 @@ def run(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
     def say(what: str) -> None:
         print(what, file=sys.stderr, flush=True)
 
-    with fleet(folder, given.ack) as of:
+    with fleet(folder, given.ack, given.s3) as of:
         window = 5 if given.quick else 20
         apply(of.operator, TEXT.format(window=window), LOOP, by="the soak", environ={})
         among = members(of, folder, given.ack)
@@ -291,6 +295,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--every", type=float, default=5.0, help="seconds between two hits (default: %(default)s)")
     parser.add_argument("--ack", choices=["disk", "kafka"], default="disk")
+    parser.add_argument("--s3", choices=SERVERS, default="moto", help="whose server holds the files")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="two minutes, and parts away for 8 s")
     parser.add_argument("--keep", type=Path, help="work in this folder, and leave it there")

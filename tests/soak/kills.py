@@ -17,6 +17,7 @@ from tests.e2e.test_kill_forwarder import PARTITIONS, TOPICS, kill_forwarder
 from tests.e2e.test_kill_ingester import kill_ingesters
 from tests.e2e.test_kill_service import kill_service
 from tests.worlds.s3 import BUCKET, S3
+from tests.worlds.versitygw import Versitygw, missing
 
 
 def forwarder(folder: Path, kills: int, seed: int) -> int:
@@ -29,8 +30,8 @@ def forwarder(folder: Path, kills: int, seed: int) -> int:
         source.close()
 
 
-def ingesters_on_s3(folder: Path, kills: int, seed: int) -> int:
-    with S3() as server, pytest.MonkeyPatch.context() as patch:
+def ingesters_on_s3(folder: Path, kills: int, seed: int, kind: type[S3] = S3) -> int:
+    with kind() as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
         return kill_ingesters(folder, kills, 2, seed, lake=f"s3://{BUCKET}/lake", longest_s=3.0)
@@ -48,6 +49,10 @@ def main() -> None:
         "two ingesters": lambda folder: kill_ingesters(folder, given.kills, 2, given.seed),
         "two, files on S3": lambda folder: ingesters_on_s3(folder, given.kills, given.seed),
     }
+    if reason := missing():
+        print(f"without versitygw: {reason}")
+    else:
+        parts["two, on versitygw"] = lambda folder: ingesters_on_s3(folder, given.kills, given.seed, Versitygw)
     print(f"{'killed':<18}{'times':>8}{'taken, all of it booked once':>32}")
     taken: dict[str, int] = {}
     for name, run in parts.items():
