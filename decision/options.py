@@ -185,8 +185,8 @@ class SessionRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             not behave so are left out.
         effort: gradient steps and rounds, in shares of the usual.
         sharpness: what the policy's logits are multiplied by when it serves; 1 is what it was taught.
-        form: of the world, for ``parametric``: ``lts``, or ``module:name`` of one's own, which is imported by
-            trainings; "" where it is not known.
+        form: of the world, for ``parametric``: ``lts``, ``driver-programme``, or ``module:name`` of one's own, which is
+            imported by trainings; "" where it is not known.
         group: the context's field that says which group a user is of, as ``context.city``: text or whole numbers. The
             groups are embedded at every training, and published with the version; the policy sees that of its user,
             or the mean of all where it does not know the group. "" for none.

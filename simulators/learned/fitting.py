@@ -21,7 +21,7 @@ from simulators.learned.forms import Form
 from simulators.learned.trajectories import Trajectories
 
 USERS = 64
-_POPULATION, _GENERATIONS, _STEPS = 100, 40, 25
+_POPULATION, _GENERATIONS, _STEPS = 100, 40, 50
 _STEP = 1e-4
 """Of a numerical slope, in shares of a number's range."""
 _FAR = 4.0

@@ -1,6 +1,7 @@
 """Worlds whose form is known: how users respond is written down, but for a few numbers of a group and of each user.
 
-A form is code, of ours or of a user, that a setting names: ``lts``, or ``module:name`` for an object of one's own.
+A form is code, of ours or of a user, that a setting names: ``lts``, ``driver-programme``, or ``module:name`` for an
+object of one's own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import numpy as np
 from decision.batch import Floats
 from decision.errors import FieldError
 
-FORMS = {"lts": "simulators.environments.lts.form:FORM"}
+FORMS = {
+    "lts": "simulators.environments.lts.form:FORM",
+    "driver-programme": "simulators.environments.driver_form:FORM",
+}
 """Forms that come with this package."""
 
 
