@@ -13,8 +13,8 @@ from rich.table import Table
 
 from decision.errors import FieldError
 from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Outcome, command, console, progress
+from pipelines.engines.registry import EngineName
 from pipelines.operations.installation import Installation
-from pipelines.replay.engines import EngineName
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,7 +101,7 @@ def replay(
     """
     if html is not None and not html.absolute().parent.is_dir():
         raise FieldError("html", wanted="a file in a folder that exists", got=str(html))
-    from pipelines.replay.engines import engine_of
+    from pipelines.engines.registry import engine_of
     from pipelines.replay.propensities import check_propensities as check
     from pipelines.replay.replay import Options, replay_log
 

@@ -18,8 +18,8 @@ import pyarrow as pa
 from decision.errors import SupportError
 from decision.ope.diagnostics.log_quality import LogQuality, coverage, trajectory_quality
 from decision.ope.sums.exact import exact_group_sums
+from pipelines.engines.engine import Engine
 from pipelines.interactions.arrays import interned
-from pipelines.replay.engine import Engine
 from pipelines.replay.passes import Job
 from pipelines.replay.policy import PolicySpec
 from pipelines.replay.rows import load, text_hash
@@ -125,7 +125,7 @@ def describe(source: Source, engine: Engine, *, log: str) -> Description:
         SupportError: there are no rows.
     """
     job = Job(source=source, policy=PolicySpec(kind="uniform", name=""))
-    found = engine.total(describe_unit, merged, job)
+    found = engine.total(describe_unit, merged, job, source.units())
     if not found:
         raise SupportError(f"{log}: there are no settled decisions to describe")
     whole = reduce(add, found.values())

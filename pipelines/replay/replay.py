@@ -30,10 +30,10 @@ from decision.ope.evaluation.results import Results, refuse, results
 from decision.options import Fraction, Seed
 from decision.protocols import Policy
 from decision.validation import Checked
+from pipelines.engines.engine import Engine, LocalEngine
 from pipelines.logs import step
 from pipelines.progress import Progress, silent
 from pipelines.replay.crossfit import FOLDS, CrossFit, Fitted
-from pipelines.replay.engine import Engine, LocalEngine
 from pipelines.replay.fields import require_action_feature, require_label
 from pipelines.replay.models import LEARNED, RewardModel, crossfit_of, reward_models
 from pipelines.replay.passes import Evaluated, Job, evaluate_unit, extent_unit, fit_fold, merged, survey_unit
@@ -248,12 +248,15 @@ def replay_log(
             require_label(source, label, setting=setting)
     if options.grouping:
         require_action_feature(source, options.grouping, setting="group_by")
-    extent = engine.total(extent_unit, add, job, _counted("decisions found", None, progress, _rows))
+    extent = engine.total(extent_unit, add, job, source.units(), _counted("decisions found", None, progress, _rows))
     if extent is None or not extent.rows:
         raise _nothing(log, job)
     job = changed(job, extent=extent)
     survey = (
-        engine.total(survey_unit, add, job, _counted("decisions surveyed", extent.rows, progress, _rows)) or Survey()
+        engine.total(
+            survey_unit, add, job, source.units(), _counted("decisions surveyed", extent.rows, progress, _rows)
+        )
+        or Survey()
     )
     sample = survey.sampled()
     survey = changed(survey, sample=())  # not held twice
@@ -270,7 +273,7 @@ def replay_log(
         drawn=tuple(drawn.values()),
     )
     evaluated = engine.total(
-        evaluate_unit, merged, job, _counted("decisions evaluated", extent.rows, progress, _evaluated)
+        evaluate_unit, merged, job, source.units(), _counted("decisions evaluated", extent.rows, progress, _evaluated)
     )
     if evaluated is None:
         raise _nothing(log, job)
@@ -284,7 +287,7 @@ def _fitted(crossfit: CrossFit | None, job: Job, engine: Engine, progress: Progr
     seen = _counted("reward models fitted", FOLDS, progress, _folds)
     if isinstance(engine, LocalEngine):  # whose threads would wait for one another
         return crossfit.models(engine.workers, seen)
-    return engine.total(fit_fold, add, changed(job, crossfit=crossfit), seen, range(FOLDS))
+    return engine.total(fit_fold, add, changed(job, crossfit=crossfit), range(FOLDS), seen)
 
 
 def _counted(look: str, total: int | None, progress: Progress, of: Callable[[Part], int]) -> Callable[[Part], None]:

@@ -200,6 +200,9 @@ class TableSource:
     cut: Cut = field(default_factory=Cut)
     rows: int = 4 * ROWS_AT_ONCE
 
+    def __reduce__(self) -> tuple[type[TableSource], tuple[pa.Table, Cut, int]]:
+        return TableSource, (self.table.combine_chunks(), self.cut, self.rows)  # or slices would bring all they are of
+
     def units(self) -> list[int]:
         """Return the units of the source."""
         return list(range(0, len(self.table), self.rows))

@@ -197,7 +197,7 @@ def _two_workers(home: Path, name: str) -> dict[str, float]:
     """Return the best wall seconds of one and of two workers, taken in turns, and of the start of the cluster."""
     script = (
         "import json, sys, time\nfrom pathlib import Path\n"
-        "from pipelines.replay.replay import Options, replay_log\nfrom pipelines.replay.engines import engine_of\n"
+        "from pipelines.replay.replay import Options, replay_log\nfrom pipelines.engines.registry import engine_of\n"
         "from pipelines.replay.policy import PolicySpec\nfrom pipelines.replay.source import FileSource\n"
         "source, spec = FileSource(sys.argv[1]), PolicySpec(kind='uniform', name='uniform')\n"
         "options = Options(reward_model='means', check=False)\n"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from operator import add
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from decision.errors import FieldError
 from decision.policy import UniformPolicy
-from pipelines.replay.engine import Engine
+from pipelines.engines.engine import Engine, each_of
 from pipelines.replay.passes import Job
 from pipelines.replay.policy import spec_of
 from pipelines.replay.source import TableSource
@@ -49,39 +51,47 @@ def first(one: list[int], other: list[int]) -> list[int]:
     return min(one, other)
 
 
+def total(engine: Engine, step: Callable[[Job, int], Any], merge: Callable[[Any, Any], Any], job: Job) -> Any:
+    """Return what the engine makes of the units of the job's own log."""
+    return engine.total(step, merge, job, job.source.units())
+
+
 def check_every_row_is_merged_once(engine: Engine) -> None:
-    total = engine.total(rewards, add, job_of(95))
-    assert total is not None
-    assert sorted(total) == [float(n) for n in range(95)]
+    assert sorted(total(engine, rewards, add, job_of(95))) == [float(n) for n in range(95)]
 
 
 def check_every_unit_is_done_once(engine: Engine) -> None:
     job = job_of(1_000)
-    total = engine.total(units_done, add, job)
-    assert total is not None
-    assert sorted(total) == job.source.units()
-    assert len(total) == 100
+    assert sorted(total(engine, units_done, add, job)) == job.source.units()
+    assert len(job.source.units()) == 100
 
 
 def check_the_merge_is_the_one_that_is_given(engine: Engine) -> None:
-    assert engine.total(units_done, first, job_of(60)) == [0]
+    assert total(engine, units_done, first, job_of(60)) == [0]
 
 
 def check_a_single_unit_needs_no_merge(engine: Engine) -> None:
     def never(one: list[float], other: list[float]) -> list[float]:
         raise AssertionError("there is nothing to merge")
 
-    assert engine.total(rewards, never, job_of(3)) == [0.0, 1.0, 2.0]
+    assert total(engine, rewards, never, job_of(3)) == [0.0, 1.0, 2.0]
 
 
 def check_a_log_without_units_is_nothing(engine: Engine) -> None:
-    assert engine.total(rewards, add, job_of(0)) is None
+    assert total(engine, rewards, add, job_of(0)) is None
 
 
 def check_what_a_step_refuses_is_refused_and_the_engine_goes_on(engine: Engine) -> None:
     with pytest.raises(FieldError, match="reward"):
-        engine.total(refuse, add, job_of(60))
-    assert engine.total(units_done, first, job_of(20)) == [0]
+        total(engine, refuse, add, job_of(60))
+    assert total(engine, units_done, first, job_of(20)) == [0]
+
+
+def check_results_can_be_had_in_the_order_of_the_units(engine: Engine) -> None:
+    job, told = job_of(60), list[int]()
+    found = each_of(engine, units_done, job, [50, 0, 20], told.append)
+    assert found == [[50], [0], [20]]
+    assert told[-1] == 3
 
 
 CHECKS = [check for name, check in sorted(globals().items()) if name.startswith("check_")]

@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
-from pipelines.replay.engine import Engine
-from pipelines.replay.engines import ENGINES, EngineName, engine_of
+from pipelines.engines.engine import Engine
+from pipelines.engines.registry import ENGINES, EngineName, engine_of
 from tests.contracts.engine import CHECKS
 from tests.parts import require
 

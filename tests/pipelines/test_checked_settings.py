@@ -34,7 +34,7 @@ GIVEN: dict[str, dict[str, Any]] = {
 def _structs() -> list[type[Any]]:
     for package in PACKAGES:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.startswith(("serving.service", "simulators.sim2rec", "pipelines.replay.ray")):
+            if not module.name.startswith(("serving.service", "simulators.sim2rec", "pipelines.engines.ray")):
                 try:
                     importlib.import_module(module.name)
                 except ModuleNotFoundError as error:  # an extra that is not installed

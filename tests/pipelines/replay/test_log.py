@@ -15,10 +15,10 @@ import pytest
 
 from decision.batch import Batch, Floats
 from decision.errors import FieldError
+from pipelines.engines.engine import LocalEngine
+from pipelines.engines.registry import engine_of
 from pipelines.lake.features import with_features, without_features
 from pipelines.replay.describe import describe
-from pipelines.replay.engine import LocalEngine
-from pipelines.replay.engines import engine_of
 from pipelines.replay.policy import PolicySpec, python_policy
 from pipelines.replay.replay import Options, Replay, replay_log
 from pipelines.replay.report import replay_report

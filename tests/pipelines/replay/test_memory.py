@@ -12,7 +12,7 @@ from tests.bench.replay import written
 
 SCRIPT = """
 import resource, sys
-from pipelines.replay.engine import LocalEngine
+from pipelines.engines.engine import LocalEngine
 from pipelines.replay.policy import PolicySpec
 from pipelines.replay.replay import Options, replay_log
 from pipelines.replay.source import FileSource

@@ -1,4 +1,8 @@
-"""Who does the parts of a replay: this process, some units at once, or a Ray cluster; the results are the same."""
+"""Who does the parts of a pass over a log: this process, some units at once, or a Ray cluster; the same comes out.
+
+A pass is a step on every unit, a part of the log that is read by itself, and sums that are put together. Either the
+sums are exact, so the order does not matter, or they are collected and put together in the order of the units.
+"""
 
 from __future__ import annotations
 
@@ -6,37 +10,68 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import reduce
+from functools import partial, reduce
 from typing import Protocol, TypeVar
 
-from pipelines.replay.passes import Job
-
+Job = TypeVar("Job")
 Part = TypeVar("Part")
 
 MOST_THREADS = 4
 
 
 class Engine(Protocol):
-    """Does a step of a replay on every unit of a log, or of whatever else it has numbered."""
+    """Does a step on every unit of a job."""
 
     def total(
         self,
         step: Callable[[Job, int], Part],
         merge: Callable[[Part, Part], Part],
         job: Job,
+        units: Sequence[int],
         seen: Callable[[Part], None] | None = None,
-        units: Sequence[int] | None = None,
     ) -> Part | None:
         """Return what `merge` makes of the step's results of all units, in any order; None without units.
 
         Args:
-            step: done on every unit, at the same time on some of them.
-            merge: puts two results together.
-            job: what is done.
+            step: done on every unit, at the same time on some of them; a function of a module.
+            merge: puts two results together; likewise.
+            job: what is done. It is pickled for workers that are other processes.
+            units: numbers that the step knows.
             seen: told here of every result, of one unit or of several, as it arrives.
-            units: numbers that the step knows; None for the units of the log.
         """
         ...
+
+
+def each_of(
+    engine: Engine,
+    step: Callable[[Job, int], Part],
+    job: Job,
+    units: Sequence[int],
+    seen: Callable[[int], None] | None = None,
+) -> list[Part]:
+    """Return the step's result of each unit, in the units' order; `seen` is told how many there are."""
+    told = None if seen is None else _counting(seen)
+    found = engine.total(partial(_numbered, step), _together, job, units, told) or {}
+    return [found[unit] for unit in units]
+
+
+def _numbered(step: Callable[[Job, int], Part], job: Job, unit: int) -> dict[int, Part]:
+    return {unit: step(job, unit)}
+
+
+def _together(one: dict[int, Part], other: dict[int, Part]) -> dict[int, Part]:
+    return one | other
+
+
+def _counting(seen: Callable[[int], None]) -> Callable[[dict[int, Part]], None]:
+    done = 0
+
+    def told(found: dict[int, Part]) -> None:
+        nonlocal done
+        done += len(found)
+        seen(done)
+
+    return told
 
 
 def total_of(
@@ -62,11 +97,11 @@ class LocalEngine:
         step: Callable[[Job, int], Part],
         merge: Callable[[Part, Part], Part],
         job: Job,
+        units: Sequence[int],
         seen: Callable[[Part], None] | None = None,
-        units: Sequence[int] | None = None,
     ) -> Part | None:
         """Return the merged result of all units."""
-        return _merged(_told(self._parts(step, job, job.source.units() if units is None else units), seen), merge)
+        return _merged(_told(self._parts(step, job, units), seen), merge)
 
     def _parts(self, step: Callable[[Job, int], Part], job: Job, units: Sequence[int]) -> Iterator[Part]:
         """Yield the results in the units' order."""

@@ -1,4 +1,4 @@
-"""A replay on a Ray cluster; the only file that imports Ray.
+"""The parts of a pass on a Ray cluster; the only file that imports Ray.
 
 Units go to workers by number, some at once; each reads its part of the log itself and adds it up, so nothing but a few
 sums travels. The log has to lie where the workers can read it: object storage or a shared
@@ -10,15 +10,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import ray
 
-from pipelines.replay.engine import total_of
-from pipelines.replay.passes import Job
-from pipelines.replay.source import TableSource
+from pipelines.engines.engine import total_of
 
+Job = TypeVar("Job")
 Part = TypeVar("Part")
 
 _TASKS = 4  # of every worker in every pass: few results to merge, and the last to finish is not waited for long
@@ -45,15 +43,12 @@ class RayEngine:
         step: Callable[[Job, int], Part],
         merge: Callable[[Part, Part], Part],
         job: Job,
+        units: Sequence[int],
         seen: Callable[[Part], None] | None = None,
-        units: Sequence[int] | None = None,
     ) -> Part | None:
         """Return the merged result of all units."""
-        if isinstance(job.source, TableSource):
-            job = replace(job, source=replace(job.source, table=job.source.table.combine_chunks()))
         remote: Any = ray.remote(total_of)
         shared = ray.put(job)
-        units = job.source.units() if units is None else units
         tasks = min(len(units), _TASKS * self._workers)
         waiting = [units[number::tasks] for number in reversed(range(tasks))]
         running: list[Any] = []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from decision.errors import FieldError
 
 if TYPE_CHECKING:  # the command line lists engines without what they need
-    from pipelines.replay.engine import Engine
+    from pipelines.engines.engine import Engine
 
 
 class Entry(NamedTuple):
@@ -24,8 +24,8 @@ class Entry(NamedTuple):
 
 
 ENGINES = {
-    "local": Entry("pipelines.replay.engine"),
-    "ray": Entry("pipelines.replay.ray", "Ray: pip install 'decision-service[scale]'"),
+    "local": Entry("pipelines.engines.engine"),
+    "ray": Entry("pipelines.engines.ray", "Ray: pip install 'decision-service[scale]'"),
 }
 
 if TYPE_CHECKING:
