@@ -10,6 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 
+from pipelines.commands.engines import RayAddress, Where, Workers, opened
 from pipelines.commands.outcome import DONE, FAILED, Home, Json, Loop, Outcome, command, progress, who
 from pipelines.operations.installation import Installation
 
@@ -30,11 +31,15 @@ def guard(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Plot the weight over time to FILE.svg, .html or .png.")
     ] = None,
+    engine: Where = "local",
+    ray_address: RayAddress = None,
+    workers: Workers = None,
     json: Json = False,
 ) -> Outcome:
     """Aggregate new evidence, move the candidate's weight as far as the evidence allows, and show the guard.
 
-    Run it after `decision join` as often as the weight should move; `decision nightly` does it too. --cap, --stop and
+    Run it after `decision join` as often as the weight should move; `decision nightly` does it too. The log's partitions are
+    read where `--engine` says. --cap, --stop and
     --resume take effect at once, without an aggregation.
 
     Example: `decision guard news --plot rollout.svg`
@@ -68,7 +73,8 @@ def guard(
         else:
             from pipelines.guard.step import guard as run
 
-            state = run(parts.settings, settings, parts.lake, parts.registry, now, progress)
+            where = opened(engine, ray_address, workers)
+            state = run(parts.settings, settings, parts.lake, parts.registry, now, progress, engine=where)
         history = [] if state.status == "off" else GuardStore(parts.settings, loop).moves()
     seen = report(state, history)
     if plot is not None:

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from decision.errors import FieldError
+from pipelines.commands.engines import RayAddress, Where, Workers, opened
 from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Outcome, command, console, progress
-from pipelines.engines.registry import EngineName
 from pipelines.operations.installation import Installation
 
 if TYPE_CHECKING:
@@ -64,13 +64,9 @@ def replay(
     force: Annotated[
         bool, typer.Option("--force", help="Show the numbers even if the log cannot support them.")
     ] = False,
-    engine: Annotated[EngineName, typer.Option(help="Where the work is done.")] = "local",
-    ray_address: Annotated[
-        str | None, typer.Option(help="Address of a running Ray cluster (default: start one here).")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Parts of the log worked on at once (default: one per core; here at most 4).")
-    ] = None,
+    engine: Where = "local",
+    ray_address: RayAddress = None,
+    workers: Workers = None,
     check_propensities: Annotated[
         bool, typer.Option("--check-propensities", help="Only test the log; the exit status is 1 if it fails.")
     ] = False,
@@ -101,7 +97,6 @@ def replay(
     """
     if html is not None and not html.absolute().parent.is_dir():
         raise FieldError("html", wanted="a file in a folder that exists", got=str(html))
-    from pipelines.engines.registry import engine_of
     from pipelines.replay.propensities import check_propensities as check
     from pipelines.replay.replay import Options, replay_log
 
@@ -114,7 +109,7 @@ def replay(
         cut = _cut(since, until)
         source, left_out, low, high = _source(parts, log, cut, table_version)
         if report:
-            return _described(log, source, engine_of(engine, address=ray_address, workers=workers))
+            return _described(log, source, opened(engine, ray_address, workers))
         spec = _policy(parts, log, policy)
         if spec.kind == "version" and not all_rows:
             source, left_out = _holdout(parts, log, cut, table_version)
@@ -135,7 +130,7 @@ def replay(
             options,
             log=log,
             left_out=left_out,
-            engine=engine_of(engine, address=ray_address, workers=workers),
+            engine=opened(engine, ray_address, workers),
             generations=_generations(parts, log) if balanced else None,
             progress=progress,
         )

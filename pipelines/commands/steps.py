@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.commands.engines import RayAddress, Where, Workers, opened
 from pipelines.commands.outcome import DONE, REFUSED, Home, Json, Loop, Outcome, command, console, progress, state, who
 from pipelines.operations.installation import Installation
 
@@ -68,12 +69,15 @@ def join(
         bool, typer.Option("--restate", help="Join the whole history again under the current reward definition.")
     ] = False,
     late: Annotated[bool, typer.Option("--late", help="With --restate: include outcomes that arrived late.")] = False,
+    engine: Where = "local",
+    ray_address: RayAddress = None,
+    workers: Workers = None,
     json: Json = False,
 ) -> Outcome:
     """Join decisions with their outcomes once the reward window is over.
 
     To redefine the reward, edit loop.toml and give the reward a new `version`; `--restate` then joins all history
-    again. The old rows remain readable at the table's earlier version.
+    again, where `--engine` says. The old rows remain readable at the table's earlier version.
 
     Example: `decision join news --restate --late`
     """
@@ -84,7 +88,14 @@ def join(
     with Installation.at(home) as parts:
         settings, now = parts.loop(loop), datetime.now(UTC)
         joined: Any = (
-            joins.restate(parts.lake, settings, now, late=late, progress=progress)
+            joins.restate(
+                parts.lake,
+                settings,
+                now,
+                late=late,
+                engine=opened(engine, ray_address, workers),
+                progress=progress,
+            )
             if restate
             else joins.join(parts.lake, settings, now, progress=progress)
         )

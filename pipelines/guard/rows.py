@@ -14,7 +14,7 @@ that the policy in charge does not take and are left out, as are those that the 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -24,10 +24,11 @@ import pyarrow.compute as pc
 from decision.batch import Floats, Ints
 from decision.guard.coin import candidate_has, trajectory_weights
 from decision.guard.snapshot import segment_of
+from pipelines.engines.engine import Engine, LocalEngine, each_of
 from pipelines.guard.state import EPISODES, GuardState, Rows, Terms
 from pipelines.interactions.join import place_of
 from pipelines.interactions.window import join_mark
-from pipelines.lake.lake import Lake
+from pipelines.lake.lake import Lake, dataset
 from pipelines.lake.schemas import TIME
 from pipelines.lake.tables import mark_of, partitions_of
 
@@ -72,19 +73,70 @@ def episodes_until(lake: Lake, loop: str, episode_s: float) -> dict[int, int]:
     return {EPISODES: max(0, min([latest, *open_from]) - round(episode_s * 1e6))}
 
 
-def read(lake: Lake, state: GuardState, until: dict[int, int]) -> tuple[Rows, dict[str, int], int]:
+class _Found(NamedTuple):
+    """Units that were found: where each stands in decision order, what was left out, and propensities in doubt."""
+
+    rows: Rows
+    order: list[tuple[int, str, str]]
+    skipped: Counter[str]
+    inexact: int
+
+
+class _Asked(NamedTuple):
+    """What is read, as it is sent to whoever reads a partition."""
+
+    lake: str
+    version: int
+    state: GuardState
+    until: dict[int, int]
+
+
+def read(
+    lake: Lake, state: GuardState, until: dict[int, int], engine: Engine | None = None
+) -> tuple[Rows, dict[str, int], int]:
     """Return the units of the state's attempt between its positions and `until`, in decision order.
+
+    Args:
+        lake: the tables.
+        state: the state.
+        until: {log partition: offset}, or the time of episodes.
+        engine: who reads the partitions; None for this process, one after the other.
 
     Returns:
         The rows; how many settled decisions were left out, by reason; how many propensities are not the mixture's.
     """
+    units = (
+        [EPISODES] if EPISODES in until else [p for p, end in sorted(until.items()) if end > state.positions.get(p, 0)]
+    )
+    parts = _parts(lake, state, until, units, engine or LocalEngine(1))
+    places = [place for part in parts for place in part.order]
+    order = np.array(sorted(range(len(places)), key=places.__getitem__), dtype=np.int64)
+    columns = zip(*(part.rows for part in parts), strict=True)
+    rows = Rows(*(np.concatenate(column) for column in columns)).take(order) if places else _NOTHING
+    skipped = sum((part.skipped for part in parts), Counter[str]())
+    return rows, dict(skipped), sum(part.inexact for part in parts)
+
+
+def _parts(lake: Lake, state: GuardState, until: dict[int, int], units: list[int], engine: Engine) -> list[_Found]:
+    while True:
+        version = lake.version("interactions")
+        try:
+            return each_of(engine, _found_in, _Asked(lake.path, version, state, until), units)
+        except FileNotFoundError:  # an erasure took the version's files away
+            if lake.version("interactions") == version:
+                raise
+
+
+def _found_in(asked: _Asked, unit: int) -> _Found:
+    """Return what a partition holds, or all of them of episodes."""
+    state = asked.state
     assert state.terms is not None  # noqa: S101 - set with every attempt
-    terms = state.terms
-    rows = _table(lake, state, until)
+    terms, until = state.terms, {unit: asked.until[unit]}
+    rows = _table(Lake(asked.lake), asked.version, state, until)
     n = len(rows)
     if n == 0:
-        return _NOTHING, {}, 0
-    unit, first = _units(rows, state, until)
+        return _Found(_NOTHING, [], Counter(), 0)
+    units, first = _units(rows, state, until)
     reason = np.full(n, "", dtype=object)
 
     def keep(why: str, wanted: pa.ChunkedArray | np.ndarray[Any, Any]) -> None:
@@ -102,24 +154,26 @@ def read(lake: Lake, state: GuardState, until: dict[int, int]) -> tuple[Rows, di
     keep("not between the positions", first >= 0)
     # A unit counts whole or not at all, under one weight.
     members = [rows["guard_version"].to_numpy(), rows["guard_weight"].to_numpy()] if terms.unit != "decision" else []
-    bad = set(unit[reason != ""].tolist())
+    bad = set(units[reason != ""].tolist())
     for column in members:
         at_first = column[np.maximum(first, 0)]
-        bad |= set(unit[(column != at_first) & (first >= 0)].tolist())
-    spoilt = np.isin(unit, np.array(sorted(bad), dtype=np.int64))
+        bad |= set(units[(column != at_first) & (first >= 0)].tolist())
+    spoilt = np.isin(units, np.array(sorted(bad), dtype=np.int64))
     reason[(reason == "") & spoilt] = "an episode or slate that is not whole"
     skipped = Counter(reason[(reason != "") & (first >= 0)].tolist())
     kept = np.flatnonzero(reason == "")
     if kept.size == 0:
-        return _NOTHING, dict(skipped), 0
-    found, inexact = _measured(rows.take(kept), unit[kept], state)
-    return found, dict(skipped), inexact
+        return _Found(_NOTHING, [], skipped, 0)
+    found, first_kept, inexact = _measured(rows.take(kept), units[kept], state)
+    names = [rows[name].take(pa.array(kept[first_kept])) for name in ("ts", "event_id", "slot")]
+    order = list(zip(names[0].cast(pa.int64()).to_pylist(), names[1].to_pylist(), names[2].to_pylist(), strict=True))
+    return _Found(found, order, skipped, inexact)
 
 
-def _table(lake: Lake, state: GuardState, until: dict[int, int]) -> pa.Table:
+def _table(lake: Lake, version: int, state: GuardState, until: dict[int, int]) -> pa.Table:
     """Return the settled rows that may belong to units between the state's positions and `until`, in order of time."""
     assert state.terms is not None  # noqa: S101 - set with every attempt
-    data = lake.table("interactions").to_pyarrow_dataset()
+    data = dataset("interactions", lake.table("interactions", version))
     parts: list[pa.Table] = []
     if EPISODES in until:
         around = round(state.terms.episode_s * 1e6)
@@ -154,8 +208,8 @@ def _units(rows: pa.Table, state: GuardState, until: dict[int, int]) -> tuple[In
     return unit, first
 
 
-def _measured(rows: pa.Table, unit: Ints, state: GuardState) -> tuple[Rows, int]:
-    """Return the units of `rows`, and how many decisions have a propensity that is not that of their draw."""
+def _measured(rows: pa.Table, unit: Ints, state: GuardState) -> tuple[Rows, Ints, int]:
+    """Return the units of `rows`, the row that each begins with, and how many propensities are not those of the draw."""
     assert state.terms is not None  # noqa: S101 - set with every attempt
     terms = state.terms
     index = rows["action_index"].to_numpy().astype(np.int64)
@@ -168,7 +222,7 @@ def _measured(rows: pa.Table, unit: Ints, state: GuardState) -> tuple[Rows, int]
     if terms.unit == "decision":
         exact = np.abs(propensity - ((1.0 - rho) * baseline + rho * candidate)) <= EXACT * propensity
         found = Rows(reward, candidate / propensity, baseline / propensity, rho, segment)
-        return found.take(exact), int((~exact).sum())
+        return found.take(exact), np.flatnonzero(exact), int((~exact).sum())
     _, first, number = np.unique(unit, return_index=True, return_inverse=True)
     ids = rows["event_id" if terms.unit == "slate" else "episode_id"].to_pylist()
     side = np.array([candidate_has(state.loop, ids[row], rho[row]) for row in first.tolist()])[number]
@@ -183,7 +237,7 @@ def _measured(rows: pa.Table, unit: Ints, state: GuardState) -> tuple[Rows, int]
     order = np.argsort(first, kind="stable")
     order = order[whole[order]]
     found = Rows(total, w_candidate, w_baseline, rho[first], segment[first])
-    return found.take(order), int((~exact).sum())
+    return found.take(order), first[order], int((~exact).sum())
 
 
 def _total(values: Floats, number: Ints) -> Floats:

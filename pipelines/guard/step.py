@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from decision.artifact import manifest_of
 from decision.errors import FieldError
 from decision.guard.evidence import log_mean_wealth
+from pipelines.engines.engine import Engine
 from pipelines.guard.rows import ROWS_PER_FOLD, episodes_until, marks, next_positions, read
 from pipelines.guard.state import (
     REST_NAME,
@@ -50,6 +51,8 @@ def guard(
     registry: Registry,
     now: datetime,
     progress: Progress = silent,
+    *,
+    engine: Engine | None = None,
 ) -> GuardState:
     """Run one aggregation and return the state after it; safe to repeat and to cut short anywhere.
 
@@ -60,6 +63,7 @@ def guard(
         registry: where the aliases ``champion`` and ``candidate`` stand.
         now: the time, with its UTC offset.
         progress: told of the decisions folded in.
+        engine: who reads the log's partitions; None for this process, one after the other.
 
     Raises:
         FieldError: `now` has no offset.
@@ -73,7 +77,7 @@ def guard(
     store = GuardStore(settings, loop.name)
     for attempt in range(_ATTEMPTS):
         try:
-            return _Step(store, loop, lake, registry, now, progress).run()
+            return _Step(store, loop, lake, registry, now, progress, engine).run()
         except FencedError:
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -91,9 +95,10 @@ class _Step:
         registry: Registry,
         now: datetime,
         progress: Progress,
+        engine: Engine | None,
     ) -> None:
         self.store, self.loop, self.lake, self.registry, self.now = store, loop, lake, registry, now
-        self.progress = progress
+        self.progress, self.engine = progress, engine
         self.before = store.load()
         self.moves: list[Move] = []
         self.begun: list[GuardState] = []
@@ -147,7 +152,7 @@ class _Step:
             until = next_positions(state.positions, settled, rows)
             if all(state.positions.get(number, 0) == end for number, end in until.items()):
                 return state
-            state = fold_until(self.lake, state, until)
+            state = fold_until(self.lake, state, until, self.engine)
             self.folds.append((state.attempt_number, until))
             if rows is not None:  # an episode's positions are times
                 done, there = (sum(end - first.get(p, 0) for p, end in ends.items()) for ends in (until, settled))
@@ -234,9 +239,9 @@ class _Step:
         self.moves.append(move(kind, self.before, state, self.next_version(), self.now, numbers))
 
 
-def fold_until(lake: Lake, state: GuardState, until: dict[int, int]) -> GuardState:
+def fold_until(lake: Lake, state: GuardState, until: dict[int, int], engine: Engine | None = None) -> GuardState:
     """Return the state with every settled decision below `until` folded in."""
-    rows, skipped, inexact = read(lake, state, until)
+    rows, skipped, inexact = read(lake, state, until, engine)
     return replace(
         folded(state, rows),
         positions=state.positions | until,

@@ -23,10 +23,12 @@ from deltalake.transaction import AddAction
 from decision.batch import Ints
 from decision.join import RewardRule
 from decision.reward import LARGEST
+from pipelines.engines.engine import Engine, LocalEngine, each_of
 from pipelines.ingestion.conflicts import conflicts_of
 from pipelines.interactions.settle import settled_rows
 from pipelines.interactions.window import HISTORY, instant_us, join_mark, turn_mark, window_us
 from pipelines.lake.lake import REWRITES, ConflictError, Lake
+from pipelines.lake.schemas import Table
 from pipelines.lake.tables import mark_of, partitions_of
 from pipelines.logs import step
 from pipelines.progress import Progress, silent
@@ -110,6 +112,7 @@ def restate(
     *,
     late: bool = False,
     rows_per_commit: int = ROWS_PER_COMMIT,
+    engine: Engine | None = None,
     progress: Progress = silent,
 ) -> Joined:
     """Settle all that the loop's log brought again, under its present reward definition, in one transaction.
@@ -125,6 +128,7 @@ def restate(
         late: count every outcome in the lake, also those after the window and those that arrived after the decision
             had been settled. Without it a decision keeps to the outcomes that were known when it was settled.
         rows_per_commit: decisions that are settled together; bounds the memory.
+        engine: who settles the log's partitions; None for this process, one after the other.
         progress: told of the decisions settled.
 
     Raises:
@@ -134,39 +138,80 @@ def restate(
     now_us, rule = instant_us(now), rule_of(loop, late=late)
     for attempt in range(_ATTEMPTS):
         try:
-            return _restated(lake, loop, rule, now_us, rows_per_commit, progress)
+            return _restated(lake, loop, rule, now_us, rows_per_commit, engine or LocalEngine(1), progress)
         except (ConflictError, FileNotFoundError):
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
 
 
+class _Restating(NamedTuple):
+    """A restatement as it is sent to whoever does a partition of it; tables are as at the versions."""
+
+    lake: str
+    loop: LoopSettings
+    rule: RewardRule
+    now_us: int
+    rows_per_commit: int
+    versions: dict[Table, int]
+
+
+class _Resettled(NamedTuple):
+    """What came of a partition."""
+
+    tally: Counter[str]
+    files: list[AddAction]
+    position: int
+
+
 def _restated(
-    lake: Lake, loop: LoopSettings, rule: RewardRule, now_us: int, rows_per_commit: int, progress: Progress
+    lake: Lake,
+    loop: LoopSettings,
+    rule: RewardRule,
+    now_us: int,
+    rows_per_commit: int,
+    engine: Engine,
+    progress: Progress,
 ) -> Joined:
-    interactions = lake.table("interactions")  # before the decisions: its marks are the fence
-    decisions, outcomes, dead = lake.table("decisions"), lake.table("outcomes"), lake.table("dead_letters")
-    tally, files, marks = Counter[str](), list[AddAction](), dict[str, int]()
+    seen = _look(lake)
+    interactions, decisions, outcomes, dead = seen
+    versions: dict[Table, int] = {
+        "interactions": interactions.version(),
+        "decisions": decisions.version(),
+        "outcomes": outcomes.version(),
+        "dead_letters": dead.version(),
+    }
     logged = [partition for partition in partitions_of(decisions, loop.name) if partition < HISTORY]
-    for partition in logged:
-        place = place_of(loop.name, partition)
-        offsets, ts = _offsets_and_times(decisions, place)
-        mature = ts + rule.window_us <= now_us
-        until = mark_of(outcomes, f"outcomes/{partition}") or 0
-        conflicts = conflicts_of(dead, decisions, loop.name, partition, -1)
-        for chunk in _chunks(offsets[mature], rows_per_commit):
-            known = np.full(len(chunk), until) if rule.late else _known_before(interactions, place, chunk, until)
-            rows = settled_rows(decisions, outcomes, place, chunk, known, conflicts, rule, loop.reward.version, now_us)
-            tally += _count(rows)
-            progress("decisions settled again", tally["settled"])
-            files += lake.write("interactions", rows)
-        tally["pending"] += int(np.count_nonzero(~mature))
-        marks[join_mark(loop.name, partition)] = _position_after(offsets, offsets[~mature])
-    if not marks:
-        return _joined(tally, interactions.version())
+    job = _Restating(lake.path, loop, rule, now_us, rows_per_commit, versions)
+    parts = each_of(
+        engine, _resettled, job, logged, lambda done: progress("partitions settled again", done, len(logged))
+    )
+    if not parts:
+        return _joined(Counter(), interactions.version())
+    marks = {join_mark(loop.name, p): part.position for p, part in zip(logged, parts, strict=True)}
+    files = [file for part in parts for file in part.files]
     replaced = {*logged, *(each for each in partitions_of(interactions, loop.name) if each < HISTORY)}
-    replace = (loop.name, sorted(replaced))
-    return _joined(tally, lake.commit("interactions", interactions, files, marks, replace=replace))
+    version = lake.commit("interactions", interactions, files, marks, replace=(loop.name, sorted(replaced)))
+    return _joined(sum((part.tally for part in parts), Counter()), version)
+
+
+def _resettled(job: _Restating, partition: int) -> _Resettled:
+    """Settle a partition again and write its files; they are nobody's until they are committed."""
+    lake, tally, files = Lake(job.lake), Counter[str](), list[AddAction]()
+    interactions, decisions, outcomes, dead = (lake.table(name, version) for name, version in job.versions.items())
+    place = place_of(job.loop.name, partition)
+    offsets, ts = _offsets_and_times(decisions, place)
+    mature = ts + job.rule.window_us <= job.now_us
+    until = mark_of(outcomes, f"outcomes/{partition}") or 0
+    conflicts = conflicts_of(dead, decisions, job.loop.name, partition, -1)
+    for chunk in _chunks(offsets[mature], job.rows_per_commit):
+        known = np.full(len(chunk), until) if job.rule.late else _known_before(interactions, place, chunk, until)
+        version = job.loop.reward.version
+        rows = settled_rows(decisions, outcomes, place, chunk, known, conflicts, job.rule, version, job.now_us)
+        tally += _count(rows)
+        files += lake.write("interactions", rows)
+    tally["pending"] += int(np.count_nonzero(~mature))
+    return _Resettled(tally, files, _position_after(offsets, offsets[~mature]))
 
 
 def rule_of(loop: LoopSettings, *, late: bool = False) -> RewardRule:
