@@ -38,9 +38,8 @@ def guard(
 ) -> Outcome:
     """Aggregate new evidence, move the candidate's weight as far as the evidence allows, and show the guard.
 
-    Run it after `decision join` as often as the weight should move; `decision nightly` does it too. The log's partitions are
-    read where `--engine` says. --cap, --stop and
-    --resume take effect at once, without an aggregation.
+    Run it after `decision join` as often as the weight should move; `decision nightly` does it too. The log's
+    partitions are read where `--engine` says. --cap, --stop and --resume take effect at once, without an aggregation.
 
     Example: `decision guard news --plot rollout.svg`
     """

@@ -105,9 +105,8 @@ def read(
     Returns:
         The rows; how many settled decisions were left out, by reason; how many propensities are not the mixture's.
     """
-    units = (
-        [EPISODES] if EPISODES in until else [p for p, end in sorted(until.items()) if end > state.positions.get(p, 0)]
-    )
+    moved = [number for number, end in sorted(until.items()) if end > state.positions.get(number, 0)]
+    units = [EPISODES] if EPISODES in until else moved
     parts = _parts(lake, state, until, units, engine or LocalEngine(1))
     places = [place for part in parts for place in part.order]
     order = np.array(sorted(range(len(places)), key=places.__getitem__), dtype=np.int64)
@@ -209,7 +208,7 @@ def _units(rows: pa.Table, state: GuardState, until: dict[int, int]) -> tuple[In
 
 
 def _measured(rows: pa.Table, unit: Ints, state: GuardState) -> tuple[Rows, Ints, int]:
-    """Return the units of `rows`, the row that each begins with, and how many propensities are not those of the draw."""
+    """Return the units of `rows`, the row that each begins with, and how many propensities are not their draw's."""
     assert state.terms is not None  # noqa: S101 - set with every attempt
     terms = state.terms
     index = rows["action_index"].to_numpy().astype(np.int64)
