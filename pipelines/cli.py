@@ -23,6 +23,7 @@ from pipelines.commands import (
     doctor,
     features,
     guard,
+    keys,
     replay,
     running,
     start,
@@ -102,6 +103,9 @@ for _panel, _commands in _PANELS.items():
         app.command(_name, rich_help_panel=_panel)(_function)
 for _name in FORMATS:
     imports.command(_name)(importer(_name))
+app.add_typer(
+    keys.keys, name="keys", rich_help_panel="Operations", help="Keys of the service: who may do what, in which loops."
+)
 app.add_typer(imports, name="import", rich_help_panel="Logs", help="Import logs of other systems.")
 app.add_typer(
     audit.audit,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from decision.errors import DecisionError, FieldError
+from pipelines.access.callers import EndedError, TooManyError
 from pipelines.fairness.errors import ForbiddenError, NoTaskError
 from serving.errors import (
     ErasedDecisionError,
@@ -25,6 +28,7 @@ TITLES = {
     410: "Erased",
     413: "Request too large",
     422: "Invalid request",
+    429: "Too many requests",
     500: "Internal error",
     503: "Unavailable",
     504: "Out of time",
@@ -72,6 +76,11 @@ def problem_of(error: Exception) -> ProblemError | None:
             return error
         case UnknownLoopError():
             return ProblemError(404, str(error), field="loop", wanted="a loop that exists", got=repr(error.loop))
+        case EndedError():
+            return ProblemError(401, "the key has ended", headers=((b"www-authenticate", b"Bearer"),))
+        case TooManyError():
+            wait = b"%d" % max(1, math.ceil(error.after_s))
+            return ProblemError(429, str(error), headers=((b"retry-after", wait),))
         case UnknownDecisionError():
             return ProblemError(404, str(error), field="event_id")
         case ErasedDecisionError():

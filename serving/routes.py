@@ -11,7 +11,9 @@ from typing import Any, Literal, Protocol
 from urllib.parse import quote, unquote_to_bytes
 
 from decision.errors import FieldError
+from pipelines.access.callers import ANYBODY, Caller
 from serving.core import Core
+from serving.errors import UnknownLoopError
 from serving.problems import ProblemError
 
 Scope = MutableMapping[str, Any]
@@ -22,9 +24,11 @@ MAX_BODY = 1 << 20
 MAX_BATCH_BODY = 16 << 20
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
-Role = Literal["anyone", "application", "panel member", "visitor"]
-"""Who may ask: anyone; an application with one of the installation's keys; a member of the panels with a key of their
-own; somebody with a browser, who is asked to sign in."""
+Role = Literal["anyone", "decide", "report", "explain", "read", "operate", "panel member", "visitor"]
+"""Who may ask: anyone; who holds a key with that role, where keys are asked for; a member of the panels with a key of
+their own; somebody with a browser, who is asked to sign in."""
+OF_KEYS = frozenset(["decide", "report", "explain", "read", "operate"])
+"""Roles that keys have."""
 
 
 @dataclass(slots=True)
@@ -37,6 +41,7 @@ class Call:
         receive: gives the body.
         path: the path's parameters, decoded.
         body: read when the route takes a body as bytes.
+        caller: who asks.
     """
 
     core: Core
@@ -44,11 +49,29 @@ class Call:
     receive: Receive
     path: dict[str, str]
     body: bytes = b""
+    caller: Caller = ANYBODY
 
     @property
     def headers(self) -> dict[bytes, bytes]:
         """The request's headers, names in lower case."""
         return dict(self.scope["headers"])
+
+    def loops(self) -> list[str]:
+        """Return the names of the loops that are there for the caller."""
+        return [name for name in self.core.loops.names() if self._sees(name)]
+
+    def check_loop(self, name: str) -> None:
+        """Check that a loop is there for the caller; whoever may not see one is told what is told of one that is not.
+
+        Raises:
+            UnknownLoopError: it is not.
+        """
+        if not self.caller.sees_all() and not self._sees(name):
+            raise UnknownLoopError(name)
+
+    def _sees(self, name: str) -> bool:
+        found = self.core.loops.get(name)
+        return self.caller.sees_all() or (found is not None and self.caller.sees(found.loop))
 
 
 class Application(Protocol):

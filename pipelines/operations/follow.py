@@ -56,8 +56,8 @@ class Follower:
     ) -> None:
         self.total = Ingested()
         self._parts, self._clock, self._progress = parts, clock, progress
-        self._ownership = Ownership(state, parts.log.partitions(DECISIONS), lease_s=lease_s)
-        self._renew_s = lease_s / 3
+        self._state, self._lease_s, self._renew_s = state, lease_s, lease_s / 3
+        self._ownership: Ownership | None = None  # until the log has said how many partitions there are
         self._renewed = self._joined = float("-inf")
         self._compacted = clock()
         self._spooled = parts.settings.log != "local:"
@@ -68,7 +68,8 @@ class Follower:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._ownership.close()
+        if self._ownership is not None:
+            self._ownership.close()
 
     def round(self, now: datetime) -> Ingested:
         """Bring in what the log holds now, settle what is mature at `now`, push features; return what was ingested.
@@ -122,12 +123,16 @@ class Follower:
                 _log.warning("not followed, trying again: %s", error)
             rest = begun + every_s - self._clock()
             while rest > 0 and not stop.wait(min(rest, self._renew_s)):
-                self._beat()
+                if self._ownership is not None:
+                    self._beat()
                 rest = begun + every_s - self._clock()
         return self.total
 
     def _partitions(self) -> list[int]:
         self._renewed = self._clock()
+        if self._ownership is None:
+            partitions = self._parts.log.partitions(DECISIONS)
+            self._ownership = Ownership(self._state, partitions, lease_s=self._lease_s)
         return self._ownership.renew()
 
     def _beat(self, *_: object) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from decision.errors import FieldError, Words
+from pipelines.access.keys import has_keys
 from pipelines.files import SOURCES
 from pipelines.settings import BENTO_PORT_OFFSET, Settings
 
@@ -162,9 +163,10 @@ def check_keys(settings: Settings, *hosts: str) -> None:
         FieldError: it is, and there are none.
     """
     for host in (settings.host, *hosts):
-        if not settings.keys and not is_loopback(host):
+        if not is_loopback(host) and not settings.keys and not has_keys(settings):
             where = host or "every address"
-            says = f"must be given, since {where} is not loopback (DECISION_API_KEYS)"
+            made = "`decision keys create` makes one, DECISION_API_KEYS holds some"
+            says = f"must be given, since {where} is not loopback ({made})"
             raise FieldError("api_keys", wanted=f"given, since {where} is not loopback", got=Words("empty"), says=says)
 
 

@@ -292,6 +292,7 @@ class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Attributes:
         name: the loop's name, that of its folder.
+        tenant: whose it is: keys of another tenant do not see it; "" for the installation's own.
         mode: what is returned: the drawn action (``online``), or the baseline's while the policy's distribution is
             logged beside it (``apprentice``) or is not asked for (``logging_only``).
         deferred: a decision counts only once an outcome named ``activation`` was reported for it.
@@ -307,6 +308,7 @@ class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
 
     name: str
+    tenant: Annotated[str, msgspec.Meta(pattern="^([a-z0-9][a-z0-9_-]{0,63})?$")] = ""
     mode: Mode = "online"
     deferred: bool = False
     reward: RewardSettings = RewardSettings()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 import threading
 import time
@@ -12,9 +11,10 @@ from typing import Any
 from serving import metrics
 from serving.core import Core
 from serving.http import openapi, operations, personalizer, v1
+from serving.http.access import Access
 from serving.http.reach import check_page, check_reach
-from serving.problems import PROBLEM, ProblemError, failed, problem_of
-from serving.routes import Application, Call, Receive, Route, Scope, Send, Table, read_body
+from serving.problems import PROBLEM, ProblemError, failed, problem_of, unavailable
+from serving.routes import OF_KEYS, Application, Call, Receive, Route, Scope, Send, Table, read_body
 
 _log = logging.getLogger(__name__)
 _PANELS = ("/fairness", "/console")
@@ -35,7 +35,7 @@ class App:
     def __init__(self, core: Callable[[], Core]) -> None:
         self._open = core
         self._core: Core | None = None
-        self._keys: list[bytes] = []
+        self._access: Access | None = None
         self.watched: list[Callable[[], str | None]] = []
         self._routes = [*v1.ROUTES, *personalizer.ROUTES, *operations.routes(self.document, self.ready)]
         self._table = Table(self._routes)
@@ -47,8 +47,11 @@ class App:
     def core(self) -> Core:
         """The core, opened now if it was not."""
         if self._core is None:
-            self._core = self._open()
-            self._keys = self._core.settings.keys
+            core = self._open()
+            self._access = Access(core.settings, core.clock)
+            core.resources.callback(self._access.close)
+            self._access.start()
+            self._core = core
         return self._core
 
     def close(self) -> None:
@@ -82,11 +85,12 @@ class App:
             content, headers = b"application/json", ()
             try:
                 core = self.core
-                if not self._keys:
+                asks = self._access is None or self._access.asks
+                if not asks:
                     check_reach(scope)
                 route, path = self._find(scope)
                 name = route.name
-                body = await self._answer(route, Call(core, scope, receive, path))
+                body = await self._answer(route, Call(core, scope, receive, path), asks=asks)
                 if not isinstance(body, bytes):
                     status = await _sent_by(body, scope, receive, send)
                     return
@@ -123,26 +127,32 @@ class App:
                 self._table.add(routes)
                 self._close_panels = close
 
-    async def _answer(self, route: Route, call: Call) -> bytes | Application:
-        if not self._keys and route.method == "POST" and route.role != "panel member":
+    async def _answer(self, route: Route, call: Call, *, asks: bool) -> bytes | Application:
+        if not asks and route.method == "POST" and route.role != "panel member":
             check_page(call.scope, signs_in=route.role == "visitor")
-        if route.role == "application":
-            self._authorise(call)
+        if asks and route.role in OF_KEYS:
+            self._admit(route, call)
         if route.request is not None and route.reads_body:
             call.body = await read_body(call.scope, call.receive, route.limit)
         return await route.answer(call)
 
-    def _authorise(self, call: Call) -> None:
-        if not self._keys:
-            return
-        headers = call.headers
-        given = headers.get(b"ocp-apim-subscription-key", b"")
-        bearer = headers.get(b"authorization", b"")
-        if bearer[:7].lower() == b"bearer ":
-            given = bearer[7:].strip()
-        # every key is compared, so that the time does not tell which one came close
-        if sum(hmac.compare_digest(given, key) for key in self._keys) == 0:
-            raise ProblemError(401, "an API key is needed", headers=((b"www-authenticate", b"Bearer"),))
+    def _admit(self, route: Route, call: Call) -> None:
+        """Check that the caller may use the route: its key holds, the loop is there for it, it has the role.
+
+        Raises:
+            ProblemError: 401, 403, 503.
+            UnknownLoopError: the loop is not there for the caller, whatever its roles.
+            TooManyError: it asks too often.
+        """
+        if self._access is None:
+            raise unavailable("the keys are not known yet")
+        caller = call.caller = self._access.of(call.headers)
+        loop = call.path.get("loop")
+        if loop is not None:
+            call.check_loop(loop)
+        if not caller.holds(route.role):
+            raise ProblemError(403, f"the key has no role {route.role!r}", field="role", wanted=route.role)
+        caller.admit()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

@@ -11,17 +11,22 @@ from typing import Any
 import msgspec
 
 from serving.problems import TITLES
-from serving.routes import FORM, JSON, Role, Route
+from serving.routes import FORM, JSON, OF_KEYS, Role, Route
 from serving.wire import Problem
 
+_OF_KEYS: list[dict[str, list[str]]] = [{"bearer": []}, {"subscription": []}]
 _SECURITY: dict[Role, list[dict[str, list[str]]]] = {
     "anyone": [],
-    "application": [{"bearer": []}, {"subscription": []}],
+    "decide": _OF_KEYS,
+    "report": _OF_KEYS,
+    "explain": _OF_KEYS,
+    "read": _OF_KEYS,
+    "operate": _OF_KEYS,
     "panel member": [{"panelKey": []}],
     "visitor": [{}, {"panelSession": []}],
 }
 _SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "One of the installation's API keys"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key that holds the operation's role"},
     "subscription": {
         "type": "apiKey",
         "in": "header",
@@ -114,6 +119,8 @@ def _operation(route: Route, shapes: _Shapes) -> dict[str, Any]:
         "responses": {str(status): _response(route, status, shapes) for status in (route.status, *route.also)}
         | {str(status): {"$ref": "#/components/responses/Problem"} for status in _errors(route)},
     }
+    if route.role in OF_KEYS:
+        made["x-decision-role"] = route.role
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1, "maxLength": 256}}
         for name in re.findall(r"{(\w+)}", route.path)
@@ -149,8 +156,8 @@ def _errors(route: Route) -> list[int]:
     if route.role == "visitor":
         return []
     found = {500, *route.errors}
-    if route.role == "application":
-        found |= {401, 404, 503}
+    if route.role in OF_KEYS:
+        found |= {401, 403, 404, 429, 503}
     if route.request is not None:
         found |= {400, 413}
     if route.request is not None or "{" in route.path or route.parameters:

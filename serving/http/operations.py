@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 
 import msgspec
@@ -19,7 +20,21 @@ async def _livez(call: Call) -> bytes:
 
 async def _metrics(call: Call) -> bytes:
     call.core.observe()
-    return metrics.exposition()
+    shown = metrics.exposition()
+    return shown if call.caller.sees_all() else _of_loops(shown, set(call.loops()))
+
+
+def _of_loops(exposition: bytes, loops: set[str]) -> bytes:
+    """Return the series of some loops alone, and what is said of them."""
+    kept = list[str]()
+    for line in exposition.decode().splitlines(keepends=True):
+        named = _LOOP.search(line)
+        if line.startswith("#") or (named is not None and named[1] in loops):
+            kept.append(line)
+    return "".join(kept).encode()
+
+
+_LOOP = re.compile(r'[{,]loop="([^"]*)"')
 
 
 def routes(document: Callable[[], bytes], ready: Callable[[], str | None]) -> tuple[Route, ...]:
@@ -86,7 +101,7 @@ _ROUTES: tuple[Route, ...] = (
         tag="operations",
         summary="Expose metrics in Prometheus' text format",
         answer=_metrics,
-        role="anyone",
+        role="operate",
         response=str,
         content="text/plain; version=0.0.4; charset=utf-8",
         answers='# TYPE decision_decided_total counter\ndecision_decided_total{loop="news"} 812.0\n',

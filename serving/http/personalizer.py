@@ -136,8 +136,9 @@ async def _activates(call: Call) -> bytes:
 def _loop(call: Call) -> str:
     named = call.headers.get(b"x-decision-loop")
     if named is not None:
+        call.check_loop(named.decode("latin-1"))
         return named.decode("latin-1")
-    names = call.core.loops.names()
+    names = call.loops()
     if len(names) != 1:
         raise ProblemError(
             404, "name the loop in the header X-Decision-Loop", field="X-Decision-Loop", wanted="a loop", got="absent"
@@ -202,7 +203,7 @@ def _route(path: str, name: str, summary: str, answer: Answer, **rest: Any) -> R
         tag="personalizer",
         summary=summary,
         answer=answer,
-        role="application",
+        role="decide" if path.endswith("/rank") else "report",
         parameters=(_LOOP,),
         **rest,
     )

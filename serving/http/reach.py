@@ -27,7 +27,9 @@ def check_reach(scope: Scope) -> None:
     """
     host, port = scope.get("server") or ("", None)
     if port is not None and _is_public(host, port):
-        raise ProblemError(403, "without API keys the service answers on loopback only; set DECISION_API_KEYS")
+        raise ProblemError(
+            403, "without API keys the service answers on loopback only; `decision keys create` makes one"
+        )
 
 
 def check_page(scope: Scope, *, signs_in: bool) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from decision.errors import FieldError, Words
 from decision.records import SCHEMA_VERSION
 from serving.deciding.question import read_question, read_questions
+from serving.errors import ErasedDecisionError, UnknownDecisionError
 from serving.explain import Explanation
 from serving.problems import problem_of
 from serving.routes import MAX_BATCH_BODY, Call, Query, Route
@@ -36,7 +37,7 @@ _activate_decoder = msgspec.json.Decoder(ActivateRequest)
 
 
 async def _loops(call: Call) -> bytes:
-    return _encode(LoopNames(call.core.loops.names()))
+    return _encode(LoopNames(call.loops()))
 
 
 async def _describe(call: Call) -> bytes:
@@ -85,7 +86,25 @@ async def _explain(call: Call) -> bytes:
     except ValueError as error:
         raise FieldError("query", wanted=f"at most {_MAX_QUERY} fields", got=Words("more")) from error
     loop = asked.get("loop", [""])[0]
-    return _encode(await asyncio.to_thread(call.core.explain, call.path["event_id"], loop))
+    if loop:
+        call.check_loop(loop)
+    return _encode(await asyncio.to_thread(_explained, call, loop))
+
+
+def _explained(call: Call, loop: str) -> Explanation:
+    """Return the explanation of the first decision under the id that is there for the caller."""
+    event_id = call.path["event_id"]
+    if loop or call.caller.sees_all():
+        return call.core.explain(event_id, loop)
+    erased: ErasedDecisionError | None = None
+    for name in call.loops():
+        try:
+            return call.core.explain(event_id, name)
+        except UnknownDecisionError:
+            continue
+        except ErasedDecisionError as error:
+            erased = error
+    raise erased or UnknownDecisionError(event_id)
 
 
 _MAX_QUERY = 8
@@ -160,7 +179,7 @@ ROUTES = (
         tag="loops",
         summary="List the loops",
         answer=_loops,
-        role="application",
+        role="read",
         response=LoopNames,
         answers={"loops": ["news"]},
     ),
@@ -171,7 +190,7 @@ ROUTES = (
         tag="loops",
         summary="Describe a loop: settings, versions, guard, counters",
         answer=_describe,
-        role="application",
+        role="read",
         response=LoopDescription,
         answers=_DESCRIPTION,
     ),
@@ -182,7 +201,7 @@ ROUTES = (
         tag="decisions",
         summary="Choose one action, or one for each slot",
         answer=_decide,
-        role="application",
+        role="decide",
         request=DecideRequest,
         response=DecideResponse,
         errors=(409, 410),
@@ -196,7 +215,7 @@ ROUTES = (
         tag="decisions",
         summary="Decide many questions, each answered or refused on its own",
         answer=_batch,
-        role="application",
+        role="decide",
         request=BatchRequest,
         limit=MAX_BATCH_BODY,
         response=BatchResponse,
@@ -210,7 +229,7 @@ ROUTES = (
         tag="outcomes",
         summary="Report what happened after decisions",
         answer=_outcomes,
-        role="application",
+        role="report",
         request=OutcomeRequest | list[OutcomeRequest],
         response=Accepted,
         status=202,
@@ -224,7 +243,7 @@ ROUTES = (
         tag="outcomes",
         summary="Activate a deferred decision",
         answer=_activate,
-        role="application",
+        role="report",
         request=ActivateRequest,
         response=Accepted,
         status=202,
@@ -239,7 +258,7 @@ ROUTES = (
         summary="Explain a decision and repeat its draw",
         answer=_explain,
         parameters=(Query(name="loop", text="Whose decision; that of the first loop that decided it if left out"),),
-        role="application",
+        role="explain",
         response=Explanation,
         errors=(410,),
         answers=_EXPLANATION,

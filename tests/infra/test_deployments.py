@@ -55,7 +55,8 @@ def test_compose_fits_its_schema(tmp_path: Path) -> None:
 def test_compose_names_settings_that_exist_files_that_are_there_and_no_secret() -> None:
     text = COMPOSE.read_text()
     assert set(re.findall(r"\bDECISION_[A-Z_]+", text)) <= KNOWN
-    wanted = set(re.findall(r"\$\{(\w+):\?", text))
+    secrets = yaml.safe_load(text)["secrets"].values()
+    wanted = {*re.findall(r"\$\{(\w+):\?", text), *(secret["environment"] for secret in secrets)}
     assert wanted == set(re.findall(r"^(\w+)=$", (COMPOSE.parent / "example.env").read_text(), re.MULTILINE))
     for secret in re.findall(r"(?:PASSWORD|SECRET\w*|API_KEYS): (.*)", text):
         assert re.fullmatch(r"\$\{\w+:\?in .env\}", secret), secret

@@ -181,3 +181,21 @@ def test_waiting_ends_when_nothing_comes_in(parts: Installation) -> None:
     slept: list[float] = []
     assert not caught_up(ends_of(parts.log), parts.lake, patience_s=1.0, pause=slept.append)
     assert sum(slept) == pytest.approx(1.0)
+
+
+def test_a_log_that_is_away_when_a_follower_starts_is_waited_for(
+    parts: Installation, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(parts, "e1")
+    asked, stop, found = list[str](), threading.Event(), parts.log.partitions
+
+    def away(topic: str) -> int:
+        asked.append(topic)
+        if len(asked) == 1:
+            raise LogUnavailable("no broker takes a connection")
+        stop.set()
+        return found(topic)
+
+    monkeypatch.setattr(parts.log, "partitions", away)
+    with Follower(parts, state) as follower:
+        assert follower.run(0.001, stop).decisions == 1

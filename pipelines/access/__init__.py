@@ -1,0 +1,1 @@
+"""Who may ask what: keys with roles, for loops and for the tenants they belong to."""

@@ -1,0 +1,148 @@
+"""Who a caller is, by the key that it shows, and what that allows: a look into a table for each request.
+
+Keys of the environment (``DECISION_API_KEYS``) may do everything. Those in State have roles, loops, a tenant and
+limits; a thread asks State what changed. As long as there are none of either, no key is asked for.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from pipelines.access.callers import ANYBODY, Caller, Holder
+from pipelines.access.keys import PREFIX, count, fits, parsed, shown
+from pipelines.settings import Settings
+from pipelines.state.failures import StaleError, StateError
+from pipelines.state.state import State
+from pipelines.state.watch import Watch
+from serving.problems import ProblemError, unavailable
+from serving.refresher import Refresher
+
+_log = logging.getLogger(__name__)
+_MOST_KNOWN = 10_000
+_COUNTED_S, _NOTED_S = 10.0, 60.0
+_ASKS = ((b"www-authenticate", b"Bearer"),)
+
+
+class Access:
+    """The keys of an installation, as this worker knows them.
+
+    Args:
+        settings: the installation.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self._static = settings.keys
+        self._clock = clock
+        self._state = State(settings.state_url)
+        self._watch = Watch(self._state, PREFIX)
+        self._holders: dict[str, Holder] = {}
+        self._versions: dict[str, int] = {}
+        self._known: dict[bytes, Caller] = {}
+        self._looked = self._asked = False
+        self._noted: dict[str, float] = {}
+        self._refresher = Refresher("keys", self._run, period_s=settings.reload_s)
+
+    def start(self) -> None:
+        """Look once, then keep looking in a thread."""
+        try:
+            self.look()
+        except StateError as error:  # nobody is let in by a key of State until it answers
+            _log.warning("keys are not known yet", extra={"fields": {"error": error}})
+        self._refresher.start()
+
+    def close(self) -> None:
+        """Count what was not counted yet, and stop."""
+        self._refresher.close()
+        try:
+            self._note(everything=True)
+        except StateError as error:
+            _log.warning("requests were not counted", extra={"fields": {"error": error}})
+        self._state.close()
+
+    @property
+    def asks(self) -> bool:
+        """Whether a key has to be shown."""
+        return bool(self._static or self._holders or self._asked) or not self._looked
+
+    def look(self) -> None:
+        """Ask State for the keys.
+
+        Raises:
+            StateError: it does not answer.
+        """
+        self._watch.look()
+        holders: dict[str, Holder] = {}
+        for entry in self._watch.entries():
+            key = parsed(entry)
+            kept = self._holders.get(key.id)
+            if kept is None or self._versions.get(key.id) != entry.version:
+                kept = Holder(key, self._clock, kept)
+                self._versions[key.id] = entry.version
+            holders[key.id] = kept
+        changed = holders != self._holders
+        self._holders, self._looked = holders, True
+        self._asked = self._asked or bool(holders)  # a State that was lost opens nothing
+        if changed:
+            self._known = {}
+
+    def of(self, headers: dict[bytes, bytes]) -> Caller:
+        """Return who shows the key that a request's headers hold.
+
+        Raises:
+            ProblemError: 401, there is none, or it does not hold; 503, the keys are not known yet.
+        """
+        given = headers.get(b"ocp-apim-subscription-key", b"")
+        bearer = headers.get(b"authorization", b"")
+        if bearer[:7].lower() == b"bearer ":
+            given = bearer[7:].strip()
+        table = (
+            self._known
+        )  # before the holders: `look` replaces it after them, and what is found now stays in this one
+        known = table.get(given)
+        if known is None:
+            known = self._found(given)
+            if len(table) < _MOST_KNOWN:
+                table[given] = known
+        return known
+
+    def _found(self, given: bytes) -> Caller:
+        # every key is compared, so that the time does not tell which one came close
+        if sum(hmac.compare_digest(given, key) for key in self._static):
+            return ANYBODY
+        if not self._looked:
+            raise unavailable("the keys are not known yet")
+        parts = shown(given)
+        holder = None if parts is None else self._holders.get(parts[0])
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        if parts is None or holder is None or not fits(holder.key, parts[1]) or not holder.key.is_valid(now):
+            raise refused()
+        return holder
+
+    def _run(self) -> None:
+        self.look()
+        self._note()
+
+    def _note(self, *, everything: bool = False) -> None:
+        """Count in State what keys were used for: soon where a day's requests are limited, else once a minute."""
+        now = self._clock()
+        for name, holder in self._holders.items():
+            every = _NOTED_S if holder.key.per_day is None else _COUNTED_S
+            if not holder.asked or not (everything or now - self._noted.get(name, 0.0) >= every):
+                continue
+            asked, at = holder.asked, datetime.fromtimestamp(now, UTC)
+            try:
+                holder.today = count(self._state, name, asked, at)
+            except StaleError:
+                continue  # another worker did; at the next look
+            holder.asked -= asked
+            self._noted[name] = now
+
+
+def refused() -> ProblemError:
+    """Return the answer to who shows no key that holds."""
+    return ProblemError(401, "an API key is needed", headers=_ASKS)
