@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
+from deltalake import DeltaTable
 from numpy.typing import NDArray
 
 from decision.batch import Floats, Ints
@@ -111,7 +112,11 @@ def alarms(
         seed: of the permutations.
         table_version: of the interactions; None for the latest.
     """
-    data = dataset("interactions", lake.table("interactions", table_version))
+    return lake.read("interactions", lambda table: _looked_for(table, loop, nights, seed), table_version)
+
+
+def _looked_for(table: DeltaTable, loop: LoopSettings, nights: Sequence[Positions], seed: int) -> Alarmed:
+    data = dataset("interactions", table)
     mine = pc.field("loop") == loop.name
     place = data.to_table(["partition", "offset"], filter=mine)
     partition, offset = place["partition"].to_numpy().astype(np.int64), place["offset"].to_numpy()

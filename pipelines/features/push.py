@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -15,6 +16,7 @@ from pipelines.features.stream import COLUMNS, Place, Topic
 from pipelines.ingestion.conflicts import conflicts_of
 from pipelines.interactions.join import place_of
 from pipelines.lake.lake import ConflictError, Lake, dataset
+from pipelines.lake.schemas import Table
 from pipelines.lake.tables import partitions_of
 from pipelines.logs import step
 from pipelines.progress import Progress, silent
@@ -55,22 +57,26 @@ def push_new(lake: Lake, loop: LoopSettings, features: Features, progress: Progr
     """
     if not (loop.features.enabled and loop.features.stream):
         return Pushed()
+    taken = Counter[Topic]()
     for attempt in range(_ATTEMPTS):
         # outcomes first, so that none is seen before its decision; other answers to it last, so that none is missing
         outcomes, decisions, dead = lake.table("outcomes"), lake.table("decisions"), lake.table("dead_letters")
         positions = features.positions()
         try:
-            taken = Pushed(
-                decisions=_take(features, "decisions", decisions, loop.name, positions, progress),
-                outcomes=_take(features, "outcomes", outcomes, loop.name, positions, progress),
-            )
+            _take(features, "decisions", decisions, loop.name, positions, taken, progress)
+            _take(features, "outcomes", outcomes, loop.name, positions, taken, progress)
             for partition in partitions_of(decisions, loop.name):
                 since = positions.get(("conflicts", partition), 0)
                 found = conflicts_of(dead, decisions, loop.name, partition, since - 1)
                 features.contest(found.events, partition, found.until)
-            return msgspec.structs.replace(taken, subjects=features.publish())
+            return Pushed(decisions=taken["decisions"], outcomes=taken["outcomes"], subjects=features.publish())
         except ConflictError:
             if attempt == _ATTEMPTS - 1:
+                raise
+            taken.clear()
+        except OSError:  # an erasure took files away: what was taken is kept, the rest is read again
+            seen: dict[Table, DeltaTable] = {"decisions": decisions, "outcomes": outcomes, "dead_letters": dead}
+            if attempt == _ATTEMPTS - 1 or all(lake.version(name) == table.version() for name, table in seen.items()):
                 raise
     raise AssertionError("unreachable")
 
@@ -81,16 +87,15 @@ def _take(
     table: DeltaTable,
     loop: str,
     positions: Mapping[tuple[Place, int], int],
+    taken: Counter[Topic],
     progress: Progress,
-) -> int:
-    taken = 0
+) -> None:
     for partition in partitions_of(table, loop):
         since = positions.get((topic, partition), 0)
         for rows in _beyond(topic, table, loop, partition, since):
-            taken += features.take(topic, rows, since=since)
-            progress(f"{topic} taken into features", taken)
+            taken[topic] += features.take(topic, rows, since=since)
+            progress(f"{topic} taken into features", taken[topic])
             since = pc.call_function("max", [rows["offset"]]).as_py() + 1
-    return taken
 
 
 def _beyond(topic: Topic, table: DeltaTable, loop: str, partition: int, position: int) -> Iterator[pa.Table]:

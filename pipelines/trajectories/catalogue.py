@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
+from deltalake import DeltaTable
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
@@ -83,9 +84,13 @@ def catalogue_of(
     Raises:
         FieldError: more than 100,000 ids or 1,000 features.
     """
-    data = dataset("interactions", lake.table("interactions", version))
-    scanner = data.scanner(["action_ids", "actions"], filter=settled(loop, since, until), **_AHEAD)
-    return gathered_catalogue(pa.Table.from_batches([batch]) for batch in scanner.to_batches() if batch.num_rows)
+
+    def reading(table: DeltaTable) -> Catalogue:
+        data = dataset("interactions", table)
+        scanner = data.scanner(["action_ids", "actions"], filter=settled(loop, since, until), **_AHEAD)
+        return gathered_catalogue(pa.Table.from_batches([batch]) for batch in scanner.to_batches() if batch.num_rows)
+
+    return lake.read("interactions", reading, version)
 
 
 def gathered_catalogue(tables: Iterable[pa.Table]) -> Catalogue:

@@ -7,16 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from deltalake import DeltaTable
 
 from decision.errors import FieldError
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.join import join
 from pipelines.lake.lake import ConflictError, Lake
-from pipelines.lake.schemas import Table
 from pipelines.lake.tables import mark_of
-from pipelines.operations.erase import erase
 from tests.contracts.lake import append, held
+from tests.worlds.behind import about_to_lose_files
 from tests.worlds.lake import LATER, LOOP, START, World, decision, loop_of, outcome
 
 
@@ -128,27 +126,6 @@ def test_a_table_that_was_let_go_is_up_to_date_for_the_next(tmp_path: Path) -> N
     for number in range(5):
         other.commit("outcomes", other.table("outcomes"), [], {"mark": number})
         assert mark_of(lake.table("outcomes"), "mark") == number
-
-
-class Behind(Lake):
-    """A lake whose first look at a table is one from before an erasure."""
-
-    def __init__(self, lake: Lake, name: Table) -> None:
-        super().__init__(lake.path)
-        self.looks = [lake.table(name)]
-
-    def table(self, name: Table, version: int | None = None) -> DeltaTable:
-        return self.looks.pop() if self.looks and version is None else super().table(name, version)
-
-
-def about_to_lose_files(folder: Path, name: Table) -> tuple[World, Behind]:
-    world = World(folder)
-    world.append(*(decision(f"e{i}", subject_id=f"s{i % 3}") for i in range(6)))
-    world.append(*(outcome(f"e{i}") for i in range(6)))
-    ingest(world.log, world.lake)
-    behind = Behind(world.lake, name)
-    erase(world.lake, "s0")
-    return world, behind
 
 
 def test_what_is_rewritten_beside_an_erasure_is_planned_again(tmp_path: Path) -> None:
