@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pipelines.operations.processes import cannot_listen
 from serving.problems import PROBLEM, late
@@ -22,9 +24,40 @@ from serving.routes import Application, Receive, Scope, Send
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
 KEEP_ALIVE_S = 5
-ANSWER_S = 30.0
+ANSWER_S, HEAD_S = 30.0, 10.0
+MAX_HEAD = 64 << 10
+"""Bytes of a request's line and headers."""
+MOST_CONNECTIONS = 4096
+"""Of a worker; who comes beyond them gets 503."""
 _ANSWERED_S = 20
 _LAST = (b"connection", b"close")
+
+
+class _Connection(HttpToolsProtocol):
+    """A connection that knows how long it has been sending a request's head, and how much of it."""
+
+    head_since: float | None = None
+    head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        self.head_since = self.loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        if self.head_since is None and (self.cycle is None or self.cycle.response_complete):
+            self.head_since, self.head_bytes = self.loop.time(), 0
+        super().data_received(data)
+        if self.head_since is not None:
+            self.head_bytes += len(data)
+            if self.head_bytes > MAX_HEAD:
+                self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        """End to wait for a head."""
+        self.head_since = None
+        super().on_headers_complete()
 
 
 class _Server(uvicorn.Server):
@@ -42,6 +75,7 @@ class Door:
         host: address to listen on.
         port: port to listen on, shared with the other workers.
         answer_s: seconds after which a request that has no answer yet gets 504.
+        head_s: seconds after which a connection that has not sent a whole head is closed.
         drain: waits for as long as it still answers when it closes, saying that each connection ends; None: not at all.
     """
 
@@ -52,11 +86,12 @@ class Door:
         host: str,
         port: int,
         answer_s: float = ANSWER_S,
+        head_s: float = HEAD_S,
         drain: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._app = app
         self._host, self._port = host, port
-        self._answer_s, self._drain = answer_s, drain
+        self._answer_s, self._head_s, self._drain = answer_s, head_s, drain
         self._closing = False
         self._waiting: dict[asyncio.Task[Any], float] = {}  # requests without an answer, the oldest first
         self._late: set[asyncio.Task[Any]] = set()
@@ -68,6 +103,11 @@ class Door:
         """What accepts connections; empty before the door is open."""
         return [] if self._server is None else self._server.servers
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return 0 if self._server is None else len(self._server.server_state.connections)
+
     async def open(self) -> None:
         """Listen, and answer from now on.
 
@@ -78,7 +118,8 @@ class Door:
         config = uvicorn.Config(
             self._answer,
             interface="asgi3",
-            http="httptools",
+            http=_Connection,
+            limit_concurrency=_most_connections(),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -157,14 +198,25 @@ class Door:
             waiting.pop(task, None)
 
     async def end_late(self) -> None:
-        """Cancel requests that have waited too long; called once a second."""
-        before = asyncio.get_running_loop().time() - self._answer_s
+        """Cancel requests that have waited too long, and close connections that send too slowly; once a second."""
+        now = asyncio.get_running_loop().time()
+        for connection in [] if self._server is None else list(self._server.server_state.connections):
+            since = connection.head_since if isinstance(connection, _Connection) else None
+            if since is not None and now - since > self._head_s:
+                connection.transport.close()
+        before = now - self._answer_s
         for task, since in list(self._waiting.items()):
             if since > before:
                 break
             self._late.add(task)
             del self._waiting[task]
             task.cancel()
+
+
+def _most_connections() -> int:
+    """Return how many connections a worker takes: half of the files that it may have open, the rest is for its own."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(MOST_CONNECTIONS, soft // 2)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -3,8 +3,8 @@
 Counters, the latest interactions, a join of 5,000 new decisions and one with nothing to do, by the processor time of
 this process; and a night's join against four of a quarter, in commits of a thousand, which may not cost more together
 than apart. On object storage, what a join without work asks, after few commits and after many.
-``python -m tests.bench.history``; ``QUICK=1`` for a tenth of it. The status is 1 where something grows, but for the tenth,
-which is too short to tell.
+``python -m tests.bench.history``; ``QUICK=1`` for a tenth of it, which is too short to tell. The status is 1 where
+something grows.
 """
 
 from __future__ import annotations

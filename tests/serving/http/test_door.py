@@ -18,7 +18,7 @@ from pipelines.operations.processes import check_port, free_port
 from pipelines.settings import load_settings
 from serving import metrics
 from serving.http.app import App
-from serving.http.door import Door
+from serving.http.door import MAX_HEAD, Door
 from serving.start import open_core
 
 HOST = "127.0.0.1"
@@ -243,3 +243,91 @@ def test_every_request_is_counted_by_its_route_and_status(tmp_path: Path) -> Non
         app.close()
     after = [counted("isAlive", 200), counted("isReady", 503), counted("none", 404)]
     assert [a - b for a, b in zip(after, before, strict=True)] == [2, 1, 1]
+
+
+def half(port: int, sent: bytes) -> socket.socket:
+    connection = socket.create_connection((HOST, port), timeout=300)
+    connection.sendall(sent)
+    return connection
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Wait until the other side closes or answers."""
+    with connection:
+        try:
+            return connection.recv(1024) == b""
+        except ConnectionResetError:
+            return True
+
+
+SLOW = [b"", b"GET /liv", b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: ", b"POST / HTTP/1.1\r\ncontent-length: 9\r\n"]
+
+
+@pytest.mark.parametrize("sent", SLOW, ids=range(len(SLOW)))
+def test_connections_that_send_no_whole_head_are_closed_and_others_are_answered(sent: bytes) -> None:
+    port = free_port()
+
+    async def run() -> list[bool]:
+        async with opened(answering(b"yes"), port, head_s=0.5):
+            slow = [await asyncio.to_thread(half, port, sent) for _ in range(40)]
+            assert await asyncio.to_thread(get, port) == (200, b"yes")
+            return [await asyncio.to_thread(is_closed, one) for one in slow]
+
+    assert asyncio.run(run()) == [True] * 40
+
+
+def test_a_second_head_on_a_connection_has_as_long_as_the_first() -> None:
+    port = free_port()
+
+    def ask() -> tuple[bytes, bool]:
+        connection = half(port, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        answer = connection.recv(1024)
+        connection.sendall(b"GET / HT")
+        return answer, is_closed(connection)
+
+    async def run() -> tuple[bytes, bool]:
+        async with opened(answering(b"yes"), port, head_s=0.5):
+            return await asyncio.to_thread(ask)
+
+    answer, closed = asyncio.run(run())
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert closed
+
+
+def test_a_head_without_end_is_cut_off() -> None:
+    port = free_port()
+
+    def send() -> int:
+        connection, sent = half(port, b"GET / HTTP/1.1\r\n"), 0
+        with connection:
+            try:
+                while sent < 64 * MAX_HEAD:
+                    line = b"x-%d: %s\r\n" % (sent, b"y" * 1000)
+                    connection.sendall(line)
+                    sent += len(line)
+            except OSError:
+                pass
+        return sent
+
+    async def run() -> int:
+        async with opened(answering(b"yes"), port, head_s=300.0):
+            return await asyncio.to_thread(send)
+
+    assert asyncio.run(run()) < 64 * MAX_HEAD
+
+
+def test_connections_beyond_what_a_worker_takes_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.http.door.MOST_CONNECTIONS", 8)
+    port = free_port()
+
+    async def run() -> tuple[int, int]:
+        async with opened(answering(b"yes"), port, head_s=300.0) as door:
+            idle = [await asyncio.to_thread(half, port, b"") for _ in range(8)]
+            full, _ = await asyncio.to_thread(get, port)
+            for connection in idle:
+                connection.close()
+            while door.connections:
+                await asyncio.sleep(0.01)
+            return full, (await asyncio.to_thread(get, port))[0]
+
+    assert asyncio.run(run()) == (503, 200)
