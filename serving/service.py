@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
+import os
+import signal
 import sys
 
 import bentoml
@@ -26,6 +29,9 @@ from serving.http.app import App
 from serving.http.door import ANSWER_S, Door
 from serving.routes import Application, Receive, Scope, Send
 from serving.start import open_core
+
+_log = logging.getLogger(__name__)
+_SUPERVISED_S = 1.0
 
 metrics.join_run()
 settings = load_settings()
@@ -66,6 +72,7 @@ class DecisionService:
         self.core = app.core
         self.door = Door(app, host=settings.host, port=settings.port, drain=_drain)
         app.watched.append(self.door.broken)
+        self._supervised: asyncio.Task[None] | None = None
 
     def __is_ready__(self) -> bool:
         """Return whether decisions can be taken now."""
@@ -98,13 +105,24 @@ class DecisionService:
         except BaseException:
             app.close()
             raise
+        self._supervised = asyncio.create_task(_end_with(os.getppid()), name="supervisor")
 
     @bentoml.on_shutdown
     async def close(self) -> None:
         """Be not ready, answer what is under way, write what waits and close everything before the process ends."""
+        if self._supervised is not None:
+            self._supervised.cancel()
         await self.door.close()
         app.close()
         metrics.forget()
+
+
+async def _end_with(supervisor: int) -> None:
+    """End this worker, in order, once its supervisor has gone: nobody else would end it, or knows that it answers."""
+    while os.getppid() == supervisor:
+        await asyncio.sleep(_SUPERVISED_S)
+    _log.critical("the supervisor has gone, and so does this worker")
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 DecisionService.add_asgi_middleware(Frame)  # type: ignore[arg-type]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -150,7 +152,8 @@ def test_a_public_address_without_keys_is_refused_in_one_line_before_anything_st
     settings = load_settings({}, home=str(tmp_path), port=free_port())
     public = load_settings({}, home=str(tmp_path), port=settings.port, host="0.0.0.0")
     init_loop(settings, "news")
-    says = "api_keys: must be given, since 0.0.0.0 is not loopback (DECISION_API_KEYS)"
+    made = "`decision keys create` makes one, DECISION_API_KEYS holds some"
+    says = f"api_keys: must be given, since 0.0.0.0 is not loopback ({made})"
     for command, started in (
         ([sys.executable, "-m", "pipelines.cli", "serve", "--host", "0.0.0.0"], settings),
         ([*serve_command(settings), "--host", "0.0.0.0"], settings),
@@ -217,3 +220,28 @@ def test_a_built_bento_opens_both_ports(tmp_path: Path) -> None:
         ]
     assert answers[0][0] == 200
     assert answers[0][2] == answers[1][2]
+
+
+def serving_home(home: Path) -> list[int]:
+    """Return the processes that serve `home`, but this one."""
+    wanted, found = f"DECISION_HOME={home}".encode(), list[int]()
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(folder.name)
+            if pid != os.getpid() and wanted in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
+
+
+def test_workers_end_in_order_once_their_supervisor_was_killed(tmp_path: Path) -> None:
+    settings = load_settings({}, home=str(tmp_path), port=free_port(), workers=2)
+    init_loop(settings, "news")
+    output = tmp_path / "service.log"
+    with process("service", serve_command(settings), settings, output) as running:
+        wait_until_ready(running, settings, output)
+        started = "Completed async startup hook: open"
+        wait_until(lambda: output.read_text().count(started) == 2, "both workers to have opened")
+        os.kill(running.pid, signal.SIGKILL)
+        running.wait()
+        wait_until(lambda: not serving_home(tmp_path), "the workers to end", progress=lambda: serving_home(tmp_path))
+    assert output.read_text().count("Service instance cleanup finalized") == 2
