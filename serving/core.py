@@ -441,7 +441,7 @@ class Core:
         return agreement_in(self.settings, loop, self.loops.seen(agreement_key(loop)))
 
     def observe(self) -> None:
-        """Set this process's gauges, and those of what the loops' nights raised."""
+        """Set this process's gauges, and those of what the loops' nights raised; show the counters of every loop."""
         metrics.observe(
             spool_depth=self.spool.depth,
             spool_healthy=self.spool.healthy,
@@ -451,6 +451,7 @@ class Core:
             heartbeat_age_seconds=max((refresher.age_s for refresher in self.refreshers), default=0.0),
         )
         for loop in self.loops.names():
+            metrics.show(loop)
             with suppress(FieldError):
                 stand = standing_in(self.settings, loop, self.loops.seen(alarms_key(loop)))
                 kinds = Counter(alarm.kind for alarm in stand.alarms)

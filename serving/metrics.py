@@ -152,9 +152,15 @@ def count(name: str, loop: str, amount: int = 1) -> None:
     _counter(name, loop).inc(amount)
 
 
-def refused(status: int) -> None:
+def show(loop: str) -> None:
+    """Make the loop's counters, at zero: a rate misses the first of what is counted before it is there."""
+    for name in _COUNTERS:
+        count(name, loop, 0)
+
+
+def refused(status: int, amount: int = 1) -> None:
     """Count an answer that is a problem document."""
-    _refusals().labels(str(status)).inc()
+    _refusals().labels(str(status)).inc(amount)
 
 
 def thread_failures(thread: str, amount: int = 1) -> None:

@@ -20,6 +20,7 @@ from serving import metrics
 from serving.core import DECISIONS, OUTCOMES, Core
 from serving.lags import INGEST_EVERY_S, IngestLag, Lags
 from serving.loops import Loops
+from serving.problems import TITLES
 from serving.refresher import Refresher
 from serving.replicas.answers import Answers
 from serving.replicas.direct import open_direct
@@ -88,9 +89,12 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
             opened.callback(_follow_erasures(settings, log, clock).close)
             core.erased = partial(_is_erased, settings)
         metrics.lag("ingest_lag", 0.0)  # made now: making it later takes a file, and there may be none left
+        for status in TITLES:
+            metrics.refused(status, 0)
         if settings.log != "local:":
             opened.enter_context(_watched_ingestion(settings))
         for name in loops.names():
+            metrics.show(name)
             snapshot = loops.get(name)
             if snapshot is not None and snapshot.loop.features.enabled:
                 core.features(snapshot)  # opened before the service is ready, so that no request waits for it

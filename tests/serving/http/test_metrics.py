@@ -6,6 +6,7 @@ import asyncio
 import gc
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from pipelines.operations.waiting import wait_until
 from serving import metrics
 from serving.core import Core
 from serving.http.app import App
+from serving.problems import TITLES
 from tests.serving.http.test_app import open_at
 
 DIFFERENT = 3_000
@@ -94,3 +96,16 @@ def test_thousands_of_ids_and_paths_add_no_series_and_no_memory(core: Core) -> N
     assert series() == before
     assert not [name for name in before if "nothing" in name or "a1" in name]
     assert second - first < 16 * DIFFERENT  # bytes; one kept id alone takes more
+
+
+def test_counters_of_loops_and_refusals_are_there_before_anything_is_counted(tmp_path: Path) -> None:
+    quiet = tmp_path / "loops" / "quiet" / "loop.toml"
+    quiet.parent.mkdir(parents=True)
+    quiet.write_text("")
+    open_at(tmp_path).close()
+    shown = metrics.exposition().decode().splitlines()
+    for name in ("decided", "repeated", "outcomes", "fallbacks", "unpinned"):
+        assert f'decision_{name}_total{{loop="quiet"}} 0.0' in shown
+    refused = [line.rpartition(" ")[0] for line in shown if line.startswith("decision_refused_total")]
+    assert refused.count('decision_refused_total{status="503"}') == 1
+    assert set(refused) == {f'decision_refused_total{{status="{status}"}}' for status in TITLES}
