@@ -38,6 +38,8 @@ _OFFSET = 0.35
 """Relevance from which on an item attracts: what the ranker likes for a user, he likes."""
 _REMEMBERED, _AWAY = 50, 0.2
 """All clicks of five visits count, not the latest ten: then more clicks bore more. And who is bored stays away."""
+_LOGGED = 240
+"""Users of a group who were logged before a student serves it: by 60, eight clicks may look as nine."""
 _ITEMS = draw_items(np.random.default_rng(0), 300, 10)
 
 STUDENTS = ("sim2rec", "without_embedding", "direct", "there")
@@ -144,19 +146,41 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class _View:
+    """What a student sees: his user, and the group's set as it was logged before him, at levels drawn at random.
+
+    A set of what he serves himself would tell of him as much as of the group: one that is bored by 9 clicks, served
+    seven positions, looks as one bored by 8 that is served four.
+    """
+
     sadae: Sadae | None
 
     @property
     def width(self) -> int:
         return 8 + (0 if self.sadae is None else self.sadae.latent)
 
-    def inputs(self, feeds: Sequence[Feed]) -> Singles:
-        own = np.concatenate([feed.inputs for feed in feeds])
+    def told(self, group: int, rng: np.random.Generator) -> Singles:
+        """Return [l] what the log of a group says of it; nothing where groups are not embedded."""
         if self.sadae is None:
-            return own
-        group = np.repeat(np.arange(len(feeds)), [len(feed.level) for feed in feeds])
-        code = self.sadae.embed(np.concatenate([feed.elements for feed in feeds]), group)
-        return np.concatenate([own, code], axis=1).astype(np.float32)
+            return np.zeros(0, np.float32)
+        sets = logged(group, rng)
+        return np.mean([self.sadae.embed(each, np.zeros(_LOGGED, np.int64))[0] for each in sets], axis=0)
+
+    def inputs(self, feeds: Sequence[Feed], codes: Sequence[Singles]) -> Singles:
+        own = [
+            np.concatenate([feed.inputs, np.tile(code, (len(feed.level), 1))], axis=1)
+            for feed, code in zip(feeds, codes, strict=True)
+        ]
+        return np.concatenate(own).astype(np.float32)
+
+
+def logged(group: int, rng: np.random.Generator) -> list[Singles]:
+    """Return the sets of a group's visits, from the fifth on, served levels at random."""
+    feed, sets = Feed(group, _LOGGED, int(rng.integers(2**31))), []
+    for visit in range(24):
+        feed.visit(rng.integers(0, len(LEVELS), _LOGGED))
+        if visit >= 4:
+            sets.append(feed.elements)
+    return sets
 
 
 def run_job(job: Job, size: Size) -> dict[str, Any]:
@@ -183,8 +207,9 @@ def run_job(job: Job, size: Size) -> dict[str, Any]:
         return rolled(policy, view, groups, size, rng)
 
     policy = taught(view.width, len(LEVELS), roll, Pace(iterations=size.iterations), seed)
-    at_home = [earned(policy, view, Feed(group, 200, 31 * seed + group)) for group in groups]
-    clicks = earned(policy, view, deployed(size, seed))
+    codes = {group: view.told(group, np.random.default_rng([seed, group])) for group in (*groups, TARGET)}
+    at_home = [earned(policy, view, Feed(group, 200, 31 * seed + group), codes[group]) for group in groups]
+    clicks = earned(policy, view, deployed(size, seed), codes[TARGET])
     return {
         "clicks": float(clicks.mean()),
         "trained": float(np.mean([one.mean() for one in at_home])),
@@ -208,17 +233,12 @@ def held(group: int, seed: int, *, users: int) -> Floats:
 
 def sadae_of(groups: Sequence[int], seed: int) -> Sadae:
     """Return an autoencoder of visits of a group, trained on random levels."""
-    rng, sets = np.random.default_rng(seed), []
-    for group in groups:
-        feed = Feed(group, 60, int(rng.integers(2**31)))
-        for visit in range(24):
-            feed.visit(rng.integers(0, len(LEVELS), 60))
-            if visit >= 4:
-                sets.append(feed.elements)
+    rng = np.random.default_rng(seed)
+    sets = [each for group in groups for each in logged(group, rng)]
     stacked = np.stack(sets)
 
     def draw(rng: np.random.Generator) -> Singles:
-        return stacked[rng.integers(0, len(stacked), 8)][:, rng.integers(0, 60, 40)]
+        return stacked[rng.integers(0, len(stacked), 8)][:, rng.integers(0, _LOGGED, 40)]
 
     scale = np.full(3, 0.3, np.float32)
     model = Sadae(np.full(3, 0.3, np.float32), scale, actions=1, latent=3, seed=seed)
@@ -241,12 +261,13 @@ def rolled(
     """
     visits, per = 40, max(1, size.users // len(groups))
     feeds = [Feed(group, per, int(rng.integers(2**31))) for group in groups]
+    codes = [view.told(group, rng) for group in groups]
     n = per * len(groups)
     inputs = np.zeros((n, visits, view.width), np.float32)
     values, weight = np.zeros((n, visits, len(LEVELS)), np.float32), np.zeros((n, visits), np.float32)
     state, start = policy.start(n), int(rng.integers(every))
     for visit in range(visits):
-        inputs[:, visit] = view.inputs(feeds)
+        inputs[:, visit] = view.inputs(feeds, codes)
         with torch.no_grad():
             logits, state = policy.step(torch.from_numpy(inputs[:, visit]), state)
         if visit % every == start:
@@ -275,12 +296,12 @@ def worth(feed: Feed, repeats: int, rng: np.random.Generator) -> Singles:
     return total.reshape(repeats, n, len(LEVELS)).mean(axis=0).astype(np.float32)
 
 
-def earned(policy: ContextPolicy, view: _View, feed: Feed) -> Floats:
-    """Return [n] the clicks of a group's users under the policy's best levels."""
+def earned(policy: ContextPolicy, view: _View, feed: Feed, code: Singles) -> Floats:
+    """Return [n] the clicks of a group's users under the policy's best levels, the group being told as `code`."""
     state, total = policy.start(len(feed.level)), np.zeros(len(feed.level))
     for _ in range(DAYS):
         with torch.no_grad():
-            logits, state = policy.step(torch.from_numpy(view.inputs([feed])), state)
+            logits, state = policy.step(torch.from_numpy(view.inputs([feed], [code])), state)
         total += feed.visit(logits.numpy().argmax(axis=1))
     return total
 
