@@ -93,12 +93,20 @@ class Holder:
         self._left, self._at = _BURST_S * self._rate + 1.0, clock()
         self._day = self._at // _DAY_S
         self.asked = 0
-        """Requests that were not counted in State yet."""
+        """Requests that were admitted; the requests' thread alone changes it."""
+        self.counted = 0
+        """Those of them that were counted in State; the thread that counts alone changes it."""
         self.today = 0
         """Requests of the day that State knows of."""
         if before is not None:
             self._left, self._at = min(self._left, before._left), before._at
-            self._day, self.today, self.asked = before._day, before.today, before.asked
+            self._day, self.today = before._day, before.today
+            self.asked, self.counted = before.asked, before.counted
+
+    @property
+    def uncounted(self) -> int:
+        """Requests that were not counted in State yet."""
+        return self.asked - self.counted
 
     def sees_all(self) -> bool:
         """Return whether every loop is there for the caller."""
@@ -117,7 +125,7 @@ class Holder:
             self._left -= 1.0
         if self.key.per_day is not None:
             if now // _DAY_S != self._day:
-                self._day, self.today, self.asked = now // _DAY_S, 0, 0
-            if self.today + self.asked >= self.key.per_day:
+                self._day, self.today = now // _DAY_S, -self.uncounted
+            if self.today + self.uncounted >= self.key.per_day:
                 raise TooManyError(_DAY_S - now % _DAY_S, f"{self.key.per_day} requests a day")
         self.asked += 1

@@ -132,14 +132,15 @@ class Access:
         now = self._clock()
         for name, holder in self._holders.items():
             every = _NOTED_S if holder.key.per_day is None else _COUNTED_S
-            if not holder.asked or not (everything or now - self._noted.get(name, 0.0) >= every):
+            asked = holder.uncounted
+            if not asked or not (everything or now - self._noted.get(name, 0.0) >= every):
                 continue
-            asked, at = holder.asked, datetime.fromtimestamp(now, UTC)
             try:
-                holder.today = count(self._state, name, asked, at)
+                today = count(self._state, name, asked, datetime.fromtimestamp(now, UTC))
             except StaleError:
                 continue  # another worker did; at the next look
-            holder.asked -= asked
+            holder.counted += asked
+            holder.today = today
             self._noted[name] = now
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import os
@@ -23,6 +22,7 @@ from pipelines.operations.processes import environment, free_port, process, serv
 from pipelines.operations.waiting import wait_until
 from pipelines.settings import Settings, load_settings
 from tests.e2e.traffic import BODY, Load, check_booked_once
+from tests.worlds.fleet import processes_of
 
 pytestmark = pytest.mark.connected
 
@@ -222,17 +222,6 @@ def test_a_built_bento_opens_both_ports(tmp_path: Path) -> None:
     assert answers[0][2] == answers[1][2]
 
 
-def serving_home(home: Path) -> list[int]:
-    """Return the processes that serve `home`, but this one."""
-    wanted, found = f"DECISION_HOME={home}".encode(), list[int]()
-    for folder in Path("/proc").iterdir():
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(folder.name)
-            if pid != os.getpid() and wanted in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(pid)
-    return found
-
-
 def test_workers_end_in_order_once_their_supervisor_was_killed(tmp_path: Path) -> None:
     settings = load_settings({}, home=str(tmp_path), port=free_port(), workers=2)
     init_loop(settings, "news")
@@ -243,5 +232,5 @@ def test_workers_end_in_order_once_their_supervisor_was_killed(tmp_path: Path) -
         wait_until(lambda: output.read_text().count(started) == 2, "both workers to have opened")
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
-        wait_until(lambda: not serving_home(tmp_path), "the workers to end", progress=lambda: serving_home(tmp_path))
+        wait_until(lambda: not processes_of(tmp_path), "the workers to end", progress=lambda: processes_of(tmp_path))
     assert output.read_text().count("Service instance cleanup finalized") == 2

@@ -76,7 +76,7 @@ class Member:
 
     def kill(self) -> None:
         """End all its processes at once, as a crash of the machine does; a folder that is not kept goes with them."""
-        while found := _processes_of(self.settings.root):  # one that was being started meanwhile, too
+        while found := processes_of(self.settings.root):  # one that was being started meanwhile, too
             _signal(found, signal.SIGKILL)
             time.sleep(0.01)
         if self._process is not None:
@@ -88,7 +88,7 @@ class Member:
     def hurt(self, rng: random.Random) -> str:
         """Kill one of the processes that it has started, and return that one's command line, "" where there is none."""
         first = None if self._process is None else self._process.pid
-        others = [pid for pid in sorted(_processes_of(self.settings.root)) if pid != first]
+        others = [pid for pid in sorted(processes_of(self.settings.root)) if pid != first]
         if not others:
             return ""
         chosen = rng.choice(others)
@@ -100,7 +100,7 @@ class Member:
 
     def pause(self) -> list[int]:
         """Stop all its processes where they are, and return them; `go_on` takes them."""
-        found = _processes_of(self.settings.root)
+        found = processes_of(self.settings.root)
         _signal(found, signal.SIGSTOP)
         return found
 
@@ -229,7 +229,7 @@ def all_told(callers: Sequence[Caller]) -> Told:
     return told
 
 
-def _processes_of(home: Path) -> list[int]:
+def processes_of(home: Path) -> list[int]:
     """Return the processes whose installation is in `home`, whatever sessions and groups they made for themselves."""
     wanted, found = f"DECISION_HOME={home}".encode(), list[int]()
     for folder in Path("/proc").iterdir():
