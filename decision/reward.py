@@ -134,9 +134,18 @@ class Rewards:
         if self._uniform.size > 2 * _KEPT:
             self._thin()
 
+    def merge(self, other: Rewards) -> None:
+        """Add the rewards that `other` was told of."""
+        self.add(other._reward, other._uniform)
+        self._low, self._high = min(self._low, other._low), max(self._high, other._high)
+
     def _thin(self) -> None:
         if self._uniform.size > _KEPT:
-            kept = np.argpartition(self._uniform, _KEPT)[:_KEPT]
+            last = np.partition(self._uniform, _KEPT - 1)[_KEPT - 1]
+            ties = np.flatnonzero(self._uniform == last)
+            ties = ties[np.argsort(self._reward[ties])]  # whichever came first: the same are kept
+            below = np.flatnonzero(self._uniform < last)
+            kept = np.concatenate((below, ties[: _KEPT - below.size]))
             self._uniform, self._reward = self._uniform[kept], self._reward[kept]
 
     def range(self, minimum: float | None = None, maximum: float | None = None) -> Range:

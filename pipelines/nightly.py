@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from decision.errors import SupportError
+from pipelines.engines.engine import Engine
 from pipelines.evaluation.agreement import keep_agreement
 from pipelines.evaluation.alarms import NIGHTS, alarms
 from pipelines.evaluation.evaluate import Evaluated, evaluate
@@ -59,6 +60,7 @@ def nightly(
     seed: int = 1,
     told: Told | None = None,
     progress: Progress = silent,
+    engine: Engine | None = None,
 ) -> Run:
     """Run the steps of a night that are not finished yet.
 
@@ -74,6 +76,7 @@ def nightly(
         seed: seed of the training; a resumed run keeps its own.
         told: told of every step.
         progress: told how far a long one has come.
+        engine: who does the passes over the log of guard, training, evaluation and gate; None for this process.
 
     Returns:
         The finished run. A refusal by the gate is a result, see `Run.verdict`.
@@ -85,7 +88,7 @@ def nightly(
     with open_night(settings, loop.name, run_id, now, seed) as opened:
         run = opened.run
         about = {"loop": loop.name, "run": run.run_id}
-        night = _Night(settings, log, lake, registry, loop, run, {*list_loops(settings), loop.name}, progress)
+        night = _Night(settings, log, lake, registry, loop, run, {*list_loops(settings), loop.name}, progress, engine)
         for name in STEPS:
             if run.result(name) is not None:
                 _tell(told, name, "kept")
@@ -136,10 +139,11 @@ class _Night:
         run: Run,
         loops: set[str],
         progress: Progress,
+        engine: Engine | None,
     ) -> None:
         self.settings = settings
         self.log, self.lake, self.registry, self.loop, self.run, self.loops = log, lake, registry, loop, run, loops
-        self.progress = progress
+        self.progress, self.engine = progress, engine
         self.evaluated: Evaluated | None = None
 
     def ingest(self) -> Any:
@@ -172,7 +176,8 @@ class _Night:
         return {**msgspec.to_builtins(night), "standing": [alarm.key for alarm in kept.alarms]}
 
     def guard(self) -> Any:
-        state = guard(self.settings, self.loop, self.lake, self.registry, self.run.started_at, self.progress)
+        now = self.run.started_at
+        state = guard(self.settings, self.loop, self.lake, self.registry, now, self.progress, engine=self.engine)
         shown = ("status", "reason", "baseline_version", "candidate_version", "guard_version", "weight")
         return {name: getattr(state, name) for name in shown}
 
@@ -188,6 +193,7 @@ class _Night:
                 key=f"{self.run.loop}:{self.run.run_id}",
                 pairs=training_pairs(self.settings, self.lake, self.loop),
                 progress=self.progress,
+                engine=self.engine,
             )
         except SupportError as error:
             return {"skipped": str(error)}
@@ -219,6 +225,7 @@ class _Night:
             table_version=self._table_version(),
             replace_candidate=False,
             panels=PanelGate(self.settings, self.lake, self.registry, self.loop, self.progress),
+            engine=self.engine,
         )
 
     def watch(self) -> Any:
@@ -244,6 +251,7 @@ class _Night:
             version,
             table_version=self._table_version(),
             progress=self.progress,
+            engine=self.engine,
         )
 
     def _table_version(self) -> int:

@@ -180,7 +180,7 @@ def _source(
 
     from pipelines.formats.store import import_key
     from pipelines.replay.source import import_source, source_of
-    from pipelines.training.survey import IMPORTED
+    from pipelines.training.settled import IMPORTED
 
     if not _is_loop(parts, log):
         if table_version is not None:

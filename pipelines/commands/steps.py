@@ -111,9 +111,14 @@ def train(
         Path | None,
         typer.Option(help="Train on this dsjson file instead, in constant memory (logistic, vw or linear)."),
     ] = None,
+    engine: Where = "local",
+    ray_address: RayAddress = None,
+    workers: Workers = None,
     json: Json = False,
 ) -> Outcome:
     """Train a new version on the loop's interactions and register it. It serves no traffic until it is promoted.
+
+    The rows to learn from are chosen where `--engine` says, and learned from here.
 
     Example: `decision train news --seed 7`
     """
@@ -126,7 +131,14 @@ def train(
         settings = parts.loop(loop)
         pairs = training_pairs(parts.settings, parts.lake, settings)
         trained = run(
-            parts.lake, parts.registry, settings, seed=seed, now=datetime.now(UTC), pairs=pairs, progress=progress
+            parts.lake,
+            parts.registry,
+            settings,
+            seed=seed,
+            now=datetime.now(UTC),
+            pairs=pairs,
+            progress=progress,
+            engine=opened(engine, ray_address, workers),
         )
     data = _plain(trained)
 
@@ -185,9 +197,12 @@ def evaluate(
     against: Annotated[
         str | None, typer.Option(help="Compare with champion, baseline or a version (default: the champion, if any).")
     ] = None,
+    engine: Where = "local",
+    ray_address: RayAddress = None,
+    workers: Workers = None,
     json: Json = False,
 ) -> Outcome:
-    """Estimate the value of a version on decisions that no version was trained on.
+    """Estimate the value of a version on decisions that no version was trained on, read where `--engine` says.
 
     Example: `decision evaluate news --version 4 --against baseline`
     """
@@ -203,6 +218,7 @@ def evaluate(
             version or latest(parts.registry, loop),
             against=against,
             progress=progress,
+            engine=opened(engine, ray_address, workers),
         )
 
     def show(out: Console) -> None:
@@ -356,12 +372,16 @@ def nightly(
         str | None, typer.Option(help="Run to resume or start (default: the last one if it is unfinished).")
     ] = None,
     seed: Seed = 1,
+    engine: Where = "local",
+    ray_address: RayAddress = None,
+    workers: Workers = None,
     json: Json = False,
 ) -> Outcome:
     """Run the whole night: ingest, join, train, evaluate, promote, compact. Resume where the last attempt stopped.
 
-    Made for a scheduler: safe to run again after any failure, with one manifest per run under runs/ in the home
-    folder. The exit status is 3 if the gate refuses; a loop that has too little data yet is not a failure.
+    Made for a scheduler: safe to run again after any failure, with one manifest per run in State. The passes over the
+    log of guard, training and evaluation are done where `--engine` says, with the same bits. The exit status is 3 if
+    the gate refuses; a loop that has too little data yet is not a failure.
 
     Example: `decision nightly news --json`
     """
@@ -383,6 +403,7 @@ def nightly(
             seed=seed,
             told=None if state.verbose else told,
             progress=progress,
+            engine=opened(engine, ray_address, workers),
         )
 
     def show(out: Console) -> None:

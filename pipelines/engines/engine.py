@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial, reduce
 from typing import Protocol, TypeVar
@@ -63,10 +63,10 @@ def _together(one: dict[int, Part], other: dict[int, Part]) -> dict[int, Part]:
     return one | other
 
 
-def _counting(seen: Callable[[int], None]) -> Callable[[dict[int, Part]], None]:
+def _counting(seen: Callable[[int], None]) -> Callable[[Mapping[int, object]], None]:
     done = 0
 
-    def told(found: dict[int, Part]) -> None:
+    def told(found: Mapping[int, object]) -> None:
         nonlocal done
         done += len(found)
         seen(done)

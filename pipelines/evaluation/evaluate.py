@@ -6,39 +6,35 @@ reward model of the doubly robust terms is the version's own, which has not seen
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Literal
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 
 from decision.artifact import unpack
-from decision.batch import Floats, Interactions
-from decision.errors import SupportError
-from decision.exploration.mix import with_floor
+from decision.errors import FieldError, SupportError
 from decision.gate import Reference
 from decision.ope.diagnostics.untried import Untried, untried
 from decision.ope.estimate import Estimate
 from decision.ope.estimators.dr import dr
 from decision.ope.estimators.lift import Lift
 from decision.ope.estimators.snips import snips
-from decision.options import SESSION
-from decision.policy import OraclePolicy, baseline_policy
+from pipelines.engines.engine import Engine, LocalEngine
 from pipelines.evaluation.agreement import Agreement, agreement
 from pipelines.evaluation.charts import evaluation_chart
 from pipelines.evaluation.health import Health, health
-from pipelines.evaluation.holdout import MAX_VERSIONS, Compared, Latest, Pmf, Question, Worth, sums_of
-from pipelines.evaluation.trajectories import Trajectories, remembered, trajectories
+from pipelines.evaluation.holdout import Compared, Worth
+from pipelines.evaluation.judging import Asked, Files, drawn_by, judged
+from pipelines.evaluation.trajectories import Trajectories, trajectories
 from pipelines.evaluation.witness import Witness, witness_of
-from pipelines.interactions.arrays import asked_of, read_apart
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
 from pipelines.progress import Progress, parted, silent
 from pipelines.registry.proven import Looks, last_proven
 from pipelines.registry.registry import Registry
+from pipelines.registry.tracking import RegistryError
 from pipelines.settings import LoopSettings
-from pipelines.training.window import Window, window
+from pipelines.training.window import window
 from pipelines.trajectories.memories import memory_of
 
 MAX_ROWS = 50_000
@@ -177,6 +173,7 @@ def evaluate(
     against: str | None = None,
     table_version: int | None = None,
     progress: Progress = silent,
+    engine: Engine | None = None,
 ) -> Evaluated:
     """Evaluate a version on the holdout and keep the numbers and a picture with it.
 
@@ -189,6 +186,7 @@ def evaluate(
             baseline where there is none.
         table_version: version of the interactions table; None for the present one.
         progress: told of the parts of the evaluation that are done.
+        engine: who goes through the parts of the log; None for this process, one after the other.
 
     Raises:
         FieldError: the files of a version do not fit their manifest.
@@ -198,49 +196,38 @@ def evaluate(
     part_done = parted(progress, "parts of the evaluation done", 4)
     aliases = registry.aliases(loop.name)
     champion = aliases.get("champion")
-    rows = window(lake, loop, table_version)
+    engine = engine or LocalEngine(1)
+    rows = window(lake, loop, table_version, engine=engine)
     if not rows.data.holdout:
         raise SupportError(f"the holdout of loop {loop.name} is empty: {rows.data.rows} interactions so far")
     part_done()
-    policy, manifest = unpack(registry.files(loop.name, version))
-    asking = _Asking(lake, registry, loop)
-    base = asking.baseline(aliases.get("baseline"))
+    files: dict[str, Files] = {version: registry.files(loop.name, version)}
+    policy, manifest = unpack(files[version])
+    alias = aliases.get("baseline")
+    base = f"baseline, {loop.reference}" if alias is None else f"baseline, version {alias}", alias
     against = against or ("champion" if champion else "baseline")
     other_version = None if against == "baseline" else champion if against == "champion" else against
     if against == "champion" and other_version is None:
         raise SupportError(f"loop {loop.name} has no champion to compare with")
     standing = last_proven(registry.verdicts(loop.name), champion)
-    other = base if other_version is None else asking.version(other_version, champion=other_version == champion)
-    proven = base if standing.version is None else asking.version(standing.version, proven=standing.version != champion)
+    other = base if other_version is None else _named(other_version, champion=other_version == champion)
+    proven = base if standing.version is None else _named(standing.version, proven=standing.version != champion)
     if standing.version == other_version:
         proven = other
-    asked = Question(
-        policy=policy,
-        seen=lambda table, log: asking.seen(policy, table, log),
-        references=dict([other, proven]),
-        baseline=base,
-        drawn=asking.drawn(rows),
-        share=loop.gate.share,
-        reward=rows.reward,
-        usual=None if (memory := memory_of(policy)) is None else memory.usual,
-        by_user=loop.name if memory is not None or loop.policy.oracle == SESSION else None,
-    )
-    latest, sums = Latest(MAX_ROWS), None
-    unread = ""
-    for held in rows.judged():
-        log, errors = read_apart(held)
-        if errors:
-            unread = next(iter(errors.values()))
-            kept = np.setdiff1d(np.arange(len(held)), list(errors))
-            held, log = held.take(pa.array(kept)), log.take(kept)
-        if len(held):
-            part = sums_of(held, log, asked, latest)
-            sums = part if sums is None else sums + part
-    if sums is None:
-        why = f"has no row that can be read: {unread}" if unread else "is empty"
+    for _, asked_version in (base, other, proven):
+        if asked_version is not None and asked_version not in files:
+            files[asked_version] = registry.files(loop.name, asked_version)
+    drawn = _with_files(registry, loop, drawn_by(rows, engine), files)
+    asked = Asked(rows, lake.path, loop, files, version, dict([other, proven]), base, drawn, MAX_ROWS)
+    found = judged(asked, engine)
+    if found is None or found.sums is None:
+        why = "is empty"
+        if found is not None and found.unread:
+            why = f"has no row that can be read: {found.unread[min(found.unread)]}"
         raise SupportError(f"the holdout of loop {loop.name} {why}")
     part_done()
-    found, base_name = sums.compared, base[0]
+    sums, latest, memory = found.sums, found.latest, memory_of(policy)
+    compared, base_name = sums.compared, base[0]
     newest, pmf, scores = latest.joined()
     values = [_value("version", f"version {version}", sums.worth[""])]
     if other_version is not None:
@@ -259,13 +246,13 @@ def evaluate(
         against_looks=standing.champion,
         table_version=rows.data.table_version,
         rows=sums.rows,
-        lift=found[other[0]].lift,
-        switched=found[other[0]].switched,
-        kept=found[other[0]].kept,
-        predicted=found[other[0]].score(policy.exploration.sigma),
-        over_proven=None if proven == other else found[proven[0]],
-        proven_predicted=found[proven[0]].score(policy.exploration.sigma),
-        lift_estimate=found[other[0]].lift.estimate(),
+        lift=compared[other[0]].lift,
+        switched=compared[other[0]].switched,
+        kept=compared[other[0]].kept,
+        predicted=compared[other[0]].score(policy.exploration.sigma),
+        over_proven=None if proven == other else compared[proven[0]],
+        proven_predicted=compared[proven[0]].score(policy.exploration.sigma),
+        lift_estimate=compared[other[0]].lift.estimate(),
         values=values,
         health=health(newest, pmf, scores, nothing=loop.reward.default, featured=latest.featured),
         trajectories=None if memory is None else trajectories(lake, loop, policy, memory, loop.gate.session_steps),
@@ -289,62 +276,21 @@ def _value(role: Role, name: str, worth: Worth) -> Value:
     return Value(role=role, policy=name, dr=dr(worth.dr), snips=snips(worth.snips))
 
 
-class _Asking:
-    """Policies by name, each loaded once."""
+def _named(version: str, *, champion: bool = False, proven: bool = False) -> tuple[str, str]:
+    """Return the name of a version in words, and the version."""
+    role = "champion, " if champion else "last proven, " if proven else ""
+    return f"{role}version {version}", version
 
-    def __init__(self, lake: Lake, registry: Registry, loop: LoopSettings) -> None:
-        self._lake, self._registry, self._loop = lake, registry, loop
-        self._loaded: dict[str, OraclePolicy] = {}
 
-    def version(self, version: str, *, champion: bool = False, proven: bool = False) -> tuple[str, Pmf]:
-        """Return the name of a version and its probabilities."""
-        role = "champion, " if champion else "last proven, " if proven else ""
-        policy = self._policy(version)
-        return f"{role}version {version}", lambda table, log: policy.pmf(self.seen(policy, table, log).batch)
-
-    def baseline(self, alias: str | None) -> tuple[str, Pmf]:
-        """Return the name of the baseline and its probabilities; `alias` is its version, if it has one."""
-        kind = self._loop.reference
-        if alias is None:
-            return f"baseline, {kind}", lambda table, log: baseline_policy(kind).pmf(log.batch)
-        policy = self._policy(alias)
-        return f"baseline, version {alias}", lambda table, log: policy.pmf(asked_of(policy, table, log).batch)
-
-    def seen(self, policy: OraclePolicy, table: pa.Table, log: Interactions) -> Interactions:
-        """Return the rows with the memory that `policy` would have had."""
-        memory = memory_of(policy)
-        log = asked_of(policy, table, log)
-        return log if memory is None else remembered(self._lake, self._loop, table, memory, log)
-
-    def drawn(self, rows: Window) -> dict[str, tuple[int, Pmf]]:
-        """Return how many decisions of the holdout each policy version drew, and what it would draw."""
-        count: Counter[str] = Counter()
-        for held in rows.judged(("policy_version",)):
-            count.update(held["policy_version"].to_pylist())
-        if not 1 < len(count) <= MAX_VERSIONS:
+def _with_files(
+    registry: Registry, loop: LoopSettings, drawn: dict[str, int], files: dict[str, Files]
+) -> dict[str, int]:
+    """Return `drawn` with the files of all its versions in `files`; empty where those of one cannot be had."""
+    for version in drawn:
+        if version in files or version.startswith("baseline:"):
+            continue
+        try:
+            files[version] = registry.files(loop.name, version)
+        except (FieldError, RegistryError):
             return {}
-        return {version: (drawn, self._drawing(version)) for version, drawn in sorted(count.items())}
-
-    def _drawing(self, version: str) -> Pmf:
-        if version.startswith("baseline:"):
-            return lambda table, log: self._first_nights(log)
-
-        def pmf(table: pa.Table, log: Interactions) -> Floats:
-            policy = self._policy(version)
-            return policy.pmf(asked_of(policy, table, log).batch)
-
-        return pmf
-
-    def _first_nights(self, log: Interactions) -> Floats:
-        """Return the probabilities of the baseline while it was in charge: it explored."""
-        pmf = baseline_policy(self._loop.reference).pmf(log.batch)
-        return (
-            pmf
-            if self._loop.reference == "uniform"
-            else with_floor(pmf, log.batch.offsets, self._loop.baseline.explore)
-        )
-
-    def _policy(self, version: str) -> OraclePolicy:
-        if version not in self._loaded:
-            self._loaded[version] = unpack(self._registry.files(self._loop.name, version))[0]
-        return self._loaded[version]
+    return drawn

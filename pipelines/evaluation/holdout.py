@@ -6,7 +6,6 @@ bits however the holdout is cut, and the newest rows for the health of the versi
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -148,27 +147,39 @@ class Latest:
 
     Attributes:
         rows: how many are wanted.
-        kept: the slices.
+        kept: the slices by number, oldest first.
         featured: whether an action of any slice has features.
     """
 
     rows: int
-    kept: deque[tuple[Interactions, Floats, Floats]] = field(default_factory=deque)
+    kept: dict[int, tuple[Interactions, Floats, Floats]] = field(default_factory=dict)
     featured: bool = False
 
-    def add(self, interactions: Interactions, pmf: Floats, scores: Floats) -> None:
+    def add(self, number: int, interactions: Interactions, pmf: Floats, scores: Floats) -> None:
         """Add a slice; what is older than the newest `rows` rows is let go."""
         nothing: Features = {}
         batch = interactions.batch
         self.featured = self.featured or FeatureRows.of(batch.actions).name.size > 0
         bare = Batch([nothing] * len(batch), [nothing] * len(batch.actions), batch.action_ids, batch.offsets)
-        self.kept.append((replace(interactions, batch=bare), pmf, scores))
-        while sum(len(part) for part, _, _ in self.kept) - len(self.kept[0][0]) >= self.rows:
-            self.kept.popleft()
+        self.kept = self._newest({**self.kept, number: (replace(interactions, batch=bare), pmf, scores)})
+
+    def __add__(self, other: Latest) -> Latest:
+        return Latest(self.rows, self._newest({**self.kept, **other.kept}), self.featured or other.featured)
+
+    def _newest(
+        self, slices: dict[int, tuple[Interactions, Floats, Floats]]
+    ) -> dict[int, tuple[Interactions, Floats, Floats]]:
+        newest, rows = list[int](), 0
+        for number in sorted(slices, reverse=True):
+            if rows >= self.rows:
+                break
+            newest.append(number)
+            rows += len(slices[number][0])
+        return {number: slices[number] for number in reversed(newest)}
 
     def joined(self) -> tuple[Interactions, Floats, Floats]:
         """Return them as one, without their features."""
-        parts, pmf, scores = (list(column) for column in zip(*self.kept, strict=True))
+        parts, pmf, scores = (list(column) for column in zip(*self.kept.values(), strict=True))
         nothing: Features = {}
         starts = np.cumsum([0, *[len(part.batch.actions) for part in parts]])
         ends = [part.batch.offsets[1:] + start for part, start in zip(parts, starts, strict=False)]
@@ -184,7 +195,7 @@ class Latest:
         return log, np.concatenate(pmf), np.concatenate(scores)
 
 
-def sums_of(table: pa.Table, interactions: Interactions, asked: Question, latest: Latest) -> Sums:
+def sums_of(table: pa.Table, interactions: Interactions, asked: Question, latest: Latest, number: int = 0) -> Sums:
     """Return the sums of a slice.
 
     Args:
@@ -192,13 +203,14 @@ def sums_of(table: pa.Table, interactions: Interactions, asked: Question, latest
         interactions: [n] the same as arrays.
         asked: the question.
         latest: told of the slice.
+        number: the slice's place in the order of time.
     """
     batch = asked.seen(table, interactions).batch
     scores = asked.policy.scores(batch)
     pmf = asked.policy.pmf_of(scores, batch)
     if asked.usual is not None:
         scores = np.full(len(scores), asked.usual)
-    latest.add(interactions, pmf, scores)
+    latest.add(number, interactions, pmf, scores)
     baseline_name, baseline = asked.baseline
     base = baseline(table, interactions)
     others = {name: one(table, interactions) for name, one in asked.references.items()}

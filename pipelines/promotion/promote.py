@@ -16,6 +16,7 @@ from decision.errors import FieldError
 from decision.gate import judge
 from decision.ope.diagnostics.refusals import UNSUPPORTED
 from decision.ope.diagnostics.untried import LEAST, Untried
+from pipelines.engines.engine import Engine
 from pipelines.evaluation.evaluate import Evaluated, evaluate
 from pipelines.evaluation.trajectories import Trajectories
 from pipelines.evaluation.witness import Witness, heard
@@ -67,6 +68,7 @@ def promote(
     replace_candidate: bool = True,
     panels: PanelGate | None = None,
     progress: Progress = silent,
+    engine: Engine | None = None,
 ) -> Promotion:
     """Judge a version against the champion, or the baseline where there is none, and promote it if the gate opens.
 
@@ -83,6 +85,7 @@ def promote(
             waits until the guard is done with the one before it.
         panels: the auditors' evidence; a loop with panels promotes nothing without.
         progress: told how far the evaluation is, if there has to be one.
+        engine: who goes through the parts of the log for it; None for this process, one after the other.
 
     Returns:
         The promotion or refusal; a refusal is written down and is no error. Repeated, it changes nothing.
@@ -105,7 +108,9 @@ def promote(
         reason = f"version {version} was {back.verdict.replace('_', ' ')} at {back.at}; name it to judge it again"
         return Promotion(version=version, promoted=False, champion=champion, reasons=[reason])
     if evaluated is None or (evaluated.version, evaluated.against_version) != (version, champion):
-        evaluated = evaluate(lake, registry, loop, version, table_version=table_version, progress=progress)
+        evaluated = evaluate(
+            lake, registry, loop, version, table_version=table_version, progress=progress, engine=engine
+        )
     gate = loop.gate
     verdict = judge(
         evaluated.references(),

@@ -25,13 +25,15 @@ from decision.exploration.rule import Exploration
 from decision.options import SESSION, SessionRules
 from decision.policy import OraclePolicy
 from decision.split import uniforms_of
+from pipelines.engines.engine import Engine
 from pipelines.lake.lake import Lake
 from pipelines.progress import Progress, parted, silent
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings
 from pipelines.training.promises import promises
+from pipelines.training.sample import holdout_salt
 from pipelines.training.trained import POLICY, Trained, code_version, libraries
-from pipelines.training.window import holdout_salt, window
+from pipelines.training.window import window
 from pipelines.trajectories import windows as logged
 from pipelines.trajectories.catalogue import catalogue_of as actions_of
 from simulators.learned.ensembles import fit_ensemble
@@ -59,6 +61,7 @@ def train_session(
     table_version: int | None = None,
     key: str = "",
     progress: Progress = silent,
+    engine: Engine | None = None,
 ) -> Trained:
     """Teach a policy with memory and register it; nobody is promoted.
 
@@ -71,6 +74,7 @@ def train_session(
         table_version: version of the interactions table to read; None for the present one.
         key: a training repeated under the same key returns the version of the first.
         progress: told of the parts of the training that are done.
+        engine: who looks through the parts of the log for the sample; None for this process, one after the other.
 
     Raises:
         SupportError: there are too few rows or users, or no method could learn from them, with the reasons.
@@ -81,7 +85,7 @@ def train_session(
     part_done = parted(progress, "parts of the training done", 2 + 2 * len(methods))
     earlier = [version for version in registry.versions(loop.name) if version.tags.get("kind") == POLICY]
     ends = [version.tags["last_ts"] for version in earlier if "last_ts" in version.tags]
-    rows = window(lake, loop, table_version, trainings=ends)
+    rows = window(lake, loop, table_version, trainings=ends, engine=engine)
     if rows.data.rows < loop.training.minimum:
         raise SupportError(f"loop {loop.name} has {rows.data.rows} interactions, {loop.training.minimum} are needed")
     log = log_of(lake, loop, rows.data.table_version)

@@ -1,32 +1,24 @@
 """What is known of a loop's settled rows before any is read whole: when they were decided, and how many there are.
 
-Two scans of a few columns, in memory that does not grow with the rows: time is cut into moments, and rows are counted
-by moment and by day.
+Two scans of a few columns, each a pass over the log's partitions, in memory that does not grow with the rows: time is
+cut into moments, and rows are counted by moment and by day.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute
 
 from decision.batch import Floats, Ints
 from decision.generations import NEGLIGIBLE, ages, sampling_rates
-from pipelines.settings import LoopSettings, TrainingSettings
+from pipelines.engines.engine import Engine, each_of
+from pipelines.settings import TrainingSettings
+from pipelines.training.settled import Settled, is_own, is_rewarded, times_of
 
-pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
-
-IMPORTED = "imported"
-"""Reward definition of rows that came with their reward: they count under every definition."""
 DAY = 86_400_000_000
 """Microseconds."""
 _MOMENTS = 1 << 20
-
-Scan = Callable[[tuple[str, ...], int | None], Iterator[pa.Table]]
-"""Yields columns of the settled rows from a time on, in microseconds, or of all, in any order."""
 
 
 class Slice(NamedTuple):
@@ -85,55 +77,71 @@ class Survey(NamedTuple):
         return np.stack([sampling_rates(share * rows, weight, training.sample) for rows in self.days.T], axis=1)
 
 
-def survey(scan: Scan, loop: LoopSettings) -> Survey:
-    """Return the counts of the loop's window: its latest days, or its latest rows."""
-    least, most = None, 0
-    for part in scan(("ts",), None):
-        if len(part):
-            at = times_of(part)
-            least = int(at.min()) if least is None else min(least, int(at.min()))
-            most = max(most, int(at.max()))
-    if least is None:
+def survey(settled: Settled, engine: Engine) -> Survey:
+    """Return the counts of the loop's window: its latest days, or its latest rows; `engine` does the passes."""
+    ends = [end for end in each_of(engine, _ends, settled, settled.partitions) if end is not None]
+    if not ends:
         return Survey(np.zeros(0, np.int64), np.zeros(0, np.int64), 0, 0, np.zeros((0, 2), np.int64))
-    training = loop.training
+    least, most = min(first for first, _ in ends), max(last for _, last in ends)
+    training = settled.loop.training
     if training.window is None and training.days:
-        return _counted(scan, loop, max(least, most - round(training.days * DAY) + 1), most)
-    found = _counted(scan, loop, least, most)
+        return _counted(settled, engine, max(least, most - round(training.days * DAY) + 1), most)
+    found = _counted(settled, engine, least, most)
     if not training.window or found.rows <= training.window:
         return found
     later = np.cumsum(found.counts[::-1])[::-1]
     near = int(found.begins[np.flatnonzero(later >= training.window)[-1]])
-    latest = np.sort(np.concatenate([times_of(part) for part in scan(("ts",), near)]))
+    latest = np.sort(np.concatenate(each_of(engine, _times, _Span(settled, near, most), settled.partitions)))
     start = latest.size - training.window
     skip = start - int(np.searchsorted(latest, latest[start]))
-    return _counted(scan, loop, int(latest[start]), most)._replace(skip=skip)
+    return _counted(settled, engine, int(latest[start]), most)._replace(skip=skip)
 
 
-def _counted(scan: Scan, loop: LoopSettings, since: int, most: int) -> Survey:
-    width = (most - since) // _MOMENTS + 1
-    counts = np.zeros((most - since) // width + 1, np.int64)
+class _Span(NamedTuple):
+    """Rows from `since` to `most`, in microseconds, as they are sent to whoever reads a partition of them."""
+
+    settled: Settled
+    since: int
+    most: int
+
+    @property
+    def width(self) -> int:
+        """Microseconds of a moment."""
+        return (self.most - self.since) // _MOMENTS + 1
+
+
+def _ends(settled: Settled, partition: int) -> tuple[int, int] | None:
+    times = [times_of(part) for part in settled.scan(("ts",), partition=partition) if len(part)]
+    return (min(int(at.min()) for at in times), max(int(at.max()) for at in times)) if times else None
+
+
+def _times(span: _Span, partition: int) -> Ints:
+    parts = span.settled.scan(("ts",), span.since, partition=partition)
+    return np.concatenate([np.zeros(0, np.int64), *(times_of(part) for part in parts)])
+
+
+def _counts(span: _Span, partition: int) -> tuple[Ints, Ints]:
+    """Return the rows of a partition by moment, and by day as `Survey.days`."""
+    since, most, loop = span.since, span.most, span.settled.loop
+    counts = np.zeros((most - since) // span.width + 1, np.int64)
     first_day = since // DAY
     days = np.zeros(2 * (most // DAY - first_day + 1), np.int64)
-    for part in scan(("ts", "reward", "reward_version"), since):
+    for part in span.settled.scan(("ts", "reward", "reward_version"), since, partition=partition):
         at = times_of(part)
-        counts += np.bincount((at - since) // width, minlength=counts.size)
-        own = is_own(part, loop)
-        days += np.bincount((2 * (at // DAY - first_day) + is_rewarded(part, loop))[own], minlength=days.size)
+        counts += np.bincount((at - since) // span.width, minlength=counts.size)
+        day = 2 * (at // DAY - first_day) + is_rewarded(part, loop)
+        days += np.bincount(day[is_own(part, loop)], minlength=days.size)
+    return counts, days.reshape(-1, 2)
+
+
+def _added(one: tuple[Ints, Ints], other: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
+    return one[0] + other[0], one[1] + other[1]
+
+
+def _counted(settled: Settled, engine: Engine, since: int, most: int) -> Survey:
+    span = _Span(settled, since, most)
+    found = engine.total(_counts, _added, span, settled.partitions)
+    assert found is not None  # noqa: S101 - there are rows
+    counts, days = found
     some = np.flatnonzero(counts)
-    return Survey(since + some * width, counts[some], 0, first_day, days.reshape(-1, 2))
-
-
-def times_of(table: pa.Table) -> Ints:
-    """Return [n] int64 microseconds of the column of times."""
-    return pc.cast(pc.cast(table["ts"], pa.timestamp("us", "UTC")), pa.int64()).to_numpy()
-
-
-def is_own(table: pa.Table, loop: LoopSettings) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Return [n] which rows carry the loop's reward definition."""
-    versions = pa.array([loop.reward.version, IMPORTED])
-    return pc.is_in(table["reward_version"], value_set=versions).to_numpy()
-
-
-def is_rewarded(table: pa.Table, loop: LoopSettings) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Return [n] whose reward is not that of a decision after which nothing happened."""
-    return table["reward"].to_numpy() != loop.reward.default
+    return Survey(since + some * span.width, counts[some], 0, since // DAY, days)

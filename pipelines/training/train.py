@@ -28,6 +28,7 @@ from decision.oracles.factory import new_oracle
 from decision.policy import OraclePolicy
 from decision.protocols import FitsChunks, Oracle
 from decision.reward import Rewards
+from pipelines.engines.engine import Engine
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
 from pipelines.progress import Progress, silent
@@ -53,6 +54,7 @@ def train(
     key: str = "",
     pairs: UpheldPairs | None = None,
     progress: Progress = silent,
+    engine: Engine | None = None,
 ) -> Trained:
     """Learn a policy from the loop's window and register it; nobody is promoted.
 
@@ -66,6 +68,7 @@ def train(
         key: a training repeated under the same key returns the version of the first.
         pairs: pairs of people that a panel wants treated alike; their gaps cost.
         progress: told of the rows read and of the passes over them.
+        engine: who looks through the parts of the log for the sample; None for this process, one after the other.
 
     Raises:
         SupportError: there are fewer rows than the loop's minimum, they cannot be fitted, or what was fitted cannot be
@@ -76,11 +79,19 @@ def train(
         from pipelines.training.sessions import train_session  # imports torch
 
         return train_session(
-            lake, registry, loop, seed=seed, now=now, table_version=table_version, key=key, progress=progress
+            lake,
+            registry,
+            loop,
+            seed=seed,
+            now=now,
+            table_version=table_version,
+            key=key,
+            progress=progress,
+            engine=engine,
         )
     versions = [version for version in registry.versions(loop.name) if version.tags.get("kind") == POLICY]
     ends = [version.tags[_ENDS] for version in versions if _ENDS in version.tags]
-    rows = window(lake, loop, table_version, trainings=ends, progress=progress)
+    rows = window(lake, loop, table_version, trainings=ends, progress=progress, engine=engine)
     if rows.data.rows < loop.training.minimum or not rows.rows:
         raise SupportError(f"loop {loop.name} has {rows.data.rows} interactions, {loop.training.minimum} are needed")
     before = [version.version for version in versions if version.tags.get(_ENDS) in rows.data.trainings]

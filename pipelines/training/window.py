@@ -10,7 +10,8 @@ times, and every weighted sum over the sample is on average the sum over all row
 judge on are never thinned.
 
 Rows are read slice by slice in the order of time, so a window may be larger than memory. The same rows always come in
-the same order: they are sorted by what does not depend on files or partitions.
+the same order: they are sorted by what does not depend on files or partitions. A window is sent to other processes as
+where its rows are and which of them are held out or learned from.
 """
 
 from __future__ import annotations
@@ -25,19 +26,20 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-from numpy.typing import NDArray
 
-from decision.batch import Floats, Interactions, Ints
-from decision.errors import FieldError, SupportError
+from decision.batch import Interactions, Ints
+from decision.errors import SupportError
 from decision.generations import ages
-from decision.options import SESSION, Range
-from decision.reward import Rewards
+from decision.options import Range
 from decision.split import uniforms_of
+from pipelines.engines.engine import Engine, LocalEngine
 from pipelines.interactions.arrays import READ, read_apart
-from pipelines.lake.lake import Lake, dataset
+from pipelines.lake.lake import Lake
 from pipelines.progress import Progress, counted, silent
 from pipelines.settings import LoopSettings
-from pipelines.training.survey import DAY, Slice, is_own, is_rewarded, survey, times_of
+from pipelines.training.sample import NARROW, Bits, Looked, Sample, look_through, merged, unpacked
+from pipelines.training.settled import ORDER, Settled
+from pipelines.training.survey import survey
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
@@ -45,14 +47,7 @@ MAX_GENERATIONS = 200
 SLICE = 65_536
 """Rows that are read at once, about."""
 
-_AHEAD: Any = {"batch_size": 8_192, "batch_readahead": 2, "fragment_readahead": 1}
-"""How far a scan reads ahead: by itself, it holds whole files."""
-_SETTLED = ("joined", "expired")
-_ORDER = ("ts", "event_id", "slot")
-_NARROW = (*_ORDER, "reward", "reward_version", "partition", "offset")
-_LEARNED = tuple(dict.fromkeys((*_ORDER, *READ, "reward_version")))
-
-Bools = NDArray[np.bool_]
+_LEARNED = tuple(dict.fromkeys((*ORDER, *READ, "reward_version")))
 
 
 class Day(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,72 +112,80 @@ class Window:
     """
 
     def __init__(
-        self, lake: Lake, loop: LoopSettings, table_version: int, trainings: Sequence[str], progress: Progress
+        self,
+        lake: Lake,
+        loop: LoopSettings,
+        table_version: int,
+        trainings: Sequence[str],
+        progress: Progress,
+        engine: Engine,
     ) -> None:
         """Take the arguments of `window`, which is where to call."""
-        self._data = dataset("interactions", lake.table("interactions", table_version))
-        self._loop, self._version, self._progress = loop, table_version, progress
-        seen = survey(self._since, loop)
+        self._loop, self._progress = loop, progress
+        self._settled = Settled(lake, loop, table_version)
+        seen = survey(self._settled, engine)
         earlier = sorted({datetime.fromisoformat(end) for end in trainings})
         micros = np.array([_micros(end) for end in earlier], dtype=np.int64)
-        self._slices, self._first_day, self._rates = (
-            seen.slices(SLICE),
-            seen.first_day,
-            seen.rates(loop.training, micros),
-        )
-        self._held: list[tuple[int, NDArray[np.uint8]]] = []  # of each slice the rows, and a bit for each
-        self._picked: list[tuple[int, NDArray[np.uint8]]] = []
-        ends, days, newest, rewards = (
-            np.zeros(micros.size, np.int64),
-            np.zeros_like(seen.days),
-            dict[int, int](),
-            Rewards(),
-        )
-        rows = held = picked = first = last = 0
-        self._least_kept = 1.0
-        for cut in counted(self._slices, progress, "parts of the window looked through", total=len(self._slices)):
-            part = self._own(cut, (*_NARROW, "subject_id", "pass_probability"))
-            out, kept, uniform = self._split(part)
-            self._least_kept = float(part["pass_probability"].to_numpy()[out].min(initial=self._least_kept))
-            self._held.append((out.size, np.packbits(out)))
-            self._picked.append((out.size, np.packbits(kept)))
-            at = times_of(part)
-            first, last = (first if rows else int(at[0]) if at.size else 0), (int(at[-1]) if at.size else last)
-            rows, held, picked = rows + at.size, held + int(out.sum()), picked + int(kept.sum())
-            ends += np.searchsorted(at[~out], micros, side="right")
-            np.add.at(days, (at // DAY - self._first_day, is_rewarded(part, loop).astype(np.int64)), 1)
-            rewards.add(part["reward"].to_numpy()[~out], uniform[~out])
-            for entry in part.group_by("partition").aggregate([("offset", "max")]).to_pylist():
-                newest[entry["partition"]] = max(newest.get(entry["partition"], 0), entry["offset_max"])
+        slices, rates = seen.slices(SLICE), seen.rates(loop.training, micros)
+        self._sample = Sample(self._settled, slices, seen.first_day, rates, micros)
+        looked = self._look(engine)
+        held = picked = rows = 0
+        if looked is not None:
+            rows = sum(size for size, _ in looked.held.values())
+            held = sum(int(unpacked(bits).sum()) for bits in looked.held.values())
+            picked = sum(int(unpacked(bits).sum()) for bits in looked.picked.values())
         other = seen.rows - rows
-        if not rows:
+        if looked is None or looked.first is None or looked.last is None:
             version = loop.reward.version
             hint = f"; {other} carry another reward definition than {version!r}: restate them" if other else ""
             raise SupportError(f"loop {loop.name} has no interactions yet{hint}")
+        self._held = [looked.held[number] for number in range(len(slices))]
+        self._picked = [looked.picked[number] for number in range(len(slices))]
+        self._least_kept = looked.least_kept
+        last = looked.last
         before = [i for i, end in enumerate(micros.tolist()) if end < last][-MAX_GENERATIONS:]
         self.unread: dict[str, str] = {}
-        self._ends = ends[before].tolist()
-        self.reward: Range = rewards.range(loop.reward.minimum, loop.reward.maximum)
+        self._ends = looked.ends[before].tolist()
+        self.reward: Range = looked.rewards.range(loop.reward.minimum, loop.reward.maximum)
         self.data = Data(
             table_version=table_version,
             rows=rows,
             holdout=held,
-            offsets={str(partition): newest[partition] for partition in sorted(newest)},
-            first_ts=_instant(first).isoformat(),
+            offsets={str(partition): looked.newest[partition] for partition in sorted(looked.newest)},
+            first_ts=_instant(looked.first).isoformat(),
             last_ts=_instant(last).isoformat(),
             reward_version=loop.reward.version,
             other_definitions=other,
             trainings=[earlier[i].isoformat() for i in before],
             sampled=picked,
-            days=[self._day(number, *counts) for number, counts in enumerate(days.tolist()) if sum(counts)],
+            days=[self._day(number, *counts) for number, counts in enumerate(looked.days.tolist()) if sum(counts)],
             reward_low=self.reward.low,
             reward_high=self.reward.high,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_progress": silent}
+
+    def _look(self, engine: Engine) -> Looked | None:
+        total, done = len(self._sample.slices), 0
+
+        def seen(found: Looked) -> None:
+            nonlocal done
+            done += len(found.held)
+            self._progress("parts of the window looked through", done, total)
+
+        self._progress("parts of the window looked through", 0, total)
+        return engine.total(look_through, merged, self._sample, range(total), seen)
 
     @property
     def rows(self) -> int:
         """How many rows there are to learn from, before the sample is taken."""
         return self.data.rows - self.data.holdout
+
+    @property
+    def slices(self) -> range:
+        """Numbers of the slices, oldest first."""
+        return range(len(self._held))
 
     @cached_property
     def holdout(self) -> pa.Table:
@@ -191,7 +194,7 @@ class Window:
 
     def held(self, columns: tuple[str, ...] | None = None) -> Iterator[pa.Table]:
         """Yield the rows to judge on, slice by slice; with these `columns` at least, or all."""
-        wanted = None if columns is None else (*_NARROW, *columns)
+        wanted = None if columns is None else (*NARROW, *columns)
         for number in self._numbers():
             yield self._part(number, wanted, self._held)
 
@@ -201,20 +204,24 @@ class Window:
         What was kept the most often is thinned to the share of what was kept the least: so their means are those of
         all decisions, also where the number of rows they would stand for is not looked at.
         """
-        for part in self.held(None if columns is None else (*columns, "pass_probability")):
-            if self._least_kept == 1.0:
-                yield part
-                continue
-            uniform = uniforms_of(part["event_id"].to_pylist(), f"kept/{self._loop.name}")
-            yield part.filter(pa.array(uniform * part["pass_probability"].to_numpy() < self._least_kept))
+        for number in self._numbers():
+            yield self.judged_in(number, columns)
+
+    def judged_in(self, number: int, columns: tuple[str, ...] | None = None) -> pa.Table:
+        """Return the rows of slice `number` of `slices` that `judged` yields."""
+        part = self._part(number, None if columns is None else (*NARROW, *columns, "pass_probability"), self._held)
+        if self._least_kept == 1.0:
+            return part
+        uniform = uniforms_of(part["event_id"].to_pylist(), f"kept/{self._loop.name}")
+        return part.filter(pa.array(uniform * part["pass_probability"].to_numpy() < self._least_kept))
 
     def unseen(self, most: int) -> tuple[Interactions, Ints]:
         """Return the newest rows to judge on, at most so many, and their ages, see `ages`; weight 0 if unreadable."""
         tables: list[pa.Table] = []
         places: list[Ints] = []
         left = most
-        for number in reversed(range(len(self._slices))):
-            held = _unpacked(self._held[number])
+        for number in reversed(self.slices):
+            held = unpacked(self._held[number])
             place = self._starts[number] + np.cumsum(~held)[held]
             part = self._part(number, _LEARNED, self._held)
             first = max(len(part) - left, 0)
@@ -236,7 +243,7 @@ class Window:
     def learned(self) -> tuple[Interactions, Ints]:
         """Return the rows to learn from as `chunks` yields them, all at once."""
         return self._weighed(pa.concat_tables(self.picked())), np.concatenate(
-            [self._ages_in(number) for number in range(len(self._slices))]
+            [self._ages_in(number) for number in self.slices]
         )
 
     def chunks(self) -> Iterator[tuple[Interactions, Ints]]:
@@ -252,26 +259,10 @@ class Window:
         return ages(self._ends, self.rows, minimum=self._loop.training.generation_rows, of=of)
 
     def _numbers(self) -> Iterator[int]:
-        total = len(self._slices)
-        return counted(range(total), self._progress, "parts of the window read", total=total)
-
-    def _split(self, table: pa.Table) -> tuple[Bools, Bools, Floats]:
-        """Return [n] which rows are held out, which are picked, and a uniform number of each of the others."""
-        share = self._loop.training.holdout
-        keys = table["event_id"]
-        if self._loop.policy.oracle == SESSION:  # what is learned of a user's decisions is learned of the user
-            keys = pc.coalesce(table["subject_id"], keys)
-        uniform = uniforms_of(keys.to_pylist(), holdout_salt(self._loop.name))
-        held = uniform < share
-        rest = (uniform - share) / (1.0 - share)  # given that a row is not held out, it is uniform again
-        return held, ~held & (rest < self._rate(table)), rest
-
-    def _rate(self, table: pa.Table) -> Floats:
-        """Return [n] the probability that each row is learned from, unless it is held out."""
-        return self._rates[times_of(table) // DAY - self._first_day, is_rewarded(table, self._loop).astype(np.int64)]
+        return counted(self.slices, self._progress, "parts of the window read", total=len(self.slices))
 
     def _weighed(self, table: pa.Table) -> Interactions:
-        (log, errors), rate = read_apart(table), self._rate(table)
+        (log, errors), rate = read_apart(table), self._sample.rate(table)
         if not errors:
             return log if (rate == 1.0).all() else replace(log, weight=log.weights / rate)
         weight = log.weights / rate
@@ -281,7 +272,7 @@ class Window:
         return replace(log, weight=weight)
 
     def _ages_in(self, number: int) -> Ints:
-        held, picked = _unpacked(self._held[number]), _unpacked(self._picked[number])
+        held, picked = unpacked(self._held[number]), unpacked(self._picked[number])
         return self.ages(self._starts[number] + np.flatnonzero(picked[~held]))
 
     @cached_property
@@ -291,44 +282,15 @@ class Window:
         return [0, *np.cumsum(sizes).tolist()]
 
     def _day(self, number: int, others: int, rewarded: int) -> Day:
-        day = date(1970, 1, 1) + timedelta(self._first_day + number)
-        rate, rewarded_rate = self._rates[number].tolist()
+        day = date(1970, 1, 1) + timedelta(self._sample.first_day + number)
+        rate, rewarded_rate = self._sample.rates[number].tolist()
         return Day(
             day=day.isoformat(), rows=others + rewarded, rewarded=rewarded, rate=rate, rewarded_rate=rewarded_rate
         )
 
-    def _part(
-        self, number: int, columns: tuple[str, ...] | None, chosen: list[tuple[int, NDArray[np.uint8]]]
-    ) -> pa.Table:
+    def _part(self, number: int, columns: tuple[str, ...] | None, chosen: list[Bits]) -> pa.Table:
         """Return those rows of a slice that are `chosen`."""
-        return self._own(self._slices[number], columns, _unpacked(chosen[number]))
-
-    def _own(self, cut: Slice, columns: tuple[str, ...] | None, chosen: Bools | None = None) -> pa.Table:
-        """Return the settled rows of a slice that carry the loop's reward definition, in order; only those `chosen`."""
-        table = pa.concat_tables(
-            [*self._scan(columns, cut), self._data.schema.empty_table().select(columns or self._data.schema.names)]
-        )
-        order = pc.sort_indices(table, sort_keys=[(column, "ascending") for column in _ORDER]).to_numpy()[cut.skip :]
-        order = order[is_own(table, self._loop)[order]]
-        return table.take(pa.array(order if chosen is None else order[chosen]))
-
-    def _since(self, columns: tuple[str, ...], since: int | None) -> Iterator[pa.Table]:
-        return self._scan(columns, None if since is None else Slice(since, None))
-
-    def _scan(self, columns: tuple[str, ...] | None, cut: Slice | None) -> Iterator[pa.Table]:
-        """Yield the settled rows of a slice or of all times."""
-        keep = (pc.field("loop") == self._loop.name) & pc.field("state").isin(_SETTLED)
-        if cut is not None:
-            keep &= pc.field("ts") >= _scalar(cut.since)
-            if cut.until is not None:
-                keep &= pc.field("ts") < _scalar(cut.until)
-        try:
-            names = None if columns is None else list(columns)
-            for batch in self._data.scanner(columns=names, filter=keep, **_AHEAD).to_batches():
-                yield pa.Table.from_batches([batch])
-        except FileNotFoundError as error:  # an erasure took earlier versions away
-            wanted = "a version of the table 'interactions' whose files are kept"
-            raise FieldError("version", wanted=wanted, got=self._version) from error
+        return self._settled.own(columns, *self._sample.slices[number], unpacked(chosen[number]))
 
 
 def window(
@@ -338,6 +300,7 @@ def window(
     *,
     trainings: Sequence[str] = (),
     progress: Progress = silent,
+    engine: Engine | None = None,
 ) -> Window:
     """Return the loop's window.
 
@@ -347,18 +310,14 @@ def window(
         table_version: version of the interactions table; None for the present one.
         trainings: newest decision of each earlier training, ISO 8601; those at or after the newest row are not earlier.
         progress: told of the rows that were read.
+        engine: who looks through the parts of the log; None for this process, one after the other.
 
     Raises:
         SupportError: there is not a single row, with the reason.
         FieldError: files of that version are gone.
     """
     table_version = lake.version("interactions") if table_version is None else table_version
-    return Window(lake, loop, table_version, trainings, progress)
-
-
-def holdout_salt(loop: str) -> str:
-    """Return the salt of the split; see `decision.split`."""
-    return f"holdout {loop}"
+    return Window(lake, loop, table_version, trainings, progress, engine or LocalEngine(1))
 
 
 def _micros(at: datetime) -> int:
@@ -367,11 +326,3 @@ def _micros(at: datetime) -> int:
 
 def _instant(micros: int) -> datetime:
     return pa.scalar(micros, pa.int64()).cast(pa.timestamp("us", "UTC")).as_py().astimezone(UTC)
-
-
-def _scalar(micros: int) -> Any:
-    return pa.scalar(micros, pa.int64()).cast(pa.timestamp("us", "UTC"))
-
-
-def _unpacked(bits: tuple[int, NDArray[np.uint8]]) -> Bools:
-    return np.unpackbits(bits[1], count=bits[0]).astype(np.bool_)
