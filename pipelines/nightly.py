@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from decision.errors import SupportError
+from decision.errors import FieldError, SupportError
 from pipelines.engines.engine import Engine
 from pipelines.evaluation.agreement import keep_agreement
 from pipelines.evaluation.alarms import NIGHTS, alarms
@@ -44,6 +44,7 @@ from pipelines.training.train import train
 
 STEPS = ("ingest", "features", "join", "alarms", "watch", "guard", "train", "evaluate", "promote", "audit", "compact")
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 Told = Callable[[str, str], None]
 """Called with a step's name and ``started``, ``done`` or ``kept`` (finished by an earlier attempt)."""
 
@@ -169,8 +170,10 @@ class _Night:
             found = earlier.result("alarms")
             if earlier.run_id != self.run.run_id and found is not None and "positions" in found:
                 nights.append(found["positions"])
-        night = alarms(
-            self.lake, self.loop, nights[-NIGHTS - 1 :], seed=self.run.seed, table_version=self._table_version()
+        night = self._as_pinned(
+            lambda version: alarms(
+                self.lake, self.loop, nights[-NIGHTS - 1 :], seed=self.run.seed, table_version=version
+            )
         )
         kept = raise_alarms(self.settings, self.loop.name, self.run.run_id, night.alarms)
         return {**msgspec.to_builtins(night), "standing": [alarm.key for alarm in kept.alarms]}
@@ -183,18 +186,7 @@ class _Night:
 
     def train(self) -> Any:
         try:
-            return train(
-                self.lake,
-                self.registry,
-                self.loop,
-                seed=self.run.seed,
-                now=self.run.started_at,
-                table_version=self._table_version(),
-                key=f"{self.run.loop}:{self.run.run_id}",
-                pairs=training_pairs(self.settings, self.lake, self.loop),
-                progress=self.progress,
-                engine=self.engine,
-            )
+            return self._as_pinned(self._train)
         except SupportError as error:
             return {"skipped": str(error)}
 
@@ -203,7 +195,7 @@ class _Night:
         if "skipped" in trained:
             return trained
         try:
-            self.evaluated = self._evaluate(trained["version"])
+            self.evaluated = self._as_pinned(lambda version: self._evaluate(trained["version"], version))
         except SupportError as error:
             return {"skipped": str(error)}
         if self.evaluated.agreement is not None:
@@ -214,19 +206,7 @@ class _Night:
         evaluated = self.run.result("evaluate") or {}
         if "skipped" in evaluated:
             return evaluated
-        return promote(
-            self.lake,
-            self.registry,
-            self.loop,
-            version=evaluated["version"],
-            now=self.run.started_at,
-            by=f"nightly {self.run.run_id}",
-            evaluated=self.evaluated,
-            table_version=self._table_version(),
-            replace_candidate=False,
-            panels=PanelGate(self.settings, self.lake, self.registry, self.loop, self.progress),
-            engine=self.engine,
-        )
+        return self._as_pinned(lambda version: self._promote(evaluated["version"], version))
 
     def watch(self) -> Any:
         by = f"nightly {self.run.run_id}"
@@ -243,19 +223,62 @@ class _Night:
             table: self.lake.compact(table) for table in counted(tables, self.progress, "tables compacted", total=3)
         }
 
-    def _evaluate(self, version: str) -> Evaluated:
+    def _train(self, table_version: int) -> Any:
+        return train(
+            self.lake,
+            self.registry,
+            self.loop,
+            seed=self.run.seed,
+            now=self.run.started_at,
+            table_version=table_version,
+            key=f"{self.run.loop}:{self.run.run_id}",
+            pairs=training_pairs(self.settings, self.lake, self.loop),
+            progress=self.progress,
+            engine=self.engine,
+        )
+
+    def _evaluate(self, version: str, table_version: int) -> Evaluated:
         return evaluate(
             self.lake,
             self.registry,
             self.loop,
             version,
-            table_version=self._table_version(),
+            table_version=table_version,
             progress=self.progress,
             engine=self.engine,
         )
 
-    def _table_version(self) -> int:
-        return (self.run.result("join") or {})["table_version"]
+    def _promote(self, version: str, table_version: int) -> Any:
+        return promote(
+            self.lake,
+            self.registry,
+            self.loop,
+            version=version,
+            now=self.run.started_at,
+            by=f"nightly {self.run.run_id}",
+            evaluated=self.evaluated,
+            table_version=table_version,
+            replace_candidate=False,
+            panels=PanelGate(self.settings, self.lake, self.registry, self.loop, self.progress),
+            engine=self.engine,
+        )
+
+    def _as_pinned(self, step: Callable[[int], T]) -> T:
+        """Return what `step` makes of the interactions as the night's join left them.
+
+        Where an erasure takes that version's files away, the night goes on with the table as it is then.
+        """
+        joined = self.run.result("join") or {}
+        while True:
+            pinned = joined["table_version"]
+            try:
+                return step(pinned)
+            except FieldError as error:
+                latest = self.lake.version("interactions")
+                if error.field != "version" or pinned == latest:
+                    raise
+                tell(_log, "the rows of the night were rewritten by an erasure", {"loop": self.loop.name})
+                joined["table_version"] = latest
 
 
 def _followers(settings: Settings) -> int:

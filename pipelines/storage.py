@@ -43,6 +43,16 @@ class Stored(NamedTuple):
     modified: float
 
 
+def write_file(target: str, data: bytes) -> None:
+    """Make `data` the file at a path, or at ``s3://bucket/key``.
+
+    Raises:
+        StorageError: object storage does not answer.
+    """
+    folder, _, name = target.rpartition("/")
+    Storage(folder or (os.sep if target.startswith(os.sep) else ".")).write(name, data)
+
+
 class Storage:
     """The files below a folder or an address.
 

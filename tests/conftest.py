@@ -65,6 +65,16 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let object storage be another implementation; what counts requests needs the first."""
     parser.addoption("--s3", choices=["moto", "versitygw"], default="moto", help="whose S3 server the tests use")
+    parser.addoption("--files", choices=["home", "s3"], help="only tests that keep files there")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = config.getoption("--files")
+    if wanted is None:
+        return
+    left = [item for item in items if ("s3" in getattr(item, "fixturenames", ())) != (wanted == "s3")]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture(scope="session")

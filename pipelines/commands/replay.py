@@ -74,7 +74,9 @@ def replay(
         bool,
         typer.Option("--report", help="Only describe the log: how exploratory, how good, which trainers it suits."),
     ] = False,
-    html: Annotated[Path | None, typer.Option(help="Write a report with plots to this file.")] = None,
+    html: Annotated[
+        str | None, typer.Option(help="Write a report with plots to this file, a path or s3://bucket/key.")
+    ] = None,
     track: Annotated[
         bool | None,
         typer.Option("--track/--no-track", help="Log the result to MLflow (default: for versions of a loop)."),
@@ -95,10 +97,11 @@ def replay(
     `decision replay news --policy mine:policy --from 2026-03-01 --segment country`,
     `decision replay news --check-propensities`, `decision replay news --report`
     """
-    if html is not None and not html.absolute().parent.is_dir():
-        raise FieldError("html", wanted="a file in a folder that exists", got=str(html))
+    if html is not None and not html.startswith("s3://") and not Path(html).absolute().parent.is_dir():
+        raise FieldError("html", wanted="a file in a folder that exists, or s3://bucket/key", got=html)
     from pipelines.replay.propensities import check_propensities as check
     from pipelines.replay.replay import Options, replay_log
+    from pipelines.storage import write_file
 
     with Installation.at(home) as parts:
         if check_propensities:
@@ -137,8 +140,8 @@ def replay(
         data: dict[str, Any] = msgspec.to_builtins(result)
         page = "" if html is None else _page(result)
         if html is not None:
-            html.write_text(page)
-            data["report"] = str(html)
+            write_file(html, page.encode())
+            data["report"] = html
             console.print(f"report: {html}", highlight=False)
         if track or (track is None and spec.kind == "version"):
             data["run_id"] = _tracked(parts, result, options, page)

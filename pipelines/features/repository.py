@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -42,6 +43,18 @@ def repository_of(settings: Settings) -> str:
         # a row replaces the one before whatever its time, as in SQLite
         online = f"  type: redis\n  connection_string: {json.dumps(_connection(settings.online))}\n  skip_dedup: true"
     return _REPOSITORY.format(registry=registry, online=online)
+
+
+def asked_config(feast: Any, root: Path) -> Any:
+    """Return the configuration of a store in the folder `root` that is asked of the past only."""
+    return feast.RepoConfig(
+        project=PROJECT,
+        provider="local",
+        registry=str(root / "asked.db"),
+        online_store=None,
+        offline_store={"type": "duckdb"},
+        entity_key_serialization_version=KEY_VERSION,
+    )
 
 
 def _connection(url: str) -> str:

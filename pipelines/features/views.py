@@ -20,6 +20,7 @@ from pipelines.features.copies import Copies
 from pipelines.features.history import History
 from pipelines.features.repository import (
     SUBJECT,
+    asked_config,
     close_store,
     encoded_key,
     import_feast,
@@ -61,6 +62,7 @@ class Views:
         self.stream_view = f"{plain}_stream"
         self.subject_view = f"{plain}_subject"
         self._store: Any = None
+        self._asked: Any = None
         self._own = open_online(settings) if online is None else None
         online = online or self._own
         self.shared = None if online is None else SharedValues(online, self.stream_view, self.subject_view)
@@ -77,7 +79,7 @@ class Views:
         self._close_store()
 
     def _close_store(self) -> None:
-        store, self._store = self._store, None
+        store, self._store, self._asked = self._store, None, None
         if store is not None:
             close_store(store)
 
@@ -100,6 +102,18 @@ class Views:
                     store.apply([_subject(), self.stream(), *([self.uploads()] if self.uploaded() else [])])
             self._store = store
         return self._store
+
+    def _declared_here(self) -> Any:
+        """Return a store whose registry is this home's alone: a shared one knows the paths of whoever declared last."""
+        if self._asked is None:
+            with quiet():
+                feast = import_feast()
+                self.write_repository()
+                with locked(self.root / ".lock"):
+                    store = feast.FeatureStore(config=asked_config(feast, self.root))
+                    store.apply([_subject(), self.stream(), *([self.uploads()] if self.uploaded() else [])])
+            self._asked = store
+        return self._asked
 
     def redeclare(self, *, empty_subjects: bool = False) -> None:
         """Take note of new uploads.
@@ -144,7 +158,7 @@ class Views:
         Returns:
             [n] rows in the same order, one column per feature, null where there was no value yet.
         """
-        store = self.open()
+        store = self.open() if self.shared is None else self._declared_here()
         parts: list[pa.Table] = []
         for start in range(0, len(asked), _ROWS_PER_QUESTION):
             part = asked.iloc[start : start + _ROWS_PER_QUESTION].reset_index(drop=True)

@@ -29,7 +29,7 @@ from pipelines.guard.state import EPISODES, GuardState, Rows, Terms
 from pipelines.interactions.join import place_of
 from pipelines.interactions.window import join_mark
 from pipelines.lake.lake import Lake, dataset
-from pipelines.lake.schemas import TIME
+from pipelines.lake.schemas import TIME, Table
 from pipelines.lake.tables import mark_of, partitions_of
 
 EXACT = 1e-9
@@ -64,13 +64,17 @@ def episodes_until(lake: Lake, loop: str, episode_s: float) -> dict[int, int]:
     settled, latest, open_from = marks(lake, loop), 0, list[int]()
     for number, mark in settled.items():
         place, offset = place_of(loop, number), pc.field("offset")
-        ts = lake.table("interactions").to_pyarrow_dataset().to_table(["ts"], filter=place & (offset < mark))["ts"]
+        ts = _times(lake, "interactions", place & (offset < mark))
         if len(ts):
             latest = max(latest, _us(pc.call_function("max", [ts])) + 1)
-        ts = lake.table("decisions").to_pyarrow_dataset().to_table(["ts"], filter=place & (offset >= mark))["ts"]
+        ts = _times(lake, "decisions", place & (offset >= mark))
         if len(ts):
             open_from.append(_us(pc.call_function("min", [ts])))
     return {EPISODES: max(0, min([latest, *open_from]) - round(episode_s * 1e6))}
+
+
+def _times(lake: Lake, name: Table, where: pc.Expression) -> pa.ChunkedArray:
+    return lake.read(name, lambda table: table.to_pyarrow_dataset().to_table(["ts"], filter=where))["ts"]
 
 
 class _Found(NamedTuple):

@@ -7,7 +7,7 @@ those who decided in the same hours, so that a good day is not taken for a good 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
+from deltalake import DeltaTable
 
 from decision.batch import Floats, Ints
 from pipelines.lake.lake import Lake
@@ -120,10 +121,19 @@ def _sums(
     number = {name: at for at, name in enumerate(names)}
     since = np.array([at for at, _ in candidates], np.int64)
     who = np.array([-1, *[number.get(name, -1) for _, name in candidates]])
-    out: defaultdict[int, Floats] = defaultdict(lambda: np.zeros((len(names) + 1, 2)))
     keep = (pc.field("loop") == loop) & pc.field("reward").is_valid() & (pc.field("slot") == "")
-    data = lake.table("interactions", version).to_pyarrow_dataset()
-    for batch in data.scanner(columns=_COLUMNS, filter=keep, batch_size=8_192).to_batches():
+
+    def reading(table: DeltaTable) -> dict[int, Floats]:
+        data = table.to_pyarrow_dataset()
+        return _summed(data.scanner(columns=_COLUMNS, filter=keep, batch_size=8_192).to_batches(), number, since, who)
+
+    return lake.read("interactions", reading, version)
+
+
+def _summed(batches: Iterable[pa.RecordBatch], number: dict[str, int], since: Ints, who: Ints) -> dict[int, Floats]:
+    n = len(number)
+    out: defaultdict[int, Floats] = defaultdict(lambda: np.zeros((n + 1, 2)))
+    for batch in batches:
         rows = pa.Table.from_batches([batch])
         ts, reward = rows["ts"].cast(pa.int64()).to_numpy(), rows["reward"].to_numpy().astype(np.float64)
         charge = np.array([number.get(name, -1) for name in rows["policy_version"].to_pylist()], np.int64)
@@ -132,7 +142,7 @@ def _sums(
         hours, hour = np.unique(ts // _HOUR, return_inverse=True)
         for owner, mass in ((theirs, share), (charge, 1.0 - share)):
             _add(out, hours, hour, owner, mass, reward)
-        _add(out, hours, hour, np.full(len(ts), len(names)), np.ones(len(ts)), reward)
+        _add(out, hours, hour, np.full(len(ts), n), np.ones(len(ts)), reward)
     return out
 
 

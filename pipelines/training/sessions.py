@@ -241,8 +241,8 @@ def log_of(lake: Lake, loop: LoopSettings, version: int, *, apart_from: Trajecto
 def episode_high(lake: Lake, loop: str, version: int) -> float | None:
     """Return the largest sum of the rewards above 0 of an episode; None where no decision has one."""
     keep = (pc.field("loop") == loop) & pc.field("episode_id").is_valid() & (pc.field("reward") > 0.0)
-    data = lake.table("interactions", version).to_pyarrow_dataset()
-    rows = data.to_table(["episode_id", "reward"], filter=keep)
+    columns = ["episode_id", "reward"]
+    rows = lake.read("interactions", lambda table: table.to_pyarrow_dataset().to_table(columns, filter=keep), version)
     return pc.max(rows.group_by("episode_id").aggregate([("reward", "sum")])["reward_sum"]).as_py()
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.dataset as ds
+from deltalake import DeltaTable
 
 from decision.batch import Ints
 from decision.errors import FieldError
@@ -72,30 +73,45 @@ def histories(
     if rows_at_once < 1:
         raise FieldError("rows_at_once", wanted="1 or more", got=rows_at_once)
     where = settled(loop, since, until, dropped=dropped)
-    table = lake.table("interactions", version)
-    files = min(MOST_FILES, -(-dataset("interactions", table).count_rows(filter=where) // rows_at_once))
-    if files < 2:
-        parts = list(_scanned(lake, version, loop, where, columns))
-        if parts:
-            yield _sorted(pa.concat_tables(parts))
-        return
     with tempfile.TemporaryDirectory(prefix="decision-") as folder:
-        paths = [Path(folder) / f"{number}.arrow" for number in range(files)]
-        with ExitStack() as opened:
-            writers: dict[int, pa.RecordBatchStreamWriter] = {}
-            for rows in _scanned(lake, version, loop, where, columns):
-                numbers = _files_of(rows, files)
-                for number in np.unique(numbers).tolist():
-                    if number not in writers:
-                        sink = opened.enter_context(pa.OSFile(str(paths[number]), "wb"))
-                        writers[number] = opened.enter_context(pa.ipc.new_stream(sink, rows.schema))
-                    writers[number].write_table(rows.filter(pa.array(numbers == number)))
-        for path in paths:
-            if path.is_file():
-                with pa.OSFile(str(path)) as source:
-                    rows = pa.ipc.open_stream(source).read_all()
-                path.unlink()
-                yield _sorted(rows)
+
+        def reading(table: DeltaTable) -> Iterator[pa.Table]:
+            files = min(MOST_FILES, -(-dataset("interactions", table).count_rows(filter=where) // rows_at_once))
+            parts = _scanned(lake, table, loop, where, columns)
+            return iter(_together(parts)) if files < 2 else _from(_spread(parts, Path(folder), files))
+
+        for rows in lake.read("interactions", reading, version):
+            yield _sorted(rows)
+
+
+def _together(parts: Iterator[pa.Table]) -> list[pa.Table]:
+    found = list(parts)
+    return [pa.concat_tables(found)] if found else []
+
+
+def _spread(parts: Iterator[pa.Table], folder: Path, files: int) -> list[Path]:
+    """Write the rows to files of `folder`, each user's to one, and return their paths."""
+    paths = [folder / f"{number}.arrow" for number in range(files)]
+    for path in paths:
+        path.unlink(missing_ok=True)
+    with ExitStack() as opened:
+        writers: dict[int, pa.RecordBatchStreamWriter] = {}
+        for rows in parts:
+            numbers = _files_of(rows, files)
+            for number in np.unique(numbers).tolist():
+                if number not in writers:
+                    sink = opened.enter_context(pa.OSFile(str(paths[number]), "wb"))
+                    writers[number] = opened.enter_context(pa.ipc.new_stream(sink, rows.schema))
+                writers[number].write_table(rows.filter(pa.array(numbers == number)))
+    return [path for path in paths if path.is_file()]
+
+
+def _from(paths: list[Path]) -> Iterator[pa.Table]:
+    for path in paths:
+        with pa.OSFile(str(path)) as source:
+            rows = pa.ipc.open_stream(source).read_all()
+        path.unlink()
+        yield rows
 
 
 def settled(loop: str, since: datetime | None, until: datetime | None, *, dropped: bool = False) -> ds.Expression:
@@ -121,10 +137,9 @@ def begins_of(rows: pa.Table) -> Ints:
 
 
 def _scanned(
-    lake: Lake, version: int | None, loop: str, where: ds.Expression, columns: Sequence[str]
+    lake: Lake, table: DeltaTable, loop: str, where: ds.Expression, columns: Sequence[str]
 ) -> Iterator[pa.Table]:
     """Yield the rows batch by batch, each with its user and the columns wanted."""
-    table = lake.table("interactions", version)
     data = dataset("interactions", table)
     more = ("outcomes", "appended_at") if KNOWN in columns else ()
     wanted = list(dict.fromkeys([*_ORDER, "subject_id", "episode_id", *columns, *more]))
@@ -145,8 +160,8 @@ def _scanned(
 
 def _arrivals(lake: Lake, loop: str, partition: int) -> tuple[Ints, Ints]:
     """Return ([n], [n]) offsets and times of arrival of the outcomes in a log partition, by offset."""
-    data = lake.table("outcomes").to_pyarrow_dataset()
-    found = data.to_table(["offset", "appended_at"], filter=place_of(loop, partition))
+    columns, here = ["offset", "appended_at"], place_of(loop, partition)
+    found = lake.read("outcomes", lambda table: table.to_pyarrow_dataset().to_table(columns, filter=here))
     offsets, at = found["offset"].to_numpy(), found["appended_at"].cast(pa.int64()).to_numpy()
     order = np.argsort(offsets, kind="stable")
     return offsets[order], at[order]

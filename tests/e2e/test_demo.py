@@ -14,6 +14,11 @@ from pipelines.operations.kafka_server import missing_parts
 from tests.parts import require
 
 ROOT = Path(__file__).resolve().parents[2]
+FILES = {
+    *("log.db", "log.db-writers", "state.db", "mlflow.db", "mlflow.lock", "registry.lock"),
+    *("cache", "demo", "imports", "lake", "loops", "metrics", "models", "runs"),
+}
+"""What one folder holds: that of the first release, and State."""
 
 
 def demo(tmp_path: Path, *arguments: str) -> dict[str, Any]:
@@ -56,6 +61,7 @@ def test_demo_learns_loses_nothing_and_believes_only_what_it_can(tmp_path: Path)
     assert [log for log, ok in verdicts.items() if not ok] == ["bts-women"]
     assert len(verdicts) == 6
     assert "bts/women fails the propensity check" in Path(result["report"]).read_text()
+    assert {path.name for path in home.iterdir()} == FILES
 
 
 @pytest.mark.connected

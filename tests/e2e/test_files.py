@@ -55,6 +55,9 @@ def test_nothing_of_it_is_at_home_and_every_machine_reads_it(
     assert again.select(same).sort_by("event_id") == exported.select(same).sort_by("event_id")
     as_loop, as_import = (run("replay", name, *QUICK).result["estimates"]["ips"] for name in ("news", "march"))
     assert as_loop["value"] == pytest.approx(as_import["value"], rel=1e-12)
+    report = f"{files.url}/march.html"
+    assert run("replay", "march", "--html", report, *QUICK).result["report"] == report
+    assert b"<svg " in files.read("march.html")
     erased = run("erase", "--subject", "someone", "--yes", "--json").result
     assert (erased["events"], erased["imported_rows"], erased["remaining"]) == (4, 4, 0)
     assert run("export", "march", str(tmp_path / "again.parquet"), "--json").result["rows"] == 396

@@ -11,14 +11,18 @@ import pytest
 import pipelines.nightly as module
 from decision.batch import Batch, Floats
 from decision.errors import FieldError
+from decision.records import encode
 from pipelines.evaluation.standing import clear, standing
 from pipelines.lake.lake import Lake
+from pipelines.log.protocol import DECISIONS
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.nightly import STEPS, nightly
+from pipelines.operations.erase import erase
 from pipelines.registry.registry import Registry
 from pipelines.runs import Run, runs
 from pipelines.settings import LoopSettings, Settings
-from tests.worlds.synthetic import KINDS, LATER, name_of, new_loop, new_settings, open_parts, play
+from tests.worlds.lake import decision
+from tests.worlds.synthetic import KINDS, LATER, START, name_of, new_loop, new_settings, open_parts, play
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +123,23 @@ def test_a_night_with_too_little_to_learn_from_is_skipped(night: Night) -> None:
     assert (run.status, run.verdict) == ("done", "skipped")
     assert "20 interactions, 200 are needed" in run.result("promote")["skipped"]
     assert night.registry.versions(night.loop.name) == []
+
+
+@pytest.mark.parametrize("step", ["alarms", "train", "evaluate", "promote"])
+def test_a_night_goes_on_with_what_an_erasure_left(night: Night, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    play(night.log, night.loop.name, 600)
+    theirs = [decision(f"theirs-{n}", loop=night.loop.name, subject_id=step, ts=START) for n in range(4)]
+    night.log.append_many(DECISIONS, [(one.event_id.encode(), encode(one), ()) for one in theirs])
+    real = getattr(module, step)
+
+    def after_an_erasure(*args: Any, **kwargs: Any) -> Any:
+        erase(night.lake, step)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(module, step, after_an_erasure)
+    run = night()
+    assert (run.status, run.verdict) == ("done", "promoted")
+    assert len(night.lake.interactions(night.loop.name)) == 600
 
 
 class Killed(BaseException):

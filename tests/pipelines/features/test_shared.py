@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
+import pyarrow as pa
 import pytest
 
 from pipelines.features.repository import SUBJECT, repository_of
 from pipelines.features.store import Features
 from pipelines.features.views import Views
 from pipelines.ingestion.ingest import ingest
+from pipelines.lake.schemas import TIME
 from pipelines.operations.waiting import wait_until
 from pipelines.settings import Settings, load_settings
 from tests.redis_server import RedisServer
 from tests.worlds.lake import World, decision, loop_of, outcome
+from tests.worlds.s3 import BUCKET, S3
 
 LOOP = loop_of("[features]\nenabled = true\nhalf_life_s = 60.0\n")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -95,6 +100,19 @@ def test_streams_are_those_of_a_single_home_and_redis_may_go(
         for features in (alone, writing, serving):
             features.close()
         world.log.close()
+
+
+@pytest.mark.connected
+def test_each_home_reads_the_past_from_its_own_files(homes: list[Settings], s3: S3, tmp_path: Path) -> None:
+    homes = [msgspec.structs.replace(home, files=f"s3://{BUCKET}/past") for home in homes]
+    asked = pa.table({"subject_id": ["ann", "bob"], "ts": pa.array([NOW + timedelta(seconds=9)] * 2, TIME)})
+    with closing(Features(homes[0], LOOP)) as one, closing(Features(homes[1], LOOP)) as other:
+        upload(one, tmp_path, "subject_id,age\nann,3.5\n")
+        upload(other, tmp_path, "subject_id,age\nbob,4\n")
+        first, other_first = (features.historical(asked)["age"].to_pylist() for features in (one, other))
+        assert first == other_first == [3.5, 4.0]
+        shutil.rmtree(homes[1].root)  # the machine that declared the views last is gone
+        assert one.historical(asked)["age"].to_pylist() == [3.5, 4.0]
 
 
 def test_addresses_of_redis_and_postgresql_are_written_as_feast_reads_them() -> None:
