@@ -112,7 +112,10 @@ def check(entries: Iterable[Entry], anchors: Sequence[Anchor] = ()) -> Checked:
         anchors: heads noted elsewhere, in any order.
     """
     faults: list[Fault] = []
-    wanted = {anchor.entries: anchor.head for anchor in anchors if anchor.entries > 0}
+    wanted: dict[int, set[str]] = {}
+    for anchor in anchors:
+        if anchor.entries > 0:
+            wanted.setdefault(anchor.entries, set()).add(anchor.head)
     count, head = 0, GENESIS
     for entry in entries:
         if entry.seq != count + 1:
@@ -122,7 +125,7 @@ def check(entries: Iterable[Entry], anchors: Sequence[Anchor] = ()) -> Checked:
             faults.append(Fault(entry.seq, "does not follow the entry before it"))
         if entry.hash != hash_of(entry):
             faults.append(Fault(entry.seq, "edited: its hash is another"))
-        if wanted.get(entry.seq, entry.hash) != entry.hash:
+        if wanted.get(entry.seq, {entry.hash}) != {entry.hash}:
             faults.append(Fault(entry.seq, "not what was anchored"))
         count, head = entry.seq, entry.hash
         if len(faults) >= _MOST_FAULTS:

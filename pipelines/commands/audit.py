@@ -151,24 +151,30 @@ def verify(
     home: Home = None,
     file: Annotated[Path | None, typer.Option("--file", help="Check an exported log instead of the store.")] = None,
     head: Annotated[
-        str | None, typer.Option("--head", help="COUNT:HASH noted elsewhere that the log must match.")
+        str | None,
+        typer.Option("--head", help="COUNT:HASH, or a file of `decision audit head`, that the log must match."),
     ] = None,
     json: Json = False,
 ) -> Outcome:
-    """Check the audit log: every hash, its order and anchors, and that the judgements and verdicts match it.
+    """Check the audit log: every hash, its order, the heads noted of it, and that all tables say what it tells.
 
-    The exit status is 1 if anything was edited, deleted, reordered or cut off.
+    The exit status is 1 if anything was edited, deleted, reordered, cut off or written anew. What no check can tell is
+    printed too.
 
     Example: `decision audit verify --json`
     """
     from decision.fairness.audit_log import Entry, check
     from pipelines.fairness.store import Governance
+    from pipelines.fairness.verify import verify as run
 
-    noted = [] if head is None else [_anchor(head)]
+    signed = [] if head is None or ":" in head else [_signed(Path(head))]
+    noted = [one.anchor for one in signed] if head is None or signed else [_anchor(head)]
+    unknown: tuple[str, ...] = ()
     with Installation.at(home) as parts:
         if file is None:
             with Governance.at(parts.settings) as store:
-                checked = store.verify(*noted, progress=progress)
+                checked = run(store, *noted, heads=signed, progress=progress)
+            unknown = checked.unknown
         else:
             entries: list[Entry] = []
             if not file.is_file():
@@ -182,14 +188,56 @@ def verify(
                     raise FieldError(f"line {number}", wanted="an entry of the audit log", got=error) from error
             checked = check(entries, noted)
     faults = [{"entry": fault.seq, "what": fault.what} for fault in checked.faults]
-    data = {"ok": not faults, "entries": checked.entries, "head": checked.head, "faults": faults}
+    data = {
+        "ok": not faults,
+        "entries": checked.entries,
+        "head": checked.head,
+        "faults": faults,
+        "unknown": list(unknown),
+    }
 
     def show(out: Console) -> None:
         out.print(f"{checked.entries} entries, head {checked.head[:16]}: " + ("whole" if not faults else "NOT whole"))
         for fault in checked.faults:
             out.print(f"  entry {fault.seq}: {fault.what}" if fault.seq else f"  {fault.what}", markup=False)
+        for what in unknown:
+            out.print(f"  cannot be told: {what}", markup=False, highlight=False)
 
     return Outcome(data, show, FAILED if faults else DONE)
+
+
+@command
+def head(
+    home: Home = None,
+    out: Annotated[Path, typer.Option("--out", help="File to write.")] = Path("audit-head.json"),
+    json: Json = False,
+) -> Outcome:
+    """Write the head of the audit log, signed, for somebody else to keep.
+
+    `decision audit verify --head FILE` holds the log to it.
+
+    Example: `decision audit head --out 2026-03-01.json`
+    """
+    from pipelines.fairness.store import Governance
+
+    with Installation.at(home) as parts, Governance.at(parts.settings) as store:
+        made = store.sign_head(datetime.now(UTC))
+    out.write_bytes(msgspec.json.encode(made) + b"\n")
+    data = {"file": str(out), **msgspec.to_builtins(made)}
+    return Outcome(data, lambda to: to.print(f"head of {made.entries} entries written to {out}, key {made.key}"))
+
+
+@command
+def repair(home: Home = None, json: Json = False) -> Outcome:
+    """Take torn lines out of anchors.jsonl, and begin the heads in State anew where they are gone; the log says so.
+
+    Example: `decision audit repair && decision audit verify`
+    """
+    from pipelines.fairness.store import Governance
+
+    with Installation.at(home) as parts, Governance.at(parts.settings) as store:
+        done = store.repair(datetime.now(UTC), who())
+    return Outcome({"done": done}, lambda out: out.print("; ".join(done) or "nothing to repair", markup=False))
 
 
 @command
@@ -323,6 +371,15 @@ def gate(
     return Outcome({"version": asked, **msgspec.to_builtins(done)}, show, DONE if done.passed else REFUSED)
 
 
+def _signed(path: Path) -> Any:
+    from pipelines.fairness.heads import Head
+
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Head)
+    except (OSError, msgspec.DecodeError) as error:
+        raise FieldError("head", wanted="COUNT:HASH, or a file of `decision audit head`", got=str(path)) from error
+
+
 def _anchor(text: str) -> Any:
     from decision.fairness.audit_log import Anchor
 
@@ -342,5 +399,7 @@ for _name, _work in {
     "gate": gate,
     "verify": verify,
     "export": export,
+    "head": head,
+    "repair": repair,
 }.items():
     audit.command(_name)(_work)

@@ -41,7 +41,9 @@ def create(
 
     Example: `decision keys create --role decide --role report --loop news --expires 90d`
     """
-    from pipelines.access.keys import add, new_key
+    from pipelines.access.keys import new_key
+    from pipelines.fairness.people import add_key
+    from pipelines.fairness.store import Governance
     from pipelines.state.state import State
 
     settings, now = _settings(home), datetime.now(UTC)
@@ -55,8 +57,8 @@ def create(
         per_second=per_second,
         per_day=per_day,
     )
-    with State(settings.state_url) as state:
-        add(state, key, by=who())
+    with Governance.at(settings) as store, State(settings.state_url) as state:
+        add_key(store, state, key, now=now, by=who())
     return Outcome({"key": token, **_row(key, None, now)}, lambda out: _show_new(out, token, key))
 
 
@@ -103,12 +105,13 @@ def revoke(
 
     Example: `decision keys revoke abcdefghijkl`
     """
-    from pipelines.access.keys import revoke as take
+    from pipelines.fairness.people import revoke_key
+    from pipelines.fairness.store import Governance
     from pipelines.state.state import State
 
-    now = datetime.now(UTC)
-    with State(_settings(home).state_url) as state:
-        key = take(state, id, now=now, by=who())
+    settings, now = _settings(home), datetime.now(UTC)
+    with Governance.at(settings) as store, State(settings.state_url) as state:
+        key = revoke_key(store, state, id, now=now, by=who())
     return Outcome(_row(key, None, now), lambda out: out.print(f"{id} is revoked", highlight=False))
 
 

@@ -17,6 +17,7 @@ from pipelines.fairness.mine import policy_of
 from pipelines.fairness.report import agreement_of, rate_of
 from pipelines.fairness.standing import limits, rescore, upheld
 from pipelines.fairness.store import Governance
+from pipelines.fairness.verify import verify
 from pipelines.lake.lake import Lake
 from pipelines.progress import Progress, parted, silent
 from pipelines.registry.registry import Registry
@@ -63,6 +64,7 @@ class PanelGate:
             assessed = assess(store, self._lake, self._registry, self._loop, version, champion, self._progress)
             with store.write(now, by) as writing:
                 body = {"version": version, "champion": champion, **msgspec.to_builtins(assessed)}
+                body["settings"] = msgspec.to_builtins(self._loop.fairness)
                 writing.log("gate", self._loop.name, body)
             head = store.head()
         note = f"audit log head {head.entries}:{head.head}"  # as `decision audit verify --head` takes it
@@ -93,7 +95,7 @@ def assess(
     rule = loop.fairness
     refusals: list[str] = []
     notes: list[str] = []
-    faults = store.verify(progress=progress).faults
+    faults = verify(store, progress=progress).faults
     if faults:
         refusals.append(f"fairness: the audit log does not verify: {faults[0].what}")
     part_done = parted(progress, "parts of the evidence weighed", 4)

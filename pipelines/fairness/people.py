@@ -1,13 +1,14 @@
 """Who may do what: people, their roles, and the keys they show.
 
-A key is 32 random bytes and is told once; the store has its hash only. Owners of a loop's model never audit it.
+A key is 32 random bytes and is told once; the store has its hash only. Owners of a loop's model never audit it. The API
+keys of the service stand in State; the audit log tells of them, so that one put there beside it is found out.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -15,14 +16,18 @@ import sqlalchemy as sa
 
 from decision.errors import FieldError, Words
 from decision.fairness.audit_log import digest
+from pipelines.access.keys import Key, listed
+from pipelines.access.keys import add as keep_key
+from pipelines.access.keys import revoke as take_key
 from pipelines.fairness import tables as t
+from pipelines.fairness.differences import SESSION, key_told
 from pipelines.fairness.store import Governance, stamp
 from pipelines.settings import check_loop_name
+from pipelines.state.state import State
 
 Role = Literal["auditor", "adjudicator", "administrator", "owner"]
 ROLES: tuple[str, ...] = get_args(Role)
 MAX_NAME = 200
-SESSION = timedelta(hours=12)
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,8 +90,9 @@ def add_person(
                 added_at=writing.at,
             )
         )
-        # The name stays out of the log, which is never erased.
-        writing.log("person_added", person.person_id, {"roles": person.roles, "owns": person.owns})
+        # The name stays out of the log, which is never erased. What opens is there as the hash of a hash.
+        told = {"roles": person.roles, "owns": person.owns, "key": digest(digest(key))}
+        writing.log("person_added", person.person_id, told)
     return person, key
 
 
@@ -109,6 +115,30 @@ def revoke(store: Governance, person_id: str, *, now: datetime, by: str) -> Pers
     return next(person for person in list_people(store) if person.person_id == person_id)
 
 
+def add_key(store: Governance, state: State, key: Key, *, now: datetime, by: str) -> None:
+    """Keep an API key in State, and tell the audit log of it, and of those that are there if it knows none yet.
+
+    Raises:
+        FieldError: there are too many already.
+        StateError: State cannot be reached.
+    """
+    with store.write(now, by) as writing:
+        if not writing.rows(sa.select(t.audit_log.c.seq).where(t.audit_log.c.kind == "api_key_added").limit(1)):
+            for known, _ in listed(state):
+                writing.log("api_key_added", known.id, key_told(known))
+                if known.revoked_at is not None:
+                    writing.log("api_key_revoked", known.id, {})
+        writing.log("api_key_added", key.id, key_told(key))
+        keep_key(state, key, by=by)
+
+
+def revoke_key(store: Governance, state: State, name: str, *, now: datetime, by: str) -> Key:
+    """Take an API key back, and tell the audit log; raises as `pipelines.access.keys.revoke`."""
+    with store.write(now, by) as writing:
+        writing.log("api_key_revoked", name, {})
+        return take_key(state, name, now=now, by=by)
+
+
 def list_people(store: Governance) -> list[Person]:
     """Return everyone, oldest first."""
     return [_person(row) for row in store.rows(sa.select(t.people).order_by(t.people.c.added_at))]
@@ -125,12 +155,11 @@ def open_session(store: Governance, person: Person, *, now: datetime) -> str:
     token = secrets.token_urlsafe(32)
     with store.write(now, person.person_id) as writing:
         writing.connection.execute(sa.delete(t.sessions).where(t.sessions.c.expires_at < writing.at))
+        ends = stamp(now + SESSION)
         writing.connection.execute(
-            sa.insert(t.sessions).values(
-                token_hash=digest(token), person_id=person.person_id, expires_at=stamp(now + SESSION)
-            )
+            sa.insert(t.sessions).values(token_hash=digest(token), person_id=person.person_id, expires_at=ends)
         )
-        writing.log("session_opened", person.person_id, {})
+        writing.log("session_opened", person.person_id, {"token": digest(digest(token)), "expires_at": ends})
     return token
 
 
@@ -152,7 +181,9 @@ def by_session(store: Governance, token: str, *, now: datetime) -> Person | None
 def close_session(store: Governance, token: str, *, now: datetime, by: str) -> None:
     """End a session."""
     with store.write(now, by) as writing:
-        writing.connection.execute(sa.delete(t.sessions).where(t.sessions.c.token_hash == digest(token)))
+        gone = writing.connection.execute(sa.delete(t.sessions).where(t.sessions.c.token_hash == digest(token)))
+        if gone.rowcount:
+            writing.log("session_closed", by, {"token": digest(digest(token))})
 
 
 def _person(row: dict[str, Any]) -> Person:

@@ -1,32 +1,32 @@
 """The governance store: one database, SQLite in the home folder or PostgreSQL by its address, and its audit log.
 
 Every change is a transaction that writes what changed and an entry of the hash-chained log together. Changes stand in
-line: SQLite locks the file, PostgreSQL an advisory lock, so the chain has one end. After each, the head is noted in a
-file beside the database's reach (`anchors.jsonl` in the home folder), by which a log cut short is found out.
+line: SQLite locks the file, PostgreSQL an advisory lock, so the chain has one end. After each, the head is signed and
+noted in a file of the home folder (`anchors.jsonl`) and in State, by which a log cut short or written anew is found
+out.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError
 
 from decision.errors import FieldError, Words
-from decision.fairness.audit_log import GENESIS, Anchor, Checked, Entry, check, follow
+from decision.fairness.audit_log import GENESIS, Anchor, Entry, follow
+from pipelines.access.keys import Key, listed
 from pipelines.fairness import tables as t
-from pipelines.fairness.differences import Tables, differences
-from pipelines.progress import Progress, counted, silent
+from pipelines.fairness.heads import Begun, Head, HeadsFile, HeadsInState, Noted, Signer, begun_of
 from pipelines.settings import Settings
+from pipelines.state.state import State
 
 Query = sa.Select[*tuple[Any, ...]]
 """A query, whatever its columns."""
@@ -34,6 +34,7 @@ Query = sa.Select[*tuple[Any, ...]]
 _LOCK = 0x64656373  # any constant: the key of PostgreSQL's advisory lock
 _BUSY_S = 30
 _PAGE = 1_000
+SIGNER_ADDED, HEADS_BEGUN, REPAIRED = "signer_added", "heads_begun", "anchors_repaired"
 
 
 class Writing:
@@ -66,14 +67,20 @@ class Governance:
 
     Args:
         url: SQLAlchemy address.
-        anchors: file the heads are noted in; created with its folder.
+        anchors: file the heads are noted in; created with its folder, beside the key that signs them.
+        state: where they are noted too; closed with the store.
+
+    Attributes:
+        alone: whether nobody but this home can write to the log.
     """
 
-    def __init__(self, url: str, anchors: Path) -> None:
+    def __init__(self, url: str, anchors: Path, state: State | None = None) -> None:
         if url.startswith(("postgresql://", "postgres://")):
             url = "postgresql+psycopg://" + url.split("://", 1)[1]
-        self._anchors = anchors
         anchors.parent.mkdir(parents=True, exist_ok=True)
+        self._file, self._signing = HeadsFile(anchors), anchors.with_name("signing.key")
+        self._state = state
+        self._heads = None if state is None else HeadsInState(state)
         try:
             sqlite = sa.make_url(url).get_backend_name() == "sqlite"
             self._engine: Engine = sa.create_engine(
@@ -86,6 +93,7 @@ class Governance:
             raise FieldError(
                 "governance", wanted="an address whose driver is installed", got=error, says=says
             ) from error
+        self.alone = sqlite
         if sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
@@ -97,7 +105,8 @@ class Governance:
         folder = settings.root / "governance"
         folder.mkdir(parents=True, exist_ok=True)
         url = settings.governance or settings.state
-        return cls(url or f"sqlite:///{folder / 'governance.db'}", folder / "anchors.jsonl")
+        url = url or f"sqlite:///{folder / 'governance.db'}"
+        return cls(url, folder / "anchors.jsonl", State(settings.state_url))
 
     def __enter__(self) -> Self:
         return self
@@ -108,6 +117,8 @@ class Governance:
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()
+        if self._state is not None:
+            self._state.close()
 
     @property
     def dialect(self) -> str:
@@ -128,8 +139,13 @@ class Governance:
             before = _head(connection)
             writing = Writing(connection, stamp(now), actor[:200], before)
             yield writing
-        if writing.head != before:
-            self._anchor(writing.head)
+            signer = self._begin(writing) if writing.head != before else None
+            begun = None if signer is None else self._begun(writing)
+        if signer is not None:
+            head = signer.sign(writing.head, writing.at)
+            self._file.note(head)
+            if self._heads is not None and begun is not None:
+                self._heads.note(head, begun.key, writing.actor)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -159,40 +175,72 @@ class Governance:
         with self.read() as connection:
             return _head(connection)
 
-    def anchors(self) -> list[Anchor]:
-        """Return the heads noted so far, oldest first.
+    def noted_in_file(self) -> Noted | None:
+        """Return the heads that this home noted; None without the file."""
+        return self._file.noted()
+
+    def noted_in_state(self) -> Noted | None:
+        """Return the heads that all homes noted in State since they were begun there; None for a store without.
 
         Raises:
-            FieldError: the file holds something else.
+            StateError: State cannot be reached.
         """
-        if not self._anchors.is_file():
-            return []
-        try:
-            lines = self._anchors.read_bytes().splitlines()
-            return [msgspec.json.decode(line, type=Anchor) for line in lines if line.strip()]
-        except msgspec.DecodeError as error:
-            raise FieldError("anchors.jsonl", wanted="lines of [count, hash]", got=error) from error
+        return None if self._heads is None else self._heads.noted(self.begun())
 
-    def verify(self, *anchors: Anchor, progress: Progress = silent) -> Checked:
-        """Check the chain, every anchor, and that the tables say what the log tells.
+    def begun(self) -> Begun | None:
+        """Return since when heads are noted in State; None where they are not yet."""
+        found = deque(self.entries(kind=HEADS_BEGUN), maxlen=1)
+        return begun_of(found[0]) if found else None
 
-        Args:
-            anchors: heads noted elsewhere, checked beside those of the anchor file.
-            progress: told of the entries gone through, once for the chain and once for the tables.
+    def api_keys(self) -> list[Key]:
+        """Return the API keys in State; nothing for a store without.
+
+        Raises:
+            StateError: State cannot be reached.
         """
-        noted, total = self.anchors(), self.head().entries  # first: what is appended while we read is no fault
+        return [] if self._state is None else [key for key, _ in listed(self._state)]
 
-        def told(what: str) -> Iterator[Entry]:
-            return counted(self.entries(), progress, f"entries of the audit log {what}", total=total, every=_PAGE)
+    def sign_head(self, now: datetime) -> Head:
+        """Return the log's head, signed, for somebody else to keep."""
+        return Signer(self._signing).sign(self.head(), stamp(now))
 
-        checked = check(told("checked"), [*noted, *anchors])
-        tables = Tables(
-            self.rows(sa.select(t.judgements)),
-            self.rows(sa.select(t.tasks)),
-            self.rows(sa.select(t.rules).order_by(t.rules.c.rule_id)),
-            self.rows(sa.select(t.people)),
+    def repair(self, now: datetime, by: str) -> list[str]:
+        """Take torn lines out of the file of heads, begin those in State anew where they are gone, and log both.
+
+        Returns:
+            What was done, in words; nothing where all is well.
+
+        Raises:
+            StateError: State cannot be reached.
+        """
+        done: list[str] = []
+        begun = self.begun()
+        with self.write(now, by) as writing:
+            self._begin(writing)
+            if (taken := self._file.repair()) is not None:
+                writing.log(REPAIRED, "anchors.jsonl", taken)
+                done.append(f"{taken['lines']} lines of anchors.jsonl were no heads and are gone")
+            if self._heads is not None and begun is not None and self._heads.noted(begun).faults:
+                writing.log(HEADS_BEGUN, "state", {"key": self._heads.free()})
+                done.append("the heads in State are begun anew")
+        return done
+
+    def _begin(self, writing: Writing) -> Signer:
+        """Return this home's key; the log names it, and says once that heads are noted in State."""
+        signer = Signer(self._signing)
+        named = sa.select(t.audit_log.c.seq).where(
+            t.audit_log.c.kind == SIGNER_ADDED, t.audit_log.c.subject == signer.public
         )
-        return checked._replace(faults=(*checked.faults, *differences(tables, told("compared"))))
+        if not writing.rows(named):
+            writing.log(SIGNER_ADDED, signer.public, {})
+        if self._heads is not None and self._begun(writing) is None:
+            writing.log(HEADS_BEGUN, "state", {"key": self._heads.free()})
+        return signer
+
+    def _begun(self, writing: Writing) -> Begun | None:
+        query = sa.select(t.audit_log).where(t.audit_log.c.kind == HEADS_BEGUN)
+        rows = writing.rows(query.order_by(t.audit_log.c.seq.desc()).limit(1))
+        return begun_of(Entry(**rows[0])) if rows else None
 
     def _create(self) -> None:
         with self._engine.connect().execution_options(decision_write=True) as connection, connection.begin():
@@ -202,13 +250,6 @@ class Governance:
                 t.metadata.create_all(connection)
                 for statement in t.triggers(self.dialect):
                     connection.exec_driver_sql(statement)
-
-    def _anchor(self, head: Anchor) -> None:
-        with self._anchors.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.write(msgspec.json.encode(head) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
 
 
 def stamp(now: datetime) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from decision.errors import FieldError
+from decision.fairness.audit_log import digest
 from decision.fairness.resolve import Tally, tally
 from decision.fairness.rule import Rule
 from pipelines.fairness import tables as t
@@ -112,7 +113,8 @@ def appeal(
                 made_at=writing.at,
             )
         )
-        writing.log("appeal", appeal_id, {"loop": loop, "event_id": event_id, "task_id": task_id})
+        told = {"loop": loop, "event_id": event_id, "task_id": task_id}
+        writing.log("appeal", appeal_id, {**told, "reason": digest(reason.strip())})
     return appeal_id
 
 

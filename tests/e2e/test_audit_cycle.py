@@ -24,6 +24,7 @@ import pytest
 from decision.artifact import unpack
 from pipelines.fairness.standing import rescore, upheld
 from pipelines.fairness.store import Governance
+from pipelines.fairness.verify import verify
 from pipelines.lake.lake import Lake
 from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
 from pipelines.registry.registry import Registry
@@ -127,7 +128,7 @@ def falsified(settings: Settings, folder: Path, change: Callable[[sqlite3.Connec
         change(connection)
     connection.close()
     with Governance.at(load_settings({}, home=str(folder))) as store:
-        return [fault.what for fault in store.verify().faults]
+        return [fault.what for fault in verify(store).faults]
 
 
 @pytest.mark.connected

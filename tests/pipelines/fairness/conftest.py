@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from pipelines.fairness.store import Governance
-from tests.worlds.panels import Panel, sqlite
+from pipelines.state.state import State
+from tests.worlds.panels import Panel
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Governance]:
     """An empty store."""
-    if request.param == "sqlite":
-        with sqlite(tmp_path) as made:
-            yield made
-        return
-    url: str = request.getfixturevalue("postgres_database")
-    with Governance(url, tmp_path / "anchors.jsonl") as made:
+    state = f"sqlite:///{tmp_path / 'state.db'}"
+    url = f"sqlite:///{tmp_path / 'governance.db'}"
+    if request.param == "postgresql":
+        url = state = request.getfixturevalue("postgres_database")
+    with Governance(url, tmp_path / "anchors.jsonl", State(state)) as made:
         yield made
 
 

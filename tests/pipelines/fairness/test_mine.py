@@ -26,6 +26,7 @@ from pipelines.fairness.step import audit
 from pipelines.fairness.store import Governance
 from pipelines.fairness.tasks import Judgement, assign, judge, queue
 from pipelines.fairness.verdicts import appeal, close_overdue
+from pipelines.fairness.verify import verify
 from pipelines.fairness.window import people_of, treatments
 from pipelines.promotion.promote import promote
 from pipelines.registry.registry import Registry
@@ -169,7 +170,7 @@ def test_the_gate_refuses_standing_violations_and_lets_the_fairer_version_throug
     assert done.numbers["fairness_violating"] == 0.0
     kinds = [entry.kind for entry in store.entries(kind="gate")]
     assert len(kinds) == 2
-    assert store.verify().faults == ()
+    assert verify(store).faults == ()
     # a version that is unfair again is refused against the fair champion
     back = promote(credit.lake, credit.registry, credit.loop, version="1", panels=panels, **arguments)  # type: ignore[arg-type]
     assert any("less alike than before" in reason for reason in back.reasons)
@@ -268,7 +269,7 @@ def test_an_erased_subjects_payloads_go_and_the_chain_stays_whole(store: Governa
     assert rows[first["task_id"]]["payload_hash"] == first["payload_hash"]
     person = list_people(store)[0]
     assert first["task_id"] not in {task["task_id"] for task in queue(store, person, now=LATER)}
-    assert store.verify().faults == ()
+    assert verify(store).faults == ()
     assert erase_payloads(credit.settings, credit.lake, "nobody", now=NOW, by="test") == 0
 
 

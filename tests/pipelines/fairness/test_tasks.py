@@ -16,6 +16,7 @@ from pipelines.fairness.people import add_person
 from pipelines.fairness.store import Governance
 from pipelines.fairness.tasks import Judgement, assign, judge, queue, task_for
 from pipelines.fairness.verdicts import adjudicate, appeal, close_overdue
+from pipelines.fairness.verify import verify
 from tests.worlds.panels import LOOP, NOW, Panel, pair
 
 LATER = NOW + timedelta(hours=1)
@@ -39,7 +40,7 @@ def test_a_panel_decides_by_its_quorum_once_all_have_judged(panel: Panel, verdic
     (task,) = panel.open(pair())
     panel.judge(task, *verdicts)
     assert status_of(panel.store, task) == status
-    assert panel.store.verify().faults == ()
+    assert verify(panel.store).faults == ()
 
 
 def test_a_deadline_closes_on_what_was_judged(panel: Panel) -> None:
@@ -49,7 +50,7 @@ def test_a_deadline_closes_on_what_was_judged(panel: Panel) -> None:
     assert close_overdue(panel.store, now=LATER, by="test") == 0
     assert close_overdue(panel.store, now=NOW + timedelta(days=3), by="test") == 2
     assert [status_of(panel.store, task) for task in (first, second)] == ["upheld", "no_quorum"]
-    assert panel.store.verify().faults == ()
+    assert verify(panel.store).faults == ()
 
 
 def test_a_divided_panel_goes_to_an_adjudicator_who_did_not_sit_on_it(panel: Panel) -> None:
@@ -70,7 +71,7 @@ def test_a_divided_panel_goes_to_an_adjudicator_who_did_not_sit_on_it(panel: Pan
     assert panel.store.rows(sa.select(t.judgements)) == judged
     with pytest.raises(FieldError, match="a disputed pair"):
         adjudicate(panel.store, task, "dismissed", note="again", now=LATER, by="a", person=stranger)
-    assert panel.store.verify().faults == ()
+    assert verify(panel.store).faults == ()
 
 
 def test_an_owner_is_neither_drawn_nor_heard(panel: Panel) -> None:
@@ -158,6 +159,6 @@ def test_an_appealed_verdict_is_a_dispute_again(panel: Panel) -> None:
     assert status_of(panel.store, task) == "disputed"
     adjudicate(panel.store, task, "upheld", note="It did.", now=LATER, by="test")
     assert status_of(panel.store, task) == "upheld"
-    assert panel.store.verify().faults == ()
+    assert verify(panel.store).faults == ()
     with pytest.raises(FieldError, match="either"):
         appeal(panel.store, LOOP, task_id=task, event_id="e", reason="x", now=LATER, by="owner")
