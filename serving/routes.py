@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 from urllib.parse import quote, unquote_to_bytes
 
+import msgspec
+
 from decision.errors import FieldError
 from pipelines.access.callers import ANYBODY, Caller
 from serving.core import Core
 from serving.errors import UnknownLoopError
-from serving.problems import ProblemError
+from serving.problems import PROBLEM, ProblemError
+from serving.wire import Problem
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -24,10 +27,11 @@ MAX_BODY = 1 << 20
 MAX_BATCH_BODY = 16 << 20
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
-Role = Literal["anyone", "decide", "report", "explain", "read", "operate", "panel member", "visitor"]
+Method = Literal["GET", "POST", "PUT", "DELETE"]
+Role = Literal["anyone", "decide", "report", "explain", "read", "operate", "admin", "panel member", "visitor"]
 """Who may ask: anyone; who holds a key with that role, where keys are asked for; a member of the panels with a key of
 their own; somebody with a browser, who is asked to sign in."""
-OF_KEYS = frozenset(["decide", "report", "explain", "read", "operate"])
+OF_KEYS = frozenset(["decide", "report", "explain", "read", "operate", "admin"])
 """Roles that keys have."""
 
 
@@ -103,11 +107,36 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refusals:
+    """How errors are told of.
+
+    Attributes:
+        shape: of the document.
+        content: its media type.
+        text: what it is.
+        invalid: status of a request whose fields do not fit.
+    """
+
+    shape: type[msgspec.Struct]
+    content: str
+    text: str
+    invalid: int
+
+
+PROBLEMS = Refusals(
+    shape=Problem,
+    content=PROBLEM.decode(),
+    text="A problem document (RFC 9457) that names the field at fault",
+    invalid=422,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """One row of the table.
 
     Attributes:
-        method: ``GET`` or ``POST``.
+        method: what it takes; ``HEAD`` is answered as ``GET`` is.
         path: with parameters in braces, as ``/v1/loops/{loop}/decide``.
         name: the operation's id, unique.
         tag: its group.
@@ -118,17 +147,19 @@ class Route:
         response: shape of the answer; None for an empty one.
         status: of an answer that is no error.
         also: further statuses of its answers: those without a body, redirects, pages that tell of an error.
-        errors: statuses of problem documents, besides those that every route of its kind has.
+        errors: statuses of errors, besides those that every route of its kind has.
         example: a body that is accepted.
         answers: the answer to it, or to a call without one.
         parameters: of the query, and headers.
+        refusals: how its errors are told of.
+        also_at: further paths that answer the same; the OpenAPI document names them in words.
         content: media type of the answer.
         form: whether the body is a form and no JSON.
         reads_body: whether the body is read before `answer` is called.
         limit: bytes that the body may have.
     """
 
-    method: Literal["GET", "POST"]
+    method: Method
     path: str
     name: str
     tag: str
@@ -143,6 +174,8 @@ class Route:
     example: Any = None
     answers: Any = None
     parameters: tuple[Query, ...] = ()
+    refusals: Refusals = PROBLEMS
+    also_at: tuple[str, ...] = ()
     content: str = JSON
     form: bool = False
     reads_body: bool = True
@@ -171,17 +204,21 @@ class Table:
             ValueError: two rows have the same method and path.
         """
         for route in routes:
-            node = self._root
-            for part in route.path.split("/")[1:]:
-                if part.startswith("{"):
-                    node.any = node.any or _Node()
-                    node = node.any
-                    node.name = part[1:-1]
-                else:
-                    node = node.fixed.setdefault(quote(part).encode(), _Node())
-            if route.method in node.routes:
-                raise ValueError(f"{route.method} {route.path} stands twice")
-            node.routes[route.method] = route
+            for path in (route.path, *route.also_at):
+                self._add(route, path)
+
+    def _add(self, route: Route, path: str) -> None:
+        node = self._root
+        for part in path.split("/")[1:]:
+            if part.startswith("{"):
+                node.any = node.any or _Node()
+                node = node.any
+                node.name = part[1:-1]
+            else:
+                node = node.fixed.setdefault(quote(part).encode(), _Node())
+        if route.method in node.routes:
+            raise ValueError(f"{route.method} {path} stands twice")
+        node.routes[route.method] = route
 
     def find(self, scope: Scope) -> tuple[Route, dict[str, str]]:
         """Return the route of a request and its path's parameters. HEAD is answered as GET is.

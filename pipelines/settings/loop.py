@@ -293,6 +293,7 @@ class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Attributes:
         name: the loop's name, that of its folder.
         tenant: whose it is: keys of another tenant do not see it; "" for the installation's own.
+        hosts: host names, in small letters and without a port, under which Personalizer's paths lead to this loop.
         mode: what is returned: the drawn action (``online``), or the baseline's while the policy's distribution is
             logged beside it (``apprentice``) or is not asked for (``logging_only``).
         deferred: a decision counts only once an outcome named ``activation`` was reported for it.
@@ -309,6 +310,9 @@ class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     name: str
     tenant: Annotated[str, msgspec.Meta(pattern="^([a-z0-9][a-z0-9_-]{0,63})?$")] = ""
+    hosts: Annotated[
+        tuple[Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9.:\[\]_-]{1,253}$")], ...], msgspec.Meta(max_length=64)
+    ] = ()
     mode: Mode = "online"
     deferred: bool = False
     reward: RewardSettings = RewardSettings()

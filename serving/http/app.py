@@ -100,7 +100,11 @@ class App:
                 if problem is None:
                     _log.exception("%s %s failed", scope["method"], scope["path"][:200])
                     problem = failed()
-                status, content, body, headers = problem.status, PROBLEM, problem.body(), problem.headers
+                if personalizer.owns(scope["path"]):
+                    status, content, body = personalizer.told(problem, name)
+                else:
+                    status, content, body = problem.status, PROBLEM, problem.body()
+                headers = problem.headers
                 metrics.refused(status)
             sent = (
                 [*headers]
@@ -128,7 +132,7 @@ class App:
                 self._close_panels = close
 
     async def _answer(self, route: Route, call: Call, *, asks: bool) -> bytes | Application:
-        if not asks and route.method == "POST" and route.role != "panel member":
+        if not asks and route.method != "GET" and route.role != "panel member":
             check_page(call.scope, signs_in=route.role == "visitor")
         if asks and route.role in OF_KEYS:
             self._admit(route, call)

@@ -11,8 +11,7 @@ from typing import Any
 import msgspec
 
 from serving.problems import TITLES
-from serving.routes import FORM, JSON, OF_KEYS, Role, Route
-from serving.wire import Problem
+from serving.routes import FORM, JSON, OF_KEYS, Refusals, Role, Route
 
 _OF_KEYS: list[dict[str, list[str]]] = [{"bearer": []}, {"subscription": []}]
 _SECURITY: dict[Role, list[dict[str, list[str]]]] = {
@@ -22,6 +21,7 @@ _SECURITY: dict[Role, list[dict[str, list[str]]]] = {
     "explain": _OF_KEYS,
     "read": _OF_KEYS,
     "operate": _OF_KEYS,
+    "admin": _OF_KEYS,
     "panel member": [{"panelKey": []}],
     "visitor": [{}, {"panelSession": []}],
 }
@@ -69,16 +69,15 @@ def document(routes: Sequence[Route]) -> bytes:
             "components": {
                 "schemas": shapes.components,
                 "securitySchemes": _SCHEMES,
-                "responses": {"Problem": _PROBLEM},
+                "responses": {route.refusals.shape.__name__: _refusal(route.refusals) for route in routes},
             },
         }
     )
 
 
-_PROBLEM = {
-    "description": "A problem document (RFC 9457) that names the field at fault",
-    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
-}
+def _refusal(refusals: Refusals) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{refusals.shape.__name__}"}
+    return {"description": refusals.text, "content": {refusals.content: {"schema": schema}}}
 
 
 class _Shapes:
@@ -88,7 +87,7 @@ class _Shapes:
         requests = [route.request for route in routes if route.request is not None]
         responses = [route.response for route in routes if route.response is not None]
         wanted: list[Any] = []
-        for shape in (*requests, *responses, Problem):
+        for shape in (*requests, *responses, *(route.refusals.shape for route in routes)):
             if shape not in wanted:
                 wanted.append(shape)
         schemas, components = msgspec.json.schema_components(wanted, ref_template="#/components/schemas/{name}")
@@ -111,14 +110,17 @@ class _Shapes:
 
 
 def _operation(route: Route, shapes: _Shapes) -> dict[str, Any]:
+    told = route.refusals.shape.__name__
     made: dict[str, Any] = {
         "operationId": route.name,
         "tags": [route.tag],
         "summary": route.summary,
         "security": _SECURITY[route.role],
         "responses": {str(status): _response(route, status, shapes) for status in (route.status, *route.also)}
-        | {str(status): {"$ref": "#/components/responses/Problem"} for status in _errors(route)},
+        | {str(status): {"$ref": f"#/components/responses/{told}"} for status in _errors(route)},
     }
+    if route.also_at:
+        made["description"] = "Also at " + ", ".join(f"`{path}`" for path in route.also_at)
     if route.role in OF_KEYS:
         made["x-decision-role"] = route.role
     parameters = [
@@ -161,7 +163,7 @@ def _errors(route: Route) -> list[int]:
     if route.request is not None:
         found |= {400, 413}
     if route.request is not None or "{" in route.path or route.parameters:
-        found |= {404, 422}
+        found |= {404, route.refusals.invalid}
     unknown = found - TITLES.keys()
     if unknown:
         raise ValueError(f"{route.name}: no title for {unknown}")

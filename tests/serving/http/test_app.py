@@ -219,7 +219,6 @@ def test_body_that_is_no_request_is_refused(call: Caller, body: bytes, status: i
         ("DELETE", "/v1/loops", 405),
         ("GET", "/v1/decisions/never-made", 404),
         ("GET", "/nothing", 404),
-        ("POST", "/personalizer/v9/rank", 404),
     ],
 )
 def test_other_errors_are_problem_documents_too(call: Caller, method: str, path: str, status: int) -> None:
@@ -296,7 +295,11 @@ def test_personalizer_rank_reward_and_activate_keep_their_shapes(call: Caller) -
     }
     ranked = call("POST", "/personalizer/v1.0/rank", body)
     assert ranked.status_code == 201
-    assert ranked.json() == {"ranking": [{"id": "p", "probability": 1.0}], "eventId": "az1", "rewardActionId": "p"}
+    assert ranked.json() == {
+        "ranking": [{"id": "p", "probability": 1.0}, {"id": "q", "probability": 0.0}],
+        "eventId": "az1",
+        "rewardActionId": "p",
+    }
     assert decode_decision(call.logged("az1")[0].value).deferred is True
     assert call("POST", "/personalizer/v1.0/events/az1/reward", {"value": 0.5}).status_code == 204
     assert call("POST", "/personalizer/v1.0/events/az1/activate").status_code == 204
@@ -314,7 +317,8 @@ def test_personalizer_multislot_fills_each_slot(call: Caller) -> None:
     rewards = {"reward": [{"slotId": "s1", "value": 1}]}
     assert call("POST", "/personalizer/v1.1-preview.2/multislot/events/az2/reward", rewards).status_code == 204
     wrong = body | {"slots": [{"id": "s1", "baselineAction": "zz"}]}
-    assert call("POST", "/personalizer/v1.1-preview.2/multislot/rank", wrong).json()["field"].startswith("slots[0]")
+    refused = call("POST", "/personalizer/v1.1-preview.2/multislot/rank", wrong).json()
+    assert refused["error"]["target"].startswith("slots[0]")
 
 
 def test_with_api_keys_nothing_unauthenticated_changes_state(tmp_path: Path) -> None:
