@@ -101,12 +101,13 @@ def _readable(text: bytes, name: str) -> LoopSettings | None:
 def _changed(before: LoopSettings | None, now: LoopSettings) -> dict[str, tuple[Any, Any]]:
     if before is None:
         return {}
-    old, new = _flat(msgspec.to_builtins(before)), _flat(msgspec.to_builtins(now))
+    old, new = flat(msgspec.to_builtins(before)), flat(msgspec.to_builtins(now))
     return {path: (old.get(path), new.get(path)) for path in sorted({*old, *new}) if old.get(path) != new.get(path)}
 
 
-def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted paths."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+        found |= flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
     return found

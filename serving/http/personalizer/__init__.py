@@ -7,10 +7,16 @@ module has the operations of one topic.
 
 from __future__ import annotations
 
-from serving.http.personalizer import ranking
+from serving.http.personalizer import configuration, holdings, learning, ranking, refusals
 from serving.http.personalizer.errors import owns, told
 from serving.routes import Route
 
-ROUTES: tuple[Route, ...] = (*ranking.ROUTES,)
+ROUTES: tuple[Route, ...] = (
+    *ranking.ROUTES,
+    *configuration.ROUTES,
+    *learning.ROUTES,
+    *holdings.ROUTES,
+    *refusals.ROUTES,
+)
 
 __all__ = ["ROUTES", "owns", "told"]

@@ -31,6 +31,10 @@ _OF_OPERATION = {
     "rewardSlots": "InvalidRewardRequest",
     "activateEvent": "InvalidEventIdToActivate",
     "activateSlots": "InvalidEventIdToActivate",
+    "updateServiceConfiguration": "InvalidServiceConfiguration",
+    "updatePolicy": "InvalidPolicyContract",
+    "createEvaluation": "InvalidEvaluationContract",
+    "startEvaluation": "InvalidEvaluationContract",
 }
 _SPELLED = {"context": "contextFeatures", "loop": "X-Decision-Loop"}
 _MALFORMED = "body"
