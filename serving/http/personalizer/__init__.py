@@ -7,7 +7,7 @@ module has the operations of one topic.
 
 from __future__ import annotations
 
-from serving.http.personalizer import configuration, holdings, learning, ranking, refusals
+from serving.http.personalizer import configuration, evaluations, holdings, learning, ranking, refusals
 from serving.http.personalizer.errors import owns, told
 from serving.routes import Route
 
@@ -16,6 +16,7 @@ ROUTES: tuple[Route, ...] = (
     *configuration.ROUTES,
     *learning.ROUTES,
     *holdings.ROUTES,
+    *evaluations.ROUTES,
     *refusals.ROUTES,
 )
 

@@ -60,6 +60,12 @@ def operation(
     )
 
 
+def in_query(call: Call) -> bool:
+    """Return whether a request is of the version that stands in the query: there is none in its path."""
+    _, _, rest = call.scope["path"].partition(f"{PREFIX}/")
+    return rest.partition("/")[0] not in VERSIONS
+
+
 def query(call: Call) -> dict[str, str]:
     """Return the fields of a request's query, each by its last value.
 

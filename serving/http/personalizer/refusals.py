@@ -25,16 +25,6 @@ _TABLE: tuple[tuple[Method, str, str, str, Role, str, dict[str, str]], ...] = (
     ("DELETE", "/logs", "deleteLogs", "Delete all logs", "admin", _ERASE, {}),
     (
         "POST",
-        "/configurations/applyFromEvaluation",
-        "applyFromEvaluation",
-        "Put the learning settings of an evaluation in charge",
-        "admin",
-        "a policy takes over by the gate alone: change the learning settings (`PUT configurations/policy`), then "
-        "`decision train LOOP` and `decision promote LOOP`",
-        {"since": "v1.1-preview.3"},
-    ),
-    (
-        "POST",
         "/logs/interactions",
         "logInteractions",
         "Log interactions",

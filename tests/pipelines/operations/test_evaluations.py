@@ -1,0 +1,141 @@
+"""Evaluations asked of a service: policies judged on the same held-out rows, and a record that says how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from decision.errors import FieldError
+from pipelines.operations import evaluations
+from pipelines.operations.evaluations import Asked, Evaluation
+from pipelines.settings import Settings
+from pipelines.state.state import State
+from tests.worlds.synthetic import BAD, GOOD, new_loop, new_settings, open_parts, play, settle
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+EVER = {"start": datetime(2020, 1, 1, tzinfo=UTC), "end": datetime(2100, 1, 1, tzinfo=UTC)}
+KNOWING = Asked(
+    name="knowing", arguments="", values={"policy.oracle": "linear", "policy.exploration": "epsilon_greedy"}
+)
+
+
+def asked(id: str = "e", **fields: Any) -> Evaluation:
+    given = {"loop": "news", "name": "all", "asked": [], "created_at": NOW, **EVER, **fields}
+    return Evaluation(id=id, **given)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Return an installation whose loop has drawn uniformly and settled."""
+    settings = new_settings(tmp_path_factory.mktemp("home"))
+    loop = new_loop(settings, "news", "[reward]\nminimum = 0.0\nmaximum = 1.0\n")
+    log, lake = open_parts(settings)
+    play(log, "news", 2_000)
+    settle(log, lake, loop)
+    log.close()
+    return settings
+
+
+@pytest.fixture
+def state(settings: Settings) -> Iterator[State]:
+    with State(settings.state_url) as state:
+        yield state
+        for one in evaluations.listed(state, "news", now=NOW):
+            evaluations.remove(state, "news", one.id, by="a test")
+
+
+def found(state: State, id: str = "e", now: datetime = NOW) -> Evaluation:
+    one = evaluations.read(state, "news", id, now=now)
+    assert one is not None
+    return one
+
+
+def test_a_policy_that_learns_beats_those_that_do_not_on_rows_it_has_not_seen(settings: Settings, state: State) -> None:
+    evaluations.add(state, asked(asked=[KNOWING]), now=NOW, by="a test")
+    assert found(state).status == "pending"
+    evaluations.work_out(settings, "news", "e")
+    done = found(state)
+    assert (done.status, done.reason) == ("completed", "")
+    by_origin = {one.origin: one for one in done.judged}
+    assert by_origin.keys() == {"Online", "Baseline", "Random", "Custom"}
+    assert len({one.rows for one in done.judged}) == 1
+    assert 0 < by_origin["Random"].rows < 1_000
+    random, custom = by_origin["Random"], by_origin["Custom"]
+    assert random.value is not None
+    assert random.low is not None
+    assert random.high is not None
+    assert random.low <= (GOOD + 2 * BAD) / 3 <= random.high  # seeded; a 95% interval
+    assert random.value == by_origin["Online"].value  # no version is in charge, and the baseline is uniform
+    assert random.mean_weight == pytest.approx(1.0)
+    assert custom.low is not None
+    assert custom.low > random.value
+    assert done.best == "knowing"
+
+
+def test_rows_outside_of_the_times_asked_for_are_not_looked_at(settings: Settings, state: State) -> None:
+    evaluations.add(state, asked(end=datetime(2020, 1, 2, tzinfo=UTC)), now=NOW, by="a test")
+    evaluations.work_out(settings, "news", "e")
+    done = found(state)
+    assert (done.status, done.judged) == ("failed", [])
+    assert "news" in done.reason
+
+
+def test_the_same_question_again_is_the_same_evaluation_and_another_is_refused(state: State) -> None:
+    first = evaluations.add(state, asked(), now=NOW, by="a test")
+    again = asked(created_at=NOW + timedelta(seconds=9))
+    assert evaluations.add(state, again, now=NOW, by="a test") == first
+    with pytest.raises(evaluations.EvaluationExistsError):
+        evaluations.add(state, asked(name="another"), now=NOW, by="a test")
+
+
+def test_so_many_are_under_way_and_so_many_are_kept(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(evaluations.MOST_AT_ONCE):
+        evaluations.add(state, asked(f"e{number}"), now=NOW, by="a test")
+    with pytest.raises(evaluations.TooManyEvaluationsError, match="under way"):
+        evaluations.add(state, asked("more"), now=NOW, by="a test")
+    later = NOW + timedelta(seconds=evaluations.MOST_S + 1)
+    assert found(state, "e0", later).status == "timeout"
+    evaluations.add(state, asked("more", created_at=later), now=later, by="a test")
+    monkeypatch.setattr(evaluations, "MOST", 3)
+    with pytest.raises(evaluations.TooManyEvaluationsError, match="delete"):
+        evaluations.add(state, asked("one more", created_at=later), now=later, by="a test")
+
+
+def test_what_was_deleted_while_it_was_under_way_leaves_nothing(settings: Settings, state: State) -> None:
+    evaluations.add(state, asked(), now=NOW, by="a test")
+    assert evaluations.remove(state, "news", "e", by="a test")
+    evaluations.work_out(settings, "news", "e")
+    assert evaluations.read(state, "news", "e", now=NOW) is None
+    assert not evaluations.remove(state, "news", "e", by="a test")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"id": ""}, "id"),
+        ({"id": "x" * 129}, "id"),
+        ({"id": "a\nb"}, "id"),
+        ({"end": EVER["start"]}, "end"),
+        ({"asked": [KNOWING, KNOWING]}, "policies"),
+        ({"asked": [msgspec.structs.replace(KNOWING, name=str(i)) for i in range(11)]}, "policies"),
+    ],
+)
+def test_what_does_not_fit_is_refused(state: State, fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(FieldError, match=field):
+        evaluations.add(state, asked(**fields), now=NOW, by="a test")
+
+
+def test_a_policy_that_cannot_be_trained_fails_the_evaluation_with_the_reason(tmp_path: Path) -> None:
+    settings = new_settings(tmp_path)
+    new_loop(settings, "news")
+    with State(settings.state_url) as state:
+        evaluations.add(state, asked(asked=[KNOWING]), now=NOW, by="a test")
+        evaluations.work_out(settings, "news", "e")
+        done = found(state)
+        assert done.status == "failed"
+        assert done.reason
