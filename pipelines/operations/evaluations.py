@@ -284,6 +284,8 @@ def _judged(parts: Installation, asked: Evaluation) -> list[Judged]:
 def _trained(parts: Installation, loop: LoopSettings, values: dict[str, Any]) -> Any:
     """Return the policy that the loop would have under other settings, learned from the rows that are not held out."""
     from decision.exploration.sigma import MOST_ROWS
+    from decision.oracles.factory import new_oracle
+    from decision.protocols import FitsChunks
     from pipelines.settings import Variant
     from pipelines.training.train import scheduled_policy
     from pipelines.training.trial import unfit_is_refused
@@ -297,7 +299,8 @@ def _trained(parts: Installation, loop: LoopSettings, values: dict[str, Any]) ->
     rows = window(parts.lake, changed, None)
     made = configuration(changed, Variant(), 0, rows.reward)
     with unfit_is_refused(loop.name):
-        _, oracle, tally = learned([rows.learned()], made, [])
+        by_chunks = isinstance(new_oracle(made.oracle), FitsChunks)
+        _, oracle, tally = learned(rows.chunks() if by_chunks else [rows.learned()], made, [])
     return scheduled_policy(changed, made, oracle, tally, rows.unseen(MOST_ROWS))
 
 

@@ -145,6 +145,8 @@ def test_a_page_of_another_site_changes_nothing(core: Core, headers: dict[str, s
     before = decided(core)
     assert sent_with(core, headers, "/v1/loops/news/decide", body=json.dumps(QUESTION)) == 403
     assert sent_with(core, headers, "/personalizer/v1.0/events/e/reward", body='{"value": 1}') == 403
+    assert sent_with(core, headers, "/personalizer/v1.0/configurations/service", method="PUT", body="{}") == 403
+    assert sent_with(core, headers, "/personalizer/v1.0/configurations/policy", method="DELETE") == 403
     if headers.get("Sec-Fetch-Site") != "same-origin":
         assert sent_with(core, headers, "/console/login", body="key=x") == 403
     assert decided(core) == before
