@@ -113,6 +113,10 @@ def test_the_owner_of_a_model_cannot_audit_it(house: House) -> None:
     said = {"verdict": "fair", "payload_hash": shown["payload_hash"]}
     refused = house("POST", f"/fairness/tasks/{task}/judgements", said, key="both")
     assert (refused.status_code, "does not audit" in refused.json()["detail"]) == (403, True)
+    verified = house("GET", "/fairness/verify", key="administrator").json()
+    assert [fault["what"] for fault in verified["faults"]] == [f"the panel of task {task} is not the one in the log"]
+    with house.store._engine.begin() as connection:
+        connection.execute(sa.delete(t.assignments).where(t.assignments.c.assigned_at == "2026"))
     assert house("GET", "/fairness/metrics?loop=other", key="owner").status_code == 403
 
 
@@ -136,6 +140,7 @@ def test_metrics_replay_export_and_verification_agree(house: House) -> None:
     assert folded["upheld"] <= sum(seen["tasks"].values())
     assert house("GET", f"/fairness/metrics?loop={LOOP}", key="owner").json()["reports"] == {}
     verified = house("GET", "/fairness/verify", key="administrator").json()
+    assert verified.pop("unknown")
     assert verified == {"ok": True, "entries": seen["entries"], "head": seen["head"], "faults": []}
     lines = house("GET", "/fairness/export", key="administrator").text.splitlines()
     checked = check(Entry(**json.loads(line)) for line in lines)
