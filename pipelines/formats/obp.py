@@ -2,7 +2,9 @@
 
 Needed: ``n_actions``, ``action``, ``reward``, ``pscore``. Read where they are there: ``context`` (features ``x0``...),
 ``action_context`` (features ``a0``... of every action), ``position`` (a category of the context) and ``pi_b``, the
-whole logging distribution, [n, K] or [n, K, positions].
+whole logging distribution, [n, K] or [n, K, positions]. A field that is None, as OBP's synthetic data have
+``position``, counts as one that is not there. Logs of slates and of continuous actions are refused: what they log is no
+propensity of one action among those offered.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import pyarrow as pa
 
 from decision.errors import FieldError
 from decision.records import MAX_ACTIONS
-from pipelines.formats.npz import ROWS_AT_ONCE, check_shape, read_npz, times, whole_numbers
+from pipelines.formats.npz import ROWS_AT_ONCE, check_shape, numbers, one_number, read_npz, times, whole_numbers
 from pipelines.formats.registry import Format, one_log
 from pipelines.formats.rows import complete
 from pipelines.interactions.arrays import to_interactions
@@ -25,6 +27,7 @@ from pipelines.progress import Progress, silent
 
 _NEEDED = ("n_actions", "action", "reward", "pscore")
 _OPTIONAL = ("context", "action_context", "position", "pi_b")
+_SLATES = "slate_id"
 _MAX_FEATURES = 1_000
 
 
@@ -38,18 +41,17 @@ def read_obp(path: Path, *, name: str) -> Iterable[pa.Table]:
     Raises:
         FieldError: an array is missing or does not fit the others.
     """
-    found = read_npz(path, _NEEDED, _OPTIONAL)
-    k = int(np.asarray(found["n_actions"]).reshape(-1)[0])
-    if not 1 <= k <= MAX_ACTIONS:
-        raise FieldError("n_actions", wanted=f"1 to {MAX_ACTIONS}", got=k)
+    found = read_npz(path, (), (*_NEEDED, *_OPTIONAL, _SLATES))
+    _check_kind(found)
+    k = one_number("n_actions", found["n_actions"], 1, MAX_ACTIONS)
     action = whole_numbers("action", found["action"], k)
     n = len(action)
     for part in ("reward", "pscore"):
-        found[part] = np.asarray(found[part], dtype=np.float64).reshape(-1)
+        found[part] = numbers(part, found[part]).reshape(-1)
         check_shape(part, found[part], (n,))
     position = _position(found, n)
     pmf = _pmf(found, n, k, position)
-    context = found.get("context")
+    context = numbers("context", found["context"]) if "context" in found else None
     if context is not None:
         check_shape("context", context, (n, None))
     offered = _actions(found, k)
@@ -106,29 +108,43 @@ def write_obp(rows: pa.Table, path: Path, progress: Progress = silent) -> tuple[
     return n, len(ids) - n
 
 
+def _check_kind(found: dict[str, Any]) -> None:
+    """Refuse what is another of OBP's logs, or none."""
+    wanted = "a log of one action a decision"
+    if _SLATES in found:
+        says = "a log of slates cannot be read: what each action of a slate was paid for cannot be told apart"
+        raise FieldError(_SLATES, wanted=wanted, got=found[_SLATES].shape, says=says)
+    if "n_actions" not in found and "action" in found and found["action"].dtype.kind == "f":
+        says = "is missing, and a log of continuous actions cannot be read: none are offered to choose among"
+        raise FieldError("n_actions", wanted=wanted, got=None, says=says)
+    for part in _NEEDED:
+        if part not in found:
+            raise FieldError(part, wanted="an array of the file, and not None", got=None)
+
+
 def _position(found: dict[str, Any], n: int) -> Any:
     position = found.get("position")
-    if position is None or position.dtype == object or position.ndim == 0:
+    if position is None or position.ndim == 0:
         return np.zeros(n, dtype=np.int64)
     check_shape("position", position, (n,))
     return whole_numbers("position", position, 1_000)
 
 
 def _pmf(found: dict[str, Any], n: int, k: int, position: Any) -> Any:
-    pmf = found.get("pi_b")
-    if pmf is None:
+    if "pi_b" not in found:
         return None
+    pmf = numbers("pi_b", found["pi_b"])
     if pmf.ndim == 3:
         check_shape("pi_b", pmf, (n, k, None))
         at = np.minimum(position, pmf.shape[2] - 1)
-        return pmf[np.arange(n), :, at].astype(np.float64)
+        return pmf[np.arange(n), :, at]
     check_shape("pi_b", pmf, (n, k))
-    return pmf.astype(np.float64)
+    return pmf
 
 
 def _contexts(context: Any, position: Any, rows: slice) -> list[str]:
     places = position[rows].tolist()
-    values = [[]] * len(places) if context is None else np.asarray(context[rows], dtype=np.float64).tolist()
+    values = [[]] * len(places) if context is None else context[rows].tolist()
     several = bool((position != position[0]).any()) if len(position) else False
     out: list[str] = []
     for row, place in zip(values, places, strict=True):
@@ -143,8 +159,9 @@ def _actions(found: dict[str, Any], k: int) -> str:
     table = found.get("action_context")
     if table is None:
         return msgspec.json.encode([{}] * k).decode()
+    table = numbers("action_context", table)
     check_shape("action_context", table, (k, None))
-    features = [{f"a{column}": float(value) for column, value in enumerate(row)} for row in table]
+    features = [{f"a{column}": value for column, value in enumerate(row)} for row in table.tolist()]
     return msgspec.json.encode(features).decode()
 
 

@@ -30,6 +30,7 @@ Reason = Literal[
     "no_label",
     "not_a_number",
     "always_dropped",
+    "after_the_end",
 ]
 LEFT_OUT: dict[Reason, str] = {
     "undrawn": "rows without a propensity",
@@ -42,6 +43,7 @@ LEFT_OUT: dict[Reason, str] = {
     "no_label": "decisions of which no outcome and no draw is known",
     "not_a_number": "decisions whose cost or probability is no number",
     "always_dropped": "decisions that the logger drops with probability 1",
+    "after_the_end": "steps after the end of their episode",
 }
 """Why a row of a log is left out, in words."""
 
@@ -105,7 +107,9 @@ FORMATS = {
     "scope-rl": Entry(
         "pipelines.formats.scope_rl",
         "Import a SCOPE-RL `logged_dataset` with discrete actions from an npz file; a trajectory becomes an episode."
-        "\n\nExample: `decision import scope-rl logged.npz --name rec`",
+        "\n\nTrajectories may be of unequal lengths: `done` or `terminal` ends them, or `step_per_trajectory` holds "
+        "the length of each.\n\n"
+        "Example: `decision import scope-rl logged.npz --name rec`",
     ),
     "minari": Entry(
         "pipelines.formats.minari",

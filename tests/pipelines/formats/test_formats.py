@@ -66,8 +66,8 @@ def test_obp_feedback_comes_back_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"action": np.array([0, 1, 2])}, "action"),
-        ({"action": np.array([0, 1, 0.5])}, "action"),
+        ({"action": np.array([0, 1, 2])}, "row 2: action"),
+        ({"action": np.array([0, 1, 0.5])}, "row 2: action"),
         ({"reward": np.array([1.0])}, "reward"),
         ({"context": np.ones((2, 2))}, "context"),
         ({"pi_b": np.ones((3, 3))}, "pi_b"),
@@ -98,7 +98,7 @@ LOGGED: dict[str, Any] = {
     "action": np.array([0, 1, 2, 2, 1, 0]),
     "reward": np.arange(6.0) / 10,
     "pscore": np.full(6, 0.5),
-    "done": np.array([0, 1, 0, 0, 0, 1]),
+    "done": np.array([0, 1, 1, 0, 0, 1]),
 }
 
 
