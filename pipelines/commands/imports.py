@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -33,6 +34,10 @@ Map = Annotated[
     list[str] | None, typer.Option("--map", help="FIELD=COLUMN, as often as there are columns of another name.")
 ]
 Uniform = Annotated[bool, typer.Option("--uniform", help="Every action offered was as probable: a randomised trial.")]
+TimeUnit = Annotated[
+    Literal["s", "ms", "us", "ns"] | None,
+    typer.Option("--time-unit", help="What times that are numbers count since 1970; needed where it is not certain."),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse what would be left out.")]
 
 
@@ -46,6 +51,7 @@ def importer(format: str) -> Callable[..., None]:
         **({"map": (Map, None)} if entry.mapped else {}),
         **({"uniform": (Uniform, False)} if entry.drawn else {}),
         **({"strict": (Strict, False)} if entry.strict else {}),
+        **({"time_unit": (TimeUnit, None)} if entry.timed else {}),
         "into": (Into, None),
         "name": (Name, format),
         "home": (Home, None),
@@ -54,11 +60,12 @@ def importer(format: str) -> Callable[..., None]:
 
     def work(*, path: Path | None, home: Home, name: str, into: str | None, json: Json, **asked: Any) -> Outcome:
         given = (_columns(asked.pop("map") or []),) if entry.mapped else ()
-        find = format_of(format).find
+        from pipelines.formats.once import once
+
         with Installation.at(home) as parts:
-            if into is not None:
-                return _taken(parts, into, find(path, name, *given, **asked))
-            return _imported(parts, format, find(path, name, *given, **asked))
+            with _named("" if path is None else path.name):
+                found = list(map(once, format_of(format).find(path, name, *given, **asked)))
+            return _imported(parts, format, found) if into is None else _taken(parts, into, found)
 
     # The command line reads a command's options off its signature.
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -81,9 +88,13 @@ def _imported(parts: Installation, format: str, found: Any) -> Outcome:
     for each in found:
         about: Any = {"format": format, "source": each.source, "attribution": each.attribution}
         about["left_out"] = each.left_out
-        notes.append(save_import(parts.settings, each.name, each.batches, **about, progress=progress))
+        with _named(each.source):
+            notes.append(save_import(parts.settings, each.name, each.batches, **about, progress=progress))
         console.print(f"  {each.name}: {notes[-1].rows} decisions", highlight=False)
-    data = {"imports": msgspec.to_builtins(notes), "rows": sum(note.rows for note in notes)}
+    data = {
+        "imports": [{**msgspec.to_builtins(note), **_narrowing(note.rows, note.reasons)} for note in notes],
+        "rows": sum(note.rows for note in notes),
+    }
 
     def show(out: Console) -> None:
         table = Table("import", "decisions", "with distribution", "first", "last")
@@ -92,7 +103,7 @@ def _imported(parts: Installation, format: str, found: Any) -> Outcome:
             table.add_row(note.name, str(note.rows), str(note.with_pmf), first, last)
         out.print(table)
         for note in notes:
-            _show_left_out(out, note.name, note.reasons)
+            _show_left_out(out, note.name, note.rows, note.reasons)
 
     return Outcome(data, show)
 
@@ -104,7 +115,8 @@ def _taken(parts: Installation, into: str, found: Any) -> Outcome:
     rows = repeated = 0
     left_out: dict[Any, int] = {}
     for each in found:
-        taken = take_in(parts.lake, loop, each.batches, progress=progress)
+        with _named(each.source):
+            taken = take_in(parts.lake, loop, each.batches, progress=progress)
         rows, repeated = rows + taken.rows, repeated + taken.repeated
         for reason, count in each.left_out().items():
             left_out[reason] = left_out.get(reason, 0) + count
@@ -112,17 +124,39 @@ def _taken(parts: Installation, into: str, found: Any) -> Outcome:
         left_out["repeated"] = left_out.get("repeated", 0) + repeated
     left_out = {reason: count for reason, count in left_out.items() if count}
     data = {"loop": into, "rows": rows, "left_out": sum(left_out.values()), "reasons": left_out}
+    data |= _narrowing(rows, left_out)
 
     def show(out: Console) -> None:
         out.print(f"{rows} decisions are part of the history of {into}", highlight=False)
-        _show_left_out(out, into, left_out)
+        _show_left_out(out, into, rows, left_out)
 
     return Outcome(data, show)
 
 
-def _show_left_out(out: Console, name: str, reasons: dict[Any, int]) -> None:
+def _show_left_out(out: Console, name: str, rows: int, reasons: dict[Any, int]) -> None:
     for reason, count in reasons.items():
         out.print(f"{name}: left out {count} {LEFT_OUT[reason]}", highlight=False)
+    for share in _narrowing(rows, reasons).values():
+        out.print(f"{name}: counted again, they would make intervals {share:.1%} too narrow", highlight=False)
+
+
+def _narrowing(rows: int, reasons: Mapping[Any, int]) -> dict[str, float]:
+    """Return by which share intervals would be too narrow with the events that came again; nothing without such."""
+    from pipelines.formats.once import narrowing
+
+    repeated = reasons.get("repeated", 0)
+    return {"repeats_would_narrow": round(narrowing(rows, repeated), 6)} if repeated else {}
+
+
+@contextmanager
+def _named(source: str) -> Iterator[None]:
+    """Name what was read in errors of what stands in it."""
+    try:
+        yield
+    except FieldError as error:
+        if not source or error.source or error.field in ("name", "source", "path"):
+            raise
+        raise error.from_source(source) from error
 
 
 def _columns(map: list[str]) -> dict[str, str]:

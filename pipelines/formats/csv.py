@@ -6,42 +6,35 @@ be made of them. Of a randomised trial it is known without a column: every actio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.csv as pv
 
 from decision.errors import FieldError
+from pipelines.formats.columns import BETWEEN, CONTEXT, CsvFile, contexts_of, lists_of, numbers_of
 from pipelines.formats.registry import Format, Found
 from pipelines.formats.rows import complete
-from pipelines.formats.store import check_file
-from pipelines.lake.schemas import TIME
+from pipelines.formats.times import Clock, Unit
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
 NEEDED = ("ts", "action", "actions", "propensity", "reward")
 FIELDS = (*NEEDED, "event", "subject", "episode", "step", "version")
-CONTEXT = "context."
-BETWEEN = "|"
-"""What stands between the ids in the column of offered actions."""
-_TYPES = {
-    **dict.fromkeys(("action", "actions", "event", "subject", "episode", "version"), pa.string()),
-    **dict.fromkeys(("propensity", "reward"), pa.float64()),
-    "step": pa.int64(),
-}
-_BLOCK_BYTES = 4 << 20
-_NULLS = ["", "NA", "NaN", "nan", "null", "NULL", "None"]
-_UNITS = ((1e14, 1), (1e11, 1_000), (0.0, 1_000_000))
-"""Times as numbers from here on are microseconds, milliseconds, seconds: any of them means a time after 1973."""
+JSON = ("context", "features")
+"""Fields that hold JSON, so they are taken from columns that are mapped to them and from no others."""
+_COLUMNS = {"subject": "subject_id", "episode": "episode_id", "version": "policy_version", "features": "actions"}
 
 
 def find(
-    path: Path | None, name: str, columns: Mapping[str, str] | None = None, *, uniform: bool = False
+    path: Path | None,
+    name: str,
+    columns: Mapping[str, str] | None = None,
+    *,
+    uniform: bool = False,
+    time_unit: Unit | None = None,
 ) -> list[Found]:
     """Return the log in the CSV file `path`.
 
@@ -50,159 +43,87 @@ def find(
         name: of the import, and prefix of event ids where no column has them.
         columns: {field: column}; a field that is not given is the column of its own name, where there is one.
         uniform: every action offered was as probable; then no column holds the propensity.
+        time_unit: of times that are numbers; without it, the file's first number has to be certain.
 
     Raises:
         FieldError: there is no such file, field or column, or one that is needed is missing.
     """
     if path is None:
         raise FieldError("path", wanted="the file to read", got=None)
-    check_file(path)
-    given = dict(columns or {})
-    for field in given:
-        if field not in FIELDS and not field.startswith(CONTEXT):
-            raise FieldError.choice("map", [*FIELDS, f"{CONTEXT}NAME"], field)
-    with opened(path, {}) as reader:
-        there = reader.schema.names
+    file, given = CsvFile(path), dict(columns or {})
     for field, column in given.items():
-        if column not in there:
-            raise FieldError.choice(f"map.{field}", there, column)
-    known = {field: field for field in FIELDS if field in there and field not in given} | given
+        if field not in (*FIELDS, *JSON) and not field.startswith(CONTEXT):
+            raise FieldError.choice("map", [*FIELDS, *JSON, f"{CONTEXT}NAME"], field)
+        if column not in file.names:
+            raise FieldError.choice(f"map.{field}", file.names, column)
+        if field.startswith(CONTEXT) and "context" in given:
+            raise FieldError("map.context", wanted=f"the whole context, without {field}", got=given["context"])
+    known = {field: field for field in FIELDS if field in file.names and field not in given} | given
     if uniform and "propensity" in given:
         raise FieldError("map.propensity", wanted="left out with --uniform, which says it", got=given["propensity"])
     if uniform:
         known.pop("propensity", None)
     for field in NEEDED:
         if field not in known and not (uniform and field == "propensity"):
-            raise FieldError(f"map.{field}", wanted=f"the column that holds it, one of {', '.join(there)}", got=None)
+            raise FieldError(
+                f"map.{field}", wanted=f"the column that holds it, one of {', '.join(file.names)}", got=None
+            )
     left_out = [0]
-    return [Found(name, path.name, _tables(path, name, known, left_out), left_out=lambda: {"undrawn": left_out[0]})]
+    batches = _tables(file, name, known, left_out, Clock(time_unit))
+    return [Found(name, path.name, batches, left_out=lambda: {"undrawn": left_out[0]})]
 
 
-def _tables(path: Path, name: str, known: Mapping[str, str], left_out: list[int]) -> Iterator[pa.Table]:
-    for rows in numbered(path, known):
+def _tables(
+    file: CsvFile, name: str, known: Mapping[str, str], left_out: list[int], clock: Clock
+) -> Iterator[pa.Table]:
+    kinds = kinds_of(file, known)
+    for rows in file.numbered(known):
         drawn = rows.filter(rows["propensity"].is_valid()) if "propensity" in known else rows
         left_out[0] += len(rows) - len(drawn)
         if len(drawn):
-            yield _table(drawn, name)
+            yield _table(drawn, name, kinds, clock)
 
 
-def numbered(path: Path, known: Mapping[str, str]) -> Iterator[pa.Table]:
-    """Yield the file's rows, part by part: the columns of the fields `known`, and ``#``, each row's number in the file.
-
-    Raises:
-        FieldError: as `opened` and `batches_of`.
-    """
-    first = 0
-    with opened(path, known) as reader:
-        for batch in batches_of(reader):
-            rows = pa.Table.from_batches([batch])
-            number = pa.array(np.arange(first, first + len(rows)))
-            first += len(rows)
-            yield pa.table({field: rows[column] for field, column in known.items()} | {"#": number})
+def kinds_of(file: CsvFile, known: Mapping[str, str]) -> dict[str, str]:
+    """Return {field: what its column holds} of the fields ``context.NAME`` among `known`, {field: column}."""
+    columns = {field: column for field, column in known.items() if field.startswith(CONTEXT)}
+    kinds = file.kinds(sorted(set(columns.values())))
+    return {field: kinds[column] for field, column in columns.items()}
 
 
-def _table(rows: pa.Table, name: str) -> pa.Table:
-    offered = pc.split_pattern(rows["actions"], BETWEEN)
+def _table(rows: pa.Table, name: str, kinds: Mapping[str, str], clock: Clock) -> pa.Table:
     number = rows["#"].to_pylist()
-    index = [
-        ids.index(shown) if ids is not None and shown in ids else -1
-        for ids, shown in zip(offered.to_pylist(), rows["action"].to_pylist(), strict=True)
-    ]
-    if -1 in index:
-        row = index.index(-1)
-        wanted = f"one of the actions offered, {rows['actions'][row].as_py()!r}"
-        raise FieldError(f"row {number[row]}: action", wanted=wanted, got=rows["action"][row].as_py())
-    events = rows["event"] if "event" in rows.column_names else [f"{name}-{at}" for at in number]
+    offered = lists_of(rows["actions"])
     columns: dict[str, Any] = {
-        "event_id": events,
-        "ts": times_of(rows["ts"].combine_chunks(), number),
+        "event_id": rows["event"] if "event" in rows.column_names else [f"{name}-{at}" for at in number],
+        "ts": clock.read(rows["ts"], number),
         "action_ids": offered,
-        "action_index": index,
-        "propensity": rows["propensity"] if "propensity" in rows.column_names else _even(offered),
-        "reward": rows["reward"],
-        "context": contexts_of(rows),
+        "action_index": _drawn(rows["action"], offered, number),
+        "reward": numbers_of(rows["reward"], number, "reward"),
+        "context": rows["context"] if "context" in rows.column_names else contexts_of(rows, kinds),
+        "offset": rows["#"],
     }
-    for field, column in (
-        ("subject", "subject_id"),
-        ("episode", "episode_id"),
-        ("version", "policy_version"),
-        ("step", "step"),
-    ):
-        if field in rows.column_names:
-            columns[column] = rows[field]
+    if "propensity" in rows.column_names:
+        columns["propensity"] = numbers_of(rows["propensity"], number, "propensity")
+    else:
+        columns["propensity"] = [1.0 / len(ids) for ids in offered if ids]
+    if "step" in rows.column_names:
+        columns["step"] = numbers_of(rows["step"], number, "step")
+    columns |= {column: rows[field] for field, column in _COLUMNS.items() if field in rows.column_names}
     return complete(columns, len(rows))
 
 
-def _even(offered: pa.ChunkedArray) -> Any:
-    return 1.0 / pc.list_value_length(offered).to_numpy()
-
-
-def contexts_of(rows: pa.Table) -> list[str]:
-    """Return the JSON of each row's columns ``context.NAME``."""
-    names = [field for field in rows.column_names if field.startswith(CONTEXT)]
-    if not names:
-        return ["{}"] * len(rows)
-    seen = rows.select(names).rename_columns([name.removeprefix(CONTEXT) for name in names])
-    return [msgspec.json.encode(row).decode() for row in seen.to_pylist()]
-
-
-def times_of(column: pa.Array, number: list[int]) -> pa.Array:
-    """Return `column`, times or numbers since 1970 in any unit, as the lake's times.
-
-    Args:
-        column: the values.
-        number: of each row, for the message.
-
-    Raises:
-        FieldError: a value is no time.
-    """
-    if pa.types.is_timestamp(column.type):
-        return column.cast(pa.timestamp("us", column.type.tz)).cast(TIME)
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise FieldError("ts", wanted="times: RFC 3339, or numbers since 1970", got=column[0].as_py())
-    values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    if not np.isfinite(values).all() or values.min() < 0:
-        row = int(np.flatnonzero(~(values >= 0))[0])
-        raise FieldError(f"row {number[row]}: ts", wanted="a time since 1970", got=column[row].as_py())
-    whole = column.cast(pa.int64(), safe=False).to_numpy(zero_copy_only=False)
-    scale = next(scale for least, scale in _UNITS if values.max() >= least)
-    fraction = np.round((values - np.floor(values)) * scale).astype(np.int64)
-    return pa.array(whole * scale + fraction, pa.int64()).cast(TIME)
-
-
-def opened(path: Path, known: Mapping[str, str]) -> pv.CSVStreamingReader:
-    """Open the file to read the columns of the fields `known`; all columns where there are none.
-
-    Raises:
-        FieldError: it is no CSV file, or a field's type is another.
-    """
-    # Ids stay as they are written: 007 is not 7.
-    convert = pv.ConvertOptions(
-        include_columns=sorted(set(known.values())) or None,
-        column_types={column: _TYPES[field] for field, column in known.items() if field in _TYPES},
-        null_values=_NULLS,
-        strings_can_be_null=True,
-        quoted_strings_can_be_null=False,
-    )
-    try:
-        return pv.open_csv(path, read_options=pv.ReadOptions(block_size=_BLOCK_BYTES), convert_options=convert)
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise FieldError("path", wanted="a CSV file with a line of names and of these types", got=error) from error
-
-
-def batches_of(reader: pv.CSVStreamingReader) -> Iterator[pa.RecordBatch]:
-    """Yield what `reader` reads.
-
-    Raises:
-        FieldError: a column changes its type.
-    """
-    while True:
-        try:
-            yield reader.read_next_batch()
-        except StopIteration:
-            return
-        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-            raise FieldError("path", wanted="CSV whose columns keep their types", got=error) from error
+def _drawn(actions: pa.ChunkedArray, offered: Sequence[list[str] | None], number: Sequence[int]) -> list[int]:
+    """Return [n] which of the actions offered each row chose."""
+    index = list[int]()
+    for row, shown, ids in zip(number, actions.to_pylist(), offered, strict=True):
+        if ids is None:
+            wanted = f"the ids offered, with {BETWEEN} between them or as a JSON list"
+            raise FieldError(f"row {row}: actions", wanted=wanted, got=None)
+        if shown not in ids:
+            raise FieldError(f"row {row}: action", wanted=f"one of the actions offered, {ids}", got=shown)
+        index.append(ids.index(shown))
+    return index
 
 
 FORMAT = Format(find)

@@ -19,10 +19,11 @@ import pyarrow.compute
 
 from decision.batch import Ints
 from decision.errors import FieldError
-from pipelines.formats.csv import CONTEXT, contexts_of, numbered, opened, times_of
+from pipelines.formats.columns import CONTEXT, CsvFile, contexts_of, numbers_of
+from pipelines.formats.csv import kinds_of
 from pipelines.formats.registry import Format, Found
 from pipelines.formats.rows import complete
-from pipelines.formats.store import check_file
+from pipelines.formats.times import Clock
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
@@ -48,9 +49,8 @@ def find(path: Path | None, name: str, columns: Mapping[str, str] | None = None)
     """
     if path is None:
         raise FieldError("path", wanted="the file to read", got=None)
-    check_file(path)
-    with opened(path, {}) as reader:
-        there = reader.schema.names
+    file = CsvFile(path)
+    there = file.names
     known = {**_FIELDS, "reward": "is_click", f"{CONTEXT}tab": "tab"}
     for field, column in known.items():
         if column not in there and field not in (columns or {}):
@@ -62,38 +62,37 @@ def find(path: Path | None, name: str, columns: Mapping[str, str] | None = None)
             raise FieldError.choice(f"map.{field}", there, column)
         known[field] = column
     left_out = [0]
-    return [
-        Found(name, path.name, _tables(path, name, known, left_out), _ATTRIBUTION, lambda: {"undrawn": left_out[0]})
-    ]
+    batches = _tables(file, name, known, left_out)
+    return [Found(name, path.name, batches, _ATTRIBUTION, lambda: {"undrawn": left_out[0]})]
 
 
-def _tables(path: Path, name: str, known: Mapping[str, str], left_out: list[int]) -> Iterator[pa.Table]:
-    pool = _pool(path)
+def _tables(file: CsvFile, name: str, known: Mapping[str, str], left_out: list[int]) -> Iterator[pa.Table]:
+    pool, kinds = _pool(file), kinds_of(file, known)
     codes = {video: code for code, video in enumerate(pool)}
     rng = np.random.default_rng(_SEED)
-    for read in numbered(path, known):
-        rows = read.filter(_drawn(read["drawn"]))
+    for read in file.numbered(known):
+        rows = read.filter(_drawn(read))
         left_out[0] += len(read) - len(rows)
         if len(rows):
-            yield _table(rows, name, np.array([codes[video] for video in rows["action"].to_pylist()]), pool, rng)
+            shown = np.array([codes[video] for video in rows["action"].to_pylist()])
+            yield complete(_columns(rows, name, shown, pool, rng) | {"context": contexts_of(rows, kinds)}, len(rows))
 
 
-def _table(rows: pa.Table, name: str, shown: Ints, pool: list[str], rng: np.random.Generator) -> pa.Table:
+def _columns(rows: pa.Table, name: str, shown: Ints, pool: list[str], rng: np.random.Generator) -> dict[str, Any]:
     number = rows["#"].to_pylist()
     offered = _offered(shown, len(pool), rng)
     texts = msgspec.json.encode([{}] * offered.shape[1]).decode()
-    columns: dict[str, Any] = {
+    return {
         "event_id": [f"{name}-{at}" for at in number],
-        "ts": times_of(rows["ts"].combine_chunks(), number),
+        "ts": Clock("ms").read(rows["ts"], number),
         "subject_id": rows["subject"],
-        "context": contexts_of(rows),
         "actions": [texts] * len(rows),
         "action_ids": [[pool[code] for code in codes] for codes in offered.tolist()],
         "action_index": (offered == shown[:, None]).argmax(axis=1),
         "propensity": np.full(len(rows), 1.0 / offered.shape[1]),
-        "reward": rows["reward"],
+        "reward": numbers_of(rows["reward"], number, "reward"),
+        "offset": rows["#"],
     }
-    return complete(columns, len(rows))
 
 
 def _offered(shown: Ints, pool: int, rng: np.random.Generator) -> Ints:
@@ -104,25 +103,23 @@ def _offered(shown: Ints, pool: int, rng: np.random.Generator) -> Ints:
     return np.sort(np.column_stack([others + (others >= shown[:, None]), shown]), axis=1)
 
 
-def _pool(path: Path) -> list[str]:
+def _pool(file: CsvFile) -> list[str]:
     found: set[str] = set()
-    for rows in numbered(path, {field: _FIELDS[field] for field in ("action", "drawn")}):
-        shown = rows.filter(_drawn(rows["drawn"]))["action"]
+    for rows in file.numbered({field: _FIELDS[field] for field in ("action", "drawn")}):
+        shown = rows.filter(_drawn(rows))["action"]
         if shown.null_count:
             raise FieldError(_FIELDS["action"], wanted="a video in every row", got=None)
         found.update(shown.unique().to_pylist())
         if len(found) > MAX_POOL:
             raise FieldError(_FIELDS["action"], wanted=f"a pool of at most {MAX_POOL} videos", got=len(found))
     if not found:
-        raise FieldError(_FIELDS["drawn"], wanted="rows exposed at random, with 1 there", got=path.name)
+        raise FieldError(_FIELDS["drawn"], wanted="rows exposed at random, with 1 there", got=file.path.name)
     return sorted(found)
 
 
-def _drawn(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    try:
-        return pc.fill_null(pc.equal(column, 1), False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise FieldError(_FIELDS["drawn"], wanted="0 or 1", got=column[0].as_py()) from error
+def _drawn(rows: pa.Table) -> pa.ChunkedArray:
+    drawn = numbers_of(rows["drawn"], rows["#"].to_pylist(), _FIELDS["drawn"])
+    return pc.fill_null(pc.equal(drawn, 1), False)
 
 
 FORMAT = Format(find)

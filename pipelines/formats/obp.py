@@ -68,6 +68,7 @@ def read_obp(path: Path, *, name: str) -> Iterable[pa.Table]:
             "action_index": action[rows],
             "propensity": found["pscore"][rows],
             "reward": found["reward"][rows],
+            "offset": np.arange(start, rows.stop),
         }
         if pmf is not None:
             columns["pmf"] = list(pmf[rows])

@@ -22,7 +22,7 @@ from decision.errors import FieldError
 from pipelines.formats.registry import Format, Found
 from pipelines.formats.rows import complete
 from pipelines.formats.store import check_file
-from pipelines.lake.schemas import TIME
+from pipelines.formats.times import Clock
 
 POLICIES = ("random", "bts")
 CAMPAIGNS = ("all", "men", "women")
@@ -103,7 +103,7 @@ def _interactions(
         msgspec.json.encode({"position": str(columns["position"][row]), **{user: columns[user][row] for user in users}})
         for row in range(n)
     ]
-    ts = _times(data["timestamp"])
+    ts = Clock().read(data["timestamp"], range(start, start + n), field="timestamp")
     return complete(
         {
             "event_id": [f"{name}-{start + row:07d}" for row in range(n)],
@@ -119,6 +119,7 @@ def _interactions(
             "propensity": data[propensity],
             "policy_version": [policy] * n,
             "reward": data["click"].cast(pa.float64()),
+            "offset": np.arange(start, start + n),
         },
         n,
     )
@@ -159,13 +160,6 @@ def _features(row: dict[str, Any]) -> dict[str, Any]:
 def _read(path: Path) -> pa.Table:
     check_file(path)
     return pq.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path)
-
-
-def _times(values: pa.ChunkedArray) -> pa.ChunkedArray:
-    try:
-        return values.cast(TIME)
-    except pa.ArrowInvalid as error:
-        raise FieldError("timestamp", wanted="times with their UTC offset", got=error) from error
 
 
 def _data_file(folder: Path, stem: str) -> Path | None:

@@ -59,6 +59,7 @@ class Entry(NamedTuple):
         mapped: its columns have names of their own, which the user maps to fields.
         drawn: it may hold no propensities; the user says whether every action offered was as probable.
         strict: what it leaves out, it refuses if the user says so.
+        timed: its times may be numbers, of which the user may say the unit.
     """
 
     module: str
@@ -68,6 +69,7 @@ class Entry(NamedTuple):
     mapped: bool = False
     drawn: bool = False
     strict: bool = False
+    timed: bool = False
 
 
 FORMATS = {
@@ -93,9 +95,11 @@ FORMATS = {
     "parquet": Entry(
         "pipelines.formats.parquet",
         "Import interactions from Parquet: the columns of `decision export --format parquet`.\n\n"
-        "Required: event_id, ts, action_ids, action_index, propensity, reward. Everything else may be missing.\n\n"
+        "Required: event_id, ts, action_ids, action_index, propensity, reward. Everything else may be missing. "
+        "Features (context, actions) are JSON texts, structs or maps; the index of pandas is left alone.\n\n"
         "Example: `decision import parquet march.parquet --name march`",
         suffixes=(".parquet",),
+        timed=True,
     ),
     "obp": Entry(
         "pipelines.formats.obp",
@@ -120,12 +124,14 @@ FORMATS = {
     "csv": Entry(
         "pipelines.formats.csv",
         "Import a session log from CSV, with a map from fields to its columns.\n\n"
-        "Needed: ts (RFC 3339, or seconds, milliseconds or microseconds since 1970), action, actions (the ids offered, "
-        "with | between them), propensity, reward. Optional: event, subject, episode, step, version, context.NAME. "
-        "Rows without a propensity are left out and counted; with `--uniform` no column of them is needed.\n\n"
+        "Needed: ts (RFC 3339, or numbers since 1970), action, actions (the ids offered, with | between them or as a "
+        "list), propensity, reward. Optional: event, subject, episode, step, version, context.NAME; context and "
+        "features (of each action) as JSON. Rows without a propensity are left out and counted; with `--uniform` no "
+        "column of them is needed. Columns stand between commas, semicolons or tabs.\n\n"
         "Example: `decision import csv feed.csv --name feed-2025 --map subject=user_id --map action=video_id`",
         mapped=True,
         drawn=True,
+        timed=True,
     ),
     "kuairand": Entry(
         "pipelines.formats.kuairand",
@@ -171,8 +177,8 @@ class Format(NamedTuple):
 
     Attributes:
         find: (path, name) -> the logs there; the path is None for the one that is shipped. A format that is mapped
-            takes {field: column} as well, one that may hold no propensities ``uniform=``, and one that is strict if
-            asked to ``strict=``.
+            takes {field: column} as well, one that may hold no propensities ``uniform=``, one that is strict if
+            asked to ``strict=``, and one that is timed ``time_unit=``.
         write: (interactions, path, progress) -> rows written, and rows that the format cannot hold; None where it is
             only read.
     """

@@ -77,6 +77,7 @@ def read_scope_rl(path: Path, *, name: str, left_out: Counter[Reason] | None = N
             "action_index": action[rows],
             "propensity": found["pscore"][rows],
             "reward": found["reward"][rows],
+            "offset": rows,
         }
         yield complete(columns, len(rows))
 

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from decision.errors import FieldError
-from pipelines.formats.registry import Reason
+from decision.errors import FieldError, Words
+from pipelines.formats.registry import LEFT_OUT, Reason
 from pipelines.formats.rows import check_features, check_rows
 from pipelines.lake.features import with_features
 from pipelines.lake.schemas import INTERACTIONS
@@ -101,7 +101,12 @@ def save_import(
     scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
     try:
         batches = counted(batches, progress, "decisions imported", size=len)
-        note = _write(scratch, name, batches, format=format, source=source, attribution=attribution)
+        try:
+            note = _write(scratch, name, batches, format=format, source=source, attribution=attribution)
+        except _Nothing:
+            gone = ", ".join(f"{rows} {LEFT_OUT[reason]}" for reason, rows in left_out().items() if rows)
+            got = Words(f"{source!r}, of which were left out: {gone}") if gone else source
+            raise FieldError("source", wanted="a log of one decision or more", got=got) from None
         reasons = {reason: rows for reason, rows in left_out().items() if rows}
         note = msgspec.structs.replace(note, left_out=sum(reasons.values()), reasons=reasons)
         if storage.local:
@@ -132,10 +137,14 @@ def _replace(storage: Storage, note: Imported, rows: Path) -> None:
     storage.delete(*(key for key in before if not key.endswith(_NOTE)))
 
 
+class _Nothing(Exception):
+    """No row is left to keep."""
+
+
 def _write(scratch: Path, name: str, batches: Iterable[pa.Table], *, format: str, source: str, attribution: str) -> Any:
     folder = scratch / "import"
     folder.mkdir()
-    rows = with_pmf = 0
+    rows = with_pmf = settled = 0
     first: datetime | None = None
     last: datetime | None = None
     with pq.ParquetWriter(folder / _ROWS, INTERACTIONS, compression="zstd") as writer:
@@ -144,6 +153,7 @@ def _write(scratch: Path, name: str, batches: Iterable[pa.Table], *, format: str
                 continue
             check_rows(batch, first_row=rows)
             check_features(batch, first_row=rows)
+            settled += len(batch) - (pc.sum(pc.equal(batch["state"], "dropped")).as_py() or 0)
             writer.write_table(with_features(_placed(batch, name, rows)))
             rows += len(batch)
             with_pmf += len(batch) - batch["pmf"].null_count
@@ -151,7 +161,10 @@ def _write(scratch: Path, name: str, batches: Iterable[pa.Table], *, format: str
             first = ends["min"] if first is None else min(first, ends["min"])
             last = ends["max"] if last is None else max(last, ends["max"])
     if not rows:
-        raise FieldError("source", wanted="one decision or more", got=source)
+        raise _Nothing
+    if not settled:
+        wanted = "joined or expired in one row or more"
+        raise FieldError("state", wanted=wanted, got=Words("dropped in all"), source=source)
     note = Imported(
         name=name,
         format=format,

@@ -128,7 +128,9 @@ def test_an_import_cannot_take_the_name_of_a_loop(settings: Settings) -> None:
 def test_parquet_written_and_read_is_the_same(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     assert write_parquet(rows(), path) == (2, 0)
-    assert pa.concat_tables(read_parquet(path)).equals(rows())
+    again = pa.concat_tables(read_parquet(path))
+    assert again.drop_columns("offset").equals(rows().drop_columns("offset"))
+    assert again["offset"].to_pylist() == [0, 1]
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.parquet"]
 
 
@@ -137,7 +139,10 @@ def test_parquet_written_and_read_is_the_same(tmp_path: Path) -> None:
     [
         ({"event_id": ["a"], "colour": ["red"]}, "colour"),
         ({"event_id": ["a"]}, "ts"),
-        ({"event_id": ["a"], "ts": ["x"], "action_ids": [["a"]], "action_index": [0], "propensity": [1.0]}, "ts"),
+        (
+            {"event_id": ["a"], "ts": ["x"], "action_ids": [["a"]], "action_index": [0], "propensity": [1.0]},
+            "row 0: ts",
+        ),
     ],
 )
 def test_parquet_with_other_columns_names_the_one_that_does_not_fit(
