@@ -154,7 +154,7 @@ def _named(source: str) -> Iterator[None]:
     try:
         yield
     except FieldError as error:
-        if not source or error.source or error.field in ("name", "source", "path"):
+        if not source or error.source or error.field in ("loop", "name", "path", "source"):
             raise
         raise error.from_source(source) from error
 

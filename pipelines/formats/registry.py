@@ -118,7 +118,7 @@ FORMATS = {
     "minari": Entry(
         "pipelines.formats.minari",
         "Import a Minari data set with discrete actions in its Arrow layout; propensities come from "
-        '`infos["propensity"]`.\n\n'
+        '`infos["propensity"]`, NaN in the row of each reset.\n\n'
         "Example: `decision import minari ~/.minari/datasets/shop/clicks-v0 --name clicks`",
     ),
     "csv": Entry(

@@ -157,11 +157,76 @@ def test_minari_episodes_with_propensities_in_their_infos(tmp_path: Path, kind: 
     assert to_interactions(rows).batch.contexts[1] == {"s0": 2.0, "s1": 3.0}
 
 
+PROPENSITIES = {0: 0.25, 1: 0.75}
+
+
+@pytest.mark.parametrize("none", [float("nan"), None, 0.0])
+@pytest.mark.parametrize("at_reset", [True, False])
+def test_minari_propensities_are_those_of_their_actions(tmp_path: Path, none: Any, at_reset: bool) -> None:
+    """Minari's own collector puts what a step returned one row after the action, and what reset returned first."""
+
+    def infos(n: int) -> Any:
+        drawn: list[Any] = [PROPENSITIES[action] for action in [0, 1, 1, 0][: n - 1]]
+        values = [none, *drawn] if at_reset else [*drawn, none]
+        kind = pa.struct([("propensity", pa.list_(pa.float64(), 1))])
+        return pa.array([{"propensity": [value]} for value in values], kind)
+
+    path = minari(tmp_path, infos, {"type": "Discrete", "n": 2, "start": 0})
+    rows = imported(tmp_path, read_minari(path, name="m"))
+    assert rows["propensity"].to_pylist() == [PROPENSITIES[action] for action in rows["action_index"].to_pylist()]
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ([1.0, 0.25, 0.75], r"^episode 0: infos\.propensity: must be NaN in the row of the reset"),
+        ([None, 0.25, None], r"^episode 0: step 1: infos\.propensity"),
+        ([0.25, 1.5, None], r"^episode 0: step 1: infos\.propensity: .* is 1\.5"),
+    ],
+)
+def test_minari_propensities_that_might_be_of_another_action_are_refused(
+    tmp_path: Path, values: list[Any], match: str
+) -> None:
+    def infos(n: int) -> Any:
+        return pa.array([{"propensity": value} for value in [*values, *values][:n]])
+
+    path = minari(tmp_path, infos, {"type": "Discrete", "n": 2, "start": 0})
+    with pytest.raises(FieldError, match=match):
+        list(read_minari(path, name="m"))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "match"),
+    [
+        ({"data_format": "hdf5"}, "data_format: must be arrow: write it again"),
+        ({"total_steps": 9}, "total_steps: must be 5, the steps"),
+        ({"action_space": "{"}, r"metadata\.json"),
+        ({"action_space": {"type": "Discrete", "n": "two"}}, "action_space: must be 1 to"),
+    ],
+)
+def test_minari_data_of_another_layout_or_in_part_is_named(
+    tmp_path: Path, metadata: dict[str, Any], match: str
+) -> None:
+    path = minari(tmp_path, lambda n: pa.array([{"propensity": 0.5}] * n), {"type": "Discrete", "n": 2})
+    told = json.loads((path / "data" / "metadata.json").read_text())
+    (path / "data" / "metadata.json").write_text(json.dumps(told | metadata))
+    with pytest.raises(FieldError, match=match):
+        list(read_minari(path, name="m"))
+
+
+def test_minari_files_that_are_damaged_are_named_by_their_episode(tmp_path: Path) -> None:
+    path = minari(tmp_path, lambda n: pa.array([{"propensity": 0.5}] * n), {"type": "Discrete", "n": 2})
+    (file,) = (path / "data" / "1").glob("*.arrow")
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(FieldError, match=r"^episode 1: rows: must be an Arrow file"):
+        list(read_minari(path, name="m"))
+
+
 def test_minari_without_propensities_or_with_other_actions_is_refused(tmp_path: Path) -> None:
     bare = minari(tmp_path, lambda n: pa.array(["{}"] * n), {"type": "Discrete", "n": 2})
     with pytest.raises(FieldError) as caught:
         list(read_minari(bare, name="m"))
-    assert caught.value.field == "infos.propensity"
+    assert caught.value.field == "episode 0: step 0: infos.propensity"
     boxed = minari(tmp_path / "box", lambda n: pa.array(["{}"] * n), {"type": "Box"})
     with pytest.raises(FieldError) as caught:
         list(read_minari(boxed, name="m"))
