@@ -103,7 +103,7 @@ def _imported(parts: Installation, format: str, found: Any) -> Outcome:
             table.add_row(note.name, str(note.rows), str(note.with_pmf), first, last)
         out.print(table)
         for note in notes:
-            _show_left_out(out, note.name, note.rows, note.reasons)
+            _show_left_out(out, note.name, note.reasons, _narrowing(note.rows, note.reasons))
 
     return Outcome(data, show)
 
@@ -120,24 +120,27 @@ def _taken(parts: Installation, into: str, found: Any) -> Outcome:
         rows, repeated = rows + taken.rows, repeated + taken.repeated
         for reason, count in each.left_out().items():
             left_out[reason] = left_out.get(reason, 0) + count
+    # What the loop has already is no repeat in the log: nothing of it counted before the import was run again.
+    narrowing = _narrowing(rows + repeated, left_out)
     if repeated:
         left_out["repeated"] = left_out.get("repeated", 0) + repeated
     left_out = {reason: count for reason, count in left_out.items() if count}
     data = {"loop": into, "rows": rows, "left_out": sum(left_out.values()), "reasons": left_out}
-    data |= _narrowing(rows, left_out)
+    data |= narrowing
 
     def show(out: Console) -> None:
         out.print(f"{rows} decisions are part of the history of {into}", highlight=False)
-        _show_left_out(out, into, rows, left_out)
+        _show_left_out(out, into, left_out, narrowing)
 
     return Outcome(data, show)
 
 
-def _show_left_out(out: Console, name: str, rows: int, reasons: dict[Any, int]) -> None:
+def _show_left_out(out: Console, name: str, reasons: dict[Any, int], narrowing: dict[str, float]) -> None:
     for reason, count in reasons.items():
         out.print(f"{name}: left out {count} {LEFT_OUT[reason]}", highlight=False)
-    for share in _narrowing(rows, reasons).values():
-        out.print(f"{name}: counted again, they would make intervals {share:.1%} too narrow", highlight=False)
+    for share in narrowing.values():
+        told = f"events that come again would make intervals {share:.1%} too narrow if they counted again"
+        out.print(f"{name}: {told}", highlight=False)
 
 
 def _narrowing(rows: int, reasons: Mapping[Any, int]) -> dict[str, float]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from pipelines.formats.registry import Format, Found
 from pipelines.formats.rows import complete
 from pipelines.formats.store import check_file
@@ -118,7 +118,7 @@ def _interactions(
             "action_index": [at[item] for item in chosen],
             "propensity": data[propensity],
             "policy_version": [policy] * n,
-            "reward": data["click"].cast(pa.float64()),
+            "reward": data["click"],
             "offset": np.arange(start, start + n),
         },
         n,
@@ -149,7 +149,15 @@ def _items(folder: Path) -> dict[int, dict[str, Any]]:
     if path is None:
         raise FieldError("path", wanted="a folder with item_context.csv or item_context.parquet", got=folder.name)
     rows = _read(path).to_pylist()
-    return {int(row["item_id"]): _features(row) for row in sorted(rows, key=lambda entry: entry["item_id"])}
+    for number, row in enumerate(rows):
+        if not isinstance(row.get("item_id"), int):
+            raise FieldError(f"{path.name}: row {number}: item_id", wanted="a whole number", got=row.get("item_id"))
+    items = {row["item_id"]: _features(row) for row in sorted(rows, key=lambda entry: entry["item_id"])}
+    if len(items) < len(rows):
+        raise FieldError(
+            f"{path.name}: item_id", wanted="each item once", got=Words(f"{len(items)} in {len(rows)} rows")
+        )
+    return items
 
 
 def _features(row: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +167,12 @@ def _features(row: dict[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> pa.Table:
     check_file(path)
-    return pq.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path)
+    try:
+        # By one thread, what is wrong with a row comes with its number.
+        one = pa_csv.ReadOptions(use_threads=False)
+        return pq.read_table(path) if path.suffix == ".parquet" else pa_csv.read_csv(path, read_options=one)
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+        raise FieldError(path.name, wanted="a whole file of the data set", got=error) from error
 
 
 def _data_file(folder: Path, stem: str) -> Path | None:

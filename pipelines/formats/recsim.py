@@ -57,6 +57,7 @@ def _tables(path: Path, name: str) -> Iterator[pa.Table]:
         for user in sorted(_users(steps), key=lambda user: (len(user), user)):
             columns = _trajectory(steps, user, actions, f"episode {number}", f"{name}-{number}{user}")
             rows = len(columns["reward"])
+            columns["offset"] = list(range(done, done + rows))
             yield complete(columns | {"ts": times(done, rows)}, rows)
             done += rows
 

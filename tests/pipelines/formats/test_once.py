@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -78,3 +79,13 @@ def test_repeats_narrow_an_interval_of_means_by_the_share_that_is_told() -> None
     widths = [each.std() / np.sqrt(len(each)) for each in (rewards, doubled)]
     assert narrowing(4_000, 3_000) == pytest.approx(1.0 - widths[1] / widths[0], abs=0.03)
     assert narrowing(4_000, 0) == 0.0
+
+
+def test_batches_of_any_size_keep_the_first_of_each_event() -> None:
+    rng = np.random.default_rng(11)
+    names = [f"e{number}" for number in rng.integers(3_000, size=8_000)]
+    cuts = [0, *sorted(rng.integers(8_000, size=40).tolist()), 8_000]
+    tables = [table(names[first:last]) for first, last in pairwise(cuts)]
+    found = once(log(*tables))
+    assert events_of(found.batches) == list(dict.fromkeys(names))
+    assert found.left_out()["repeated"] == 8_000 - len(set(names))
