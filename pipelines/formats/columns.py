@@ -28,6 +28,7 @@ _BLOCK_BYTES = 4 << 20
 _HEAD_BYTES = 64 << 10
 _NULLS = ["", "NA", "NaN", "nan", "null", "NULL", "None"]
 _DELIMITERS = (",", ";", "\t")
+_WRONG_ROW = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
 _NUMBER = r"^-?(0|[1-9]\d{0,14})(\.\d*)?([eE][+-]?\d{1,2})?$"
 """A feature that is a number: 007 is a code, and so are sixteen digits."""
 _TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -50,7 +51,6 @@ class CsvFile:
         check_file(path)
         self.path = path
         self._delimiter = _delimiter_of(path)
-        self._wrong: FieldError | None = None
         with self._opened(()) as reader:
             self.names: list[str] = reader.schema.names
         for name in self.names:
@@ -74,8 +74,7 @@ class CsvFile:
                 except StopIteration:
                     return
                 except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
-                    where = f"row {first} or after"
-                    raise self._wrong or FieldError(where, wanted="whole rows in UTF-8", got=error) from error
+                    raise _refused(error, f"row {first} or after", "whole rows in UTF-8") from error
                 number = pa.array(np.arange(first, first + len(rows)))
                 first += len(rows)
                 yield pa.table({field: rows[column] for field, column in known.items()} | {"#": number})
@@ -94,20 +93,12 @@ class CsvFile:
         return found
 
     def _opened(self, columns: Sequence[str]) -> pv.CSVStreamingReader:
-        def refuse(row: Any) -> str:
-            # Its number counts the line of names, from 1; ours do not.
-            place = "line 1" if row.number is None else f"row {row.number - 2}"
-            self._wrong = FieldError(place, wanted=f"of {row.expected_columns} columns", got=row.actual_columns)
-            return "error"
-
         try:
             return pv.open_csv(
                 self.path,
-                # Rows have numbers where one thread reads them.
+                # Errors have the number of the row where one thread reads.
                 read_options=pv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-                parse_options=pv.ParseOptions(
-                    delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=refuse
-                ),
+                parse_options=pv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
                 convert_options=pv.ConvertOptions(
                     include_columns=columns or None,
                     column_types=dict.fromkeys(columns, pa.string()),
@@ -117,8 +108,17 @@ class CsvFile:
                 ),
             )
         except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
-            wanted = "a CSV file in UTF-8 with a line of names"
-            raise self._wrong or FieldError("path", wanted=wanted, got=error) from error
+            raise _refused(error, "path", "a CSV file in UTF-8 with a line of names") from error
+
+
+def _refused(error: Exception, place: str, wanted: str) -> FieldError:
+    """Return the error of a row with too many columns or too few; of anything else, that `place` is not `wanted`."""
+    found = _WRONG_ROW.search(str(error))
+    if found is None:
+        return FieldError(place, wanted=wanted, got=error)
+    row, expected, got = map(int, found.groups())
+    # Arrow counts the line of names, from 1; rows do not.
+    return FieldError(f"row {row - 2}", wanted=f"of {expected} columns", got=got)
 
 
 def _all(true: pa.ChunkedArray) -> bool:

@@ -160,7 +160,7 @@ def whole_numbers(name: str, array: Any, limit: int) -> Any:
     """
     values = np.asarray(array).reshape(-1)
     wanted = f"whole numbers from 0 to {limit - 1}"
-    if values.size and values.dtype.kind not in _REAL:
+    if values.dtype.kind not in _REAL:
         raise FieldError(name, wanted=wanted, got=values[:3])
     rows = np.flatnonzero(~((values >= 0) & (values < limit) & (values == np.floor(values))))
     if len(rows):

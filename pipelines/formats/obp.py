@@ -136,7 +136,7 @@ def _pmf(found: dict[str, Any], n: int, k: int, position: Any) -> Any:
         return None
     pmf = numbers("pi_b", found["pi_b"])
     if pmf.ndim == 3:
-        check_shape("pi_b", pmf, (n, k, None))
+        check_shape("pi_b", pmf, (n, k, max(1, pmf.shape[2])))
         at = np.minimum(position, pmf.shape[2] - 1)
         return pmf[np.arange(n), :, at]
     check_shape("pi_b", pmf, (n, k))

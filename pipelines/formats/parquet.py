@@ -48,7 +48,7 @@ def read_parquet(path: Path, *, time_unit: Unit | None = None, rows_per_batch: i
     check_file(path)
     try:
         file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise FieldError("path", wanted="a Parquet file", got=path.name) from error
     with file:
         names = _named(file.schema_arrow)
@@ -56,6 +56,7 @@ def read_parquet(path: Path, *, time_unit: Unit | None = None, rows_per_batch: i
         first = 0
         try:
             for batch in file.iter_batches(batch_size=rows_per_batch, columns=names):
+                batch.validate(full=True)
                 rows = np.arange(first, first + len(batch))
                 columns = {name: _column(name, batch[name], clocks[name], rows) for name in batch.schema.names}
                 yield complete(columns | {"offset": pa.array(rows)}, len(batch))
@@ -70,7 +71,7 @@ def _named(schema: pa.Schema) -> list[str]:
     for name in names:
         if names.count(name) > 1:
             raise FieldError(name, wanted="one column of that name", got=names.count(name))
-    index = {name for name in (schema.pandas_metadata or {}).get("index_columns", ()) if isinstance(name, str)}
+    index = _index_of(schema)
     known = [name for name in names if name in INTERACTIONS.names]
     for name in names:
         if name not in known and name not in index and not name.startswith(_INDEX):
@@ -78,7 +79,23 @@ def _named(schema: pa.Schema) -> list[str]:
     return known
 
 
+def _index_of(schema: pa.Schema) -> set[str]:
+    """Return the columns that pandas says are its index; what it says is no more than that, so it may be damaged."""
+    try:
+        told: Any = schema.pandas_metadata
+        return {name for name in told["index_columns"] if isinstance(name, str)}
+    except (ValueError, TypeError, KeyError):
+        return set()
+
+
 def _column(name: str, values: pa.Array, clock: Clock, rows: Any) -> pa.Array:
+    try:
+        return _read(name, values, clock, rows)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise FieldError(name, wanted=f"a column of {INTERACTIONS.field(name).type}", got=error) from error
+
+
+def _read(name: str, values: pa.Array, clock: Clock, rows: Any) -> pa.Array:
     field = INTERACTIONS.field(name)
     if field.type == TIME:
         return clock.read(values, rows, field=name)

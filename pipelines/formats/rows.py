@@ -17,7 +17,7 @@ import pyarrow.compute
 from decision.errors import FieldError
 from decision.records import FIRST_US, LAST_US, MAX_ACTIONS, MAX_ID_CHARS, SCHEMA_VERSION
 from pipelines.lake.features import Reading, flat_actions, flat_contexts
-from pipelines.lake.schemas import INTERACTIONS, TIME
+from pipelines.lake.schemas import INTERACTIONS, STRINGS, TIME
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
@@ -79,7 +79,7 @@ def complete(columns: dict[str, Any], rows: int) -> pa.Table:
             elif field.name in neutral:
                 arrays.append(pa.array(np.repeat(np.array([neutral[field.name]], dtype=object), rows), field.type))
             elif field.name == "actions":
-                arrays.append(_empty_actions(columns["action_ids"], rows))
+                arrays.append(_empty_actions(columns["action_ids"]))
             else:
                 arrays.append(pa.nulls(rows, field.type))
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
@@ -87,10 +87,15 @@ def complete(columns: dict[str, Any], rows: int) -> pa.Table:
     return pa.table(arrays, schema=INTERACTIONS)
 
 
-def _empty_actions(action_ids: Any, rows: int) -> pa.Array:
-    lists = action_ids.to_pylist() if isinstance(action_ids, pa.Array | pa.ChunkedArray) else action_ids
-    texts = {k: json.dumps([{}] * k) for k in {len(ids) for ids in lists}}
-    return pa.array([texts[len(ids)] for ids in lists], pa.string())
+def _empty_actions(action_ids: Any) -> pa.Array:
+    """Return the JSON of as many actions without features as each row offers."""
+    try:
+        given = action_ids if isinstance(action_ids, pa.Array | pa.ChunkedArray) else pa.array(action_ids, STRINGS)
+        sizes = pc.list_value_length(given.cast(STRINGS)).to_pylist()
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise FieldError("action_ids", wanted=f"a column of {STRINGS}", got=error) from error
+    texts = {k: json.dumps([{}] * (k or 0)) for k in set(sizes)}
+    return pa.array([texts[k] for k in sizes], pa.string())
 
 
 def check_rows(table: pa.Table, *, first_row: int = 0) -> None:
@@ -193,7 +198,8 @@ def _check_pmfs(table: pa.Table, name: str, k: Any, index: Any, propensity: Any,
     flat = pc.list_flatten(table[name]).to_numpy()
     rows = np.repeat(np.arange(len(table)), sizes)
     low = np.full(len(table), np.inf)
-    np.minimum.at(low, rows, flat)
+    with np.errstate(invalid="ignore"):  # what is no number is refused in the next line
+        np.minimum.at(low, rows, flat)
     refuse(known & ~(low >= 0), name, "no negative probability", low)
     sums = np.bincount(rows, weights=flat, minlength=len(table))
     refuse(known & ~(np.abs(sums - 1.0) <= SUM_TOLERANCE), name, f"a sum of 1 within {SUM_TOLERANCE}", sums)

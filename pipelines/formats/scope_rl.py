@@ -89,7 +89,7 @@ def _trajectories(found: dict[str, Any], n: int) -> _Trajectories:
             check_shape(part, found[part].reshape(-1), (n,))
             ends |= numbers(part, found[part]).reshape(-1) != 0
     counted = one_number("n_trajectories", found["n_trajectories"], 1, n) if "n_trajectories" in found else None
-    lengths = np.asarray(found.get("step_per_trajectory", 0)).reshape(-1)
+    lengths = numbers("step_per_trajectory", found.get("step_per_trajectory", 0)).reshape(-1)
     if len(lengths) == 1 and counted is not None and counted * lengths[0] == n:
         _check_filled_up(ends, counted)
         lengths = np.full(counted, n // counted)

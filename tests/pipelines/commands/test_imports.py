@@ -79,7 +79,7 @@ def test_rounds_that_are_numbered_are_no_times_until_their_unit_is_told(
             "reward": [1.0, 0.0],
             "context": [{"age": 3}, {"tab": "home"}],
         },
-        index=[4, 9],
+        index=pd.Index([4, 9]),
     )
     rounds.to_parquet(tmp_path / "rounds.parquet")
     done = run("import", "parquet", str(tmp_path / "rounds.parquet"), "--name", "rounds", *told, "--json")
