@@ -63,7 +63,7 @@ def verify(files: Mapping[str, bytes]) -> None:
         )
     try:
         hashes = msgspec.json.decode(manifest, type=_Hashes).files
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise FieldError(MANIFEST_FILE, wanted="a JSON object with the files' hashes", got=error) from error
     if set(hashes) != set(files) - {MANIFEST_FILE}:
         raise FieldError("files", wanted=f"those of the manifest, {sorted(hashes)}", got=sorted(files))

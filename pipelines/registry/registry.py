@@ -3,7 +3,7 @@
 A registered model of MLflow is a loop; a version is a run whose artifact folder ``policy`` holds the packed files.
 Aliases: ``champion`` decides, ``baseline`` is the reference, ``candidate`` is being rolled out. No alias moves without
 its reasons. State keeps them, and MLflow's are the mirror; a server of MLflow that several homes share without a State
-that they share keeps them itself.
+that they share keeps them itself. Files are held against the digest that State has of their version (`pins.py`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any
 
 import msgspec
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from pipelines.registry.cache import ModelCache, manifest_digest, verify
 from pipelines.registry.charge import ALIASES, Alias, Charge, MovedError, Version, WrittenVerdict
+from pipelines.registry.pins import Pins
 from pipelines.registry.served import ServedCharge
 from pipelines.registry.stated import StatedCharge
 from pipelines.registry.tracking import MissingError, RegistryError, Tracking
@@ -52,7 +53,9 @@ class Registry:
     def __init__(self, settings: Settings) -> None:
         self._tracking = Tracking(settings)
         self._cache = ModelCache(settings.root / "cache" / "models")
-        self._charge: Charge = _charge_of(settings, self._tracking)
+        state = State(settings.state_url)
+        self._charge: Charge = _charge_of(settings, self._tracking, state)
+        self._pins = Pins(state, settings.state_file)
         self._mirrored = isinstance(self._charge, StatedCharge)
         self._warned = False
 
@@ -94,7 +97,7 @@ class Registry:
 
         Raises:
             FieldError: the files do not fit their manifest, or a name is none.
-            RegistryError: the registry cannot be reached.
+            RegistryError: the registry cannot be reached, or gave the new version a number that is taken.
         """
         check_loop_name(loop)
         verify(files)
@@ -104,9 +107,15 @@ class Registry:
         run_id = self._tracking.new_run(loop)
         self._tracking.upload(run_id, _FOLDER, files)
         self._tracking.describe(run_id, metrics or {}, params or {}, plots or {})
-        all_tags = {_DIGEST: manifest_digest(files), **({_KEY: key} if key else {}), **(tags or {})}
+        digest = manifest_digest(files)
+        all_tags = {_DIGEST: digest, **({_KEY: key} if key else {}), **(tags or {})}
         # The version comes last: a crash before leaves a run that nothing refers to.
         version = self._tracking.new_version(loop, run_id, _FOLDER, all_tags)
+        if self._pins.keep(loop, version, digest) != digest:
+            raise RegistryError(
+                f"MLflow calls a new version of {loop} version {version}, and State knows other files by that number: "
+                "MLflow was changed or begun anew; restore it from a backup, or start a home or State of its own"
+            )
         self._charge.registered(loop)
         self._cache.put(loop, version, files)
         return version
@@ -129,30 +138,34 @@ class Registry:
     def files(self, loop: str, version: str) -> dict[str, bytes]:
         """Return the packed files of a version, every hash checked.
 
-        When the registry is away the copy on this machine answers.
+        When the registry is away the copy on this machine answers, and likewise where the registry was changed since.
 
         Raises:
-            FieldError: what the registry holds does not fit its manifest or the limits.
+            FieldError: what the registry holds is not what was registered, does not fit its manifest or the limits.
             RegistryError: there is no such version, or neither the registry nor this machine has it.
         """
         cached = self._cache.files(check_loop_name(loop), version)
+        copied = None if cached is None else manifest_digest(cached)
+        pinned: str | None = None
         try:
+            pinned = self._pins.of(loop, version)
             known = self._version(loop, version)
-            digest = known.tags.get(_DIGEST, "")
-            if cached is not None and manifest_digest(cached) == digest:
-                return cached
-            files = self._tracking.download(known.run_id, _FOLDER)
         except MissingError:
             raise
         except RegistryError:
-            if cached is None:
+            if cached is None or pinned not in (None, copied):
                 raise
             return cached
-        verify(files)
-        if manifest_digest(files) != digest:
-            raise FieldError("manifest.json", wanted=f"sha256 {digest}", got=manifest_digest(files))
-        self._cache.put(loop, version, files)
-        return files
+        told = known.tags.get(_DIGEST, "")
+        wanted = pinned or told
+        if told != wanted:
+            _log.warning("MLflow's tag %s of version %s of %s was changed", _DIGEST, version, loop)
+        if cached is None or copied != wanted:
+            cached = self._fetched(loop, known, wanted)
+            self._cache.put(loop, version, cached)
+        if pinned is None:
+            self._pins.seen(loop, version, wanted)
+        return cached
 
     def aliases(self, loop: str) -> dict[str, str]:
         """Return where the loop's aliases stand, {alias: version}; a few milliseconds.
@@ -290,6 +303,22 @@ class Registry:
         self._charge.write(loop, written)
         return written
 
+    def _fetched(self, loop: str, known: Version, wanted: str) -> dict[str, bytes]:
+        """Return the files that MLflow has of a version, whose manifest has to have the digest `wanted`."""
+        try:
+            files = self._tracking.download(known.run_id, _FOLDER)
+            verify(files)
+            if manifest_digest(files) != wanted:
+                raise FieldError("manifest.json", wanted=f"sha256 {wanted}", got=Words(manifest_digest(files)))
+        except FieldError as error:
+            says = (
+                f"{error}. These are not the files that were registered as version {known.version}. Restore them in "
+                f"MLflow from a backup; or go back with `decision rollback {loop}`, or train anew, and find out who "
+                f"can write to MLflow's files"
+            )
+            raise FieldError(f"version {known.version} of {loop}", wanted="", got=error, says=says) from error
+        return files
+
     def _run_id(self, loop: str, version: str) -> str:
         return self._version(check_loop_name(loop), version).run_id
 
@@ -300,8 +329,8 @@ class Registry:
         raise MissingError(f"version {version} of {loop} not found")
 
 
-def _charge_of(settings: Settings, tracking: Tracking) -> Charge:
+def _charge_of(settings: Settings, tracking: Tracking, state: State) -> Charge:
     mlflow, database = ServedCharge(tracking), tracking.database
     if not settings.state and database is None:
         return mlflow
-    return StatedCharge(State(settings.state_url), mlflow, file=settings.state_file, database=database)
+    return StatedCharge(state, mlflow, file=settings.state_file, database=database)
