@@ -6,7 +6,7 @@ from importlib import import_module
 
 import msgspec
 
-from decision.errors import FieldError
+from decision.errors import DecisionError, FieldError
 from decision.options import ORACLES
 from decision.oracles.kind import Kind, OracleSettings
 from decision.protocols import Oracle
@@ -38,11 +38,16 @@ def load_oracle(kind: str, files: dict[str, bytes]) -> Oracle:
         FieldError: the kind is unknown or a file does not fit.
         ImportError: the library of this kind is not installed.
     """
-    if kind == "ensemble":
-        from decision.oracles.ensemble import EnsembleOracle
+    try:
+        if kind == "ensemble":
+            from decision.oracles.ensemble import EnsembleOracle
 
-        return EnsembleOracle.load(files, load_oracle)
-    return _kind(kind).load(files)
+            return EnsembleOracle.load(files, load_oracle)
+        return _kind(kind).load(files)
+    except DecisionError:
+        raise
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, MemoryError) as error:
+        raise FieldError("files", wanted=f"a model of kind {kind!r}", got=error) from error
 
 
 def _kind(name: str) -> Kind:

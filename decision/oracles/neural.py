@@ -8,6 +8,7 @@ of the fit, so a saved and loaded oracle resumes to the same weights.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from decision.batch import Batch, Floats, Interactions, Ints, take_rows
 from decision.errors import FieldError
 from decision.options import SHIPPED, NotNegative, Positive, Range, Seed
+from decision.oracles.archive import read_archive
 from decision.oracles.encoder import NOTHING_LEFT_OUT, LeftOut
 from decision.oracles.identity import MAX_FEW, most_frequent_ids
 from decision.oracles.kind import Kind, OracleSettings
@@ -148,13 +150,14 @@ class NeuralOracle:
         oracle._fits = stored.fits
         oracle._set_columns(stored.context, stored.action)
         if MODEL_FILE in files:
-            try:
-                with np.load(io.BytesIO(files[MODEL_FILE]), allow_pickle=False) as archive:
-                    layers = [np.asarray(archive[name], dtype=np.float64) for name in _LAYERS]
-            except (KeyError, ValueError, OSError, EOFError) as error:
-                raise FieldError(MODEL_FILE, wanted="the layers", got=error) from error
             h = stored.settings.hidden
             wanted = [(h, oracle._width()), (h,), (h, h), (h,), (1, h), (1,)]
+            most = 8 * sum(math.prod(shape) for shape in wanted)
+            try:
+                found = read_archive(io.BytesIO(files[MODEL_FILE]), most_bytes=most, names=_LAYERS)
+                layers = [np.asarray(found[name], dtype=np.float64) for name in _LAYERS]
+            except (KeyError, ValueError, TypeError) as error:
+                raise FieldError(MODEL_FILE, wanted="the layers", got=error) from error
             shapes = [layer.shape for layer in layers]
             if shapes != wanted or not all(np.isfinite(layer).all() for layer in layers):
                 raise FieldError(MODEL_FILE, wanted=f"finite layers of {wanted}", got=shapes)

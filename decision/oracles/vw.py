@@ -30,6 +30,7 @@ from decision.oracles.identity import MAX_CROSSED, most_frequent_ids, without_ot
 from decision.oracles.kind import Kind, OracleSettings
 from decision.oracles.numbers import Numbers
 from decision.oracles.products import ColumnSet
+from decision.oracles.vw_file import check_head
 from decision.ragged import ragged_offsets
 
 pa: Any = pyarrow
@@ -284,6 +285,7 @@ class VwOracle:
         if stored.numbers is not None:
             oracle._numbers = {space: Numbers(columns) for space, columns in stored.numbers.items()}
         if MODEL_FILE in files:
+            check_head(MODEL_FILE, files[MODEL_FILE], stored.settings.bits)
             with _scratch() as path:
                 path.write_bytes(files[MODEL_FILE])
                 try:

@@ -6,6 +6,7 @@ recognised by its bytes, which are compared and not executed, and counts as one 
 
 from __future__ import annotations
 
+import math
 import pickletools
 import zipfile
 from datetime import UTC, datetime, timedelta
@@ -70,27 +71,30 @@ def _read(file: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Any:
     if info.file_size > MAX_ARRAY_BYTES:
         raise FieldError(name, wanted=f"at most {MAX_ARRAY_BYTES} bytes", got=info.file_size)
     with file.open(info) as array:
-        try:
-            return np.lib.format.read_array(array, allow_pickle=False)
-        except ValueError as error:
-            broken = error  # either it holds objects or it is no array
-    with file.open(info) as array:
-        if _holds_objects(array):
+        shape, kind = _header(array, name)
+        if kind.hasobject:
             if info.file_size <= _MAX_NONE_BYTES and _pickles_none(array.read()):
                 return None
             wanted = f"an array of numbers (write numpy.asarray({name}, dtype=float)), or left out"
             raise FieldError(name, wanted=wanted, got=Words("Python objects, which only a pickle can hold"))
-    raise FieldError(name, wanted="an array of numpy.savez", got=broken) from broken
+    if math.prod(shape) * kind.itemsize > info.file_size:  # or memory would be taken for what is not there
+        raise FieldError(name, wanted="an array of numpy.savez", got=Words("fewer numbers than its header says"))
+    with file.open(info) as array:
+        try:
+            return np.lib.format.read_array(array, allow_pickle=False)
+        except ValueError as error:
+            raise FieldError(name, wanted="an array of numpy.savez", got=error) from error
 
 
-def _holds_objects(array: Any) -> bool:
-    """Read the head of an npy file and return whether Python objects follow."""
+def _header(array: Any, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Read the head of an npy file and return its shape and its type."""
     try:
         version = np.lib.format.read_magic(array)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        return read(array)[2].hasobject
-    except ValueError:
-        return False
+        shape, _, kind = read(array)
+    except ValueError as error:
+        raise FieldError(name, wanted="an array of numpy.savez", got=error) from error
+    return shape, kind
 
 
 def _pickles_none(data: bytes) -> bool:

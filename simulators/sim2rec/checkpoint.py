@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 
 from decision.errors import FieldError
+from decision.oracles.archive import read_archive
 from simulators.sim2rec.network import arrays_of, load_arrays
 from simulators.sim2rec.student import Progress, Recipe, beginner
 from simulators.sim2rec.views import View
@@ -61,12 +61,11 @@ def restore(content: bytes, view: View, recipe: Recipe) -> Progress:
     if len(content) > LARGEST:
         raise FieldError("checkpoint", wanted=f"{LARGEST:,} bytes at most", got=len(content))
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_archive(io.BytesIO(content), most_bytes=LARGEST)
         told: dict[str, Any] = json.loads(bytes(arrays["told"]))
         progress = beginner(view, recipe, 0, recurrent=told["hidden"] > 0)
         _fill(progress, arrays, told)
-    except (ValueError, KeyError, EOFError, OSError, TypeError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, OSError, TypeError) as error:
         if isinstance(error, FieldError):
             raise
         raise FieldError("checkpoint", wanted="bytes that save returned", got=type(error).__name__) from error

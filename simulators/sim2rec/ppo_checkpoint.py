@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from decision.errors import FieldError
+from decision.oracles.archive import read_archive
 from simulators.sim2rec.checkpoint import LARGEST
 from simulators.sim2rec.network import arrays_of, load_arrays
 from simulators.sim2rec.ppo import PpoRecipe, Spread, Training, begin
@@ -57,11 +57,10 @@ def restore(content: bytes, view: View, recipe: PpoRecipe) -> Training:
         raise FieldError("checkpoint", wanted=f"{LARGEST:,} bytes at most", got=len(content))
     training = begin(view, recipe, 0)
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_archive(io.BytesIO(content), most_bytes=LARGEST)
         told: dict[str, Any] = json.loads(bytes(arrays["told"]))
         _fill(training, arrays, told)
-    except (ValueError, KeyError, EOFError, OSError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, OSError, TypeError, RuntimeError) as error:
         if isinstance(error, FieldError):
             raise
         raise FieldError("checkpoint", wanted="bytes that save returned", got=type(error).__name__) from error
