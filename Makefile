@@ -11,6 +11,7 @@ WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: help setup setup-dev demo test check infra-check format bench soak kafka docs picture clean hooks constraints
+.PHONY: licences sbom audit
 help: ## What each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -73,6 +74,15 @@ constraints: $(BIN)/uv ## Resolve all extras anew into constraints.txt (names an
 	$(BIN)/uv pip compile pyproject.toml --all-extras --python-version 3.11 --no-header --no-emit-index-url \
 	  --no-emit-find-links --no-annotate --quiet -o constraints.txt
 	@echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" >> constraints.txt
+
+licences: setup-dev ## Write infra/docs/licences.md anew, from what is installed
+	$(BIN)/python -m infra.supply.licences
+
+sbom: setup-dev ## The bill of materials of a release, dist/sbom.cdx.json (CycloneDX)
+	$(BIN)/python -m infra.supply.bill $(ARGS)
+
+audit: setup-dev ## Known vulnerabilities of constraints.txt; fails where no database answers for a package
+	$(BIN)/python -m infra.supply.audit $(ARGS)
 
 clean: ## Remove everything that was built
 	rm -rf $(VENV) .decision out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache

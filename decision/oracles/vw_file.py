@@ -1,7 +1,7 @@
 """The head of a VW model file, read before VW reads it.
 
 A model file carries options, and VW takes them as if they had been typed: ``--final_regressor PATH`` in a file would
-write to that path, with the rights of whoever loads the model. Files may hold the options alone that ours are saved with.
+write to that path, with the rights of whoever loads the model. Files may hold those options alone that ours have.
 
 References:
     Vowpal Wabbit 9.11, ``parse_regressor.cc``, ``save_load_header``.
