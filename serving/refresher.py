@@ -26,6 +26,7 @@ class Refresher:
         late_after_s: age at which the heartbeat is late, in seconds; ten periods when None. The first call may take a
             minute: it imports libraries.
         clock: monotonic seconds.
+        at_once: whether the first call comes before the first pause.
 
     Attributes:
         first: no call has ended well yet.
@@ -41,8 +42,9 @@ class Refresher:
         period_s: float,
         late_after_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        at_once: bool = False,
     ) -> None:
-        self.name = name
+        self.name, self._at_once = name, at_once
         self._work, self._period_s, self._clock = work, period_s, clock
         self._late_after_s = _PERIODS * period_s if late_after_s is None else late_after_s
         self._stop = threading.Event()
@@ -81,7 +83,9 @@ class Refresher:
         return self._thread is not None and self.age_s > limit
 
     def _run(self) -> None:
-        while not self._stop.wait(self._period_s):
+        pause_s = 0.0 if self._at_once else self._period_s
+        while not self._stop.wait(pause_s):
+            pause_s = self._period_s
             try:
                 self._work()
                 self.beat()

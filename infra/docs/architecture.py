@@ -44,7 +44,7 @@ CAPTIONS = {
     "pipelines.ingestion": "log to lake: parse,|deduplicate, commit",
     "pipelines.lake": "Delta tables",
     "pipelines.log": "the event log",
-    "pipelines.access": "keys, roles, tenants",
+    "pipelines.access": "keys, tokens, roles, tenants",
     "pipelines.engines": "here, or on Ray",
     "pipelines.online": "shared by replicas",
     "pipelines.registry": "versions on MLflow",

@@ -29,19 +29,42 @@ USED = "access/used/"
 EVERY = "*"
 """All loops that a key's tenant has; of a key without one, all loops."""
 MAX_KEYS = 10_000
-_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _TOKEN = re.compile(rb"dk_([a-z2-7]{12})_([A-Za-z0-9_-]{43})")
 
 
-class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """What a key may do.
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """What a key or a token allows, and where.
+
+    Attributes:
+        roles: what whoever shows it may do.
+        loops: where: names, or `EVERY`.
+        tenant: whose it is; it sees no loop of another tenant. "" for the installation's own.
+    """
+
+    roles: list[Role]
+    loops: list[str]
+    tenant: str = ""
+
+    def holds(self, role: str) -> bool:
+        """Return whether it has a role."""
+        return role in self.roles or "admin" in self.roles
+
+    def sees(self, loop: LoopSettings) -> bool:
+        """Return whether a loop is there for who shows it."""
+        return (not self.tenant or loop.tenant == self.tenant) and (EVERY in self.loops or loop.name in self.loops)
+
+    def sees_all(self) -> bool:
+        """Return whether every loop is there for who shows it."""
+        return not self.tenant and EVERY in self.loops
+
+
+class Key(Grant, frozen=True, kw_only=True):
+    """A key, and what it may do.
 
     Attributes:
         id: names it, in lists and in logs.
         digest: SHA-256 of its secret.
-        roles: what it may do.
-        loops: where: names, or `EVERY`.
-        tenant: whose it is; it sees no loop of another tenant. "" for the installation's own.
         created_at: when it was made.
         created_by: who made it.
         expires_at: when it ends; None for never.
@@ -52,23 +75,12 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     digest: bytes
-    roles: list[Role]
-    loops: list[str]
-    tenant: str = ""
     created_at: datetime
     created_by: str
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     per_second: Annotated[float, msgspec.Meta(gt=0)] | None = None
     per_day: Annotated[int, msgspec.Meta(ge=1)] | None = None
-
-    def holds(self, role: str) -> bool:
-        """Return whether the key has a role."""
-        return role in self.roles or "admin" in self.roles
-
-    def sees(self, loop: LoopSettings) -> bool:
-        """Return whether a loop is there for who holds the key."""
-        return (not self.tenant or loop.tenant == self.tenant) and (EVERY in self.loops or loop.name in self.loops)
 
     def is_valid(self, now: datetime) -> bool:
         """Return whether the key was neither taken back nor has ended."""
@@ -107,7 +119,7 @@ def new_key(
     for loop in loops:
         if loop != EVERY and not LOOP_NAME.fullmatch(loop):
             raise FieldError("loop", wanted='a loop\'s name, or "*"', got=loop)
-    if tenant and not _TENANT.fullmatch(tenant):
+    if tenant and not TENANT.fullmatch(tenant):
         raise FieldError("tenant", wanted="up to 64 small letters, digits, - and _", got=tenant)
     if expires_at is not None and expires_at <= now:
         raise FieldError("expires", wanted="a time to come", got=expires_at.isoformat())

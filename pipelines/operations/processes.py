@@ -153,7 +153,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_keys(settings: Settings, *hosts: str) -> None:
-    """Check that there are API keys where the service is to be reached from elsewhere.
+    """Check that there are API keys, or an issuer of tokens, where the service is to be reached from elsewhere.
 
     Args:
         settings: the installation.
@@ -163,7 +163,7 @@ def check_keys(settings: Settings, *hosts: str) -> None:
         FieldError: it is, and there are none.
     """
     for host in (settings.host, *hosts):
-        if not is_loopback(host) and not settings.keys and not has_keys(settings):
+        if not (is_loopback(host) or settings.keys or settings.oidc_issuer or has_keys(settings)):
             where = host or "every address"
             made = "`decision keys create` makes one, DECISION_API_KEYS holds some"
             says = f"must be given, since {where} is not loopback ({made})"

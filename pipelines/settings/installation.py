@@ -16,6 +16,7 @@ from decision.validation import Checked, convert
 
 LOOP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9!_.*'()=-]+)*/?\Z")
+_ISSUER = re.compile(r"(https://[^/?#@\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?)(/[^?#\s]*)?")
 _ONLINE = re.compile(r"rediss?://[^/?#\s]+(/\d{1,4})?")
 BENTO_PORT_OFFSET = 10_000
 """How far BentoML's own port is from the service's where no setting says."""
@@ -52,6 +53,21 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
             (``DECISION_FOLLOW_S``).
         api_keys: keys that may change state, comma separated; "" for none, and then for requests to loopback only
             (``DECISION_API_KEYS``).
+        oidc_issuer: OpenID Connect issuer whose bearer tokens are taken beside keys, as they name it in ``iss``: an
+            https address; "" for none (``DECISION_OIDC_ISSUER``).
+        oidc_audience: what tokens must name in ``aud``: this service, and no client of it (``DECISION_OIDC_AUDIENCE``).
+        oidc_roles_claim: claim that holds roles, a list of words or a text of words: its name, or a JSON pointer
+            such as ``/realm_access/roles`` (``DECISION_OIDC_ROLES_CLAIM``).
+        oidc_roles_prefix: how the words that are roles here begin: ``decision:decide`` is the role ``decide``
+            (``DECISION_OIDC_ROLES_PREFIX``).
+        oidc_loops_claim: claim that holds the names of the loops that a token reaches; "" for all of its tenant
+            (``DECISION_OIDC_LOOPS_CLAIM``).
+        oidc_tenant_claim: claim that holds the tenant whose loops a token sees; a token without one is refused. "" for
+            tokens that see the loops of all tenants (``DECISION_OIDC_TENANT_CLAIM``).
+        oidc_per_second: requests a second that a worker takes of a token's subject, a burst of two seconds among them;
+            0 for any (``DECISION_OIDC_PER_SECOND``).
+        oidc_per_day: requests a day (UTC) that the installation takes of a subject; 0 for any
+            (``DECISION_OIDC_PER_DAY``).
         online: what a request looks up and several machines share: ``redis://host:port/db``; "" for SQLite in the home
             folder (``DECISION_ONLINE``).
         governance: SQLAlchemy address of the panels' database; "" for that of `state`
@@ -78,6 +94,14 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     api_keys: str = ""
     governance: str = ""
     online: str = ""
+    oidc_issuer: str = ""
+    oidc_audience: str = ""
+    oidc_roles_claim: Annotated[str, msgspec.Meta(min_length=1)] = "roles"
+    oidc_roles_prefix: Annotated[str, msgspec.Meta(min_length=1)] = "decision:"
+    oidc_loops_claim: str = ""
+    oidc_tenant_claim: str = ""
+    oidc_per_second: Annotated[float, msgspec.Meta(ge=0, lt=1e9)] = 0.0
+    oidc_per_day: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     def _relations(self) -> None:
         if self.files and not _BUCKET.match(self.files):
@@ -89,6 +113,12 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 raise FieldError("online", wanted=f"redis://host:port/db, since ack is {self.ack}", got=Words("empty"))
         if self.api_keys and not self.keys:
             raise FieldError("api_keys", wanted='"" for none, or keys with commas between them', got=Words("no key"))
+        if self.oidc_issuer and not _ISSUER.fullmatch(self.oidc_issuer):
+            wanted = "an https address, such as https://login.example.com/realms/main (http on loopback alone)"
+            raise FieldError("oidc_issuer", wanted=wanted, got=self.oidc_issuer)
+        if bool(self.oidc_issuer) != bool(self.oidc_audience):
+            lacks, other = ("oidc_audience", "oidc_issuer") if self.oidc_issuer else ("oidc_issuer", "oidc_audience")
+            raise FieldError(lacks, wanted=f"given, since {other} is", got=Words("empty"))
         if self.bento_port == self.port:
             raise FieldError("bento_port", wanted=f"another port than port, {self.port}", got=self.bento_port)
         if self.online and not _ONLINE.fullmatch(self.online):

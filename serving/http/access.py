@@ -1,7 +1,8 @@
-"""Who a caller is, by the key that it shows, and what that allows: a look into a table for each request.
+"""Who a caller is, by the key or token that it shows, and what that allows: a look into a table for each request.
 
 Keys of the environment (``DECISION_API_KEYS``) may do everything. Those in State have roles, loops, a tenant and
-limits; a thread asks State what changed. As long as there are none of either, no key is asked for.
+limits; a thread asks State what changed. Tokens are an issuer's (`serving.http.tokens`). As long as there are neither
+keys nor an issuer, no key is asked for.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import hmac
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from pipelines.access.callers import ANYBODY, Caller, Holder
+from pipelines.access.callers import ANYBODY, Caller, Holder, Meter
 from pipelines.access.keys import PREFIX, count, fits, parsed, shown
 from pipelines.settings import Settings
 from pipelines.state.failures import StaleError, StateError
@@ -20,6 +22,9 @@ from pipelines.state.state import State
 from pipelines.state.watch import Watch
 from serving.problems import ProblemError, unavailable
 from serving.refresher import Refresher
+
+if TYPE_CHECKING:
+    from serving.http.tokens import Tokens
 
 _log = logging.getLogger(__name__)
 _MOST_KNOWN = 10_000
@@ -44,7 +49,7 @@ class Access:
         self._versions: dict[str, int] = {}
         self._known: dict[bytes, Caller] = {}
         self._looked = self._asked = False
-        self._noted: dict[str, float] = {}
+        self._tokens = _tokens(settings, clock) if settings.oidc_issuer else None
         self._refresher = Refresher("keys", self._run, period_s=settings.reload_s)
 
     def start(self) -> None:
@@ -54,10 +59,14 @@ class Access:
         except StateError as error:  # nobody is let in by a key of State until it answers
             _log.warning("keys are not known yet", extra={"fields": {"error": error}})
         self._refresher.start()
+        if self._tokens is not None:
+            self._tokens.start()
 
     def close(self) -> None:
         """Count what was not counted yet, and stop."""
         self._refresher.close()
+        if self._tokens is not None:
+            self._tokens.close()
         try:
             self._note(everything=True)
         except StateError as error:
@@ -66,8 +75,8 @@ class Access:
 
     @property
     def asks(self) -> bool:
-        """Whether a key has to be shown."""
-        return bool(self._static or self._holders or self._asked) or not self._looked
+        """Whether a key or a token has to be shown."""
+        return bool(self._static or self._tokens or self._holders or self._asked) or not self._looked
 
     def look(self) -> None:
         """Ask State for the keys.
@@ -91,7 +100,7 @@ class Access:
             self._known = {}
 
     def of(self, headers: dict[bytes, bytes]) -> Caller:
-        """Return who shows the key that a request's headers hold.
+        """Return who shows the key or the token that a request's headers hold.
 
         Raises:
             ProblemError: 401, there is none, or it does not hold; 503, the keys are not known yet.
@@ -100,9 +109,9 @@ class Access:
         bearer = headers.get(b"authorization", b"")
         if bearer[:7].lower() == b"bearer ":
             given = bearer[7:].strip()
-        table = (
-            self._known
-        )  # before the holders: `look` replaces it after them, and what is found now stays in this one
+        if self._tokens is not None and _is_token(given) and not self._is_static(given):
+            return self._tokens.of(given)
+        table = self._known  # before the holders: `look` replaces it after them, and what is found now stays in this
         known = table.get(given)
         if known is None:
             known = self._found(given)
@@ -111,8 +120,7 @@ class Access:
         return known
 
     def _found(self, given: bytes) -> Caller:
-        # every key is compared, so that the time does not tell which one came close
-        if sum(hmac.compare_digest(given, key) for key in self._static):
+        if self._is_static(given):
             return ANYBODY
         if not self._looked:
             raise unavailable("the keys are not known yet")
@@ -120,8 +128,12 @@ class Access:
         holder = None if parts is None else self._holders.get(parts[0])
         now = datetime.fromtimestamp(self._clock(), UTC)
         if parts is None or holder is None or not fits(holder.key, parts[1]) or not holder.key.is_valid(now):
-            raise refused()
+            raise refused("an API key" if self._tokens is None else "an API key or a token")
         return holder
+
+    def _is_static(self, given: bytes) -> bool:
+        # every key is compared, so that the time does not tell which one came close
+        return bool(sum(hmac.compare_digest(given, key) for key in self._static))
 
     def _run(self) -> None:
         self.look()
@@ -130,20 +142,37 @@ class Access:
     def _note(self, *, everything: bool = False) -> None:
         """Count in State what keys were used for: soon where a day's requests are limited, else once a minute."""
         now = self._clock()
-        for name, holder in self._holders.items():
-            every = _NOTED_S if holder.key.per_day is None else _COUNTED_S
-            asked = holder.uncounted
-            if not asked or not (everything or now - self._noted.get(name, 0.0) >= every):
+        for name, meter in self._meters():
+            every = _NOTED_S if meter.per_day is None else _COUNTED_S
+            asked = meter.uncounted
+            if not asked or not (everything or now - meter.counted_at >= every):
                 continue
             try:
                 today = count(self._state, name, asked, datetime.fromtimestamp(now, UTC))
             except StaleError:
                 continue  # another worker did; at the next look
-            holder.counted += asked
-            holder.today = today
-            self._noted[name] = now
+            meter.counted += asked
+            meter.today = today
+            meter.counted_at = now
+
+    def _meters(self) -> Iterator[tuple[str, Meter]]:
+        """Yield whose requests are counted: keys', and subjects' where their days are limited."""
+        yield from self._holders.items()
+        if self._tokens is not None:
+            yield from ((name, meter) for name, meter in self._tokens.meters() if meter.per_day is not None)
 
 
-def refused() -> ProblemError:
-    """Return the answer to who shows no key that holds."""
-    return ProblemError(401, "an API key is needed", headers=_ASKS)
+def _is_token(given: bytes) -> bool:
+    """Return whether what a caller shows has the form of a token: three parts, of which the first begins an object."""
+    return given.startswith(b"eyJ") and given.count(b".") == 2
+
+
+def _tokens(settings: Settings, clock: Callable[[], float]) -> Tokens:
+    from serving.http.tokens import Tokens  # imports PyJWT and cryptography: only who has an issuer needs them
+
+    return Tokens(settings, clock)
+
+
+def refused(wanted: str = "an API key") -> ProblemError:
+    """Return the answer to who shows nothing that holds."""
+    return ProblemError(401, f"{wanted} is needed", headers=_ASKS)

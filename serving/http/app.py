@@ -155,7 +155,7 @@ class App:
         if loop is not None:
             call.check_loop(loop)
         if not caller.holds(route.role):
-            raise ProblemError(403, f"the key has no role {route.role!r}", field="role", wanted=route.role)
+            raise ProblemError(403, f"the {caller.shows} has no role {route.role!r}", field="role", wanted=route.role)
         caller.admit()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:

@@ -26,7 +26,11 @@ _SECURITY: dict[Role, list[dict[str, list[str]]]] = {
     "visitor": [{}, {"panelSession": []}],
 }
 _SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key that holds the operation's role"},
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, or a token of the installation's issuer, that holds the operation's role",
+    },
     "subscription": {
         "type": "apiKey",
         "in": "header",

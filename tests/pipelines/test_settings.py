@@ -27,6 +27,38 @@ def test_settings_value_that_does_not_fit_names_the_field() -> None:
     assert caught.value.got == "'99999'"
 
 
+ISSUER, AUDIENCE = "https://login.example.com/realms/main", "decision"
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"oidc_issuer": ISSUER}, "oidc_audience"),
+        ({"oidc_audience": AUDIENCE}, "oidc_issuer"),
+        ({"oidc_issuer": "http://login.example.com", "oidc_audience": AUDIENCE}, "oidc_issuer"),
+        ({"oidc_issuer": "http://127.0.0.1.example.com", "oidc_audience": AUDIENCE}, "oidc_issuer"),
+        ({"oidc_issuer": "http://localhost:80@example.com", "oidc_audience": AUDIENCE}, "oidc_issuer"),
+        ({"oidc_issuer": "https://user:secret@example.com", "oidc_audience": AUDIENCE}, "oidc_issuer"),
+        ({"oidc_issuer": f"{ISSUER}?x=1", "oidc_audience": AUDIENCE}, "oidc_issuer"),
+        ({"oidc_issuer": "file:///etc/passwd", "oidc_audience": AUDIENCE}, "oidc_issuer"),
+        ({"oidc_issuer": ISSUER, "oidc_audience": AUDIENCE, "oidc_roles_claim": ""}, "oidc_roles_claim"),
+        ({"oidc_issuer": ISSUER, "oidc_audience": AUDIENCE, "oidc_roles_prefix": ""}, "oidc_roles_prefix"),
+        ({"oidc_issuer": ISSUER, "oidc_audience": AUDIENCE, "oidc_per_day": "-1"}, "oidc_per_day"),
+    ],
+)
+def test_an_issuer_has_an_audience_and_an_address_that_nobody_else_can_answer_at(
+    settings: dict[str, str], field: str
+) -> None:
+    with pytest.raises(FieldError) as caught:
+        load_settings({f"DECISION_{name.upper()}": text for name, text in settings.items()})
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("issuer", [ISSUER, "http://localhost:9400", "http://127.0.0.1:9400/x", "http://[::1]:9400"])
+def test_an_issuer_is_at_https_or_on_this_machine(issuer: str) -> None:
+    assert load_settings({}, oidc_issuer=issuer, oidc_audience=AUDIENCE).oidc_issuer == issuer
+
+
 def test_loop_file_with_only_a_name_is_the_defaults() -> None:
     assert parse_loop("", "news", {}) == LoopSettings(name="news")
 

@@ -34,12 +34,12 @@ TENANTS = {"news": "acme", "shop": "other", "open": ""}
 class Site:
     """An installation of three loops, two of them of tenants, and a key of every kind."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, **settings: Any) -> None:
         for loop, tenant in TENANTS.items():
             path = home / "loops" / loop / "loop.toml"
             path.parent.mkdir(parents=True)
             path.write_text(f'tenant = "{tenant}"\n')
-        self.settings = load_settings({}, home=str(home), api_keys="of-the-environment")
+        self.settings = load_settings({}, home=str(home), api_keys="of-the-environment", **settings)
         self.tokens: dict[str, str] = {
             "none": "",
             "wrong": "dk_abcdefghijkl_" + "x" * 43,
