@@ -51,8 +51,9 @@ def fetch_keys(issuer: str, clock: Callable[[], float] = time.monotonic) -> Issu
         IssuerError: it does not answer, calls itself otherwise, or publishes no key that tokens may be signed with.
     """
     where = issuer.rstrip("/") + _WELL_KNOWN
+    document = _read(where, clock)
     try:
-        found = msgspec.json.decode(_read(where, clock), type=_Discovered)
+        found = msgspec.json.decode(document, type=_Discovered)
     except ValueError as error:
         raise IssuerError(f"what the issuer answers at {where} is no discovery document: {error}") from error
     if found.issuer != issuer:
@@ -60,8 +61,9 @@ def fetch_keys(issuer: str, clock: Callable[[], float] = time.monotonic) -> Issu
     secure, jwks = issuer.startswith("https://"), found.jwks_uri
     if not jwks.startswith("https://" if secure else ("https://", "http://")):
         raise IssuerError(f"the issuer has its keys at {jwks[:200]!r}, which is no https address")
+    document = _read(jwks, clock)
     try:
-        keys = IssuerKeys(_read(jwks, clock))
+        keys = IssuerKeys(document)
     except ValueError as error:
         raise IssuerError(f"what the issuer answers at {jwks} is no key set: {error}") from error
     if not keys:
@@ -70,18 +72,20 @@ def fetch_keys(issuer: str, clock: Callable[[], float] = time.monotonic) -> Issu
 
 
 def _read(address: str, clock: Callable[[], float]) -> bytes:
-    ends, body = clock() + _WHOLE_S, b""
+    ends, body, wrong = clock() + _WHOLE_S, b"", ""
     try:
         with _opener.open(address, timeout=_SILENT_S) as response:
-            while part := response.read1(_MAX_BYTES):
+            while not wrong and (part := response.read1(_MAX_BYTES)):
                 body += part
                 if len(body) > _MAX_BYTES:
-                    raise IssuerError(f"the issuer answers more than {_MAX_BYTES} bytes at {address}")
-                if clock() > ends:
-                    raise IssuerError(f"the issuer did not end its answer within {_WHOLE_S:g} s at {address}")
+                    wrong = f"answers more than {_MAX_BYTES} bytes"
+                elif clock() > ends:
+                    wrong = f"did not end its answer within {_WHOLE_S:g} s"
     except urllib.error.HTTPError as error:
         error.close()
         raise IssuerError(f"the issuer answers {error.code} at {address}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise IssuerError(f"the issuer does not answer at {address}: {error}") from error
+    if wrong:
+        raise IssuerError(f"the issuer {wrong} at {address}")
     return body
