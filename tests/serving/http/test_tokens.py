@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -363,3 +366,16 @@ def test_an_issuer_alone_makes_every_route_ask(issuer: Issuer, tmp_path: Path) -
             assert call(route.method, route.path.replace("{loop}", "news"), body).status_code == 401, route.name
     assert call("GET", "/v1/loops", **bearer(issuer)).json()["loops"] == ["news"]
     call.core.close()
+
+
+@pytest.mark.parametrize("issuer", ["", "https://login.example.com"])
+def test_without_an_issuer_nothing_that_reads_tokens_is_imported(tmp_path: Path, issuer: str) -> None:
+    code = (
+        "import sys, serving.http.app; from serving.http.access import Access; "
+        "from pipelines.settings import load_settings; Access(load_settings()); "
+        "print([name for name in ('jwt', 'cryptography') if name in sys.modules])"
+    )
+    named = {"DECISION_OIDC_ISSUER": issuer, "DECISION_OIDC_AUDIENCE": AUDIENCE} if issuer else {}
+    variables = {**os.environ, "DECISION_HOME": str(tmp_path), **named}
+    run = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == str(["jwt", "cryptography"] if issuer else [])
