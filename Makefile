@@ -23,8 +23,8 @@ $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/uv
 	$(UV) -e .
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/uv
-	$(UV) -e '.[dev]'
+$(VENV)/.dev: pyproject.toml constraints.txt infra/clients/python/pyproject.toml | $(BIN)/uv
+	$(UV) -e '.[dev]' -e infra/clients/python
 	@touch $@ $(VENV)/.base
 
 setup: $(VENV)/.base ## The service and its command line, without torch
