@@ -150,6 +150,14 @@ def decode_outcome(data: bytes) -> Outcome:
     return record
 
 
+def schema_version_of(data: bytes) -> int:
+    """Return the schema version that a record says it was written in, 0 where it says none."""
+    try:
+        return _version(data.decode())
+    except (FieldError, UnicodeError, RecursionError):
+        return 0
+
+
 def check_decision(record: Decision) -> None:
     """Refuse a decision whose parts contradict each other.
 

@@ -13,12 +13,39 @@ from typing import BinaryIO, Literal
 
 SOURCES = Path(__file__).resolve().parents[1]
 """Folder that holds the packages: the checkout, or where the distribution is installed."""
+_LEAST_FREE = 1 << 20
+"""Bytes below which a disk counts as full: a database takes so much to change one row of it."""
 
 
 def make_home(folder: Path) -> None:
     """Make an installation's home folder, for its owner alone, where there is none; one that exists stays as it is."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def hindrance(path: Path) -> str:
+    """Return what keeps everybody from writing where `path` is, and what to do about it; "" for nothing.
+
+    Databases say "disk I/O error" and libraries worse where a disk is full, so the disk itself is asked.
+    """
+    folder = next((each for each in (path, *path.parents) if each.is_dir()), path)
+    try:
+        disk = os.statvfs(folder)
+    except OSError as error:
+        return f"{folder} cannot be looked at ({error.strerror}): see to its disk"
+    if disk.f_flag & os.ST_RDONLY:
+        return f"{folder} is on a read-only file system: mount it for writing"
+    if disk.f_bavail * disk.f_frsize < _LEAST_FREE:
+        return f"the disk of {folder} is full: make room on it"
+    if not os.access(folder, os.W_OK):
+        return f"{folder} is closed to the user who runs this: give it to him"
+    return ""
+
+
+def hindered(error: object, path: Path) -> str:
+    """Return the text of an error about `path`, with what hinders all writing there."""
+    found = hindrance(path)
+    return f"{path}: {error}; {found}" if found else f"{path}: {error}"
 
 
 def make_private(path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -36,6 +37,7 @@ from pipelines.progress import Progress, counted, silent
 from pipelines.promotion.promote import promote
 from pipelines.promotion.watch import watch
 from pipelines.registry.registry import Registry
+from pipelines.remedies import told as words_of
 from pipelines.runs import Run, Step, open_night, runs
 from pipelines.settings import LoopSettings, Settings, list_loops
 from pipelines.state.failures import StateError
@@ -99,8 +101,9 @@ def nightly(
             try:
                 result = msgspec.json.decode(msgspec.json.encode(getattr(night, name)()))  # as a rerun will read it
             except Exception as error:
-                run.status, run.error = "failed", f"{name}: {type(error).__name__}: {error}"[:2000]
-                opened.save()
+                run.status, run.error = "failed", f"{name}: {words_of(error, settings)}"
+                with suppress(StateError, OSError):  # what the step met may keep this from being written, too
+                    opened.save()
                 tell(_log, "step failed", about | {"step": name, "error": run.error})
                 raise
             run.steps.append(Step(name=name, finished_at=datetime.now(UTC).isoformat(), result=result))

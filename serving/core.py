@@ -352,8 +352,8 @@ class Core:
         """Return the records of a decision that another replica made, or this one long ago."""
         from pipelines.lake.records import decisions_under
 
-        tables = self._lake.tables()
-        found = [] if tables is None else decisions_under(tables, event_id, self._partition(event_id), loop)
+        partition = self._partition(event_id)
+        found = self._lake.read(lambda tables: decisions_under(tables, event_id, partition, loop))
         if found:
             return found
         if self.erased(event_id.encode()):
@@ -385,8 +385,8 @@ class Core:
         here = [decode_outcome(each.value) for each in self._kept(OUTCOMES, event_id, loop) if each.value]
         if self.settings.log == "local:":
             return here
-        tables = self._lake.tables()
-        there = [] if tables is None else outcomes_under(tables, event_id, self._partition(event_id), loop)
+        partition = self._partition(event_id)
+        there = self._lake.read(lambda tables: outcomes_under(tables, event_id, partition, loop))
         return [*there, *(outcome for outcome in here if outcome not in there)]
 
     def _explained(self, record: Decision) -> ExplainedDecision:
@@ -463,7 +463,7 @@ class Core:
         if not self.loops.names():
             return "no loop is loaded"
         if not self.spool.healthy:
-            return "the spool takes no writes"
+            return "the spool takes no writes; the log of the service says why"
         for refresher in self.refreshers:
             if refresher.late:
                 return f"{refresher.name} have not been refreshed for {refresher.age_s:.0f} s"

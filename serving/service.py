@@ -53,7 +53,7 @@ class Frame:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the server's start and end."""
-        ours = scope["type"] == "http" and scope["path"] not in _BENTOML_ANSWERS
+        ours = scope["type"] == "websocket" or (scope["type"] == "http" and scope["path"] not in _BENTOML_ANSWERS)
         await (app if ours else self._inner)(scope, receive, send)
 
 

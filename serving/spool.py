@@ -7,6 +7,7 @@ the latency of a request and not their number. Each event loop hears of a whole 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -34,6 +35,7 @@ __all__ = [
     "waited",
 ]
 
+_logger = logging.getLogger(__name__)
 _GROUPS_PER_COMMIT = 512
 _BYTES_PER_COMMIT = 8 << 20
 _PROBE_S = 0.5
@@ -279,7 +281,7 @@ class Spool:
         except Exception as raised:  # whatever it was, the waiters must hear of it and the thread must go on
             error = raised
         self.last_fsync_seconds = time.perf_counter() - started
-        self.healthy = error is None
+        self._note(error)
         if results is not None:
             fresh = [bool(stored.positions) for stored in results]
             self.appended += sum(fresh)
@@ -295,9 +297,17 @@ class Spool:
     def _probe(self) -> None:
         try:
             self._log.probe()
-            self.healthy = True
-        except LogError:
-            self.healthy = False
+            self._note(None)
+        except LogError as error:
+            self._note(error)
+
+    def _note(self, error: Exception | None) -> None:
+        """Take note of whether the disk takes writes; the log is told when that changes, and why."""
+        if error is not None and self.healthy:
+            _logger.error("nothing can be written down: %s", error)
+        elif error is None and not self.healthy:
+            _logger.warning("everything can be written down again")
+        self.healthy = error is None
 
 
 def _answer(batch: list[_Entry], results: list[Stored] | None, error: Exception | None) -> None:

@@ -25,6 +25,8 @@ from decision.errors import FieldError
 from pipelines.commands.bar import Bar
 from pipelines.logs import Form, masked, set_up
 from pipelines.progress import Progress, silent
+from pipelines.remedies import told
+from pipelines.settings import Settings, load_settings
 
 DONE, FAILED, BAD_INPUT, REFUSED = 0, 1, 2, 3
 INTERRUPTED = 130
@@ -79,7 +81,8 @@ def command(work: Callable[P, Outcome]) -> Callable[P, None]:
         json = bool(kwargs.get("json"))
         set_up(state.log_format, LEVELS[min(state.verbose, 2)])
         with _stdout_kept(json) as write:
-            outcome = _outcome(lambda: _watched(lambda: work(*args, **kwargs), json), json, write)
+            home = kwargs.get("home")
+            outcome = _outcome(lambda: _watched(lambda: work(*args, **kwargs), json), json, write, home)
             if outcome.show is not None:
                 outcome.show(console if json else Console())
             if json:
@@ -108,7 +111,7 @@ def _watched(work: Callable[[], Outcome], json: bool) -> Outcome:
             state.progress = silent
 
 
-def _outcome(work: Callable[[], Outcome], json: bool, write: Callable[[dict[str, Any]], None]) -> Outcome:
+def _outcome(work: Callable[[], Outcome], json: bool, write: Callable[[dict[str, Any]], None], home: object) -> Outcome:
     try:
         return work()
     except (typer.Exit, typer.Abort, typer.TyperException):
@@ -124,11 +127,18 @@ def _outcome(work: Callable[[], Outcome], json: bool, write: Callable[[dict[str,
     except Exception as error:
         if state.verbose:
             console.print_exception(show_locals=False)
-        message = str(error) or "no message"
-        report_error(f"{type(error).__name__}: {message}")
+        message = told(error, _installation(home))
+        report_error(message)
         if json:
-            write({"error": masked(f"{type(error).__name__}: {message}")})
+            write({"error": masked(message)})
         raise typer.Exit(FAILED) from error
+
+
+def _installation(home: object) -> Settings | None:
+    try:
+        return load_settings(home=None if home is None else str(home))
+    except FieldError:
+        return None
 
 
 def report_error(message: str) -> None:

@@ -30,6 +30,7 @@ from decision.records import (
     check_time,
     decode_decision,
     decode_outcome,
+    schema_version_of,
 )
 from pipelines.ingestion.columns import RAW_FIELDS, decision_columns, outcome_columns
 from pipelines.log.protocol import Message, Stretch
@@ -38,6 +39,7 @@ from pipelines.settings import check_loop_name
 
 _MAX_INT = (1 << 63) - 1
 _REDACTED = "redacted"
+_RELEASES_AHEAD = 10
 
 
 class DeadLetter(NamedTuple):
@@ -62,6 +64,10 @@ class Parsed(NamedTuple):
     redacted: int
 
 
+class NewerError(Exception):
+    """A record of newer code. It is no dead letter: once it was left out nobody would bring it in."""
+
+
 class _Doubt(Exception):
     """Something does not fit; the slow way finds out what."""
 
@@ -72,6 +78,9 @@ def parse_decisions(messages: Stretch, loops: Collection[str] | None) -> Parsed:
     Args:
         messages: from the log.
         loops: the loops that exist; None accepts every name that a loop may have.
+
+    Raises:
+        NewerError: newer code wrote one of them.
     """
     return _parse(messages, loops, _fast_decisions, decode_decision, decision_columns)
 
@@ -107,11 +116,27 @@ def _parse(
             record = _decoded(slow, message.value)
             _check_record(record, message, loops)
         except FieldError as error:
+            if error.field == "schema_version":
+                _check_age(message.value)
             dead.append(DeadLetter(message, error.field, str(error)))
         else:
             records.append(record)
             kept.append(message)
     return Parsed(columns(records, Stretch.of(kept) if kept else messages.none()), dead, redacted)
+
+
+def _check_age(value: bytes) -> None:
+    """Refuse to go on beyond a record of a release that is newer than this one; other numbers are rubbish.
+
+    Raises:
+        NewerError: it is one.
+    """
+    version = schema_version_of(value)
+    if SCHEMA_VERSION < version <= SCHEMA_VERSION + _RELEASES_AHEAD:
+        raise NewerError(
+            f"a record has schema version {version}, and this code reads up to {SCHEMA_VERSION}: bring ingestion and "
+            "nights up to date, then run this again; the log keeps everything until then"
+        )
 
 
 def _decoded(decode: Callable[[bytes], Decision | Outcome], value: bytes) -> Decision | Outcome:

@@ -94,10 +94,11 @@ class Tables:
             try:
                 return reading(table)
             except OSError as error:
-                if version is not None and isinstance(error, FileNotFoundError):
+                latest = self.version(name)
+                if version not in (None, latest) and isinstance(error, FileNotFoundError):
                     wanted = f"a version of the table {name!r} whose files are kept"
                     raise FieldError("version", wanted=wanted, got=version) from error
-                if version is not None or self.version(name) == table.version():
+                if version is not None or latest == table.version():
                     raise
 
     def version(self, name: Table) -> int:

@@ -20,6 +20,7 @@ from pipelines.lake.schemas import Table
 from pipelines.log.protocol import DECISIONS, LogUnavailable
 from pipelines.operations.installation import Installation
 from pipelines.progress import Progress, silent
+from pipelines.remedies import told
 from pipelines.state.failures import StateError
 from pipelines.state.state import State
 
@@ -120,7 +121,7 @@ class Follower:
             try:
                 self.round(datetime.now(UTC))
             except (LogUnavailable, StateError, ConflictError, OSError) as error:
-                _log.warning("not followed, trying again: %s", error)
+                _log.warning("not followed, trying again: %s", told(error, self._parts.settings))
             rest = begun + every_s - self._clock()
             while rest > 0 and not stop.wait(min(rest, self._renew_s)):
                 if self._ownership is not None:

@@ -40,6 +40,10 @@ class AliasMovedError(RegistryError):
     """Someone else moved the alias since it was read; look again and decide again."""
 
 
+class AlteredError(RegistryError):
+    """What the registry holds of a version is not what was registered."""
+
+
 class Registry:
     """Versions, aliases and verdicts of an installation's loops; safe to share between threads.
 
@@ -141,7 +145,7 @@ class Registry:
         When the registry is away the copy on this machine answers, and likewise where the registry was changed since.
 
         Raises:
-            FieldError: what the registry holds is not what was registered, does not fit its manifest or the limits.
+            AlteredError: what the registry holds is not what was registered, or passes the limits.
             RegistryError: there is no such version, or neither the registry nor this machine has it.
         """
         cached = self._cache.files(check_loop_name(loop), version)
@@ -311,12 +315,11 @@ class Registry:
             if manifest_digest(files) != wanted:
                 raise FieldError("manifest.json", wanted=f"sha256 {wanted}", got=Words(manifest_digest(files)))
         except FieldError as error:
-            says = (
-                f"{error}. These are not the files that were registered as version {known.version}. Restore them in "
-                f"MLflow from a backup; or go back with `decision rollback {loop}`, or train anew, and find out who "
-                f"can write to MLflow's files"
-            )
-            raise FieldError(f"version {known.version} of {loop}", wanted="", got=error, says=says) from error
+            raise AlteredError(
+                f"version {known.version} of {loop} is not what was registered: {error}; restore the artifacts of run "
+                f"{known.run_id} in MLflow from a backup, or leave the version with `decision rollback {loop}`, and find "
+                "out who can write to MLflow's files"
+            ) from error
         return files
 
     def _run_id(self, loop: str, version: str) -> str:

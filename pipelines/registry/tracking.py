@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.files import locked
+from pipelines.files import hindrance, locked
 from pipelines.registry.cache import check_names, read_folder
 from pipelines.settings import Settings
 
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _PER_CALL = 100  # MLflow's limit of entries in one log_batch
+_REMEDIES = {  # by what SQLite says
+    "is locked": "end what holds it: `fuser` names that",
+    "not a database": "restore it from a backup; what is in charge is served on meanwhile",
+    "malformed": "restore it from a backup; what is in charge is served on meanwhile",
+    "readonly": "the file was replaced or moved while it was open: start again what has it open",
+}
 
 
 class RegistryError(RuntimeError):
@@ -73,7 +79,7 @@ class Tracking:
         with self._opening:
             if self._client is None:
                 self._client = self._connect()
-        with _mapped():
+        with self._mapped():
             yield self._client
 
     @contextmanager
@@ -170,6 +176,30 @@ class Tracking:
                 token = page.token or ""
         return found
 
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise MissingError(_words(error)) from error
+            raise RegistryError(self._told(error)) from error
+        except (SQLAlchemyError, OSError) as error:
+            raise RegistryError(self._told(error)) from error
+
+    def _told(self, error: BaseException) -> str:
+        """Return what happened, and what to do about it where MLflow is a file of this machine."""
+        if self.database is None:
+            return _words(error)
+        text = f"{self.database}: {_words(error)}"
+        if not self.database.is_file():
+            return f"{text}; the file is gone: restore it from a backup, with the folder {self._root / 'models'}"
+        remedy = hindrance(self._root) or next((r for said, r in _REMEDIES.items() if said in text), "")
+        return f"{text}; {remedy}" if remedy else text
+
     def _new_experiment(self, client: MlflowClient, loop: str) -> str:
         # A server knows where its files go; a bare database does not.
         served = self._uri.startswith(("http://", "https://"))
@@ -180,26 +210,25 @@ class Tracking:
     def _connect(self) -> MlflowClient:
         _quieten()
         # Two processes that meet an empty database would both make its tables, and one of them would fail.
-        with self.lock("mlflow"), _mapped():
+        with self.lock("mlflow"), self._mapped():
             from mlflow import MlflowClient
 
             for name in ("mlflow", "alembic"):
                 logging.getLogger(name).setLevel(logging.WARNING)
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its errors are told of in one line
             return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
 
 
-@contextmanager
-def _mapped() -> Iterator[None]:
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
+def _words(error: BaseException) -> str:
+    """Return what a database said at the bottom of an error, or the first line of the error itself."""
+    from sqlalchemy.exc import DBAPIError
 
-    try:
-        yield
-    except MlflowException as error:
-        missing = error.error_code == "RESOURCE_DOES_NOT_EXIST"
-        raise (MissingError if missing else RegistryError)(str(error).partition("\n")[0]) from error
-    except (SQLAlchemyError, OSError) as error:
-        raise RegistryError(str(error).partition("\n")[0]) from error
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DBAPIError) and cause.orig is not None:
+            return " ".join(str(cause.orig).split())
+        cause = cause.__cause__
+    return str(error).partition("\n")[0]
 
 
 def _quieten() -> None:

@@ -73,11 +73,13 @@ class App:
         return self._document
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or the server's start and end."""
+        """Serve one request, or the server's start and end; refuse a WebSocket."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             await self._http(scope, receive, send if scope["method"] != "HEAD" else _without_body(send))
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # before it is accepted: the server answers 403
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun, name, status = time.perf_counter(), _NO_ROUTE, _NO_ANSWER

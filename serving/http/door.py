@@ -18,7 +18,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pipelines.operations.processes import cannot_listen
-from serving.problems import PROBLEM, late
+from serving import metrics
+from serving.problems import PROBLEM, ProblemError, late
 from serving.routes import Application, Receive, Scope, Send
 
 _log = logging.getLogger(__name__)
@@ -58,6 +59,21 @@ class _Connection(HttpToolsProtocol):
         """End to wait for a head."""
         self.head_since = None
         super().on_headers_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Refuse a WebSocket at once; what else a client would rather speak is left out and its request answered."""
+        problem = ProblemError(400, "WebSockets are not spoken here; ask without `Upgrade`")
+        body = problem.body()
+        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        self.transport.write(head % (PROBLEM, len(body)) + body)
+        self.transport.close()
+        metrics.refused(400)
+
+    def _should_upgrade(self) -> bool:
+        return self._get_upgrade() == b"websocket"
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: clients offer HTTP/2 in this way, and go on without."""
 
 
 class _Server(uvicorn.Server):

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipelines.files import make_private
+from pipelines.files import hindered, make_private
 from pipelines.log.protocol import LogCorrupt, LogError, LogUnavailable
 
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_MISMATCH}
@@ -56,7 +56,7 @@ class SqliteFile:
             self._lock_file = os.open(f"{path}-writers", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             make_private(path)
         except OSError as error:
-            raise LogUnavailable(f"{path}: {error.strerror}") from error
+            raise LogUnavailable(hindered(error.strerror, path)) from error
         try:
             with self._one_writer():
                 self._check_kind(schema)
@@ -204,5 +204,5 @@ class SqliteFile:
     def _translate(self, error: sqlite3.Error) -> LogError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _CORRUPT:
-            return LogCorrupt(f"{self.path}: the event log is damaged: {error}")
-        return LogUnavailable(f"{self.path}: {error}")
+            return LogCorrupt(f"{self.path}: the event log is damaged: {error}; restore it from a backup")
+        return LogUnavailable(hindered(error, self.path))

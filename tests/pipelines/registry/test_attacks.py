@@ -93,7 +93,7 @@ def test_a_copy_changed_with_its_manifest_is_not_served_while_mlflow_is_away(tmp
     for name, data in packed(model_vw=b"evil").items():
         (settings.root / "cache" / "models" / "copied" / version / name).write_bytes(data)
     shutil.rmtree(settings.root / "models")
-    with pytest.raises(FieldError, match="not the files that were registered"):
+    with pytest.raises(AlteredError, match="is not what was registered"):
         Registry(settings).files("copied", version)
     with closing(sqlite3.connect(settings.root / "state.db")) as database:
         database.execute("DELETE FROM state WHERE key LIKE 'registered/%'")
@@ -130,13 +130,13 @@ def test_a_champion_changed_at_mlflow_leaves_the_last_good_one_in_charge(
     loops.refresh()
     assert (kept := loops.get("news")) is not None
     assert (kept.policy, kept.policy_version) == (served.policy, first)
-    assert "not the files that were registered as version 2" in str(loops.error("news"))
+    assert "version 2 of news is not what was registered" in str(loops.error("news"))
     fresh = Loops(settings, Registry(settings))  # at its start it has no good one: the baseline answers
     fresh.refresh()
     started = fresh.get("news")
     assert started is not None
     assert (started.policy, started.policy_version) == (None, started.baseline_version)
-    assert "not the files that were registered as version 2" in str(fresh.error("news"))
+    assert "version 2 of news is not what was registered" in str(fresh.error("news"))
     registry.set_alias("news", "champion", first, {})
     for looked in (loops, fresh):
         looked.refresh()
@@ -202,6 +202,6 @@ def test_a_server_without_a_shared_state_is_held_to_what_each_home_saw_first(
     for home in ("trains", "serves"):
         shutil.rmtree(tmp_path / home / "cache")
     for registry in (trains, serves):
-        with pytest.raises(FieldError, match="not the files that were registered as version 1"):
+        with pytest.raises(AlteredError, match="is not what was registered"):
             registry.files("seen", version)
     assert serves.files("seen", other) == packed(model_vw=b"evil")

@@ -12,7 +12,7 @@ import pytest
 from decision.errors import FieldError
 from pipelines.registry.cache import ModelCache, verify
 from pipelines.registry.charge import WrittenVerdict, moves
-from pipelines.registry.registry import Registry
+from pipelines.registry.registry import AlteredError, Registry
 from pipelines.registry.tracking import RegistryError
 from pipelines.settings import Settings, load_settings
 from tests.contracts.registry import packed
@@ -46,7 +46,7 @@ def test_a_file_altered_in_the_registry_is_refused_by_name(settings: Settings, r
     (stored,) = (settings.root / "models" / "altered").glob("*/artifacts/policy/model.vw")
     stored.write_bytes(b"evil")
     forget(settings)
-    with pytest.raises(FieldError, match=r"files\.model\.vw.*sha256"):
+    with pytest.raises(AlteredError, match=r"files\.model\.vw.*sha256.*decision rollback altered"):
         registry.files("altered", version)
 
 
@@ -56,7 +56,7 @@ def test_a_manifest_altered_along_with_its_file_is_refused_too(settings: Setting
     for name, data in packed(model_vw=b"evil").items():
         (folder / name).write_bytes(data)
     forget(settings)
-    with pytest.raises(FieldError, match=r"manifest\.json"):
+    with pytest.raises(AlteredError, match=r"manifest\.json"):
         registry.files("forged", version)
 
 
