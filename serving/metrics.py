@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pipelines.files import hindered
+
 _RUN = "SERVING_METRICS"
 """The variable that tells workers the folder of their run."""
 
@@ -37,6 +39,8 @@ _GAUGES = {
     "disk_free_ratio": ("Share of the home folder's disk that is free", "mostrecent"),
 }
 
+_ROOM = 1 << 20
+"""Bytes of a file of counts: what prometheus_client begins with. It doubles one that is full."""
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -244,6 +248,28 @@ def join_run() -> None:
     """Point prometheus_client to the folder of this worker's run, where there is one; before it is imported."""
     if folder := os.environ.get(_RUN):
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+
+
+def reserve() -> None:
+    """Make the files that this worker will count in, with all of their room; before the first metric.
+
+    prometheus_client maps them into memory as it finds them and would make them with holes. Who first writes into a
+    hole for which the disk has no room is killed by the system (SIGBUS): on a full disk every new label would end a
+    worker.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if (folder := os.environ.get(_RUN)) is None:
+        return
+    kinds = ("counter", "histogram", *sorted({f"gauge_{mode}" for _, mode in _GAUGES.values()}))
+    for kind in kinds:
+        path = Path(folder) / f"{kind}_{os.getpid()}.db"
+        try:
+            with path.open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, _ROOM)
+        except OSError as error:
+            raise OSError(error.errno, hindered(error.strerror, path)) from error
 
 
 def forget() -> None:

@@ -69,6 +69,7 @@ class DecisionService:
     """Holds the core of one worker and its door."""
 
     def __init__(self) -> None:
+        metrics.reserve()
         self.core = app.core
         self.door = Door(app, host=settings.host, port=settings.port, drain=_drain)
         app.watched.append(self.door.broken)

@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 
 from decision.artifact import Manifest, pack
-from decision.errors import FieldError
 from decision.exploration.rule import Exploration
 from decision.oracles.linear import LinearOracle
 from decision.policy import OraclePolicy
 from pipelines.registry.cache import manifest_digest
-from pipelines.registry.registry import Registry
+from pipelines.registry.registry import AlteredError, Registry
 from pipelines.registry.tracking import RegistryError
 from pipelines.settings import Settings, load_settings
 from serving.loops import Loops
@@ -75,7 +74,7 @@ def test_files_changed_together_with_their_tag_are_refused_and_the_message_says_
     version = registry.register("both", packed(model_vw=b"good"))
     replace_at_mlflow(settings, "both", version, packed(model_vw=b"evil"))
     forget_copies(settings)
-    with pytest.raises(FieldError, match=r"version 1 of both: manifest\.json: must be sha256 .*decision rollback both"):
+    with pytest.raises(AlteredError, match=r"version 1 of both is not what was registered: manifest\.json: must be sha256 .*decision rollback both"):
         Registry(settings).files("both", version)
 
 
@@ -163,7 +162,7 @@ def test_a_manifest_of_absurd_size_or_depth_is_refused(
     version = registry.register(loop, packed(model_vw=b"good"))
     replace_at_mlflow(settings, loop, version, {"manifest.json": manifest, "model.vw": b"good"})
     forget_copies(settings)
-    with pytest.raises(FieldError, match=rf"version 1 of {loop}: {says}"):
+    with pytest.raises(AlteredError, match=rf"version 1 of {loop} is not what was registered: {says}"):
         registry.files(loop, version)
 
 
@@ -173,7 +172,7 @@ def test_a_huge_file_at_mlflow_is_not_fetched(settings: Settings, registry: Regi
     with stored.open("wb") as file:
         file.truncate(40 << 30)  # a hole: 40 GiB that take no room
     forget_copies(settings)
-    with pytest.raises(FieldError, match=r"version 1 of huge: files: must be at most 536870912 bytes"):
+    with pytest.raises(AlteredError, match=r"version 1 of huge is not what was registered: files: must be at most 536870912 bytes"):
         registry.files("huge", version)
 
 
