@@ -13,6 +13,7 @@ action. So a memory is one function of a user's events, whichever group each was
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Literal
@@ -122,8 +123,11 @@ class SessionOracle:
             raise FieldError("settings.actions", wanted="ids, each once and each with a level", got=settings.actions)
         if len({len(row) for row in shown}) != 1:
             raise FieldError("settings.features", wanted="equally many numbers per action", got=settings.features)
-        self._shown = np.array(shown, np.float32)
-        self._unknown = np.array(shown).mean(axis=0).astype(np.float32)
+        described = np.array(shown, np.float64)
+        if not (np.abs(described) <= np.finfo(np.float32).max).all():
+            raise FieldError("settings.features", wanted="numbers of single precision", got=Words("larger ones"))
+        self._shown = described.astype(np.float32)
+        self._unknown = described.mean(axis=0).astype(np.float32)
         d = self._shown.shape[1]
         self.hidden, self.inputs = w[_NAMES[1]].shape[-1], w[_NAMES[0]].shape[-1]
         head = len(w[_NAMES[5]])
@@ -237,13 +241,18 @@ class SessionOracle:
         except (KeyError, msgspec.DecodeError) as error:
             raise FieldError(MODEL_FILE, wanted="a session policy", got=error) from error
         data, at = files.get(NUMBERS_FILE, b""), 0
-        sizes = {name: int(np.prod(stored.shapes.get(name, [0]))) for name in _NAMES}
+        if any(side < 0 for shape in stored.shapes.values() for side in shape):
+            raise FieldError("shapes", wanted="sides of 0 or more", got=stored.shapes)
+        sizes = {name: math.prod(stored.shapes.get(name, [0])) for name in _NAMES}
         if len(data) != 4 * sum(sizes.values()):
             raise FieldError(NUMBERS_FILE, wanted=f"{4 * sum(sizes.values())} bytes", got=len(data))
         arrays: dict[str, Singles] = {}
         for name in _NAMES:
             numbers = np.frombuffer(data, "<f4", sizes[name], at).astype(np.float32)
-            arrays[name] = numbers.reshape(stored.shapes.get(name, [0]))
+            try:
+                arrays[name] = numbers.reshape(stored.shapes.get(name, [0]))
+            except ValueError as error:  # too many sides, or sides too long beside one of 0
+                raise FieldError("shapes", wanted="those of the weights", got=error) from error
             at += 4 * sizes[name]
         return cls(stored.settings, arrays)
 

@@ -25,22 +25,22 @@ from serving.wire import Action, DecideRequest
 from tests.strategies import interactions_of
 
 
-def register(registry: Registry, seed: int) -> str:
+def register(registry: Registry, seed: int, loop: str = "news") -> str:
     oracle = LinearOracle()
     oracle.fit(interactions_of(np.random.default_rng(seed), 60))
     policy = OraclePolicy(oracle, Exploration(gamma=20.0 + seed))
     manifest = Manifest(
-        loop="news",
+        loop=loop,
         oracle="linear",
         exploration=policy.exploration,
         seed=seed,
         code_version="test",
         created_at="2026-01-01T00:00:00+00:00",
     )
-    return registry.register("news", pack(policy, manifest))
+    return registry.register(loop, pack(policy, manifest))
 
 
-def promote(registry: Registry, version: str, expected: str | None) -> None:
+def promote(registry: Registry, version: str, expected: str | None, loop: str = "news") -> None:
     verdict = {
         "verdict": "promoted",
         "reasons": ["test"],
@@ -48,7 +48,7 @@ def promote(registry: Registry, version: str, expected: str | None) -> None:
         "at": "2026-01-01T00:00:00+00:00",
         "by": "test",
     }
-    registry.set_alias("news", "champion", version, verdict, expected=expected)
+    registry.set_alias(loop, "champion", version, verdict, expected=expected)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

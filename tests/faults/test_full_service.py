@@ -1,11 +1,10 @@
-"""Processes of a service whose disk is full: callers are refused in order, workers live on, and all goes on afterwards."""
+"""A service whose disk is full: callers are refused in order, its workers live on, and all goes on afterwards."""
 
 from __future__ import annotations
 
 import re
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -43,7 +42,9 @@ def service(disk: Disk) -> Iterator[Settings]:
     output = disk.path.with_name("service.log")
     with process("service", serve_command(settings), settings, output) as running:
         wait_until_ready(running, settings, output)
-        wait_until(lambda: output.read_text().count("Completed async startup hook") >= 2, "both workers to open the door")
+        wait_until(
+            lambda: output.read_text().count("Completed async startup hook") >= 2, "both workers to open the door"
+        )
         yield settings
 
 
