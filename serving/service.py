@@ -32,6 +32,8 @@ from serving.start import open_core
 
 _log = logging.getLogger(__name__)
 _SUPERVISED_S = 1.0
+_SUPERVISOR = "SERVING_SUPERVISOR"
+"""The variable that tells workers their supervisor: it may have gone before a worker can ask whose child it is."""
 
 metrics.join_run()
 settings = load_settings()
@@ -91,6 +93,7 @@ class DecisionService:
         except FieldError as error:
             sys.stderr.write(f"error: {error}\n")
             raise SystemExit(2) from None
+        os.environ[_SUPERVISOR] = str(os.getpid())
         metrics.begin_run(settings.root)
 
     @bentoml.on_startup
@@ -106,7 +109,8 @@ class DecisionService:
         except BaseException:
             app.close()
             raise
-        self._supervised = asyncio.create_task(_end_with(os.getppid()), name="supervisor")
+        supervisor = int(os.environ.get(_SUPERVISOR, os.getppid()))
+        self._supervised = asyncio.create_task(_end_with(supervisor), name="supervisor")
 
     @bentoml.on_shutdown
     async def close(self) -> None:

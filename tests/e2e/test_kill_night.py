@@ -58,10 +58,13 @@ def run_night(home: str, started: str) -> None:
 def run_follower(home: str, started: str) -> None:
     """Follow without end."""
     settings = load_settings({}, home=home)
-    with Installation(settings) as parts, State(settings.state_url) as state:
-        with Follower(parts, state, lease_s=_LEASE_S) as follower:
-            Path(started).touch()
-            follower.run(0.01, threading.Event())
+    with (
+        Installation(settings) as parts,
+        State(settings.state_url) as state,
+        Follower(parts, state, lease_s=_LEASE_S) as follower,
+    ):
+        Path(started).touch()
+        follower.run(0.01, threading.Event())
 
 
 def start(work: object, home: Path, number: int) -> BaseProcess:

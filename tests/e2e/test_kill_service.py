@@ -37,6 +37,16 @@ def test_service_killed_at_random_moments_loses_and_repeats_nothing_it_acknowled
     assert kill_service(tmp_path, kills, seed=7, whom=whom) > kills, "the load never got through; it proves nothing"
 
 
+@pytest.mark.connected
+def test_workers_that_still_start_when_their_supervisor_is_killed_end(tmp_path: Path) -> None:
+    settings = load_settings({}, home=str(tmp_path), port=free_port(), workers=2)
+    with process("service", serve_command(settings), settings, tmp_path / "service.log") as running:
+        wait_until(lambda: len(processes_of(tmp_path)) == 3, "both workers to be there")
+        running.kill()
+        running.wait()
+        wait_until(lambda: not processes_of(tmp_path), "the workers to end", progress=lambda: processes_of(tmp_path))
+
+
 def kill_service(folder: Path, kills: int, seed: int, *, whom: Whom = "service") -> int:
     """Kill a service under load so many times, check its books, and return how many decisions it acknowledged.
 

@@ -1,6 +1,8 @@
-"""Service, forwarder and ingesters are killed under load, again and again: nothing is lost, nothing booked twice.
+"""Every process of an installation is killed under load, again and again: nothing is lost, nothing booked twice.
 
-``python -m tests.soak.kills [--kills N] [--seed S]``. The first fault ends it with an error.
+``python -m tests.soak.kills [--kills N] [--seed S] [--only PART]``. Without ``--kills`` there are a thousand, shared
+out as in `KILLS`; with it, so many of each part. A part's seed is `--seed` and its place, and is printed. The first
+fault ends it all with an error.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ import pytest
 from pipelines.log.sqlite.log import LocalLog
 from tests.e2e.test_kill_forwarder import PARTITIONS, TOPICS, kill_forwarder
 from tests.e2e.test_kill_ingester import kill_ingesters
+from tests.e2e.test_kill_night import kill_followers, kill_nights
 from tests.e2e.test_kill_service import kill_service
 from tests.worlds.s3 import BUCKET, S3
 from tests.worlds.versitygw import Versitygw, missing
@@ -37,29 +41,54 @@ def ingesters_on_s3(folder: Path, kills: int, seed: int, kind: type[S3] = S3) ->
         return kill_ingesters(folder, kills, 2, seed, lake=f"s3://{BUCKET}/lake", longest_s=3.0)
 
 
+KILLS = {
+    "service": 150,
+    "worker": 200,
+    "supervisor": 100,
+    "forwarder": 150,
+    "follower": 120,
+    "night": 120,
+    "one ingester": 60,
+    "two ingesters": 60,
+    "two, files on S3": 40,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=40)
+    parser.add_argument("--kills", type=int, help="of each part; without, a thousand in all")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", choices=[*KILLS, "two, on versitygw"])
     given = parser.parse_args()
-    parts = {
-        "service": lambda folder: kill_service(folder, given.kills, given.seed),
-        "forwarder": lambda folder: forwarder(folder, given.kills, given.seed),
-        "one ingester": lambda folder: kill_ingesters(folder, given.kills, 1, given.seed),
-        "two ingesters": lambda folder: kill_ingesters(folder, given.kills, 2, given.seed),
-        "two, files on S3": lambda folder: ingesters_on_s3(folder, given.kills, given.seed),
+    parts: dict[str, Callable[[Path, int, int], int]] = {
+        "service": kill_service,
+        "worker": lambda folder, kills, seed: kill_service(folder, kills, seed, whom="worker"),
+        "supervisor": lambda folder, kills, seed: kill_service(folder, kills, seed, whom="parent"),
+        "forwarder": forwarder,
+        "follower": kill_followers,
+        "night": kill_nights,
+        "one ingester": lambda folder, kills, seed: kill_ingesters(folder, kills, 1, seed),
+        "two ingesters": lambda folder, kills, seed: kill_ingesters(folder, kills, 2, seed),
+        "two, files on S3": ingesters_on_s3,
     }
     if reason := missing():
         print(f"without versitygw: {reason}")
     else:
-        parts["two, on versitygw"] = lambda folder: ingesters_on_s3(folder, given.kills, given.seed, Versitygw)
-    print(f"{'killed':<18}{'times':>8}{'taken, all of it booked once':>32}")
-    taken: dict[str, int] = {}
-    for name, run in parts.items():
+        parts["two, on versitygw"] = lambda folder, kills, seed: ingesters_on_s3(folder, kills, seed, Versitygw)
+    print(f"{'killed':<18}{'times':>8}{'seed':>8}{'taken, all of it booked once':>32}")
+    done: dict[str, dict[str, int]] = {}
+    for place, (name, run) in enumerate(parts.items()):
+        if given.only not in (None, name):
+            continue
+        kills, seed = given.kills or KILLS.get(name, 0), given.seed + place
+        if not kills:
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            taken[name] = run(Path(folder))
-        print(f"{name:<18}{given.kills:>8}{taken[name]:>32}", flush=True)
-    print(json.dumps({"name": "kills", "kills": given.kills, "seed": given.seed, "taken": taken}))
+            taken = run(Path(folder), kills, seed)
+        done[name] = {"kills": kills, "seed": seed, "taken": taken}
+        print(f"{name:<18}{kills:>8}{seed:>8}{taken:>32}", flush=True)
+    total = sum(part["kills"] for part in done.values())
+    print(json.dumps({"name": "kills", "kills": total, "seed": given.seed, "parts": done}))
 
 
 if __name__ == "__main__":
