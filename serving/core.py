@@ -66,7 +66,7 @@ from serving.wire import (
 DECISIONS, OUTCOMES = "decisions", "outcomes"
 MAX_SLATE_BYTES = 8 << 20
 MAX_BATCH_BYTES = 48 << 20
-"""Of the records of a request, and of a batch: what waits for the disk has 64 MiB."""
+"""Of the records of a request, and of a batch: all that waits for the disk has `serving.spool.MOST_BYTES`."""
 _FAILURES = (RuntimeError, ArithmeticError, LookupError)  # of a policy: then the baseline answers
 
 
@@ -479,7 +479,9 @@ def _records_in(event_id: str, messages: Sequence[Message]) -> list[Decision]:
 
 
 def _groups(outcomes: Sequence[Outcome]) -> list[Group]:
-    return [Group(outcome.event_id.encode(), [(OUTCOMES, encode(outcome), ())]) for outcome in outcomes]
+    return [
+        Group(outcome.event_id.encode(), [(OUTCOMES, encode(outcome), ())], loop=outcome.loop) for outcome in outcomes
+    ]
 
 
 def _group(ask: Ask, records: list[Decision] | Exception) -> Decided | Exception:

@@ -1,7 +1,8 @@
 """The spool: what a request hands its decision to, and gets it back from once it is on disk.
 
 One thread writes. While it waits for one fsync, requests that arrive queue up and share the next, so the disk bounds
-the latency of a request and not their number. Each event loop hears of a whole batch by one call.
+the latency of a request and not their number. Each event loop hears of a whole batch by one call. No loop of decisions
+fills the queue for the others: `serving.waiting.fair` has the shares and the turns.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from decision.errors import FieldError, Words
 from pipelines.log.protocol import DECISIONS, FORWARDER_HEADERS, MAX_HEADERS, Headers, LogError, Message, check_message
 from pipelines.log.sqlite.log import Group, Stored
 from serving.errors import UnavailableError
+from serving.waiting.fair import FairQueue, QueueFull
 
 __all__ = [
     "Answer",
     "Give",
     "Spool",
     "SpoolClosed",
-    "SpoolFull",
     "Stored",
     "Waiting",
     "given",
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 _logger = logging.getLogger(__name__)
+MOST_GROUPS, MOST_BYTES = 20_000, 64 << 20
+"""That wait for the disk at a time: a loop alone has half of the groups, and a first batch of 48 MiB."""
 _GROUPS_PER_COMMIT = 512
 _BYTES_PER_COMMIT = 8 << 20
 _PROBE_S = 0.5
@@ -43,10 +46,6 @@ _APART_S, _MANY = 0.001, 64
 """After a commit that several share, the next begins so much later than it did, in seconds, or once so many groups
 wait: a commit costs a processor about as much as ten decisions."""
 _MAX_HEADERS = MAX_HEADERS - FORWARDER_HEADERS
-
-
-class SpoolFull(Exception):
-    """The queue is full; nothing was taken, try again shortly."""
 
 
 class SpoolClosed(Exception):
@@ -94,8 +93,8 @@ class Spool:
 
     Args:
         log: where to write; its topics exist.
-        max_events: most groups that wait at a time.
-        max_bytes: most bytes that wait at a time.
+        max_events: most groups that wait at a time; those of one loop are at most as many as there is room for more.
+        max_bytes: most bytes that wait at a time; likewise.
         healthy: `log` takes writes now; else it is probed first.
 
     Attributes:
@@ -106,21 +105,15 @@ class Spool:
     """
 
     def __init__(
-        self, log: Written, *, max_events: int = 10_000, max_bytes: int = 64 << 20, healthy: bool = True
+        self, log: Written, *, max_events: int = MOST_GROUPS, max_bytes: int = MOST_BYTES, healthy: bool = True
     ) -> None:
         self.healthy = healthy
         self.appended = 0
         self.bytes = 0
         self.last_fsync_seconds = 0.0
         self._log = log
-        self._max_events = max_events
-        self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._pending: list[_Entry] = []
-        self._pending_groups = 0
-        self._pending_bytes = 0
-        self._writing = 0
-        self._writing_bytes = 0
+        self._queue: FairQueue[_Entry] = FairQueue(most_groups=max_events, most_bytes=max_bytes)
         self._closed = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
@@ -129,11 +122,7 @@ class Spool:
     @property
     def depth(self) -> int:
         """Groups that were taken and are not on disk yet."""
-        return self._pending_groups + self._writing
-
-    @property
-    def _bytes_waiting(self) -> int:
-        return self._pending_bytes + self._writing_bytes
+        return self._queue.groups
 
     def submit(self, groups: Sequence[Group]) -> Future[list[Stored]]:
         """Queue `groups`, for a thread; the result is what `append_all` returns or raises."""
@@ -162,7 +151,7 @@ class Spool:
         A coroutine that is cancelled while it waits leaves its messages to be written.
 
         Raises:
-            SpoolFull: too much is waiting.
+            QueueFull: too much is waiting, of this loop or of all.
             SpoolClosed: the spool was closed.
             FieldError: a message that does not fit.
             UnknownTopic: a topic that was not created.
@@ -178,23 +167,24 @@ class Spool:
         Each future gets what became of its groups, or one of the errors of `append_all`.
         """
         entries: list[_Entry] = []
-        groups = size = 0
+        refused: list[tuple[Answer, Exception]] = []
         for some, future in waiting:
             try:
-                entry = _Entry(some, sum(map(self._checked, some)), future, loop)
-                self._admit(groups + len(some), size + entry.size)
-            except (SpoolClosed, SpoolFull, FieldError, LogError) as error:
-                refuse((future,), error, loop)
-                continue
-            entries.append(entry)
-            groups += len(some)
-            size += entry.size
-        if not entries:
-            return
-        try:
-            self._take(entries, groups, size)
-        except SpoolClosed as error:
-            refuse([future for _, future in waiting], error, loop)
+                entries.append(_Entry(some, sum(map(self._checked, some)), future, loop))
+            except (FieldError, LogError) as error:
+                refused.append((future, error))
+        with self._lock:
+            first = not self._queue
+            for entry in entries:
+                try:
+                    self._admit(entry)
+                except (SpoolClosed, QueueFull) as error:
+                    refused.append((entry.future, error))
+            wake = first and bool(self._queue)
+        if wake:
+            self._wake.set()
+        for future, error in refused:
+            refuse((future,), error, loop)
 
     def find(self, topic: str, key: bytes) -> list[Message]:
         """Return what `topic` holds under `key`; sees everything acknowledged."""
@@ -222,23 +212,11 @@ class Spool:
             size += check_message(group.key, value, headers, max_headers=_MAX_HEADERS)
         return size
 
-    def _admit(self, groups: int, size: int) -> None:
-        """Refuse what cannot wait beside all that waits already."""
+    def _admit(self, entry: _Entry) -> None:
         if self._closed:
             raise SpoolClosed("the spool is closed")
-        if self.depth + groups > self._max_events or self._bytes_waiting + size > self._max_bytes:
-            raise SpoolFull(f"spool: {self.depth} events and {self._bytes_waiting} bytes wait")
-
-    def _take(self, entries: Sequence[_Entry], groups: int, size: int) -> None:
-        with self._lock:
-            if self._closed:
-                raise SpoolClosed("the spool is closed")
-            first = not self._pending
-            self._pending += entries
-            self._pending_groups += groups
-            self._pending_bytes += size
-        if first:
-            self._wake.set()
+        groups = entry.groups
+        self._queue.add(groups[0].loop if groups else "", entry, len(groups), entry.size)
 
     def _run(self) -> None:
         while True:
@@ -248,29 +226,17 @@ class Spool:
                 begun = time.perf_counter()
                 self._write(batch)
                 rest = begun + _APART_S - time.perf_counter()
-                if len(batch) > 1 and rest > 0.0 and self._pending_groups < _MANY and not self._closed:
+                if len(batch) > 1 and rest > 0.0 and self._queue.waiting < _MANY and not self._closed:
                     time.sleep(rest)
             if not self.healthy:
                 self._probe()
             with self._lock:
-                if self._closed and not self._pending:
+                if self._closed and not self._queue:
                     return
 
     def _next(self) -> list[_Entry]:
         with self._lock:
-            size = groups = count = 0
-            for entry in self._pending:
-                size += entry.size
-                groups += len(entry.groups)
-                count += 1
-                if size >= _BYTES_PER_COMMIT or groups >= _GROUPS_PER_COMMIT:
-                    break
-            batch = self._pending[:count]
-            del self._pending[:count]
-            self._pending_groups -= groups
-            self._pending_bytes -= size
-            self._writing, self._writing_bytes = groups, size
-            return batch
+            return self._queue.take(_GROUPS_PER_COMMIT, _BYTES_PER_COMMIT)
 
     def _write(self, batch: list[_Entry]) -> None:
         started = time.perf_counter()
@@ -291,7 +257,7 @@ class Spool:
                 groups = [group for entry in batch for group in entry.groups]
                 self.bytes += sum(self._checked(group) for group, new in zip(groups, fresh, strict=True) if new)
         with self._lock:
-            self._writing = self._writing_bytes = 0
+            self._queue.done()
         _answer(batch, results, error)
 
     def _probe(self) -> None:
@@ -366,7 +332,7 @@ async def on_disk(writing: Awaitable[list[Stored]]) -> list[Stored]:
     """
     try:
         return await writing
-    except (SpoolFull, SpoolClosed, LogError) as error:
+    except (QueueFull, SpoolClosed, LogError) as error:
         raise _not_written(error) from error
 
 
@@ -374,11 +340,12 @@ def waited(writing: Future[list[Stored]]) -> list[Stored]:
     """As `on_disk`, for a thread that may wait."""
     try:
         return writing.result()
-    except (SpoolFull, SpoolClosed, LogError) as error:
+    except (QueueFull, SpoolClosed, LogError) as error:
         raise _not_written(error) from error
 
 
 def _not_written(error: Exception) -> UnavailableError:
-    if isinstance(error, SpoolFull):
-        return UnavailableError("too many requests wait to be written down")
+    if isinstance(error, QueueFull):
+        whose = f" of the loop {error.loop!r}" if error.loop else ""
+        return UnavailableError(f"too many requests{whose} wait to be written down")
     return UnavailableError("nothing can be written down at present")

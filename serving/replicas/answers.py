@@ -19,10 +19,10 @@ from pipelines.log.sqlite.log import Group
 from pipelines.online.answers import KEPT_S, answer_key
 from pipelines.online.connection import Command, Online
 from serving import metrics
-from serving.spool import Give, SpoolClosed, SpoolFull, Waiting, refuse
+from serving.spool import MOST_BYTES, MOST_GROUPS, Give, SpoolClosed, Waiting, refuse
+from serving.waiting.fair import FairQueue, QueueFull
 
 _GROUPS_AT_ONCE, _BYTES_AT_ONCE = 512, 4 << 20
-_MOST_GROUPS = 10_000
 
 _Messages = tuple[tuple[str, bytes, Headers], ...]
 _encode = msgspec.msgpack.Encoder().encode
@@ -50,8 +50,7 @@ class Answers:
     def __init__(self, online: Online, give: Give) -> None:
         self.online, self._give = online, give
         self._turn = threading.Condition()
-        self._entries: list[_Entry] = []
-        self._groups = 0
+        self._queue: FairQueue[_Entry] = FairQueue(most_groups=MOST_GROUPS, most_bytes=MOST_BYTES)
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
         self._thread.start()
@@ -67,16 +66,20 @@ class Answers:
             self._give([each for each in waiting if id(each) not in kept], loop)
         if not chosen:
             return
-        groups = sum(len(each.groups) for each in chosen)
+        refused: list[tuple[Waiting, Exception]] = []
         with self._turn:
-            closed, full = self._closed, self._groups + groups > _MOST_GROUPS
-            if not closed and not full:
-                self._groups += groups
-                self._entries += [_Entry(each, loop) for each in chosen]
-                self._turn.notify()
-                return
-        error = SpoolClosed("closed") if closed else SpoolFull(f"answers: {self._groups} wait to be agreed on")
-        refuse([each.future for each in chosen], error, loop)
+            for each in chosen:
+                if self._closed:
+                    refused.append((each, SpoolClosed("closed")))
+                    continue
+                size = sum(len(value) for group in each.groups for _, value, _ in group.messages)
+                try:
+                    self._queue.add(each.groups[0].loop, _Entry(each, loop), len(each.groups), size)
+                except QueueFull as error:
+                    refused.append((each, error))
+            self._turn.notify()
+        for each, error in refused:
+            refuse((each.future,), error, loop)
 
     def close(self) -> None:
         """Take nothing more, hand on what waits, and return."""
@@ -97,21 +100,13 @@ class Answers:
             except Exception as error:  # whatever it was, the waiters must hear of it and the thread must go on
                 for (_, future), loop in entries:
                     refuse((future,), error, loop)
+            with self._turn:
+                self._queue.done()
 
     def _next(self) -> list[_Entry]:
         with self._turn:
-            self._turn.wait_for(lambda: self._entries or self._closed)
-            groups = size = count = 0
-            for (some, _), _ in self._entries:
-                count += 1
-                groups += len(some)
-                size += sum(len(value) for group in some for _, value, _ in group.messages)
-                if groups >= _GROUPS_AT_ONCE or size >= _BYTES_AT_ONCE:
-                    break
-            entries = self._entries[:count]
-            del self._entries[:count]
-            self._groups -= groups
-            return entries
+            self._turn.wait_for(lambda: self._queue or self._closed)
+            return self._queue.take(_GROUPS_AT_ONCE, _BYTES_AT_ONCE)
 
     def _standing(self, groups: Sequence[Group]) -> list[Group]:
         """Return what stands under each group's key: the group itself, or what another replica made of it."""

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from decision.errors import FieldError
 from pipelines.log.protocol import LogUnavailable, UnknownTopic
 from pipelines.log.sqlite.log import Group, LocalLog, Stored
 from pipelines.operations.waiting import wait_until
-from serving.spool import Spool, SpoolClosed, SpoolFull
+from serving.spool import Spool, SpoolClosed
+from serving.waiting.fair import TURN_GROUPS, QueueFull
 from tests.contracts.event_log import read_all
 
 CLIENT = """
@@ -198,11 +200,11 @@ def test_messages_of_one_submit_are_written_whole_or_not_at_all(log: LocalLog, s
 
 
 def test_a_full_queue_refuses_and_loses_nothing_it_took(log: LocalLog) -> None:
-    spool = Spool(log, max_events=10, max_bytes=1000)
+    spool = Spool(log, max_events=20, max_bytes=2000)
     blocker = LocalLog(log.path)
     with blocker._file.transaction():  # another process is writing, and takes its time
         futures = [submit(spool, b"%d" % n, [("decisions", b"v", ())]) for n in range(10)]
-        with pytest.raises(SpoolFull, match="10 events"):
+        with pytest.raises(QueueFull, match="10 events"):
             submit(spool, b"x", [("decisions", b"v", ())]).result(300)
         assert spool.depth == 10
         assert not any(future.done() for future in futures)
@@ -210,12 +212,49 @@ def test_a_full_queue_refuses_and_loses_nothing_it_took(log: LocalLog) -> None:
         future.result(300)
     with blocker._file.transaction():
         future = submit(spool, b"large", [("decisions", bytes(900), ())])
-        with pytest.raises(SpoolFull):
+        with pytest.raises(QueueFull):
             submit(spool, b"too much", [("decisions", bytes(200), ())]).result(300)
     future.result(300)
     assert sorted(all_keys(log)) == sorted([*map(str, range(10)), "large"])
     spool.close()
     blocker.close()
+
+
+def test_while_one_loop_floods_anothers_decisions_are_all_taken_and_wait_for_a_commit_and_a_turn(
+    log: LocalLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits: list[list[str]] = []
+    write = log.append_groups
+
+    def watched(groups: Sequence[Group]) -> list[Stored]:
+        commits.append([group.loop for group in groups])
+        return write(groups)
+
+    monkeypatch.setattr(log, "append_groups", watched)
+    spool, blocker = Spool(log, max_events=4_000), LocalLog(log.path)
+
+    def give(key: str, topic: str, loop: str) -> Future[list[Stored]]:
+        return spool.submit((Group(key.encode(), [(topic, bytes(500), ())], False, loop),))
+
+    taken = 0
+    for number in range(8):
+        with blocker._file.transaction():  # the disk takes its time: the flood fills what it may
+            before = len(commits)
+            flood = [give(f"f{number}", "outcomes", "flood")]
+            wait_until(partial(lambda begun: len(commits) > begun, before), "the commit under way")
+            flood += [give(f"f{number}-{n}", "outcomes", "flood") for n in range(2_500)]
+            other = [give(f"o{number}-{n}", "decisions", "other") for n in range(5)]
+        assert [future.result(300)[0].existing for future in other] == [False] * 5
+        assert commits[before + 1].index("other") <= TURN_GROUPS
+        errors = [future.exception(300) for future in flood]
+        refused = [error for error in errors if error is not None]
+        assert {error.loop for error in refused if isinstance(error, QueueFull)} == {"flood"}
+        assert len(refused) > 400
+        taken += len(errors) - len(refused)
+    spool.close()
+    blocker.close()
+    assert len(all_keys(log)) == 8 * 5
+    assert len(all_keys(log, "outcomes")) == taken
 
 
 def test_a_disk_that_fails_is_every_waiters_error_and_heals_by_itself(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""How requests of many loops wait in line for one thread."""
