@@ -24,6 +24,7 @@ TITLES = {
     403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
+    408: "Request timeout",
     409: "Conflict",
     410: "Erased",
     413: "Request too large",
@@ -111,6 +112,11 @@ def failed() -> ProblemError:
 def late(seconds: float) -> ProblemError:
     """Return the 504 of a request that had no answer after so many seconds."""
     return ProblemError(504, f"there was no answer within {seconds:g} seconds; the same request may be sent again")
+
+
+def late_body(seconds: float) -> ProblemError:
+    """Return the 408 of a request whose body had not come whole after so many seconds."""
+    return ProblemError(408, f"the body did not come whole within {seconds:g} seconds", field="body")
 
 
 def unavailable(detail: str) -> ProblemError:

@@ -5,6 +5,7 @@ A path is split where it has slashes and each part decoded once after that, so t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -16,7 +17,7 @@ from decision.errors import FieldError
 from pipelines.access.callers import ANYBODY, Caller
 from serving.core import Core
 from serving.errors import UnknownLoopError
-from serving.problems import PROBLEM, ProblemError
+from serving.problems import PROBLEM, ProblemError, unavailable
 from serving.wire import Problem
 
 Scope = MutableMapping[str, Any]
@@ -25,6 +26,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_BODY = 1 << 20
 MAX_BATCH_BODY = 16 << 20
+MOST_ARRIVING = 256 << 20
+"""Bytes of bodies of which more is to come, of all requests of a worker."""
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 Method = Literal["GET", "POST", "PUT", "DELETE"]
@@ -252,25 +255,61 @@ class Table:
         return route, found
 
 
+class BodyUnfinished(asyncio.CancelledError):
+    """The request was ended while its body was still to come."""
+
+
+class _Arriving:
+    """Counts the bytes of bodies of which more is to come; one event loop reads all bodies of a worker."""
+
+    size = 0
+
+
 async def read_body(scope: Scope, receive: Receive, limit: int = MAX_BODY) -> bytes:
     """Return the request's body, read no further than `limit` bytes.
 
     Raises:
-        ProblemError: 413, it is larger.
+        ProblemError: 413, it is larger; 400, the connection ended before it; 503, too much of others is still coming.
+        BodyUnfinished: the request was ended from outside before its body had come.
     """
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit() and int(value) > limit:
             raise _too_large(limit)
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    while message.get("more_body"):
-        if len(body) > limit:
-            raise _too_large(limit)
+    try:
         message = await receive()
-        body += message.get("body", b"")
+        if message.get("more_body"):
+            return await _read_on(message, receive, limit)
+    except asyncio.CancelledError as error:
+        raise BodyUnfinished(*error.args) from error
+    body = _of(message)
     if len(body) > limit:
         raise _too_large(limit)
     return body
+
+
+async def _read_on(message: MutableMapping[str, Any], receive: Receive, limit: int) -> bytes:
+    body, counted = bytearray(_of(message)), 0
+    try:
+        while message.get("more_body"):
+            if len(body) > limit:
+                raise _too_large(limit)
+            _Arriving.size += len(body) - counted
+            counted = len(body)
+            if _Arriving.size > MOST_ARRIVING:
+                raise unavailable("too many large requests are arriving")
+            message = await receive()
+            body += _of(message)
+    finally:
+        _Arriving.size -= counted
+    if len(body) > limit:
+        raise _too_large(limit)
+    return bytes(body)
+
+
+def _of(message: MutableMapping[str, Any]) -> bytes:
+    if message["type"] == "http.disconnect":  # what came is no body, even where it can be read as one
+        raise ProblemError(400, "the connection ended before the body", field="body")
+    return message.get("body", b"")
 
 
 def _too_large(limit: int) -> ProblemError:

@@ -14,7 +14,7 @@ from serving.http import openapi, operations, personalizer, v1
 from serving.http.access import Access
 from serving.http.reach import check_page, check_reach
 from serving.problems import PROBLEM, ProblemError, failed, problem_of, unavailable
-from serving.routes import OF_KEYS, Application, Call, Receive, Route, Scope, Send, Table, read_body
+from serving.routes import OF_KEYS, Application, BodyUnfinished, Call, Receive, Route, Scope, Send, Table, read_body
 
 _log = logging.getLogger(__name__)
 _PANELS = ("/fairness", "/console")
@@ -115,6 +115,9 @@ class App:
             )
             await send({"type": "http.response.start", "status": status, "headers": sent})
             await send({"type": "http.response.body", "body": body})
+        except BodyUnfinished:
+            status = 408
+            raise
         finally:
             metrics.answered(name, status, time.perf_counter() - begun)
 

@@ -12,43 +12,63 @@ import logging
 import resource
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pipelines.operations.processes import cannot_listen
 from serving import metrics
-from serving.problems import PROBLEM, ProblemError, late
-from serving.routes import Application, Receive, Scope, Send
+from serving.problems import PROBLEM, ProblemError, late, late_body, unavailable
+from serving.routes import Application, BodyUnfinished, Receive, Scope, Send
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
 KEEP_ALIVE_S = 5
-ANSWER_S, HEAD_S = 30.0, 10.0
+ANSWER_S, HEAD_S, READ_S = 30.0, 10.0, 30.0
 MAX_HEAD = 64 << 10
 """Bytes of a request's line and headers."""
 MOST_CONNECTIONS = 4096
-"""Of a worker; who comes beyond them gets 503."""
+"""Of a worker; who comes beyond them takes the place of whoever has sent no whole request for the longest time."""
 _ANSWERED_S = 20
 _LAST = (b"connection", b"close")
 
 
 class _Connection(HttpToolsProtocol):
-    """A connection that knows how long it has been sending a request's head, and how much of it."""
+    """A connection that knows how long it has been sending a request, and how much of its head.
 
+    Each door has a class of its own with the two that follow.
+
+    Attributes:
+        asking: connections whose next request has not come whole, those that have had the longest time for it first.
+        most: connections that the door takes.
+    """
+
+    asking: ClassVar[dict[_Connection, float]]
+    most: ClassVar[int]
     head_since: float | None = None
     head_bytes = 0
+    unread: tuple[int, float] = (0, 0.0)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a head."""
+        """Begin to wait for a head; where there are too many, the one that has waited longest goes."""
         super().connection_made(transport)
-        self.head_since = self.loop.time()
+        self._begin_head()
+        if len(self.connections) > self.most:
+            oldest = next(iter(self.asking))
+            if oldest is not self:  # else all others are being answered, and this one will be told so
+                del self.asking[oldest]
+                oldest.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        self.asking.pop(self, None)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
         if self.head_since is None and (self.cycle is None or self.cycle.response_complete):
-            self.head_since, self.head_bytes = self.loop.time(), 0
+            self._begin_head()
         super().data_received(data)
         if self.head_since is not None:
             self.head_bytes += len(data)
@@ -75,6 +95,35 @@ class _Connection(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: clients offer HTTP/2 in this way, and go on without."""
 
+    def on_message_complete(self) -> None:
+        """End to wait for a request; the rest of one that was answered early is none."""
+        super().on_message_complete()
+        if not self.cycle.response_complete:
+            self.asking.pop(self, None)
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, where it is not there yet."""
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self._ask_again()
+
+    def _begin_head(self) -> None:
+        self.head_since, self.head_bytes = self._ask_again(), 0
+
+    def _ask_again(self) -> float:
+        now = self.loop.time()
+        self.asking.pop(self, None)
+        self.asking[self] = now
+        return now
+
+    def is_unread(self, now: float, read_s: float) -> bool:
+        """Return whether nobody has read on for so long, of an answer that is too long for the system to take it."""
+        left, (before, since) = self.transport.get_write_buffer_size(), self.unread
+        if not left or left < before or not before:
+            since = now
+        self.unread = left, since
+        return now - since > read_s
+
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
@@ -90,8 +139,9 @@ class Door:
         app: what answers.
         host: address to listen on.
         port: port to listen on, shared with the other workers.
-        answer_s: seconds after which a request that has no answer yet gets 504.
+        answer_s: seconds after which a request that has no answer yet gets 504, or 408 where its body is still to come.
         head_s: seconds after which a connection that has not sent a whole head is closed.
+        read_s: seconds after which a connection is closed that reads nothing of its answer.
         drain: waits for as long as it still answers when it closes, saying that each connection ends; None: not at all.
     """
 
@@ -103,11 +153,14 @@ class Door:
         port: int,
         answer_s: float = ANSWER_S,
         head_s: float = HEAD_S,
+        read_s: float = READ_S,
         drain: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._app = app
         self._host, self._port = host, port
-        self._answer_s, self._head_s, self._drain = answer_s, head_s, drain
+        self._answer_s, self._head_s, self._read_s, self._drain = answer_s, head_s, read_s, drain
+        self._asking: dict[_Connection, float] = {}
+        self._most = MOST_CONNECTIONS
         self._closing = False
         self._waiting: dict[asyncio.Task[Any], float] = {}  # requests without an answer, the oldest first
         self._late: set[asyncio.Task[Any]] = set()
@@ -131,11 +184,11 @@ class Door:
             FieldError: the port is taken; names the setting.
         """
         listener = listen(self._host, self._port)
+        most = self._most = _most_connections()
         config = uvicorn.Config(
             self._answer,
             interface="asgi3",
-            http=_Connection,
-            limit_concurrency=_most_connections(),
+            http=type("_DoorConnection", (_Connection,), {"asking": self._asking, "most": most}),
             ws="none",
             lifespan="off",
             log_config=None,
@@ -190,6 +243,9 @@ class Door:
         task, waiting = asyncio.current_task(), self._waiting
         if task is None:
             raise RuntimeError("the server answers outside a task")
+        if self.connections - len(self._asking) > self._most:  # so many are answered already
+            await _send(send, unavailable("too many connections are open"))
+            return
         waiting[task] = asyncio.get_running_loop().time()
 
         def begun(message: Any) -> Any:
@@ -200,26 +256,27 @@ class Door:
 
         try:
             await self._app(scope, receive, begun)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if task not in self._late:
                 raise
             self._late.discard(task)
             task.uncancel()
-            problem = late(self._answer_s)
-            body = problem.body()
-            headers = [(b"content-type", PROBLEM), (b"content-length", b"%d" % len(body))]
-            await send({"type": "http.response.start", "status": problem.status, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+            unfinished = isinstance(error, BodyUnfinished)
+            await _send(send, late_body(self._answer_s) if unfinished else late(self._answer_s))
         finally:
             waiting.pop(task, None)
 
     async def end_late(self) -> None:
-        """Cancel requests that have waited too long, and close connections that send too slowly; once a second."""
+        """End requests that have waited too long, and connections that send or read too slowly; once a second."""
         now = asyncio.get_running_loop().time()
-        for connection in [] if self._server is None else list(self._server.server_state.connections):
-            since = connection.head_since if isinstance(connection, _Connection) else None
-            if since is not None and now - since > self._head_s:
+        for connection, since in list(self._asking.items()):
+            if now - since <= self._head_s:
+                break
+            if connection.head_since is not None:
                 connection.transport.close()
+        for connection in [] if self._server is None else list(self._server.server_state.connections):
+            if isinstance(connection, _Connection) and connection.is_unread(now, self._read_s):
+                connection.transport.abort()
         before = now - self._answer_s
         for task, since in list(self._waiting.items()):
             if since > before:
@@ -227,6 +284,14 @@ class Door:
             self._late.add(task)
             del self._waiting[task]
             task.cancel()
+
+
+async def _send(send: Send, problem: ProblemError) -> None:
+    """Answer with a problem document, and end the connection."""
+    body = problem.body()
+    headers = [(b"content-type", PROBLEM), (b"content-length", b"%d" % len(body)), _LAST, *problem.headers]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _most_connections() -> int:

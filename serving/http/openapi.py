@@ -165,7 +165,7 @@ def _errors(route: Route) -> list[int]:
     if route.role in OF_KEYS:
         found |= {401, 403, 404, 429, 503}
     if route.request is not None:
-        found |= {400, 413}
+        found |= {400, 408, 413, 503}
     if route.request is not None or "{" in route.path or route.parameters:
         found |= {404, route.refusals.invalid}
     unknown = found - TITLES.keys()

@@ -19,6 +19,7 @@ from pipelines.settings import load_settings
 from serving import metrics
 from serving.http.app import App
 from serving.http.door import MAX_HEAD, Door
+from serving.routes import read_body
 from serving.start import open_core
 
 HOST = "127.0.0.1"
@@ -318,18 +319,117 @@ def test_a_head_without_end_is_cut_off() -> None:
     assert asyncio.run(run()) < 64 * MAX_HEAD
 
 
-def test_connections_beyond_what_a_worker_takes_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def drained(connection: socket.socket) -> int:
+    """Read until the other side ends the connection, and return how much came."""
+    got = 0
+    try:
+        while some := connection.recv(8 << 20):
+            got += len(some)
+    except ConnectionResetError:
+        pass
+    return got
+
+
+IDLE = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+UNFINISHED = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n1234"
+
+
+async def reading(scope: Any, receive: Any, send: Any) -> None:
+    """Answer once the body is there."""
+    await answering(await read_body(scope, receive) or b"yes")(scope, receive, send)
+
+
+@pytest.mark.parametrize("sent", [*SLOW, IDLE, UNFINISHED])
+def test_who_comes_to_a_full_door_takes_the_place_of_the_slowest(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.http.door.MOST_CONNECTIONS", 8)
     port = free_port()
 
-    async def run() -> tuple[int, int]:
-        async with opened(answering(b"yes"), port, head_s=300.0) as door:
-            idle = [await asyncio.to_thread(half, port, b"") for _ in range(8)]
-            full, _ = await asyncio.to_thread(get, port)
-            for connection in idle:
-                connection.close()
-            while door.connections:
-                await asyncio.sleep(0.01)
-            return full, (await asyncio.to_thread(get, port))[0]
+    async def run() -> None:
+        async with opened(reading, port, head_s=300.0) as door:
+            slow: list[socket.socket] = []
+            for _ in range(12):
+                slow.append(await asyncio.to_thread(half, port, sent))
+                if sent == IDLE:
+                    assert (await asyncio.to_thread(slow[-1].recv, 1024)).startswith(b"HTTP/1.1 200")
+            while door.connections > 8:
+                await asyncio.sleep(0.001)
+            assert [await asyncio.to_thread(get, port) for _ in range(3)] == [(200, b"yes")] * 3
+            while door.connections > 8:
+                await asyncio.sleep(0.001)
+            for one in slow[:4]:
+                await asyncio.to_thread(drained, one)
+            for one in slow:
+                one.close()
 
-    assert asyncio.run(run()) == (503, 200)
+    asyncio.run(run())
+
+
+def test_connections_beyond_what_a_worker_answers_at_a_time_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.http.door.MOST_CONNECTIONS", 4)
+    port = free_port()
+
+    async def run() -> None:
+        asked, may = 0, asyncio.Event()
+
+        async def before() -> None:
+            nonlocal asked
+            asked += 1
+            await may.wait()
+
+        def get_headers() -> tuple[int, str | None]:
+            connection = http.client.HTTPConnection(HOST, port, timeout=300)
+            connection.request("GET", "/")
+            response = connection.getresponse()
+            connection.close()
+            return response.status, response.getheader("retry-after")
+
+        async with opened(answering(b"yes", before), port):
+            answered = [asyncio.create_task(asyncio.to_thread(get, port)) for _ in range(4)]
+            while asked < 4:
+                await asyncio.sleep(0.001)
+            assert await asyncio.to_thread(get_headers) == (503, "1")
+            may.set()
+            assert await asyncio.gather(*answered) == [(200, b"yes")] * 4
+            assert (await asyncio.to_thread(get_headers))[0] == 200
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("sent", [b"", b"1234"])
+def test_a_body_that_does_not_come_is_answered_with_408_and_the_connection_ends(sent: bytes) -> None:
+    port = free_port()
+
+    def ask() -> bytes:
+        with half(port, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n" + sent) as connection:
+            answer = b""
+            while got := connection.recv(1024):
+                answer += got
+            return answer
+
+    async def run() -> bytes:
+        async with opened(reading, port, answer_s=0.05):
+            return await asyncio.to_thread(ask)
+
+    answer = asyncio.run(run())
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["field"] == "body"
+
+
+def test_an_answer_that_nobody_reads_is_given_up_and_one_that_is_read_slowly_is_not() -> None:
+    port, size = free_port(), 64 << 20
+
+    async def run() -> None:
+        async with opened(answering(bytes(size)), port, read_s=0.2) as door:
+            idle, slow = [await asyncio.to_thread(half, port, IDLE) for _ in range(2)]
+            got = len(await asyncio.to_thread(slow.recv, 1 << 20))
+            while door.connections > 1:  # the door looks once a second, and each time some was read
+                got += len(await asyncio.to_thread(slow.recv, 1 << 20))
+                await door.end_late()
+                await asyncio.sleep(0.01)
+            while got < size:
+                got += len(await asyncio.to_thread(slow.recv, 1 << 20))
+            assert await asyncio.to_thread(drained, idle) < size
+            idle.close()
+            slow.close()
+
+    asyncio.run(run())
