@@ -32,6 +32,7 @@ from pipelines.commands import (
     verify,
 )
 from pipelines.commands.imports import importer
+from pipelines.commands.keeping import tidy
 from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
 from pipelines.formats.registry import FORMATS
 
@@ -57,6 +58,7 @@ _PANELS = {
         "guard": guard.guard,
     },
     "The whole night": {"nightly": steps.nightly, "alarms": alarms.alarms},
+    "Keeping an installation": {"tidy": tidy.tidy},
     "Studies": {"study": study.study},
     "Logs": {"verify": verify.verify, "replay": replay.replay, "export": data.export, "erase": data.erase},
 }

@@ -1,4 +1,4 @@
-"""A night of one loop, from ingestion to compaction: the steps in `STEPS`, in order and resumable.
+"""A night of one loop, from ingestion to tidying up: the steps in `STEPS`, in order and resumable.
 
 The manifest is written after every step, so a run that was cut short continues after the last finished one when it is
 started again under the same id. A step that was cut short itself is done again: every step is safe to repeat, and the
@@ -38,13 +38,27 @@ from pipelines.promotion.promote import promote
 from pipelines.promotion.watch import watch
 from pipelines.registry.registry import Registry
 from pipelines.remedies import told as words_of
+from pipelines.retention.tidy import tidy
 from pipelines.runs import Run, Step, open_night, runs
 from pipelines.settings import LoopSettings, Settings, list_loops
 from pipelines.state.failures import StateError
 from pipelines.state.state import State
 from pipelines.training.train import train
 
-STEPS = ("ingest", "features", "join", "alarms", "watch", "guard", "train", "evaluate", "promote", "audit", "compact")
+STEPS = (
+    "ingest",
+    "features",
+    "join",
+    "alarms",
+    "watch",
+    "guard",
+    "train",
+    "evaluate",
+    "promote",
+    "audit",
+    "compact",
+    "tidy",
+)
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 Told = Callable[[str, str], None]
@@ -225,6 +239,11 @@ class _Night:
         return {
             table: self.lake.compact(table) for table in counted(tables, self.progress, "tables compacted", total=3)
         }
+
+    def tidy(self) -> Any:
+        """Remove what is too old by now; a run that goes on a day later does not count from its own beginning."""
+        now = datetime.now(UTC)
+        return tidy(self.settings, self.log, self.lake, now=now, loop=self.loop.name, progress=self.progress)
 
     def _train(self, table_version: int) -> Any:
         return train(

@@ -10,8 +10,9 @@ runs of an earlier release, which had no other.
 from __future__ import annotations
 
 import re
+import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +27,9 @@ from pipelines.state.state import Lease, State
 
 RESUMED_FOR = timedelta(hours=24)
 """An unfinished run older than this is left alone; the next one starts anew."""
+
+KEPT_RUNS = 30
+"""So many of a loop's latest runs stay however old they are: alarms compare a night with those before."""
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LEASE_S = 20.0
@@ -146,6 +150,27 @@ def runs(settings: Settings, loop: str) -> list[Run]:
     """
     with State(settings.state_url) as state:
         return _runs(settings, state, loop)
+
+
+def old_runs(settings: Settings, loop: str, days: int, now: datetime) -> list[Run]:
+    """Return the loop's runs that began more than `days` ago, oldest first, without the latest `KEPT_RUNS`.
+
+    Raises:
+        StateError: State cannot be reached.
+    """
+    return [run for run in runs(settings, loop)[:-KEPT_RUNS] if now - run.started_at > timedelta(days=days)]
+
+
+def forget_runs(settings: Settings, gone: Iterable[Run]) -> None:
+    """Remove runs, with what State keeps of their changes.
+
+    Raises:
+        StateError: State cannot be reached.
+    """
+    with State(settings.state_url) as state:
+        for run in gone:  # the folder first: what State holds alone is found again
+            shutil.rmtree(_folder(settings, run.loop) / run.run_id, ignore_errors=True)
+            state.forget([_key(run.loop, run.run_id)])
 
 
 def _runs(settings: Settings, state: State, loop: str) -> list[Run]:

@@ -31,6 +31,7 @@ CAPTIONS = {
     "pipelines.studies": "the papers' claims,|measured again",
     "pipelines.operations": "processes, status,|init, erasure",
     "pipelines.promotion": "gate, promotion,|rollback, watch",
+    "pipelines.retention": "what goes with age",
     "pipelines.evaluation": "a new version|on the holdout",
     "pipelines.replay": "any policy on any log",
     "pipelines.training": "window, fit, manifest",

@@ -377,7 +377,7 @@ def nightly(
     workers: Workers = None,
     json: Json = False,
 ) -> Outcome:
-    """Run the whole night: ingest, join, train, evaluate, promote, compact. Resume where the last attempt stopped.
+    """Run the whole night: ingest, join, train, evaluate, promote, compact, tidy. Resume where the last one stopped.
 
     Made for a scheduler: safe to run again after any failure, with one manifest per run in State. The passes over the
     log of guard, training and evaluation are done where `--engine` says, with the same bits. The exit status is 3 if

@@ -214,7 +214,7 @@ def forget_subject(settings: Settings, subject_id: str) -> int:
             continue
         removed += len(rows) - len(kept)
         if not len(kept):
-            _remove(Storage.of(settings), f"{_FOLDER}/{note.name}")
+            remove_import(settings, note.name)
             continue
         save_import(settings, note.name, [kept], format=note.format, source=note.source, attribution=note.attribution)
     return removed
@@ -227,9 +227,15 @@ def list_imports(settings: Settings) -> list[Imported]:
     return [msgspec.json.decode(storage.read(key), type=Imported) for key in notes]
 
 
-def _remove(storage: Storage, folder: str) -> None:
+def remove_import(settings: Settings, name: str) -> None:
+    """Remove an import; one that is gone already is no error.
+
+    Raises:
+        StorageError: object storage does not answer.
+    """
+    storage, folder = Storage.of(settings), f"{_FOLDER}/{check_loop_name(name)}"
     if storage.local:
-        shutil.rmtree(storage.path(folder))
+        shutil.rmtree(storage.path(folder), ignore_errors=True)
     else:
         storage.delete(*(found.key for found in storage.list(folder)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal
 
 from pipelines.lake.tables import Tables, mark_of
@@ -16,6 +17,15 @@ _PAUSE_S = 0.2
 
 Ends = Mapping[tuple[Literal["decisions", "outcomes"], int], tuple[int, int]]
 """First offset of each topic and partition, and the one after its last."""
+
+
+def mark_of_log(log: EventLog) -> int:
+    """Return the value of the mark ``log`` of a lake that is filled from `log`.
+
+    Raises:
+        LogError: the log does not answer.
+    """
+    return int.from_bytes(blake2b(log.identity().encode(), digest_size=7).digest(), "big")
 
 
 def ends_of(log: EventLog) -> Ends:

@@ -16,7 +16,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import blake2b
 from typing import Literal
 
 import msgspec
@@ -25,6 +24,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from decision.errors import FieldError
+from pipelines.ingestion.behind import mark_of_log
 from pipelines.ingestion.conflicts import conflict_mark
 from pipelines.ingestion.parse import DeadLetter, Parsed, parse_decisions, parse_outcomes
 from pipelines.ingestion.repeats import Repeats, seen_mark
@@ -188,7 +188,7 @@ class _TopicIngest:
         self._topic: Topic = topic
         self._partitions, self._loops = partitions, loops
         self._horizon_ms, self._rows_per_commit = horizon_ms, rows_per_commit
-        self._log_mark = int.from_bytes(blake2b(log.identity().encode(), digest_size=7).digest(), "big")
+        self._log_mark = mark_of_log(log)
         self._loaded = False
 
     def run(self, max_messages: int | None, progress: Progress) -> Ingested:

@@ -32,6 +32,7 @@ _ATTEMPTS = 100
 _EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
 _NO_CLEANING = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 """Looking for commits past their retention would list the whole log at every commit; compacting does it."""
+_AGES = ("delta.logRetentionDuration", "delta.deletedFileRetentionDuration")
 REWRITES = "rewrites"
 """Mark that every replacement of files moves: two of them never mix."""
 _WRITTEN_H = 1  # hours after which no writer is still at work on a file
@@ -243,6 +244,32 @@ class Lake(Tables):
         belong to one at work: they go once they are older than any write takes.
         """
         return self._vacuum(name, 0, full=False) + self._vacuum(name, _WRITTEN_H, full=True)
+
+    def unneeded(self, name: Table, *, retention_hours: int) -> list[str]:
+        """Return the files that `vacuum` would delete, by their paths in the table's folder."""
+        return self.table(name).vacuum(retention_hours, dry_run=True, enforce_retention_duration=False, full=True)
+
+    def keep(self, name: Table, days: int) -> None:
+        """Have earlier versions kept for so many days, as the table's own properties say to all who clean it up.
+
+        What Delta deletes by itself otherwise, the log's commits after 30 days and the names of replaced files after
+        7, would cut an age short that is longer, and fill a disk where it is shorter.
+
+        Raises:
+            ConflictError: others kept committing.
+        """
+        wanted: dict[str, str] = dict.fromkeys(_AGES, f"interval {days} days")
+        for attempt in range(_ATTEMPTS):
+            table = self.table(name)
+            known = table.metadata().configuration
+            if all(known.get(each) == value for each, value in wanted.items()):
+                return
+            try:
+                table.alter.set_table_properties(wanted, commit_properties=CommitProperties(max_commit_retries=0))
+                return
+            except CommitFailedError as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise ConflictError(str(error)) from error
 
     def vacuum(self, name: Table, *, retention_hours: int = 168) -> int:
         """Delete files that no version within `retention_hours` needs, and return how many.

@@ -15,7 +15,7 @@ import msgspec
 
 from decision.errors import FieldError
 from decision.records import Decision, encode
-from pipelines.log.protocol import Headers, Message, Stretch
+from pipelines.log.protocol import EventLog, Headers, Message, Stretch
 
 HEADER = "slate"
 MAX_SLOTS = 50
@@ -118,6 +118,19 @@ def completed(messages: Stretch, earlier: Callable[[], Iterable[Stretch]], *, ma
         headers,
         messages.ts_ms[:n],
     )
+
+
+def begin_of_slate(log: EventLog, topic: str, partition: int, offset: int) -> int:
+    """Return where the slate begins that an offset falls into, the offset itself where none does."""
+    low, high = log.watermarks(topic, partition)
+    first = max(low, offset - MAX_SLOTS)
+    if not low < offset < high:
+        return offset
+    *before, at = log.read(topic, partition, first, max_messages=offset - first + 1)
+    if not before or at.offset != offset:
+        return offset
+    other = next((message.offset for message in reversed(before) if message.key != at.key), first - 1)
+    return other + 1
 
 
 def is_short(headers: Headers) -> bool:

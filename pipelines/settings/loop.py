@@ -287,6 +287,28 @@ class FairnessSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields
             raise FieldError("minimum", wanted=f"at most auditors = {self.auditors}", got=self.minimum)
 
 
+class RetentionSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long `decision tidy`, the last step of a night, leaves things; what loops share stays as long as any asks.
+
+    Attributes:
+        log_days: a message of a log in the home folder that is in the lake, in days; longer where a reward window is,
+            and until the memories of users have read it; 0 for ever. A broker has a retention of its own.
+        lake_days: earlier versions of the lake's tables, which a night that is resumed and a replay by version read, in
+            days; 0 for ever. Rows of the latest version stay.
+        runs_days: manifests of nights, in days; the latest 30 stay; 0 for ever.
+        imports_days: imported logs, in days after the import; 0 for ever.
+    """
+
+    log_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 7
+    lake_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 7
+    runs_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 90
+    imports_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 0
+
+    def _relations(self) -> None:
+        if self.lake_days == 1:
+            raise FieldError("lake_days", wanted="0, or 2 and more: a night is resumed for a day", got=1)
+
+
 class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One loop: a decision point with its actions, reward definition, baseline, policy and gate.
 
@@ -306,6 +328,7 @@ class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         guard: how a candidate is rolled out.
         features: online features, looked up at decision time.
         fairness: the panel of auditors, and what their verdicts change.
+        retention: how long things are kept.
     """
 
     name: str
@@ -324,6 +347,7 @@ class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     guard: GuardSettings = GuardSettings()
     features: FeatureSettings = FeatureSettings()
     fairness: FairnessSettings = FairnessSettings()
+    retention: RetentionSettings = RetentionSettings()
 
     @property
     def reference(self) -> Literal["uniform", "first"]:

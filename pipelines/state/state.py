@@ -10,7 +10,7 @@ are the database's own, so clocks of machines do not matter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -140,6 +140,13 @@ class State:
             Change(version, None if body is None else bytes(body), datetime.fromtimestamp(at, UTC), by)
             for version, body, at, by in rows
         ]
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Remove keys with all that is kept of their changes; one that comes back begins at version 1 again."""
+        with self._database.transaction(writes=True) as execute:
+            for key in keys:
+                execute("DELETE FROM state WHERE key = ?", (key,))
+                execute("DELETE FROM state_changes WHERE key = ?", (key,))
 
     def acquire(self, name: str, ttl_s: float, *, holder: str = "") -> Lease | None:
         """Return the lease `name` for `ttl_s` seconds, None while somebody else has it."""

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -85,6 +85,19 @@ def memory_of(policy: Policy | None) -> SessionOracle | None:
 def remembering(oracle: SessionOracle, rule: RewardRule) -> Remembering:
     """Return what makes memories for `oracle` by the loop's definition of a reward."""
     return Remembering(oracle, rule, sha256(b"".join([*oracle.save().values(), repr(rule).encode()])).hexdigest())
+
+
+def positions_in(path: Path) -> dict[tuple[str, int], int]:
+    """Return how far the memories in a file have read the log, by (topic, partition).
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
+            return {(topic, part): at for topic, part, at in file.execute("SELECT topic, part, next FROM positions")}
+    except sqlite3.Error as error:
+        raise OSError(f"{path}: {error}") from error
 
 
 class _Found(NamedTuple):

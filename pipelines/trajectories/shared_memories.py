@@ -197,6 +197,14 @@ class SharedMemories:
                 return len(events)
         raise ConnectionError("online: Redis does not answer")
 
+    def positions(self, log: EventLog) -> dict[tuple[str, int], int] | None:
+        """Return how far `log` was read, by (topic, partition); None while Redis is away."""
+        replies = self._online.ask([("HGETALL", self._key(b"read", self._identity(log).encode()))])
+        if replies is None:
+            return None
+        places = {name.decode().rpartition("/"): int(at) for name, at in _pairs(replies[0]).items()}
+        return {(topic, int(part)): at for (topic, _, part), at in places.items()}
+
     def _identity(self, log: EventLog) -> str:
         """Return the identity of a log, which is asked once: Kafka is asked over a connection of its own."""
         if self._log is None or self._log[0] is not log:

@@ -64,6 +64,17 @@ def check_a_removed_key_comes_back_at_a_later_version(url: str) -> None:
         assert state.put({"a": (None, b"2")}) == {"a": 3}
 
 
+def check_a_forgotten_key_leaves_nothing_and_others_stay(url: str) -> None:
+    with State(url) as state:
+        state.put({"a": (None, b"1"), "ab": (None, b"1")})
+        state.put({"a": (1, b"2")})
+        state.put({"a": (2, None)})
+        state.forget(["a", "never there"])
+        assert (state.get("a"), state.history("a")) == (None, [])
+        assert state.put({"a": (None, b"3")}) == {"a": 1}
+        assert state.entries("") == {"a": Entry(1, b"3"), "ab": Entry(1, b"1")}
+
+
 def check_a_prefix_is_taken_literally(url: str) -> None:
     keys = ["loop/a_b/x", "loop/aXb/x", "loop/a%/x", "loop/A_B/x", "loop/ä/x", "loopx", "loop/a_b"]
     with State(url) as state:

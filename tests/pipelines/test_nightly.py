@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -73,6 +74,16 @@ def test_a_night_goes_from_the_log_to_a_new_champion(night: Night) -> None:
     (written,) = night.registry.verdicts(night.loop.name)
     assert written.by == "nightly first"
     assert runs(night.settings, night.loop.name) == [run]
+
+
+def test_a_night_ends_by_removing_what_is_too_old(night: Night) -> None:
+    play(night.log, night.loop.name, 300)
+    left = night.settings.root / "imports" / ".new-abcdefgh"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    tidied = night("tidy").result("tidy")
+    assert {part["part"]: part["number"] for part in tidied["parts"]}["scratch"] == 1
+    assert not left.exists()
 
 
 def test_a_finished_run_is_not_run_again(night: Night) -> None:

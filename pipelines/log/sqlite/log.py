@@ -325,6 +325,11 @@ class LocalLog:
                 db.execute("INSERT OR REPLACE INTO lows VALUES (?, ?)", (base, upto))
                 self._highs.clear()
 
+    def size_below(self, topic: str, partition: int, offset: int) -> tuple[int, int]:
+        """Return how many messages stand below `offset`, and the bytes of their keys and values."""
+        with self._file.reader() as db:
+            return table.size_below(db, self._base(topic, partition), offset)
+
     def keys(self, topic: str) -> Iterator[bytes]:
         """Yield the keys of a topic's messages that still have a value, each once."""
         number = self._topic(topic)[0]

@@ -74,6 +74,14 @@ def watermarks(db: sqlite3.Connection, base: int) -> tuple[int, int]:
     return low, low if last is None else (last & MAX_OFFSET) + 1
 
 
+def size_below(db: sqlite3.Connection, base: int, offset: int) -> tuple[int, int]:
+    """Return how many messages of a partition stand below `offset`, and the bytes of their keys and values."""
+    return db.execute(
+        "SELECT count(*), coalesce(sum(length(key) + length(value)), 0) FROM messages WHERE id >= ? AND id < ?",
+        (base, base + offset),
+    ).fetchone()
+
+
 def insert(db: sqlite3.Connection, rows: Sequence[Row], ts_ms: int, highs: dict[int, int]) -> list[tuple[int, int]]:
     """Write `rows` and return their (partition, offset).
 

@@ -1,0 +1,1 @@
+"""How long things are kept: what goes with age, and what holds it back."""
