@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from pipelines.ingestion.forward import to_forward
 from pipelines.log.open import open_log
 from pipelines.log.protocol import EventLog
 from pipelines.log.sqlite.log import LocalLog
+from pipelines.retention.space import disk_bytes
 from pipelines.settings import Settings
 from serving import metrics
 from serving.loops import Loops
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pipelines.lake.tables import Tables
 
 _EVERY_S = 5.0
+_DISK_EVERY_S, _REST_S = 300.0, 0.01
 INGEST_EVERY_S = 15.0
 
 
@@ -59,6 +62,32 @@ class IngestLag:
         """Close the connections."""
         if self._log is not None:
             self._log.close()
+
+
+class DiskUse:
+    """Sets how much space each part of the installation takes; among many files slowly, so that requests go first.
+
+    Args:
+        settings: the installation.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._closed = threading.Event()
+        self._measured = -_DISK_EVERY_S
+
+    def observe(self) -> None:
+        """Set the gauges, every five minutes at most."""
+        now = time.monotonic()
+        if now - self._measured < _DISK_EVERY_S:
+            return
+        self._measured = now
+        for part, size in disk_bytes(self._settings, lambda: self._closed.wait(_REST_S)).items():
+            metrics.disk(part, size)
+
+    def close(self) -> None:
+        """Have a look that is under way wait for nothing more."""
+        self._closed.set()
 
 
 class Lags:

@@ -135,6 +135,19 @@ def guard_left(loop: str, seconds: float) -> None:
     _guard_left().labels(loop).set(seconds)
 
 
+@cache
+def _disk() -> Any:
+    from prometheus_client import Gauge
+
+    text = "Bytes of the files in the home folder, by part of the installation"
+    return Gauge("decision_disk_bytes", text, ["part"], multiprocess_mode="mostrecent")
+
+
+def disk(part: str, size: int) -> None:
+    """Set how much space a part of the installation takes."""
+    _disk().labels(part).set(size)
+
+
 def lag(name: str, value: float) -> None:
     """Set one of the gauges of `serving.lags`."""
     _gauge(name).set(value)

@@ -18,7 +18,7 @@ from pipelines.settings import Settings
 from pipelines.state.state import State
 from serving import metrics
 from serving.core import DECISIONS, OUTCOMES, Core
-from serving.lags import INGEST_EVERY_S, IngestLag, Lags
+from serving.lags import INGEST_EVERY_S, DiskUse, IngestLag, Lags
 from serving.loops import Loops
 from serving.problems import TITLES
 from serving.refresher import Refresher
@@ -30,6 +30,8 @@ from serving.sessions import Sessions
 from serving.snapshot import OnlineFeatures, Snapshot
 from serving.spool import Spool
 
+_LOOK_S = 1.0
+"""Seconds between two questions whether it is time to look at the disk."""
 _ERASURES_S = 10.0
 """Seconds between two looks for what other machines erase."""
 
@@ -93,6 +95,7 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
             metrics.refused(status, 0)
         if settings.log != "local:":
             opened.enter_context(_watched_ingestion(settings))
+        opened.enter_context(_measured_disk(settings))
         for name in loops.names():
             metrics.show(name)
             snapshot = loops.get(name)
@@ -128,6 +131,19 @@ def _watched_ingestion(settings: Settings) -> Iterator[None]:
     finally:
         refresher.close()
         lag.close()
+
+
+@contextmanager
+def _measured_disk(settings: Settings) -> Iterator[None]:
+    """Say how much space the installation takes, from a thread."""
+    use = DiskUse(settings)
+    refresher = Refresher("disk", use.observe, period_s=_LOOK_S)
+    refresher.start()
+    try:
+        yield
+    finally:
+        use.close()
+        refresher.close()
 
 
 class _FeatureSource:

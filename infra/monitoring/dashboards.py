@@ -68,6 +68,7 @@ ROWS: dict[str, list[tuple[str, str, dict[str, str]]]] = {
             {"{{instance}}": "max by (instance) (decision_spool_fsync_seconds)"},
         ),
         ("Disk left", "percentunit", {"{{instance}}": "min by (instance) (decision_disk_free_ratio)"}),
+        ("Disk used", "bytes", {"{{instance}} {{part}}": "max by (instance, part) (decision_disk_bytes)"}),
         ("Spool takes writes", "bool", {"{{instance}}": "min by (instance) (decision_spool_healthy)"}),
     ],
     "Learning": [

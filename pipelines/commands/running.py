@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from itertools import count
 from typing import Annotated
 
 import msgspec
@@ -19,6 +20,8 @@ from pipelines.settings import Settings, list_loops, load_settings
 from pipelines.state.failures import StateError
 
 _LOOK_S = 1.0
+_LOOKS_A_DISK = 30
+"""Of so many looks of `decision top` one is at the disk, which may hold many files."""
 
 
 @command
@@ -104,7 +107,7 @@ def top(
     every: Annotated[float, typer.Option(help="Seconds between updates.", min=0.2)] = 2.0,
     json: Json = False,
 ) -> Outcome:
-    """Watch the loops: who is in charge, what was decided, joined and dropped, and how far ingestion lags.
+    """Watch the loops: who is in charge, what was decided, joined and dropped, how far ingestion lags, and the space.
 
     Example: `decision top --once --json`
     """
@@ -117,9 +120,9 @@ def top(
         if not (once or json):
             try:
                 with Live(status_table(seen), console=console, auto_refresh=False) as live:
-                    while True:
+                    for number in count(1):
                         time.sleep(every)
-                        seen = look(parts)
+                        seen = look(parts, None if number % _LOOKS_A_DISK == 0 else seen.disk)
                         live.update(status_table(seen), refresh=True)
             except KeyboardInterrupt:
                 pass

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 from rich import box
 from rich.console import Group, RenderableType
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +21,7 @@ from pipelines.interactions.doubtful import waiting_doubts
 from pipelines.lake.moment import NoMomentError
 from pipelines.log.protocol import LogError
 from pipelines.operations.installation import Installation
+from pipelines.retention.space import Room, disk_bytes
 from pipelines.settings import LOOP_NAME, LoopSettings, load_loops
 
 _NUMBERS = ("decided", "joined", "pending", "expired", "dropped", "late")
@@ -61,16 +63,18 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
         loops: its loops.
         to_ingest: messages of each topic that are on the log and not in the lake; None when the log is away.
         to_forward: messages in the spool that the log does not have yet; None where the spool is the log.
+        disk: bytes in the home folder, by part of the installation.
     """
 
     at: str
     loops: list[LoopStatus]
     to_ingest: dict[str, int] | None
     to_forward: int | None
+    disk: dict[Room, int] = {}
 
 
-def look(parts: Installation) -> Look:
-    """Return how the installation stands now."""
+def look(parts: Installation, disk: dict[Room, int] | None = None) -> Look:
+    """Return how the installation stands now, with the space that it took as of a moment ago; None looks now."""
     now = datetime.now(UTC)
     loops, errors = load_loops(parts.settings)
     return Look(
@@ -78,6 +82,7 @@ def look(parts: Installation) -> Look:
         loops=[_loop(parts, name, loops.get(name), errors.get(name, ""), now) for name in sorted(loops | errors)],
         to_ingest=_to_ingest(parts),
         to_forward=_to_forward(parts),
+        disk=disk_bytes(parts.settings) if disk is None else disk,
     )
 
 
@@ -111,7 +116,8 @@ def status_table(seen: Look) -> RenderableType:
         if entry.doubtful
     ]
     agreed = [Text(f"{entry.loop}: {entry.agreement}") for entry in seen.loops if entry.agreement is not None]
-    return Group(table, *agreed, *alarms, *doubts, f"to ingest: {behind}{forward}")
+    disk = ", ".join(f"{part} {decimal(size)}" for part, size in seen.disk.items() if size)
+    return Group(table, *agreed, *alarms, *doubts, f"to ingest: {behind}{forward}", f"on disk: {disk}")
 
 
 def _numbers(counted: Counters | None) -> list[str]:

@@ -43,7 +43,8 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     metrics.count("fallbacks", "news", 0)  # only a policy that fails makes one
     metrics.count("unpinned", "news", 0)  # and only a Redis that does not answer
     metrics.thread_failures("models", 0)
-    wait_until(lambda: "decision_guard_left" in call("GET", "/metrics").text, "the gauges of what lags")
+    for late in ("decision_guard_left", "decision_disk_bytes"):
+        wait_until(lambda name=late: name in call("GET", "/metrics").text, "the gauges that threads set")
     text = call("GET", "/metrics").text
     core.close()
     names = re.findall(r"^# TYPE (decision_\w+) ", text, re.MULTILINE)

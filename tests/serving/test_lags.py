@@ -12,7 +12,7 @@ from pipelines.ingestion.ingest import ingest
 from pipelines.log.protocol import TOPICS
 from pipelines.log.sqlite.log import LocalLog
 from serving import metrics
-from serving.lags import IngestLag, Lags
+from serving.lags import DiskUse, IngestLag, Lags
 from serving.loops import Loops
 from tests.worlds.lake import World, decision
 from tests.worlds.rollout import GuardedLoop
@@ -73,3 +73,16 @@ def test_what_is_on_the_log_and_not_in_the_lake_is_counted(tmp_path: Path) -> No
     lag.observe()
     assert shown("decision_ingest_lag") == 0
     lag.close()
+
+
+def test_the_space_of_every_part_is_shown_and_not_looked_at_again_at_once(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(new_settings(tmp_path), home=str(tmp_path))
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake" / "rows").write_bytes(b"x" * 321)
+    use = DiskUse(settings)
+    use.observe()
+    assert shown('decision_disk_bytes{part="lake"}') == 321
+    assert shown('decision_disk_bytes{part="imports"}') == 0
+    (tmp_path / "lake" / "more").write_bytes(b"x")
+    use.observe()
+    assert shown('decision_disk_bytes{part="lake"}') == 321
