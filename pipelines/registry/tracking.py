@@ -16,13 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.files import hindrance, locked
+from pipelines.files import hindrance, locked, make_private
 from pipelines.registry.cache import check_names, read_folder
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
+MODELS = "models"
+"""Folder of the home folder with the files of an embedded store."""
 _PER_CALL = 100  # MLflow's limit of entries in one log_batch
 _REMEDIES = {  # by what SQLite says
     "is locked": "end what holds it: `fuser` names that",
@@ -30,6 +33,12 @@ _REMEDIES = {  # by what SQLite says
     "malformed": "restore it from a backup; what is in charge is served on meanwhile",
     "readonly": "the file was replaced or moved while it was open: start again what has it open",
 }
+
+
+def moved(uri: str, models: Path) -> str:
+    """Return the address of files below a home's `MODELS` as it is below another one, ``models``."""
+    before, found, rest = uri.rpartition(f"/{MODELS}/")
+    return f"{models.as_uri()}/{rest}" if before and found else uri
 
 
 class RegistryError(RuntimeError):
@@ -107,7 +116,7 @@ class Tracking:
         with self.client() as client, tempfile.TemporaryDirectory(prefix="register-") as made:
             for name, data in files.items():
                 (Path(made) / name).write_bytes(data)
-            client.log_artifacts(run_id, made, folder)
+            self._artifacts(client, run_id).log_artifacts(made, folder)
 
     def download(self, run_id: str, folder: str) -> dict[str, bytes]:
         """Return the files in the folder `folder` of a run's artifacts.
@@ -116,10 +125,11 @@ class Tracking:
             FieldError: they pass the limits of `check_names`; asked of the store before anything is fetched.
         """
         with self.client() as client:
-            listed = client.list_artifacts(run_id, folder)
+            artifacts = self._artifacts(client, run_id)
+            listed = artifacts.list_artifacts(folder)
             check_names({entry.path.removeprefix(f"{folder}/"): entry.file_size or 0 for entry in listed})
             with tempfile.TemporaryDirectory(prefix="fetch-") as made:
-                return read_folder(Path(client.download_artifacts(run_id, folder, made)))
+                return read_folder(Path(artifacts.download_artifacts(folder, made)))
 
     def describe(
         self, run_id: str, metrics: Mapping[str, float], params: Mapping[str, Any], plots: Mapping[str, bytes]
@@ -149,7 +159,7 @@ class Tracking:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             client.set_terminated(run_id)
-            source = f"{client.get_run(run_id).info.artifact_uri}/{folder}"
+            source = f"{self._uri_of(client, run_id)}/{folder}"
             return str(client.create_model_version(loop, source=source, run_id=run_id, tags=tags).version)
 
     def models(self, loop: str) -> list[Any]:
@@ -196,21 +206,39 @@ class Tracking:
             return _words(error)
         text = f"{self.database}: {_words(error)}"
         if not self.database.is_file():
-            return f"{text}; the file is gone: restore it from a backup, with the folder {self._root / 'models'}"
+            return f"{text}; the file is gone: restore it from a backup, with the folder {self._root / MODELS}"
         remedy = hindrance(self._root) or next((r for said, r in _REMEDIES.items() if said in text), "")
         return f"{text}; {remedy}" if remedy else text
+
+    def _artifacts(self, client: MlflowClient, run_id: str) -> ArtifactRepository:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return get_artifact_repository(self._uri_of(client, run_id), tracking_uri=self._uri)
+
+    def _uri_of(self, client: MlflowClient, run_id: str) -> str:
+        """Return where a run's files are, also after the home folder was moved with the database in it.
+
+        MLflow keeps the whole path of the folder in which the experiment was made.
+        """
+        known = client.get_run(run_id).info.artifact_uri or ""
+        moves = self.database is not None and self.database.absolute().is_relative_to(self._root)
+        if not moves or not known.startswith("file:"):
+            return known
+        return moved(known, self._root / MODELS)
 
     def _new_experiment(self, client: MlflowClient, loop: str) -> str:
         # A server knows where its files go; a bare database does not.
         served = self._uri.startswith(("http://", "https://"))
         return client.create_experiment(
-            loop, artifact_location=None if served else (self._root / "models" / loop).as_uri()
+            loop, artifact_location=None if served else (self._root / MODELS / loop).as_uri()
         )
 
     def _connect(self) -> MlflowClient:
         _quieten()
         # Two processes that meet an empty database would both make its tables, and one of them would fail.
         with self.lock("mlflow"), self._mapped():
+            if self.database is not None:
+                make_private(self.database)
             from mlflow import MlflowClient
 
             for name in ("mlflow", "alembic"):

@@ -41,6 +41,30 @@ def test_a_home_without_a_registry_has_no_versions_and_is_left_alone(tmp_path: P
     assert not (tmp_path / "home").exists()
 
 
+def test_a_home_that_was_moved_has_its_versions_and_takes_new_ones(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()  # a path with a name that the home's own folder has, too
+    before, after = tmp_path / "models" / "before", tmp_path / "models" / "after"
+    before.mkdir()
+    first, second = packed(model_vw=b"first"), packed(model_vw=b"second")
+    version = Registry(new_settings(before)).register("shop", first)
+    before.rename(after)
+    shutil.rmtree(after / "cache")
+    moved = Registry(load_settings({}, home=str(after)))
+    assert moved.files("shop", version) == first
+    newer = moved.register("shop", second, metrics={"value": 1.0})
+    shutil.rmtree(after / "cache")
+    assert Registry(load_settings({}, home=str(after))).files("shop", newer) == second
+    assert not before.exists()
+    assert len(list((after / "models" / "shop").glob("*/artifacts/policy"))) == 2
+
+
+def test_what_a_registry_makes_is_its_owners_alone(tmp_path: Path) -> None:
+    Registry(load_settings({}, home=str(tmp_path))).register("shop", packed(model_vw=b"x"))
+    assert {path.name: path.stat().st_mode & 0o077 for path in tmp_path.iterdir() if path.is_file()} == dict.fromkeys(
+        ("mlflow.db", "mlflow.lock", "registry.lock", "state.db"), 0
+    )
+
+
 def test_a_file_altered_in_the_registry_is_refused_by_name(settings: Settings, registry: Registry) -> None:
     version = registry.register("altered", packed(model_vw=b"good"))
     (stored,) = (settings.root / "models" / "altered").glob("*/artifacts/policy/model.vw")
