@@ -32,7 +32,7 @@ from pipelines.commands import (
     verify,
 )
 from pipelines.commands.imports import importer
-from pipelines.commands.keeping import tidy
+from pipelines.commands.keeping import backup, tidy
 from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
 from pipelines.formats.registry import FORMATS
 
@@ -58,7 +58,11 @@ _PANELS = {
         "guard": guard.guard,
     },
     "The whole night": {"nightly": steps.nightly, "alarms": alarms.alarms},
-    "Keeping an installation": {"tidy": tidy.tidy},
+    "Keeping an installation": {
+        "tidy": tidy.tidy,
+        "backup": backup.backup,
+        "restore": backup.restore,
+    },
     "Studies": {"study": study.study},
     "Logs": {"verify": verify.verify, "replay": replay.replay, "export": data.export, "erase": data.erase},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -75,6 +76,13 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Make `data` the content of `path`; see `replacing`."""
     with replacing(path) as file:
         file.write(data)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, for its owner alone; it is on disk when this returns, and its folder is made."""
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with source.open("rb") as reading, replacing(target) as writing:
+        shutil.copyfileobj(reading, writing, 1 << 20)
 
 
 @contextmanager

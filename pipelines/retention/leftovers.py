@@ -11,7 +11,7 @@ from pathlib import Path
 from pipelines.settings import Settings
 from pipelines.storage import Storage
 
-_SCRATCH = re.compile(r"\.new-[a-z0-9_]{8}|\..+-[a-z0-9_]{8}")
+SCRATCH = re.compile(r"\.new-[a-z0-9_]{8}|\..+-[a-z0-9_]{8}")
 """Names that `tempfile` gives to what takes another's place once it is whole."""
 _ROOMS = ("", "cache", "erasures", "fairness", "features", "imports", "loops", "runs")
 _ABANDONED = timedelta(days=1)
@@ -25,7 +25,7 @@ def abandoned(settings: Settings, now: datetime) -> Iterator[tuple[Path, int]]:
         folder = settings.root / room
         found = folder.rglob(".*-*") if room else folder.glob(".*-*")
         for path in sorted(found):
-            if _SCRATCH.fullmatch(path.name) and _newest(path) < before:
+            if SCRATCH.fullmatch(path.name) and _newest(path) < before:
                 yield path, size_of(path)
 
 

@@ -6,12 +6,14 @@ models, panels and proofs of erasure are no parts: they have no age.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from typing import Literal
 
 import msgspec
 
+from pipelines.files import locked, make_home
 from pipelines.lake.lake import Lake
 from pipelines.lake.schemas import Table
 from pipelines.log.protocol import EventLog
@@ -24,6 +26,8 @@ from pipelines.retention.messages import cuts
 from pipelines.runs import forget_runs, old_runs
 from pipelines.settings import LoopSettings, Settings, load_loops
 
+LOCK = "tidy.lock"
+"""File of the home folder that whoever removes, or copies what must not be removed meanwhile, holds."""
 Part = Literal["log", "lake", "runs", "imports", "scratch"]
 _TABLES: tuple[Table, ...] = ("decisions", "outcomes", "interactions", "dead_letters")
 
@@ -69,7 +73,7 @@ def tidy(
     dry_run: bool = False,
     progress: Progress = silent,
 ) -> Tidied:
-    """Remove what is older than the loops' settings keep it.
+    """Remove what is older than the loops' settings keep it; waits for a backup of this home folder that is under way.
 
     Args:
         settings: the installation.
@@ -95,8 +99,16 @@ def tidy(
         lambda: _imports(settings, loops, unread, now, dry_run),
         lambda: _scratch(settings, now, dry_run),
     ]
-    parts = [each() for each in counted(work, progress, "parts tidied", total=len(work))]
+    with nullcontext() if dry_run else _alone(settings):
+        parts = [each() for each in counted(work, progress, "parts tidied", total=len(work))]
     return Tidied(parts=parts, bytes=sum(part.bytes for part in parts), dry_run=dry_run)
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    make_home(settings.root)
+    with locked(settings.root / LOCK):
+        yield
 
 
 def _log(
