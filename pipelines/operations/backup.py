@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -26,13 +26,14 @@ from decision.errors import FieldError, Words
 from pipelines.files import copy_file, locked, make_private, write_atomically
 from pipelines.interactions.counters import counters
 from pipelines.lake.copies import copy_tables
-from pipelines.lake.schemas import Table
 from pipelines.lake.tables import Tables
 from pipelines.logs import step
 from pipelines.progress import Progress, counted, silent
-from pipelines.retention.leftovers import SCRATCH
-from pipelines.retention.tidy import LOCK
+from pipelines.retention.leftovers import LOCK, SCRATCH
 from pipelines.settings import LoopSettings, Settings, list_loops
+
+if TYPE_CHECKING:
+    from pipelines.lake.schemas import Table
 
 NOTE = "backup.json"
 HOME = "home"

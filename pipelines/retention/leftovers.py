@@ -11,6 +11,8 @@ from pathlib import Path
 from pipelines.settings import Settings
 from pipelines.storage import Storage
 
+LOCK = "tidy.lock"
+"""File of the home folder that whoever removes, or copies what must not be removed meanwhile, holds."""
 SCRATCH = re.compile(r"\.new-[a-z0-9_]{8}|\..+-[a-z0-9_]{8}")
 """Names that `tempfile` gives to what takes another's place once it is whole."""
 _ROOMS = ("", "cache", "erasures", "fairness", "features", "imports", "loops", "runs")

@@ -81,7 +81,7 @@ def cuts(
             limits |= {name: read.get((topic, partition), 0) for name, read in reading}
             held_by, limit = min(limits.items(), key=lambda entry: entry[1])
             before = begin_of_slate(log, topic, partition, max(low, min(old, limit)))
-            found.append(Cut(topic, partition, before, held_by if limit < old else ""))
+            found.append(Cut(topic, partition, before, held_by if max(low, limit) < old else ""))
     return found
 
 

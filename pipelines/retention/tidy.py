@@ -21,13 +21,11 @@ from pipelines.log.sqlite.log import LocalLog
 from pipelines.logs import step
 from pipelines.progress import Progress, counted, silent
 from pipelines.retention.ages import FOR_EVER, longest
-from pipelines.retention.leftovers import abandoned, old_imports, remove
+from pipelines.retention.leftovers import LOCK, abandoned, old_imports, remove
 from pipelines.retention.messages import cuts
 from pipelines.runs import forget_runs, old_runs
 from pipelines.settings import LoopSettings, Settings, load_loops
 
-LOCK = "tidy.lock"
-"""File of the home folder that whoever removes, or copies what must not be removed meanwhile, holds."""
 Part = Literal["log", "lake", "runs", "imports", "scratch"]
 _TABLES: tuple[Table, ...] = ("decisions", "outcomes", "interactions", "dead_letters")
 

@@ -125,6 +125,9 @@ def test_help_teaches_every_command_with_an_example(run: Any) -> None:
         "alarms",
         "replay",
         "top",
+        "tidy",
+        "backup",
+        "restore",
     ):
         assert name in listed
         assert f"decision {name}" in run(name, "--help").out
@@ -167,6 +170,8 @@ def in_charge(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--help", ()),
         ("init other", ()),
         ("top --once", ("deltalake",)),
+        ("tidy --dry-run", ("deltalake", "pyarrow", "pandas")),  # pyarrow looks for pandas
+        ("backup {copy}", ("deltalake", "pyarrow")),
         ("guard news --stop", ()),
         ("guard news --resume", ()),
         ("guard news --cap 0.1", ()),
@@ -177,10 +182,13 @@ def in_charge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_an_operators_command_waits_for_no_library_that_it_does_not_need(
-    in_charge: Path, arguments: str, but: tuple[str, ...]
+    in_charge: Path, tmp_path: Path, arguments: str, but: tuple[str, ...]
 ) -> None:
     heavy = sorted({*HEAVY, "deltalake"} - set(but))
-    given = [*arguments.split(), *(() if "--help" in arguments else ("--home", str(in_charge)))]
+    given = [
+        *arguments.format(copy=tmp_path / "copy").split(),
+        *(() if "--help" in arguments else ("--home", str(in_charge))),
+    ]
     code = (
         "import atexit, sys, pipelines.cli;"
         f"atexit.register(lambda: print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr));"
@@ -458,3 +466,24 @@ def test_general_options_may_stand_before_and_after_the_command(where: str) -> N
     ]
     assert first.index("-v") < first.index("join")
     assert cli._apart(["erase", "--", "-v"]) == ([], ["erase", "--", "-v"])
+
+
+def test_a_home_is_tidied_backed_up_and_restored_by_command(run: Any, settled: Path, tmp_path: Path) -> None:
+    assert {part["part"] for part in run("tidy", "news", "--json").result["parts"]} == {
+        *("log", "lake", "runs", "imports", "scratch")
+    }
+    assert run("tidy", "nws").status == 2
+    copy, new = str(tmp_path / "copy"), tmp_path / "new"
+    taken = run("backup", copy, "--json").result
+    assert taken["loops"]["news"]["decided"] == 400
+    again = run("backup", copy)
+    assert (again.status, "does not exist yet" in again.err) == (2, True)
+    assert run("restore", copy).status == 2  # its home is there
+    done = run("restore", copy, "--home", str(new), "--json").result
+    assert (done["loops"], done["to_ingest"]) == (taken["loops"], 0)
+    here, there = (run("verify", "--json", "--home", str(home)).result for home in (settled, new))
+    assert here == there
+    (new / "log.db").unlink()
+    (tmp_path / "copy" / "home" / "log.db").write_bytes(b"")
+    broken = run("restore", copy, "--home", str(tmp_path / "other"))
+    assert (broken.status, "is not the file that was backed up" in broken.err) == (1, True)

@@ -93,6 +93,7 @@ def test_what_the_lake_has_not_committed_stays_however_old_it_is(shop: Shop) -> 
     shop.decide(0, 30, day=0)
     shop.ingest()
     shop.decide(30, 12, day=1)
+    assert shop.tidy(1) == Gone(part="log")  # nothing is old yet, so nobody holds any of it
     shop.decide(42, 1, day=80, outcomes=False)
     gone = shop.tidy(90)
     assert (gone.number, gone.held) == (30, "some are yet to be read by the lake")
