@@ -38,7 +38,7 @@ _APPLICATION_ID = 0x44454C47
 _ITEMS_PER_TRANSACTION = 4096
 _BYTES_PER_TRANSACTION = 16 << 20
 _PROBE_BYTES = 64 << 10
-_TRIM_PER_TRANSACTION = 512  # a request waits for at most one of these
+_TRIM_PER_TRANSACTION, _TRIM_REST_S = 256, 0.05  # a request waits for one of these
 _MAX_HEADERS = MAX_HEADERS - FORWARDER_HEADERS
 _REDACTED: Headers = (("redacted", b"1"),)
 
@@ -312,6 +312,7 @@ class LocalLog:
         """
         base, removed = self._base(topic, partition), 0
         while True:
+            begun = time.monotonic()
             with self._file.transaction() as db:
                 low, high = table.watermarks(db, base)
                 if before_offset > high:
@@ -324,6 +325,7 @@ class LocalLog:
                 ).rowcount
                 db.execute("INSERT OR REPLACE INTO lows VALUES (?, ?)", (base, upto))
                 self._highs.clear()
+            time.sleep(min(time.monotonic() - begun, _TRIM_REST_S))  # the file's lock is not fair: others come first
 
     def size_below(self, topic: str, partition: int, offset: int) -> tuple[int, int]:
         """Return how many messages stand below `offset`, and the bytes of their keys and values."""
