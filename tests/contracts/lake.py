@@ -163,4 +163,35 @@ def check_vacuum_removes_what_a_crash_left_behind(open_lake: Open) -> None:
     assert held(lake) == [0]
 
 
+def check_an_age_is_told_beside_writers_and_told_once(open_lake: Open) -> None:
+    lake, other = open_lake(), open_lake()
+    append(lake, 0, position=1)
+    behind = other.table(NAME)
+    lake.keep(NAME, 9)
+    kept = lake.table(NAME).metadata().configuration
+    assert {kept[f"delta.{name}RetentionDuration"] for name in ("log", "deletedFile")} == {"interval 9 days"}
+    with contextlib.suppress(ConflictError):  # who read the table before may have to look again
+        other.commit(NAME, behind, other.write(NAME, letters(1)), {"position": 2})
+    if held(lake) == [0]:
+        append(other, 1, position=2)
+    version = lake.version(NAME)
+    other.keep(NAME, 9)
+    assert lake.version(NAME) == version
+    assert held(open_lake()) == [0, 1]
+    assert mark_of(open_lake().table(NAME), "position") == 2
+
+
+def check_what_vacuum_would_delete_is_named_and_stays(open_lake: Open) -> None:
+    lake = open_lake()
+    append(lake, 0)
+    append(lake, 2)
+    lake.compact(NAME)
+    assert lake.unneeded(NAME, retention_hours=48) == []
+    named = lake.unneeded(NAME, retention_hours=0)
+    there = {found.key for found in lake.storage.list(NAME)}
+    assert {f"{NAME}/{path}" for path in named} <= there
+    assert lake.vacuum(NAME, retention_hours=0) == len(named) == 2
+    assert held(lake) == [0, 2]
+
+
 CHECKS = [check for name, check in sorted(globals().items()) if name.startswith("check_")]

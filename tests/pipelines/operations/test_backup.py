@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -187,7 +188,8 @@ def test_versions_are_read_and_made_in_the_restored_home_and_not_where_they_were
 
 
 def test_a_night_that_was_under_way_begins_anew_and_finished_ones_are_kept(shop: Shop, tmp_path: Path) -> None:
-    for run_id, status in (("done", "done"), ("open", "failed")):
+    statuses: dict[str, Literal["done", "failed"]] = {"done": "done", "open": "failed"}
+    for run_id, status in statuses.items():
         with open_night(shop.settings, "shop", run_id, NOW - timedelta(hours=2), 1) as night:
             night.run.status = status
             night.save()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.retention.space import ROOMS, disk_bytes
+from pipelines.retention.space import ROOMS, Room, disk_bytes
 from pipelines.settings import load_settings
 
-FILES = {
+FILES: dict[str, Room] = {
     "log.db": "log",
     "log.db-wal": "log",
     "lake/decisions/_delta_log/0.json": "lake",
@@ -25,9 +25,9 @@ FILES = {
 }
 
 
-def written(home: Path) -> dict[str, int]:
+def written(home: Path) -> dict[Room, int]:
     """Write files of sizes that tell them apart, and return what each part holds."""
-    wanted = dict.fromkeys(ROOMS, 0)
+    wanted: dict[Room, int] = dict.fromkeys(ROOMS, 0)
     for number, (name, part) in enumerate(FILES.items()):
         path = home / name
         path.parent.mkdir(parents=True, exist_ok=True)
