@@ -317,8 +317,8 @@ class Registry:
         except FieldError as error:
             raise AlteredError(
                 f"version {known.version} of {loop} is not what was registered: {error}; restore the artifacts of run "
-                f"{known.run_id} in MLflow from a backup, or leave the version with `decision rollback {loop}`, and find "
-                "out who can write to MLflow's files"
+                f"{known.run_id} in MLflow from a backup, or leave the version with `decision rollback {loop}`, and "
+                "find out who can write to MLflow's files"
             ) from error
         return files
 

@@ -74,7 +74,10 @@ def test_files_changed_together_with_their_tag_are_refused_and_the_message_says_
     version = registry.register("both", packed(model_vw=b"good"))
     replace_at_mlflow(settings, "both", version, packed(model_vw=b"evil"))
     forget_copies(settings)
-    with pytest.raises(AlteredError, match=r"version 1 of both is not what was registered: manifest\.json: must be sha256 .*decision rollback both"):
+    with pytest.raises(
+        AlteredError,
+        match=r"version 1 of both is not what was registered: manifest\.json: must be sha256 .*decision rollback both",
+    ):
         Registry(settings).files("both", version)
 
 
@@ -172,7 +175,9 @@ def test_a_huge_file_at_mlflow_is_not_fetched(settings: Settings, registry: Regi
     with stored.open("wb") as file:
         file.truncate(40 << 30)  # a hole: 40 GiB that take no room
     forget_copies(settings)
-    with pytest.raises(AlteredError, match=r"version 1 of huge is not what was registered: files: must be at most 536870912 bytes"):
+    with pytest.raises(
+        AlteredError, match=r"version 1 of huge is not what was registered: files: must be at most 536870912 bytes"
+    ):
         registry.files("huge", version)
 
 
