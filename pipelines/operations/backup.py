@@ -119,12 +119,14 @@ def backup(settings: Settings, path: Path, *, now: datetime, progress: Progress 
         for _ in range(_ATTEMPTS):
             shutil.rmtree(made, ignore_errors=True)  # of a backup that was killed
             made.mkdir(mode=0o700)
-            erasures = _erasures(settings)
+            sealed = _sealed(settings)
             note = _copied(settings, made, now, progress)
-            if _erasures(settings) == erasures:
+            if _sealed(settings) == sealed:
                 break
         else:
-            raise FieldError("home", wanted="without an erasure under way", got=Words("one after the other"))
+            raise FieldError(
+                "home", wanted="without erasures and audits for as long as it takes", got=Words("one after the other")
+            )
         write_atomically(made / NOTE, msgspec.json.format(msgspec.json.encode(note)))
         os.rename(made, path)
     path.with_name(f".{path.name}.lock").unlink(missing_ok=True)
@@ -241,6 +243,7 @@ def _described(path: Path) -> Copied:
         return Copied(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _erasures(settings: Settings) -> set[str]:
-    folder = settings.root / "erasures"
-    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+def _sealed(settings: Settings) -> set[tuple[str, int]]:
+    """Return what says of databases and tables how they stand: proofs of erasure, and heads of the audit log."""
+    found = [*settings.root.glob("erasures/*"), *settings.root.glob("governance/*.jsonl")]
+    return {(path.name, path.stat().st_size) for path in found}

@@ -245,6 +245,28 @@ def test_who_is_erased_while_a_backup_is_taken_is_not_in_it(
     assert all(b'"cy"' not in path.read_bytes() for path in (tmp_path / "copy").rglob("*") if path.is_file())
 
 
+def test_heads_of_the_audit_log_are_those_of_the_database_that_was_copied(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = shop.settings.root / "governance" / "anchors.jsonl"
+    heads.parent.mkdir()
+    heads.write_text("1\n")
+    copied, states = module.copy_database, list[str]()
+
+    def noted(source: Path, target: Path) -> None:
+        copied(source, target)
+        if source.name == "state.db":
+            states.append(heads.read_text())
+            if len(states) == 1:  # a judgement, once State was copied
+                heads.write_text("1\n2\n")
+
+    monkeypatch.setattr(module, "copy_database", noted)
+    with State(shop.settings.state_url) as state:
+        state.put({"a": (None, b"1")})
+    backup(shop.settings, tmp_path / "copy", now=NOW)
+    assert (tmp_path / "copy" / HOME / "governance" / "anchors.jsonl").read_text() == states[-1] == "1\n2\n"
+
+
 def test_tidying_waits_for_a_backup_and_a_dry_run_does_not(shop: Shop) -> None:
     begun, ended = threading.Event(), threading.Event()
 
