@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
 from pipelines.access.issuer import IssuerError
 from pipelines.access.keys import ROLES, USED
+from pipelines.operations import evaluations
 from pipelines.settings import load_settings
 from pipelines.state.state import State
 from serving.http import tokens
@@ -26,7 +27,7 @@ from serving.http.tokens import Tokens
 from serving.problems import ProblemError
 from serving.routes import OF_KEYS
 from serving.start import open_core
-from tests.serving.http.test_access import Site
+from tests.serving.http.test_access import NOT_YET, Site
 from tests.serving.http.test_app import QUESTION, Caller
 from tests.worlds.issuer import AUDIENCE, Issuer, Provider
 
@@ -40,6 +41,19 @@ PEOPLE = [
     {"sub": "other loop", "roles": ["decision:admin"], "loops": ["open"], "tenant": "acme"},
 ]
 REFUSED = ["no tenant", "other audience", "other provider", "tampered"]
+
+
+def said(answer: Any) -> str:
+    """Return what is told of a refusal: in our form, or in Personalizer's."""
+    refusal = answer.json()
+    return refusal["error"]["message"] if "error" in refusal else refusal["detail"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_evaluation_is_worked_out() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluations, "start", lambda *of: None)  # who may begin one is asked here, not what it finds
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +88,11 @@ def test_a_providers_token_opens_the_routes_of_its_roles_and_no_other(site: Site
     for route in site.routes():
         answer = site.ask(route, kind)
         may = route.role == "anyone" or kind in (route.role, "admin")
-        assert answer.status_code not in (401, 404, 500), (route.name, answer.text)
+        assert answer.status_code not in (401, 500), (route.name, answer.text)
+        assert answer.status_code != 404 or route.name in NOT_YET, (route.name, answer.text)
         assert (answer.status_code == 403) == (not may), (route.name, answer.text)
         if not may:
-            assert answer.json()["detail"] == f"the token has no role {route.role!r}"
+            assert said(answer) == f"the token has no role {route.role!r}"
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -191,7 +206,7 @@ def test_a_token_that_is_good_but_for_one_thing_opens_nothing(own: Site, issuer:
         answer = own.ask(route, kind)
         assert (answer.status_code == 401) == (route.role != "anyone"), (route.name, answer.text)
         if answer.status_code == 401:
-            assert REASONS[kind] in answer.json()["detail"]
+            assert REASONS[kind] in said(answer)
             assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
 
 
