@@ -59,6 +59,7 @@ STEPS = (
     "compact",
     "tidy",
 )
+TABLES: tuple[Table, ...] = ("decisions", "outcomes", "interactions")
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 Told = Callable[[str, str], None]
@@ -115,11 +116,14 @@ def nightly(
             try:
                 result = msgspec.json.decode(msgspec.json.encode(getattr(night, name)()))  # as a rerun will read it
             except Exception as error:
-                run.status, run.error = "failed", f"{name}: {words_of(error, settings)}"
+                told_of = lake.damage(TABLES, error)
+                run.status, run.error = "failed", f"{name}: {words_of(told_of, settings)}"
                 with suppress(StateError, OSError):  # what the step met may keep this from being written, too
                     opened.save()
                 tell(_log, "step failed", about | {"step": name, "error": run.error})
-                raise
+                if told_of is error:
+                    raise
+                raise told_of from error
             run.steps.append(Step(name=name, finished_at=datetime.now(UTC).isoformat(), result=result))
             run.status, run.error = "done" if name == STEPS[-1] else "running", ""
             opened.save()
@@ -235,9 +239,8 @@ class _Night:
         return audit(self.settings, self.lake, self.registry, self.loop, now, seed=seed, progress=self.progress)
 
     def compact(self) -> Any:
-        tables: tuple[Table, ...] = ("decisions", "outcomes", "interactions")
         return {
-            table: self.lake.compact(table) for table in counted(tables, self.progress, "tables compacted", total=3)
+            table: self.lake.compact(table) for table in counted(TABLES, self.progress, "tables compacted", total=3)
         }
 
     def tidy(self) -> Any:

@@ -87,6 +87,7 @@ class FileWriter:
             buffer,
             row_group_size=_ROWS_TOGETHER,
             compression="zstd",
+            write_page_checksum=True,  # a flipped bit is seen, and not learned from
             compression_level=_QUICK if data_change else _THOROUGH,
             use_dictionary=list(_REPEATED),  # pyright: ignore[reportArgumentType]
             write_statistics=[column for column in STATISTICS if column in rows.column_names],  # pyright: ignore[reportArgumentType]

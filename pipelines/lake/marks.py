@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from deltalake import DeltaTable
 
+from pipelines.lake.damage import check_places
 from pipelines.storage import Storage
 
 
@@ -47,7 +48,27 @@ class MarkedTable(DeltaTable):
 
     def __init__(self, storage: Storage, name: str, version: int | None = None) -> None:
         super().__init__(f"{storage.url}/{name}", version=version)
+        self._name = name
         self._marks = _Marks(storage, f"{name}/_delta_log")
+        self._checked: set[int] = set()
+
+    def to_pyarrow_dataset(self, *arguments: Any, **options: Any) -> Any:
+        """Return the rows as `DeltaTable` does, whose pages are held against their checksums as they are read.
+
+        Raises:
+            DamagedError: the log of commits names a file that lies in another partition.
+        """
+        import pyarrow.dataset as ds  # only who reads rows needs it
+
+        version = self.version()
+        if version not in self._checked:
+            check_places(self, self._name)
+            self._checked.clear()
+            self._checked.add(version)
+        found = super().to_pyarrow_dataset(*arguments, **options)
+        checked = ds.ParquetFragmentScanOptions(pre_buffer=True, page_checksum_verification=True)
+        found.format.default_fragment_scan_options = checked
+        return found
 
     def mark(self, name: str) -> int | None:
         """Return the value of a mark, None where it was never set."""

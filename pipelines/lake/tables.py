@@ -5,7 +5,7 @@ Nothing here imports a library that holds rows in Python, so it is there at once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +14,8 @@ from weakref import finalize
 from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from decision.errors import FieldError
+from decision.errors import DecisionError, FieldError
+from pipelines.lake.damage import DamagedError, LostError, unreadable
 from pipelines.lake.marks import MarkedTable
 from pipelines.storage import Storage
 
@@ -55,6 +56,7 @@ class Tables:
 
         Raises:
             FieldError: there is no such version.
+            DamagedError: its log of commits cannot be read.
         """
         idle = self._idle.setdefault(name, [])
         if version is None and idle:
@@ -72,7 +74,7 @@ class Tables:
                 raise FieldError("version", wanted=f"a version of the table {name!r}", got=version) from None
         except DeltaError as error:
             if version is None:
-                raise
+                raise (DamagedError(name, error) if self._answers(name) else error) from error
             raise FieldError("version", wanted=f"a kept version of the table {name!r}", got=version) from error
         from pipelines.lake.create import create_table  # imports pyarrow
 
@@ -88,6 +90,7 @@ class Tables:
 
         Raises:
             FieldError: there is no such version, or its files are not kept.
+            DamagedError: a file of it is not as it was written.
         """
         while True:
             table = self.table(name, version)
@@ -99,7 +102,39 @@ class Tables:
                     wanted = f"a version of the table {name!r} whose files are kept"
                     raise FieldError("version", wanted=wanted, got=version) from error
                 if version is not None or latest == table.version():
-                    raise
+                    raise self._damage(name, table, error) from error
+            except ValueError as error:  # as pyarrow calls a file that is none
+                raise self._damage(name, table, error) from error
+
+    def damage(self, names: Iterable[Table], error: Exception) -> Exception:
+        """Return what is wrong with the first of the tables that cannot be read, `error` where none is."""
+        for name in names:
+            try:
+                found = self._damage(name, self.table(name), error)
+            except (OSError, DeltaError) as other:
+                found = other if isinstance(other, DamagedError) else error
+            if found is not error:
+                return found
+        return error
+
+    def _damage(self, name: str, table: DeltaTable, error: Exception) -> Exception:
+        ours = isinstance(error, DecisionError | DamagedError | PermissionError)
+        if ours or not isinstance(error, OSError | ValueError):
+            return error
+        found = unreadable(table)
+        if found is None or not self._answers(name):
+            return error
+        return (LostError if isinstance(error, FileNotFoundError) else DamagedError)(name, found)
+
+    def _answers(self, name: str) -> bool:
+        """Return whether the store answers: what cannot be read while it is away is not damaged."""
+        try:
+            self.storage.read(f"{name}/_delta_log/_last_checkpoint")
+        except FileNotFoundError:
+            return True
+        except Exception:
+            return False
+        return True
 
     def version(self, name: Table) -> int:
         """Return the number of the table's latest version."""
