@@ -48,7 +48,8 @@ def check_places(table: DeltaTable, name: str) -> None:
     fits = pc.call_function("is_valid", [parts])
     for column in by:
         said = actions[f"partition.{column}"].cast("string")
-        same = pc.call_function("equal", [pc.struct_field(parts, column), said])
+        lies = pc.call_function("struct_field", [parts], pc.StructFieldOptions([column]))
+        same = pc.call_function("equal", [lies, said])
         fits = pc.call_function("and_kleene", [fits, pc.fill_null(same, False)])
     if len(paths) and not fits.to_numpy(zero_copy_only=False).all():
         wrong = paths.filter(pc.call_function("invert", [fits]))[0].as_py()
