@@ -13,11 +13,16 @@ from pipelines.files import locked
 from tests.parts import require
 
 
-def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Return what ``promtool`` said; skip the test where it is not installed and Debian's cannot be had."""
+def promtool(*arguments: str | Path, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Return what ``promtool`` said; skip the test where it is not installed and Debian's cannot be had.
+
+    Args:
+        arguments: of the program.
+        given: its standard input.
+    """
     program, reason = _found()
     require(program, reason)
-    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([program, *arguments], input=given, capture_output=True, text=True, check=False)
 
 
 @cache

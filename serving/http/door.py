@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from pipelines.operations.processes import cannot_listen
 from serving import metrics
 from serving.problems import PROBLEM, ProblemError, late, late_body, unavailable
-from serving.routes import Application, BodyUnfinished, Receive, Scope, Send
+from serving.routes import MAX_BATCH_BODY, Application, BodyUnfinished, Receive, Scope, Send
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 2048
@@ -28,6 +28,8 @@ KEEP_ALIVE_S = 5
 ANSWER_S, HEAD_S, READ_S = 30.0, 10.0, 30.0
 MAX_HEAD = 64 << 10
 """Bytes of a request's line and headers."""
+MAX_REST = 2 * MAX_BATCH_BODY
+"""Bytes of a request that are thrown away after its answer, before its connection is closed."""
 MOST_CONNECTIONS = 4096
 """Of a worker; who comes beyond them takes the place of whoever has sent no whole request for the longest time."""
 _ANSWERED_S = 20
@@ -69,10 +71,11 @@ class _Connection(HttpToolsProtocol):
         """Take what came."""
         if self.head_since is None and (self.cycle is None or self.cycle.response_complete):
             self._begin_head()
+        rest = self._is_rest()
         super().data_received(data)
-        if self.head_since is not None:
+        if self.head_since is not None and self._is_rest() == rest:
             self.head_bytes += len(data)
-            if self.head_bytes > MAX_HEAD:
+            if self.head_bytes > (MAX_REST if rest else MAX_HEAD):
                 self.transport.close()
 
     def on_headers_complete(self) -> None:
@@ -96,9 +99,12 @@ class _Connection(HttpToolsProtocol):
         """Say nothing: clients offer HTTP/2 in this way, and go on without."""
 
     def on_message_complete(self) -> None:
-        """End to wait for a request; the rest of one that was answered early is none."""
+        """End to wait for a request, or for the rest of one that was answered early: then the next may come."""
         super().on_message_complete()
-        if not self.cycle.response_complete:
+        if self.cycle.response_complete:
+            self.cycle.more_body = False
+            self._begin_head()
+        else:
             self.asking.pop(self, None)
 
     def on_response_complete(self) -> None:
@@ -106,6 +112,10 @@ class _Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
             self._ask_again()
+
+    def _is_rest(self) -> bool:
+        """Return whether what comes is the rest of a request that has its answer; whoever sends it reads that after."""
+        return self.cycle is not None and self.cycle.response_complete and self.cycle.more_body
 
     def _begin_head(self) -> None:
         self.head_since, self.head_bytes = self._ask_again(), 0

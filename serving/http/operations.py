@@ -51,8 +51,12 @@ def routes(document: Callable[[], bytes], ready: Callable[[], str | None]) -> tu
             raise unavailable(reason)
         return msgspec.json.encode(Ready(ready=True))
 
+    kept = b""
+
     async def openapi(call: Call) -> bytes:
-        return await asyncio.to_thread(document)
+        nonlocal kept
+        kept = kept or await asyncio.to_thread(document)
+        return kept
 
     return (
         Route(

@@ -14,7 +14,7 @@ import pytest
 @pytest.mark.parametrize(
     "name",
     [
-        *("serving", "ingest", "history", "simulators", "training"),
+        *("serving", "scrape", "ingest", "history", "simulators", "training"),
         *("real_data", "guard", "session", "commands", "in_process"),
     ],
 )

@@ -22,6 +22,7 @@ from pipelines.operations.processes import environment, free_port, process, serv
 from pipelines.operations.waiting import wait_until
 from pipelines.settings import Settings, load_settings
 from tests.e2e.traffic import BODY, Load, check_booked_once
+from tests.promtool import promtool
 from tests.worlds.fleet import processes_of
 
 pytestmark = pytest.mark.connected
@@ -75,6 +76,17 @@ def test_both_ports_answer_the_same(two_workers: Settings, method: str, path: st
         answer[1].pop("date", None)
     assert ours == bentos
     assert ours[0] < 500
+
+
+def test_a_scrape_keeps_to_prometheus_conventions_by_its_own_checker(two_workers: Settings) -> None:
+    for path, body in (("decide", BODY), ("decide", {"nothing": 1}), ("outcomes", {"event_id": "e", "value": 1})):
+        ask(two_workers.port, "POST", f"/v1/loops/news/{path}", body)
+    status, _, text = ask(two_workers.port, "GET", "/metrics")
+    assert status == 200
+    checked = promtool("check", "metrics", given=text.decode())
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    wrong = promtool("check", "metrics", given="# TYPE decided counter\ndecided 1\n")
+    assert wrong.returncode != 0
 
 
 def test_metrics_of_any_worker_count_the_requests_of_both_workers_on_both_ports(two_workers: Settings) -> None:

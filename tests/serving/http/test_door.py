@@ -18,7 +18,7 @@ from pipelines.operations.processes import check_port, free_port
 from pipelines.settings import load_settings
 from serving import metrics
 from serving.http.app import App
-from serving.http.door import MAX_HEAD, Door
+from serving.http.door import MAX_HEAD, MAX_REST, Door
 from serving.routes import read_body
 from serving.start import open_core
 
@@ -433,3 +433,46 @@ def test_an_answer_that_nobody_reads_is_given_up_and_one_that_is_read_slowly_is_
             slow.close()
 
     asyncio.run(run())
+
+
+def test_who_is_answered_before_all_is_sent_may_send_the_rest_and_ask_again() -> None:
+    port, size = free_port(), 8 << 20
+    request = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size + bytes(size)
+
+    def ask() -> list[bytes]:
+        with socket.create_connection((HOST, port), timeout=300) as connection:
+            answers: list[bytes] = []
+            for _ in range(3):
+                connection.sendall(request)
+                answer = b""
+                while not answer.endswith(b"refused"):
+                    answer += connection.recv(1024)
+                answers.append(answer[:15])
+            return answers
+
+    async def run() -> list[bytes]:
+        async with opened(answering(b"refused"), port):
+            return await asyncio.to_thread(ask)
+
+    assert asyncio.run(run()) == [b"HTTP/1.1 200 OK"] * 3
+
+
+def test_the_rest_of_a_request_that_has_its_answer_is_bounded() -> None:
+    port = free_port()
+
+    def ask() -> int:
+        sent = 0
+        with half(port, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (1 << 40)) as connection:
+            try:
+                while sent < 4 * MAX_REST:
+                    connection.sendall(bytes(1 << 20))
+                    sent += 1 << 20
+            except OSError:
+                pass
+        return sent
+
+    async def run() -> int:
+        async with opened(answering(b"refused"), port):
+            return await asyncio.to_thread(ask)
+
+    assert asyncio.run(run()) < 4 * MAX_REST
