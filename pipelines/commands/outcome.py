@@ -25,7 +25,6 @@ from decision.errors import FieldError
 from pipelines.commands.bar import Bar
 from pipelines.logs import Form, masked, set_up
 from pipelines.progress import Progress, silent
-from pipelines.remedies import told
 from pipelines.settings import Settings, load_settings
 
 DONE, FAILED, BAD_INPUT, REFUSED = 0, 1, 2, 3
@@ -127,6 +126,8 @@ def _outcome(work: Callable[[], Outcome], json: bool, write: Callable[[dict[str,
     except Exception as error:
         if state.verbose:
             console.print_exception(show_locals=False)
+        from pipelines.remedies import told  # knows the registry's errors, whose libraries no quick command waits for
+
         message = told(error, _installation(home))
         report_error(message)
         if json:

@@ -192,7 +192,10 @@ FAULTS = (
     Fault("disk full at compaction", full_at("compact"), None, "compact", _ROOM, starts=None),
     Fault("home read-only", read_only, step=None, says=_READ_ONLY, starts=_READ_ONLY),
     Fault(
-        "MLflow's database gone", moved("mlflow.db"), step="train", says="the file is gone: restore it from a backup"
+        "MLflow's database gone",
+        moved("mlflow.db"),
+        step="train",
+        says="the file is gone: restore it from a backup|the file was replaced or moved while it was open",
     ),
     Fault("MLflow's database damaged", changed("mlflow.db"), step="train", says="restore it from a backup"),
     Fault("MLflow's database locked", held("mlflow.db"), step="train", says="is locked; end what holds it"),

@@ -54,13 +54,13 @@ def policy_files(loop: str, seed: int) -> dict[str, bytes]:
 
 @cache
 def _registered() -> Path:
-    """Return a registry with three versions of ``shop``: making one takes a second, a copy of its file nothing."""
+    """Return a registry with three versions of ``shop``: making one takes a second, a copy of its files nothing."""
     made = Path(tempfile.mkdtemp(prefix="guarded-"))
     atexit.register(shutil.rmtree, made, ignore_errors=True)
     registry = Registry(new_settings(made))
     for seed in range(3):
         registry.register("shop", policy_files("shop", seed))
-    return made / "mlflow.db"
+    return made
 
 
 class GuardedLoop:
@@ -69,7 +69,8 @@ class GuardedLoop:
     def __init__(self, folder: Path, text: str = TEXT) -> None:
         self.settings = new_settings(folder)
         self.loop: LoopSettings = new_loop(self.settings, "shop", text)
-        shutil.copy(_registered(), folder / "mlflow.db")
+        shutil.copy(_registered() / "mlflow.db", folder / "mlflow.db")
+        shutil.copytree(_registered() / "models", folder / "models", dirs_exist_ok=True)
         self.registry = Registry(self.settings)
         self.point("champion", "1")
         self.world = World(folder)
