@@ -54,9 +54,9 @@ def agreement(version: str, interactions: Interactions, scores: Floats) -> Agree
     z2 = NormalDist().inv_cdf(0.975) ** 2
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = float(np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n)))) / (1 + z2 / n)
-    return Agreement(
-        version=version, decisions=n, share=share, low=max(0.0, middle - half), high=min(1.0, middle + half)
-    )
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    # At 0 and at 1 an end is the share itself, which rounding may leave on the wrong side.
+    return Agreement(version=version, decisions=n, share=share, low=min(low, share), high=max(high, share))
 
 
 def keep_agreement(settings: Settings, loop: str, found: Agreement) -> None:

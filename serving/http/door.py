@@ -36,6 +36,31 @@ _ANSWERED_S = 20
 _LAST = (b"connection", b"close")
 
 
+class _Transport:
+    """A transport whose first `close` leaves a client that still sends its request the time to read its answer.
+
+    A socket that is closed with bytes unread resets its connection, and the client's system throws the answer away
+    (RFC 9112, 9.6). The service says that it ends, throws away what comes, and is closed by the client or at its time.
+    """
+
+    def __init__(self, transport: asyncio.Transport, lingers: Callable[[], bool]) -> None:
+        self._transport, self._lingers, self.ended = transport, lingers, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self.ended or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self.is_closing() or not self._lingers():
+            self._transport.close()
+        else:
+            self.ended = True
+            self._transport.resume_reading()  # a body that nobody reads on may have paused it
+            self._transport.write_eof()
+
+
 class _Connection(HttpToolsProtocol):
     """A connection that knows how long it has been sending a request, and how much of its head.
 
@@ -48,13 +73,15 @@ class _Connection(HttpToolsProtocol):
 
     asking: ClassVar[dict[_Connection, float]]
     most: ClassVar[int]
+    own: _Transport
     head_since: float | None = None
     head_bytes = 0
     unread: tuple[int, float] = (0, 0.0)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head; where there are too many, the one that has waited longest goes."""
-        super().connection_made(transport)
+        self.own = _Transport(transport, self._lingers)
+        super().connection_made(self.own)  # type: ignore[arg-type]
         self._begin_head()
         if len(self.connections) > self.most:
             oldest = next(iter(self.asking))
@@ -68,15 +95,16 @@ class _Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
+        """Take what came; after the last answer, throw it away."""
+        if self.own.ended:
+            self._count(len(data), MAX_REST)
+            return
         if self.head_since is None and (self.cycle is None or self.cycle.response_complete):
             self._begin_head()
         rest = self._is_rest()
         super().data_received(data)
         if self.head_since is not None and self._is_rest() == rest:
-            self.head_bytes += len(data)
-            if self.head_bytes > (MAX_REST if rest else MAX_HEAD):
-                self.transport.close()
+            self._count(len(data), MAX_REST if rest else MAX_HEAD)
 
     def on_headers_complete(self) -> None:
         """End to wait for a head."""
@@ -116,6 +144,18 @@ class _Connection(HttpToolsProtocol):
     def _is_rest(self) -> bool:
         """Return whether what comes is the rest of a request that has its answer; whoever sends it reads that after."""
         return self.cycle is not None and self.cycle.response_complete and self.cycle.more_body
+
+    def _lingers(self) -> bool:
+        """Return whether the rest of a request is still to come, and begin to wait for it."""
+        if not self._is_rest():
+            return False
+        self._begin_head()
+        return True
+
+    def _count(self, size: int, most: int) -> None:
+        self.head_bytes += size
+        if self.head_bytes > most:
+            self.transport.abort()
 
     def _begin_head(self) -> None:
         self.head_since, self.head_bytes = self._ask_again(), 0

@@ -32,6 +32,14 @@ def test_the_interval_is_wilsons(agreed: int, n: int) -> None:
     assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
 
 
+@pytest.mark.parametrize("n", range(1, 2000, 37))
+def test_the_interval_holds_the_share_also_at_its_ends(n: int) -> None:
+    scores = np.tile([0.1, 0.9, 0.3], n)
+    never, always = (agreement("4", drawn([chosen] * n), scores) for chosen in (2, 1))
+    assert (never.low, never.share) == (0.0, 0.0)
+    assert (always.high, always.share) == (1.0, 1.0)
+
+
 def test_equally_good_actions_share_and_the_order_offered_says_nothing() -> None:
     found = agreement("1", drawn([0, 1, 2, 0]), np.tile([0.5, 0.5, 0.1], 4))
     assert found.share == pytest.approx((0.5 + 0.5 + 0.0 + 0.5) / 4)
