@@ -2,7 +2,8 @@
 
 Temporary files stand in memory where the system has room: hundreds of fsyncs would bound the run. What the tests show
 does not rest on the disk: `kill -9` leaves written pages to the kernel either way. Hypothesis tries the same examples
-on every run, and asks of none how long it took.
+on every run, and asks of none how long it took. Byte code is kept: tests start hundreds of interpreters, and each would
+compile MLflow anew.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +32,9 @@ _NEEDED = 2 << 30
 if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _NEEDED:
     os.environ["TMPDIR"] = str(_MEMORY)  # for processes that tests start
     tempfile.tempdir = str(_MEMORY)
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
