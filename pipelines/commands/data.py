@@ -52,7 +52,9 @@ def export(
         raise FieldError.choice("format", list(WRITABLE), kind)
     written, left_out = write(rows, path, progress)
     data = {"log": log, "format": kind, "path": str(path), "rows": written, "left_out": left_out}
-    note = f", {left_out} left out (several slots, other actions, or no distribution known)" if left_out else ""
+    note = (
+        f", {left_out} left out (no distribution known, or rows that the format has no place for)" if left_out else ""
+    )
     return Outcome(data, lambda out: out.print(f"{written} decisions of {log} in {path}{note}", highlight=False))
 
 

@@ -163,8 +163,8 @@ def test_what_the_format_cannot_hold_is_left_out_and_counted(tmp_path: Path) -> 
         "propensity": 1.0,
         "reward": 1.0,
     }
-    unknown, slot, plain = row, row | {"pmf": [1.0], "slot": "top"}, row | {"pmf": [1.0]}
-    tables = [complete({name: [value] for name, value in entry.items()}, 1) for entry in (unknown, slot, plain)]
+    unknown, plain = row, row | {"pmf": [1.0]}
+    tables = [complete({name: [value] for name, value in entry.items()}, 1) for entry in (unknown, plain, unknown)]
     assert write_dsjson(pa.concat_tables(tables), tmp_path / "log.dsjson") == (1, 2)
 
 
