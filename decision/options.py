@@ -34,6 +34,11 @@ ORACLES = {
 """Oracles that a loop may ask for: the module that holds each one's `ORACLE`, imported with its library when it is
 asked for."""
 
+MAX_RANKED = 50
+"""Actions and slots of a request to Personalizer's paths."""
+LEAST_REWARD, LARGEST_REWARD = -1.0, 1.0
+"""Rewards that Personalizer's paths take."""
+
 SESSION = "session"
 """What a loop asks for as its oracle to have a policy with memory, taught on trajectories."""
 

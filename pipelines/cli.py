@@ -33,6 +33,7 @@ from pipelines.commands import (
 )
 from pipelines.commands.imports import importer
 from pipelines.commands.keeping import backup, tidy
+from pipelines.commands.moving import migrate
 from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
 from pipelines.formats.registry import FORMATS
 
@@ -113,6 +114,12 @@ app.add_typer(
     keys.keys, name="keys", rich_help_panel="Operations", help="Keys of the service: who may do what, in which loops."
 )
 app.add_typer(imports, name="import", rich_help_panel="Logs", help="Import logs of other systems.")
+app.add_typer(
+    migrate.migrate,
+    name="migrate",
+    rich_help_panel="Logs",
+    help="Come from another system: what would its requests find here?",
+)
 app.add_typer(
     audit.audit,
     name="audit",

@@ -100,7 +100,11 @@ def rows_of(text: bytes, place: str, *, ended: bool = True, before: datetime | N
         Skipped: there is nothing to learn from in it.
         FieldError: it is a decision that contradicts itself, or of a kind that is not read; named by `place`.
     """
-    line = _decoded(text, place, ended=ended)
+    return rows_in(line_of(text, place, ended=ended), place, before=before)
+
+
+def rows_in(line: DsjsonLine, place: str, *, before: datetime | None = None) -> list[Row]:
+    """Return the interaction rows of a line that is decoded already; arguments and errors as `rows_of`."""
 
     def refuse(field: str, wanted: str, got: object, says: str = "") -> FieldError:
         return FieldError(f"{place}: {field}", wanted=wanted, got=got, says=says)
@@ -138,7 +142,8 @@ def rows_of(text: bytes, place: str, *, ended: bool = True, before: datetime | N
     ]
 
 
-def _decoded(text: bytes, place: str, *, ended: bool) -> DsjsonLine:
+def line_of(text: bytes, place: str, *, ended: bool = True) -> DsjsonLine:
+    """Return the decoded line; arguments and errors as `rows_of`."""
     if not text.lstrip().startswith(b"{"):
         raise Skipped("checkpoint")
     try:

@@ -55,13 +55,14 @@ def read_dsjson(
             continue
         rows += found
         if len(rows) >= rows_per_batch:
-            yield _table(rows)
+            yield table_of(rows)
             rows = []
     if rows:
-        yield _table(rows)
+        yield table_of(rows)
 
 
-def _table(rows: list[Row]) -> pa.Table:
+def table_of(rows: list[Row]) -> pa.Table:
+    """Return one row or more, as `rows_of` makes them, in the lake's interaction columns."""
     columns: dict[str, Any] = {name: [row[name] for row in rows] for name in rows[0]}
     columns["appended_at"] = columns["matured_at"] = columns["ts"]
     columns["outcomes"] = [

@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 
 from decision.errors import FieldError, Words
+from decision.options import LARGEST_REWARD, LEAST_REWARD
 from pipelines.operations.apply import SettingsMovedError
 from pipelines.operations.change import change, changed_at
 from pipelines.settings import LoopSettings, load_loop
 from serving.http.personalizer.addresses import loop_of, operation
 from serving.http.personalizer.errors import RefusedError
-from serving.http.personalizer.ranking import LARGEST_REWARD, LEAST_REWARD
 from serving.routes import Call, Route
 from serving.wire import decode
 

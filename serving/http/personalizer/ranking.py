@@ -13,13 +13,11 @@ import msgspec
 
 from decision.errors import FieldError, Words
 from decision.features import merged
+from decision.options import LARGEST_REWARD, LEAST_REWARD, MAX_RANKED
 from serving.http.personalizer.addresses import loop_of, operation
 from serving.routes import Call, Route
 from serving.wire import Action, DecideRequest, DecideResponse, OutcomeRequest, Ranked, Slot, activation, decode
 
-MAX_RANKED = 50
-"""Actions and slots of a request."""
-LEAST_REWARD, LARGEST_REWARD = -1.0, 1.0
 _Features = list[dict[str, Any]]
 
 
