@@ -18,6 +18,7 @@ from decision.records import MAX_RECORD_BYTES
 from pipelines.formats.store import MAX_BYTES, check_file
 
 MAX_FILES = 1_000_000
+_JOINED = b"VWFB"
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _PATTERN = frozenset("*?[")
 
@@ -68,8 +69,8 @@ def lines_of(path: Path, suffixes: tuple[str, ...]) -> Iterator[Line]:
     """Yield the lines of the files that `path` means, see `files_of`; ``-`` is standard input.
 
     Raises:
-        FieldError: there is no such file, its compression is damaged, a line is longer than a record may be, or all
-            together are larger than an import may be.
+        FieldError: there is no such file, it is a joined binary file, its compression is damaged, a line is longer than
+            a record may be, or all together are larger than an import may be.
     """
     if str(path) == "-":
         yield from _lines("", sys.stdin.buffer)
@@ -98,6 +99,9 @@ def _lines(name: str, file: IO[bytes]) -> Iterator[Line]:
 def _opened(path: Path, opened: ExitStack) -> Any:
     with path.open("rb") as probe:
         head = probe.read(4)
+    if head == _JOINED:
+        got = Words("a joined binary file of rlclientlib's (VWFB); turn it into JSON lines first")
+        raise FieldError(path.name, wanted="lines of text", got=got)
     if head.startswith(_GZIP):
         return opened.enter_context(gzip.open(path, "rb"))
     if head == _ZSTD:

@@ -1,10 +1,12 @@
-"""Coming with years of logs: imported, trained on, promoted and served, before any decision of one's own."""
+"""Coming with years of logs, as the page on moving says: checked, imported, trained on, promoted, served, online."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import random
+import re
+import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from tests.serving.http.test_app import Caller
 
 DRINKS = ("tea", "coffee", "water")
 BEST = {"cold": "tea", "early": "coffee", "hot": "water"}
+GUIDE = Path(__file__).parents[2] / "infra/docs/migration.md"
 FEATURES = {"tea": {"warm": True, "price": 2}, "coffee": {"warm": True, "price": 3}, "water": {"warm": False}}
 
 
@@ -51,7 +54,14 @@ def asked(when: str) -> dict[str, Any]:
     return {"contextFeatures": [{"when": when}, {"guest": {"seat": 7}}], "actions": actions}
 
 
-def test_a_folder_of_logs_becomes_a_champion_that_is_asked_in_the_shape_it_learned(
+def steps() -> list[list[str]]:
+    """The commands of the page, in order."""
+    text = GUIDE.read_text("utf-8")
+    text = text[text.index("## Step by step") : text.index("## What would answer differently")]
+    return [shlex.split(line, comments=True) for line in re.findall(r"^    (\S.*)$", text, re.MULTILINE)]
+
+
+def test_the_steps_of_the_page_lead_from_a_folder_of_logs_to_a_champion_that_is_asked_in_the_shape_it_learned(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def run(*arguments: str) -> dict[str, Any]:
@@ -61,38 +71,64 @@ def test_a_folder_of_logs_becomes_a_champion_that_is_asked_in_the_shape_it_learn
         assert done.exit_code == 0, (done.output, written.err)
         return json.loads(written.out)
 
-    rng, logs = random.Random(6), tmp_path / "logs" / "2026"
+    rng, logs = random.Random(6), tmp_path / "personalizer-logs" / "2026"
     lines = [json.dumps(line(rng, number)) for number in range(6_000)]
     for month in range(4):
         folder = logs / f"{month + 4:02}"
         folder.mkdir(parents=True)
         part = [*lines[month * 1_500 : (month + 1) * 1_500], '{"RewardValue":1.0,"EventId":"nobody\'s"}']
         (folder / "01_00.json.gz").write_bytes(gzip.compress("\n".join(part).encode() + b"\n"))
-    run("init", "bar")
-    taken = run("import", "dsjson", str(tmp_path / "logs"), "--into", "bar")
+
+    told: list[Any] = []
+    commands = steps()
+    served = commands.index(["decision", "serve"])
+    for name, *arguments in commands[:served]:
+        assert name == "decision"
+        told.append(run(*(str(logs.parent) if each == "personalizer-logs/" else each for each in arguments)))
+    _, before, taken, _, promoted, after = told
     assert (taken["rows"], taken["reasons"]) == (6_000, {"dangling": 4})
-    assert run("import", "dsjson", str(tmp_path / "logs"), "--into", "bar")["reasons"]["repeated"] == 6_000
-    run("train", "bar")
-    assert run("promote", "bar")["promoted"]
+    assert promoted["promoted"]
+    assert (before["refused"], after["refused"], after["events"]) == (0, 0, 6_000)
+    assert {each["kind"]: each["count"] for each in after["findings"]} == {"dangling": 4}
+    assert (before["answers"]["policy"][:7], after["answers"]["policy"]) == ("uniform", "version 1")
+    assert after["answers"]["distance"] > 0.5  # the log drew evenly, and the version knows better
+    assert run("import", "dsjson", str(logs.parent), "--into", "news")["reasons"]["repeated"] == 6_000
 
     core = open_core(load_settings({}, home=str(tmp_path / "home")))
     call = Caller(core)
-    answered: dict[str, dict[str, float]] = {}
-    for when, best in BEST.items():
-        answer = call("POST", "/personalizer/v1.0/rank", asked(when) | {"eventId": f"live-{when}"}).json()
-        answered[when] = {each["id"]: each["probability"] for each in answer["ranking"]}
-        assert answered[when][best] > 0.9
-        call("POST", f"/personalizer/v1.0/events/live-{when}/reward", {"value": 1.0})
+
+    def ranked(name: str) -> dict[str, dict[str, Any]]:
+        answers: dict[str, dict[str, Any]] = {}
+        for when in BEST:
+            answers[when] = call("POST", "/personalizer/v1.0/rank", asked(when) | {"eventId": f"{name}-{when}"}).json()
+            call("POST", f"/personalizer/v1.0/events/{name}-{when}/reward", {"value": 1.0})
+        return answers
+
+    in_force: list[dict[str, Any]] = []
+    for name, *arguments in commands[served + 1 :]:
+        assert name == "curl"
+        (url,) = [each.removeprefix("http://localhost:8080") for each in arguments if each.startswith("http")]
+        body = arguments[arguments.index("-d") + 1] if "-d" in arguments else None
+        answer = call("PUT" if "PUT" in arguments else "GET", url, None if body is None else body.encode())
+        assert answer.status_code == 200, answer.text
+        core.loops.refresh()
+        in_force.append(answer.json())
+        if len(in_force) == 2:
+            assert {each["rewardActionId"] for each in ranked("tried").values()} == {"tea"}  # the first, always
+    assert [each["learningMode"] for each in in_force] == ["Apprentice", "Apprentice", "Online"]
+    assert in_force[1]["rewardWaitTime"] == "PT1200S"
+    for when, answer in ranked("live").items():
+        assert {each["id"]: each["probability"] for each in answer["ranking"]}[BEST[when]] > 0.9
     core.close()
 
     # request -> log -> export -> import: what a policy sees of it is the same, feature by feature
-    (tmp_path / "home" / "loops" / "bar" / "loop.toml").write_text("[reward]\nwindow_s = 0.000001\n")
+    (tmp_path / "home" / "loops" / "news" / "loop.toml").write_text("[reward]\nwindow_s = 0.000001\n")
     run("ingest")
-    run("join", "bar")
-    exported = tmp_path / "bar.dsjson"
-    assert run("export", "bar", str(exported))["rows"] == 6_003
+    run("join", "news")
+    exported = tmp_path / "news.dsjson"
+    assert run("export", "news", str(exported))["rows"] == 6_006
     lake = Lake(load_settings({}, home=str(tmp_path / "home")).lake_url)
-    there = lake.interactions("bar").sort_by("event_id")
+    there = lake.interactions("news").sort_by("event_id")
     (back,) = read_dsjson(exported, rows_per_batch=10_000)
     back = back.sort_by("event_id")
     assert back["event_id"].to_pylist() == there["event_id"].to_pylist()

@@ -103,6 +103,12 @@ def test_a_place_without_logs_is_refused(tmp_path: Path, name: str, got: str) ->
         read(tmp_path / name)
 
 
+def test_a_joined_binary_file_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_bytes(b"VWFB\x01\x00\x00\x00UUUU" + bytes(64))
+    with pytest.raises(FieldError, match="VWFB"):
+        read(tmp_path)
+
+
 def test_a_file_that_was_cut_in_its_compression_is_named(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     data = text(*(line(n, noise=rng.random(20).tolist()) for n in range(50)))
