@@ -1,15 +1,13 @@
 """Interactions as Parquet: the lake's own columns, as this system or any other writes them.
 
 What pandas adds of its own, the index, is left alone. Features may be text, as in the lake, or structs and maps, as
-pandas and Spark write dictionaries. Times may be numbers; see `pipelines.formats.times`.
+pandas and Spark write dictionaries. Times may be numbers; see `pipelines.formats.times`. Columns of other names are
+read by a map; see `pipelines.formats.mapped`.
 """
 
 from __future__ import annotations
 
-import base64
-import math
-from collections.abc import Iterable
-from decimal import Decimal
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,10 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words, nearest_of
 from pipelines.files import replacing
+from pipelines.formats.columns import CONTEXT
+from pipelines.formats.mapped import ACTION, Place, features_of, ids_in, index_of, places_of, plain
 from pipelines.formats.registry import Format, Found
 from pipelines.formats.rows import complete
 from pipelines.formats.store import check_file
@@ -34,11 +34,20 @@ _JSON = ("context", "actions", "feature_snapshot")
 _INDEX = "__index_level_"
 
 
-def read_parquet(path: Path, *, time_unit: Unit | None = None, rows_per_batch: int = 20_000) -> Iterable[pa.Table]:
+def read_parquet(
+    path: Path,
+    columns: Mapping[str, str] | None = None,
+    *,
+    name: str = "",
+    time_unit: Unit | None = None,
+    rows_per_batch: int = 20_000,
+) -> Iterable[pa.Table]:
     """Yield the rows of a Parquet file in the interaction columns; see `complete` for those that may be missing.
 
     Args:
         path: of the file.
+        columns: {field: column}, see `places_of`; without it, all columns of the file are ours.
+        name: prefix of event ids where `columns` is given and no column has them.
         time_unit: of times that are numbers; without it, the file's first number has to be certain.
         rows_per_batch: rows held at a time.
 
@@ -51,22 +60,29 @@ def read_parquet(path: Path, *, time_unit: Unit | None = None, rows_per_batch: i
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise FieldError("path", wanted="a Parquet file", got=path.name) from error
     with file:
-        names = _named(file.schema_arrow)
-        clocks = {name: Clock(time_unit) for name in names}
+        names = _named(file.schema_arrow, mapped=bool(columns))
+        places = places_of(file.schema_arrow, columns) if columns else {name: Place(name) for name in names}
+        clocks = {field: Clock(time_unit) for field in places}
         first = 0
         try:
-            for batch in file.iter_batches(batch_size=rows_per_batch, columns=names):
+            read = sorted({place.column for place in places.values()})
+            for batch in file.iter_batches(batch_size=rows_per_batch, columns=read):
                 batch.validate(full=True)
                 rows = np.arange(first, first + len(batch))
-                columns = {name: _column(name, batch[name], clocks[name], rows) for name in batch.schema.names}
-                yield complete(columns | {"offset": pa.array(rows)}, len(batch))
+                found = _columns({field: place.of(batch) for field, place in places.items()}, clocks, rows)
+                if columns and "event_id" not in found:
+                    found["event_id"] = pa.array([f"{name}-{row}" for row in rows])
+                yield complete(found | {"offset": pa.array(rows)}, len(batch))
                 first += len(batch)
         except (pa.ArrowInvalid, OSError) as error:
             raise FieldError(f"row {first} or after", wanted="whole rows of Parquet", got=error) from error
 
 
-def _named(schema: pa.Schema) -> list[str]:
-    """Return the columns to read: all but the index of pandas, unless that is a column of ours."""
+def _named(schema: pa.Schema, *, mapped: bool) -> list[str]:
+    """Return the columns to read: all but the index of pandas, unless that is a column of ours.
+
+    With `mapped`, others may stand beside them.
+    """
     names = list(schema.names)
     for name in names:
         if names.count(name) > 1:
@@ -74,8 +90,11 @@ def _named(schema: pa.Schema) -> list[str]:
     index = _index_of(schema)
     known = [name for name in names if name in INTERACTIONS.names]
     for name in names:
-        if name not in known and name not in index and not name.startswith(_INDEX):
-            raise FieldError.unknown(name, INTERACTIONS.names, noun="column")
+        if not mapped and name not in known and name not in index and not name.startswith(_INDEX):
+            near = nearest_of(name, INTERACTIONS.names)
+            meant = f"; did you mean {near!r}?" if near else ";"
+            says = f"unknown column{meant} columns of other names are read with --map, as in --map reward={name}"
+            raise FieldError(name, wanted="a column of `decision export`", got=Words("unknown"), says=says)
     return known
 
 
@@ -86,6 +105,23 @@ def _index_of(schema: pa.Schema) -> set[str]:
         return {name for name in told["index_columns"] if isinstance(name, str)}
     except (ValueError, TypeError, KeyError):
         return set()
+
+
+def _columns(values: Mapping[str, pa.Array], clocks: Mapping[str, Clock], rows: Any) -> dict[str, Any]:
+    """Return our columns of the fields' values, some of which make one together."""
+    parts = {field: each for field, each in values.items() if field.startswith(CONTEXT)}
+    found = {
+        field: _column(field, each, clocks[field], rows)
+        for field, each in values.items()
+        if field not in parts and field != ACTION
+    }
+    if parts:
+        found["context"] = features_of({field.removeprefix(CONTEXT): each for field, each in parts.items()})
+    if ACTION in values:
+        drawn = values[ACTION]
+        drawn = _ids(drawn) if pa.types.is_floating(drawn.type) else drawn
+        found["action_index"] = index_of(drawn.to_pylist(), found["action_ids"].to_pylist(), rows)
+    return found
 
 
 def _column(name: str, values: pa.Array, clock: Clock, rows: Any) -> pa.Array:
@@ -99,6 +135,8 @@ def _read(name: str, values: pa.Array, clock: Clock, rows: Any) -> pa.Array:
     field = INTERACTIONS.field(name)
     if field.type == TIME:
         return clock.read(values, rows, field=name)
+    if name == "action_ids":
+        return ids_in(values)
     if name in _JSON and pa.types.is_nested(values.type):
         return _texts(name, values, rows)
     if name == "outcomes" and not _has_times(values.type):
@@ -117,21 +155,8 @@ def _texts(name: str, values: pa.Array, rows: Any) -> pa.Array:
         if value is not None and not (isinstance(value, wanted) and all(isinstance(each, dict) for each in inside)):
             kind = "a list of structs or maps" if wanted is list else "a struct or map"
             raise FieldError(f"row {row}: {name}", wanted=f"{kind} of features, or their JSON", got=value)
-        out.append(None if value is None else msgspec.json.encode(_plain(value)).decode())
+        out.append(None if value is None else msgspec.json.encode(plain(value)).decode())
     return pa.array(out, pa.string())
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` as JSON has it. A struct has every name that some row has, so null says that there is none."""
-    if isinstance(value, dict):
-        return {name: _plain(entry) for name, entry in value.items() if entry is not None}
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _has_times(kind: pa.DataType) -> bool:
@@ -157,11 +182,13 @@ def write_parquet(table: pa.Table, path: Path, progress: Progress = silent) -> t
     return len(table), 0
 
 
-def find(path: Path | None, name: str, *, time_unit: Unit | None = None) -> list[Found]:
-    """Return the log in the Parquet file `path`."""
+def find(
+    path: Path | None, name: str, columns: Mapping[str, str] | None = None, *, time_unit: Unit | None = None
+) -> list[Found]:
+    """Return the log in the Parquet file `path`; see `read_parquet`."""
     if path is None:
         raise FieldError("path", wanted="the file to read", got=None)
-    return [Found(name, path.name, read_parquet(path, time_unit=time_unit))]
+    return [Found(name, path.name, read_parquet(path, columns, name=name, time_unit=time_unit))]
 
 
 FORMAT = Format(find, write_parquet)

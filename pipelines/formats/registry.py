@@ -94,11 +94,15 @@ FORMATS = {
     ),
     "parquet": Entry(
         "pipelines.formats.parquet",
-        "Import interactions from Parquet: the columns of `decision export --format parquet`.\n\n"
+        "Import interactions from Parquet: the columns of `decision export --format parquet`, or others by a map.\n\n"
         "Required: event_id, ts, action_ids, action_index, propensity, reward. Everything else may be missing. "
-        "Features (context, actions) are JSON texts, structs or maps; the index of pandas is left alone.\n\n"
-        "Example: `decision import parquet march.parquet --name march`",
+        "Features (context, actions) are JSON texts, structs or maps; the index of pandas is left alone. With --map, "
+        "COLUMN may be a field of a struct (user.age), `action` is the drawn action's id in place of action_index, "
+        "context.NAME makes a column a feature, and other columns are left alone.\n\n"
+        "Examples: `decision import parquet march.parquet --name march`, "
+        "`decision import parquet clicks.parquet --map action=shown --map context.age=user.age`",
         suffixes=(".parquet",),
+        mapped=True,
         timed=True,
     ),
     "obp": Entry(
