@@ -2,8 +2,9 @@
 
 What knows of something is copied before what it knows of. So State comes before the versions that it puts in charge,
 memories and features before the log that they have read, the lake before the log whose messages it has, and a copy is
-at most behind in what it can catch up with. Each database is one moment of itself, the lake one moment of all tables.
-Nobody waits: SQLite's backup reads beside writers, and files of the lake never change. Tidying waits.
+at most behind in what it can catch up with. Each database is one moment of itself, the lake one moment of all tables,
+and the audit log, its heads and State are one moment of all three. Nobody waits: SQLite's backup reads beside writers,
+and files of the lake never change. Only tidying does, and auditors while those three are copied.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,8 @@ _SQLITE = b"SQLite format 3\x00"
 _BESIDE = re.compile(r".*-(wal|shm|journal)")
 _NEVER = ("cache", "metrics")
 _LAST = ("mlflow.db", "models")
+_GOVERNANCE = "governance"
+_BUSY_S = 30.0
 _ATTEMPTS = 20
 
 
@@ -125,7 +128,7 @@ def backup(settings: Settings, path: Path, *, now: datetime, progress: Progress 
                 break
         else:
             raise FieldError(
-                "home", wanted="without erasures and audits for as long as it takes", got=Words("one after the other")
+                "home", wanted="without erasures for as long as it takes", got=Words("one after the other")
             )
         write_atomically(made / NOTE, msgspec.json.format(msgspec.json.encode(note)))
         os.rename(made, path)
@@ -151,7 +154,11 @@ def _copied(settings: Settings, made: Path, now: datetime, progress: Progress) -
     root, target = settings.root, made / HOME
     away = elsewhere_of(settings)
     tables: dict[str, int] = {}
-    for name in counted(_ordered(settings, away), progress, "parts copied"):
+    together, others = _ordered(settings, away)
+    with _no_audits(root / _GOVERNANCE / "governance.db"):
+        for name in counted(together, progress, "databases copied"):
+            _copy(root / name, target / name)
+    for name in counted(others, progress, "parts copied"):
         if name == "lake":
             tables = copy_tables(Tables(settings.lake_url), TABLES, target / name, progress)
         else:
@@ -169,11 +176,12 @@ def books(tables: Tables, loop: str, now: datetime) -> dict[str, Any]:
     return {name: found[name] for name in COUNTED}
 
 
-def _ordered(settings: Settings, away: dict[str, str]) -> list[str]:
-    """Return the paths to copy, files and folders of the home folder, in order."""
+def _ordered(settings: Settings, away: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Return the paths to copy, files and folders of the home folder, in order: those of one moment, and the others."""
     file = settings.state_file
-    first = [] if file is None or not file.is_relative_to(settings.root) else [str(file.relative_to(settings.root))]
+    state = [] if file is None or not file.is_relative_to(settings.root) else [str(file.relative_to(settings.root))]
     log = settings.spool_path.name
+    first = [_GOVERNANCE, *state]  # heads are noted in State, so they are there before it
     last = ["lake"] * ("files" not in away) + [log] * ("log" not in away) + [*_LAST]
     kept = (*first, *last, *_NEVER, log, LOCK, "lake")
     others = sorted(
@@ -181,7 +189,30 @@ def _ordered(settings: Settings, away: dict[str, str]) -> list[str]:
         for entry in settings.root.iterdir()
         if entry.name not in kept and not SCRATCH.fullmatch(entry.name) and not _BESIDE.fullmatch(entry.name)
     )
-    return [name for name in (*first, *others, *last) if name == "lake" or (settings.root / name).exists()]
+    there = [name for name in first if (settings.root / name).exists()]
+    return there, [name for name in (*others, *last) if name == "lake" or (settings.root / name).exists()]
+
+
+@contextmanager
+def _no_audits(database: Path) -> Iterator[None]:
+    """Let nobody write to the audit log meanwhile: no head is noted, and no key made, that the copy does not tell of.
+
+    Raises:
+        sqlite3.Error: the database is damaged, or somebody else holds it for half a minute.
+    """
+    if not database.is_file():
+        yield
+        return
+    address = f"{database.as_uri()}?mode=rw"
+    heads = database.with_name("anchors.jsonl")
+    with (
+        closing(sqlite3.connect(address, uri=True, timeout=_BUSY_S, isolation_level=None)) as held,
+        ExitStack() as noting,
+    ):
+        held.execute("BEGIN IMMEDIATE")
+        if heads.is_file():
+            noting.enter_context(locked(heads))  # a line is copied whole
+        yield
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -243,7 +274,6 @@ def _described(path: Path) -> Copied:
         return Copied(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def _sealed(settings: Settings) -> set[tuple[str, int]]:
-    """Return what says of databases and tables how they stand: proofs of erasure, and heads of the audit log."""
-    found = [*settings.root.glob("erasures/*"), *settings.root.glob("governance/*.jsonl")]
-    return {(path.name, path.stat().st_size) for path in found}
+def _sealed(settings: Settings) -> set[str]:
+    """Return the proofs of erasure there are, each of which says that nothing of a subject is in any part."""
+    return {path.name for path in settings.root.glob("erasures/*")}

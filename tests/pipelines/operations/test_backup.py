@@ -16,6 +16,10 @@ import pytest
 import pipelines.operations.backup as module
 from decision.errors import FieldError
 from decision.records import encode
+from pipelines.access.keys import new_key
+from pipelines.fairness.people import add_key
+from pipelines.fairness.store import Governance
+from pipelines.fairness.verify import verify
 from pipelines.files import locked
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.counters import counters
@@ -37,6 +41,7 @@ from tests.contracts.registry import packed
 from tests.pipelines.retention.test_messages import Shop
 from tests.worlds.killed import Killed
 from tests.worlds.lake import LATER, decision
+from tests.worlds.panels import Panel, pair
 from tests.worlds.synthetic import new_settings
 
 LOOP = parse_loop("", "shop", {})
@@ -245,26 +250,56 @@ def test_who_is_erased_while_a_backup_is_taken_is_not_in_it(
     assert all(b'"cy"' not in path.read_bytes() for path in (tmp_path / "copy").rglob("*") if path.is_file())
 
 
-def test_heads_of_the_audit_log_are_those_of_the_database_that_was_copied(
+def test_an_audit_log_that_is_written_to_meanwhile_is_whole_where_it_is_restored_and_goes_on(
+    shop: Shop, tmp_path: Path
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def audited() -> None:
+        with Governance.at(shop.settings) as store, State(shop.settings.state_url) as state:
+            while not ended.is_set():
+                Panel(store, auditors=1)
+                key, _ = new_key(roles=["decide"], loops=[], tenant="", now=NOW, by="test", expires_at=None)
+                add_key(store, state, key, now=NOW, by="test")
+                begun.set()
+
+    with Governance.at(shop.settings) as store:
+        panel = Panel(store)
+        judged, _ = panel.open(pair(), pair())
+        panel.judge(judged, "unfair", "unfair", "unfair")
+        before = store.sign_head(NOW)
+        writing = threading.Thread(target=audited)
+        writing.start()
+        begun.wait()
+        backup(shop.settings, tmp_path / "copy", now=NOW)
+        ended.set()
+        writing.join()
+        after = store.sign_head(NOW)
+        assert verify(store).faults == ()
+    restore(at(tmp_path / "new"), tmp_path / "copy")
+    with Governance.at(at(tmp_path / "new")) as store:
+        found = verify(store, heads=[before])
+        assert (found.faults, len(found.unknown)) == ((), 2)
+        assert found.entries > before.entries
+        lost = verify(store, heads=[after]).faults
+        assert [fault.what for fault in lost] == [
+            f"truncated: {after.entries} entries were anchored, {found.entries} are here"
+        ]
+        Panel(store, auditors=2).open(pair(), window="w2")
+        assert verify(store).faults == ()
+
+
+def test_a_panels_database_that_somebody_holds_is_an_error_and_leaves_no_backup(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heads = shop.settings.root / "governance" / "anchors.jsonl"
-    heads.parent.mkdir()
-    heads.write_text("1\n")
-    copied, states = module.copy_database, list[str]()
-
-    def noted(source: Path, target: Path) -> None:
-        copied(source, target)
-        if source.name == "state.db":
-            states.append(heads.read_text())
-            if len(states) == 1:  # a judgement, once State was copied
-                heads.write_text("1\n2\n")
-
-    monkeypatch.setattr(module, "copy_database", noted)
-    with State(shop.settings.state_url) as state:
-        state.put({"a": (None, b"1")})
-    backup(shop.settings, tmp_path / "copy", now=NOW)
-    assert (tmp_path / "copy" / HOME / "governance" / "anchors.jsonl").read_text() == states[-1] == "1\n2\n"
+    monkeypatch.setattr(module, "_BUSY_S", 0.0)
+    with (
+        Governance.at(shop.settings) as store,
+        store.write(NOW, "test"),
+        pytest.raises(sqlite3.OperationalError, match="locked"),
+    ):
+        backup(shop.settings, tmp_path / "copy", now=NOW)
+    assert not (tmp_path / "copy").exists()
 
 
 def test_tidying_waits_for_a_backup_and_a_dry_run_does_not(shop: Shop) -> None:
