@@ -2,11 +2,15 @@
 
 A thread asks the issuer for its keys: every five minutes, and at most every ten seconds when a token names one that is
 not known. Requests never wait for the issuer. Its keys hold for a day after it last answered.
+
+A known token is found by its end, which is the signature's, and is then compared whole: a digest of 7 KB takes 10 us,
+this .3 us. The comparison may stop where two tokens differ. Whoever gets that far has the last 43 characters, 256 bits
+that the issuer's private key made, and Python's table does not tell how many of them were right: it compares hashes
+that are keyed anew in each process.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
@@ -21,6 +25,10 @@ from serving.refresher import Refresher
 
 _log = logging.getLogger(__name__)
 _MOST_KNOWN = 10_000
+_MOST_BYTES = 16 << 20
+"""Of tokens that are known."""
+_END = 43
+"""Characters of a token's end: 256 bits. The shortest signature that is taken has 86 (ES256, EdDSA)."""
 _LOOK_S, _AGAIN_S, _EVERY_S, _HELD_S = 1.0, 10.0, 300.0, 86_400.0
 _FIRST_S = 3.0
 
@@ -30,7 +38,28 @@ class _Known:
 
     def __init__(self, keys: IssuerKeys | None) -> None:
         self.keys = keys
-        self.callers: dict[bytes, Bearer] = {}
+        self._callers: dict[bytes, tuple[bytes, Bearer]] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._callers)
+
+    def of(self, token: bytes) -> Bearer | None:
+        """Return who shows a token, or None where it was never verified, or so long ago that others took its place."""
+        found = self._callers.get(token[-_END:])
+        return found[1] if found is not None and found[0] == token else None
+
+    def keep(self, token: bytes, caller: Bearer) -> None:
+        """Know a token from now on, in place of those that were verified the longest ago where there are too many."""
+        self._drop(token[-_END:])
+        self._callers[token[-_END:]] = token, caller
+        self._bytes += len(token)
+        while len(self._callers) > _MOST_KNOWN or self._bytes > _MOST_BYTES:
+            self._drop(next(iter(self._callers)))
+
+    def _drop(self, end: bytes) -> None:
+        before = self._callers.pop(end, None)
+        self._bytes -= 0 if before is None else len(before[0])
 
 
 class Tokens:
@@ -92,13 +121,10 @@ class Tokens:
             ProblemError: 401, it does not hold.
         """
         known = self._known  # once: what is found with its keys stays with them
-        digest = hashlib.sha256(given).digest()
-        found = known.callers.get(digest)
+        found = known.of(given)
         if found is None:
             found = self._found(given, known.keys)
-            if len(known.callers) >= _MOST_KNOWN:
-                del known.callers[next(iter(known.callers))]  # the one that was verified the longest ago
-            known.callers[digest] = found
+            known.keep(given, found)
         if self._clock() >= found.ends:
             raise _refused(TokenError("the token has expired"))
         return found

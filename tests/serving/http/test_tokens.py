@@ -332,8 +332,43 @@ def test_what_is_kept_of_tokens_and_subjects_is_bounded(issuer: Issuer, monkeypa
     shown = [issuer.token("ed", **EVERYTHING, sub=str(number)).encode() for number in range(8)]
     for token in [*shown, *shown]:
         assert found.of(token).holds("admin")
-        assert len(found._known.callers) <= 3
+        assert len(found._known) <= 3
         assert len(found.meters()) <= 3
+
+
+def test_known_tokens_take_no_more_room_than_they_may(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "_MOST_BYTES", 9_600)
+    verify, calls = tokens.verified, list[bytes]()
+    monkeypatch.setattr(tokens, "verified", lambda token, *others: (calls.append(token), verify(token, *others))[1])
+    found = known(issuer, [time.time()])
+    found.look()
+    shown = [issuer.token("ed", **EVERYTHING, jti=f"{number}" * 2_000).encode() for number in range(5)]
+    assert 2_400 < len(shown[0]) <= 3_200  # three have room
+    for token in shown:
+        found.of(token)
+    assert len(found._known) == 3
+    for token in shown[2:]:
+        found.of(token)
+    assert calls == shown
+    found.of(shown[0])
+    assert calls == [*shown, shown[0]]
+
+
+@pytest.mark.parametrize("key", ["rsa", "ec", "ed"])
+def test_a_known_tokens_end_opens_nothing_under_another_beginning(issuer: Issuer, key: str) -> None:
+    found = known(issuer, [time.time()])
+    found.look()
+    weak, strong = (
+        issuer.token(key, **EVERYTHING | {"roles": [f"decision:{role}"]}).encode() for role in ("read", "admin")
+    )
+    assert not found.of(weak).holds("admin")
+    head, _, signature = weak.rpartition(b".")
+    for other in (strong.rpartition(b".")[0], head + b"A", head[:-1]):
+        for _ in range(2):
+            refused(found, (other + b"." + signature).decode())
+    refused(found, weak[-43:].decode())
+    assert not found.of(weak).holds("admin")
+    assert found.of(strong).holds("admin")
 
 
 def test_a_subjects_tokens_share_its_limits(issuer: Issuer) -> None:
