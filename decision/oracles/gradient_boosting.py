@@ -2,7 +2,7 @@
 
 Log-loss for rewards within the loop's range, scaled to [0, 1]; categories are 0 or 1 and absent numbers are missing
 values, which the trees send their own way. A resumed fit boosts on from the last one's trees. The model is LightGBM's
-own text; everything runs on one thread, so equal data and seed give equal bytes.
+own text up to the end of its trees; everything runs on one thread, so equal data and seed give equal bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from decision.batch import Batch, Floats, Interactions, take_rows
 from decision.errors import FieldError
 from decision.options import Count, Range, Seed
 from decision.oracles.encoder import MAX_COLUMNS, NOTHING_LEFT_OUT, LeftOut, columns_of, entries, positions_of
+from decision.oracles.files.lightgbm_text import MAX_LEAVES, checked, without_tail
 from decision.oracles.identity import MAX_FEW, most_frequent_ids
 from decision.oracles.kind import Kind, OracleSettings
 
@@ -40,7 +41,7 @@ class GradientBoostingSettings(Range, frozen=True, kw_only=True, forbid_unknown_
 
     rounds: Annotated[int, msgspec.Meta(ge=1, le=5_000)] = 400
     learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.03
-    leaves: Annotated[int, msgspec.Meta(ge=2, le=1_024)] = 15
+    leaves: Annotated[int, msgspec.Meta(ge=2, le=MAX_LEAVES)] = 15
     rows_per_leaf: Count = 20
     seed: Seed = 0
 
@@ -101,7 +102,7 @@ class GradientBoostingOracle:
         }
         before = None if self._booster is None else _booster(self._text())
         trained = lightgbm.train(parameters, data, num_boost_round=s.rounds, init_model=before)
-        self._booster = _booster(trained.model_to_string())
+        self._booster = _booster(without_tail(trained.model_to_string()))
 
     def predict(self, batch: Batch) -> Floats:
         """Return [m] expected rewards, flat in the order offered; the middle of the range before any fit."""
@@ -144,16 +145,13 @@ class GradientBoostingOracle:
         oracle._set_columns(stored.context, stored.action, np.array(stored.flags, dtype=np.bool_))
         if MODEL_FILE in files:
             try:
-                oracle._booster = _booster(files[MODEL_FILE].decode())
-                columns = oracle._booster.num_feature()
-            except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as error:
+                oracle._booster = _booster(checked(MODEL_FILE, files[MODEL_FILE], max(width, 1)))
+            except lightgbm.basic.LightGBMError as error:
                 raise FieldError(MODEL_FILE, wanted="a LightGBM model", got=error) from error
-            if columns != max(width, 1):
-                raise FieldError(MODEL_FILE, wanted=f"a model of {width} columns", got=columns)
         return oracle
 
     def _text(self) -> str:
-        return self._booster.model_to_string()
+        return without_tail(self._booster.model_to_string())
 
     def _set_columns(self, context: list[str], action: list[str], flags: Any) -> None:
         self._context, self._action, self._flags = positions_of(context), positions_of(action), flags

@@ -26,11 +26,11 @@ from decision.batch import Batch, Features, Floats, Interactions, Ints, take_row
 from decision.columns import FeatureRows
 from decision.errors import FieldError
 from decision.options import PASSES, SHIPPED, Bits, NotNegative, Passes, Positive, Range, Seed
+from decision.oracles.files.vw_head import check_head
 from decision.oracles.identity import MAX_CROSSED, most_frequent_ids, without_other_ids
 from decision.oracles.kind import Kind, OracleSettings
 from decision.oracles.numbers import Numbers
 from decision.oracles.products import ColumnSet
-from decision.oracles.vw_file import check_head
 from decision.ragged import ragged_offsets
 
 pa: Any = pyarrow

@@ -1,0 +1,1 @@
+"""What model files hold, read before a native library reads it."""
