@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from decision.drift import PROFILE_FILE
 from decision.errors import FieldError, Words
 from decision.exploration.rule import Exploration
 from decision.features import VERSION
@@ -15,6 +17,8 @@ from decision.policy import OraclePolicy
 
 MANIFEST_FILE = "manifest.json"
 MAX_BYTES = 512 << 20
+BESIDE = (PROFILE_FILE,)
+"""Files of a version that are none of its model's."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,9 +59,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files: dict[str, str] = {}
 
 
-def pack(policy: OraclePolicy, manifest: Manifest) -> dict[str, bytes]:
-    """Return the policy's files with its manifest, whose `files` are filled in."""
-    files = policy.oracle.save()
+def pack(policy: OraclePolicy, manifest: Manifest, beside: Mapping[str, bytes] | None = None) -> dict[str, bytes]:
+    """Return the policy's files with its manifest, whose `files` are filled in.
+
+    Args:
+        policy: what is packed.
+        manifest: where it comes from.
+        beside: {name: bytes} of files that no model reads, `BESIDE`.
+    """
+    files = {**policy.oracle.save(), **(beside or {})}
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     stored = msgspec.structs.replace(
         manifest,
@@ -100,7 +110,7 @@ def unpack(files: dict[str, bytes]) -> tuple[OraclePolicy, Manifest]:
             raise FieldError(f"files.{name}", wanted=f"a file of SHA-256 {digest}", got=Words("another"))
     if not 1 <= manifest.features_version <= VERSION:
         raise FieldError("features_version", wanted=f"between 1 and {VERSION}", got=manifest.features_version)
-    oracle = load_oracle(manifest.oracle, files)
+    oracle = load_oracle(manifest.oracle, {name: data for name, data in files.items() if name not in BESIDE})
     policy = OraclePolicy(
         oracle,
         manifest.exploration,

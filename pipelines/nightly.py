@@ -19,6 +19,7 @@ from decision.errors import FieldError, SupportError
 from pipelines.engines.engine import Engine
 from pipelines.evaluation.agreement import keep_agreement
 from pipelines.evaluation.alarms import NIGHTS, alarms
+from pipelines.evaluation.drift import trained_on
 from pipelines.evaluation.evaluate import Evaluated, evaluate
 from pipelines.evaluation.standing import raise_alarms
 from pipelines.fairness.gate import PanelGate
@@ -191,9 +192,10 @@ class _Night:
             found = earlier.result("alarms")
             if earlier.run_id != self.run.run_id and found is not None and "positions" in found:
                 nights.append(found["positions"])
+        trained, seed = trained_on(self.registry, self.loop), self.run.seed
         night = self._as_pinned(
             lambda version: alarms(
-                self.lake, self.loop, nights[-NIGHTS - 1 :], seed=self.run.seed, table_version=version
+                self.lake, self.loop, nights[-NIGHTS - 1 :], seed=seed, table_version=version, trained=trained
             )
         )
         kept = raise_alarms(self.settings, self.loop.name, self.run.run_id, night.alarms)

@@ -21,8 +21,11 @@ from numpy.typing import NDArray
 from decision.batch import Floats, Ints
 from decision.ope.diagnostics.shift import clipped, fall, never_tried
 from decision.ragged import group_sum, ragged_offsets
+from pipelines.evaluation.drift import NOTHING, Drifted, Trained, drift_alarms, drift_since, origin
 from pipelines.evaluation.feature_alarms import feature_alarms
 from pipelines.evaluation.standing import Alarm
+from pipelines.interactions.observed import COLUMNS as OBSERVED
+from pipelines.interactions.observed import evenly
 from pipelines.lake.lake import Lake, dataset
 from pipelines.logs import step
 from pipelines.settings import LoopSettings
@@ -44,8 +47,9 @@ FAIR = 0.05
 _NAMED = 20
 _COLUMNS = (
     *("partition", "offset", "state", "reward", "policy_version", "mode", "action_ids", "action_index", "pmf"),
-    *("context_names", "context_values"),
+    *("context_names", "context_values", "pass_probability"),
 )
+_READ = tuple(dict.fromkeys((*_COLUMNS, *OBSERVED)))
 _Bools = NDArray[np.bool_]
 Positions = Mapping[str, int]
 """Log partition, as text -> offset before which a night's decisions lie."""
@@ -65,6 +69,7 @@ class Alarmed(msgspec.Struct, frozen=True, kw_only=True):
         entropy: mean entropy of what was drawn from, as a share of the uniform policy's; None where it is not known.
         entropy_before: the same before.
         alarms: what should be looked at.
+        drift: the night beside what the version in charge was trained on.
     """
 
     rows: int = 0
@@ -77,6 +82,7 @@ class Alarmed(msgspec.Struct, frozen=True, kw_only=True):
     entropy: float | None = None
     entropy_before: float | None = None
     alarms: list[Alarm] = []
+    drift: Drifted = Drifted()
 
 
 class Rows(NamedTuple):
@@ -99,7 +105,13 @@ class Rows(NamedTuple):
 
 @step("alarms looked for")
 def alarms(
-    lake: Lake, loop: LoopSettings, nights: Sequence[Positions], *, seed: int, table_version: int | None = None
+    lake: Lake,
+    loop: LoopSettings,
+    nights: Sequence[Positions],
+    *,
+    seed: int,
+    table_version: int | None = None,
+    trained: Trained = NOTHING,
 ) -> Alarmed:
     """Return what the decisions settled since the last night look like beside those of the nights before.
 
@@ -111,11 +123,14 @@ def alarms(
         nights: where the nights before ended, oldest first: their `Alarmed.positions`.
         seed: of the permutations.
         table_version: of the interactions; None for the latest.
+        trained: what the version in charge was trained on.
     """
-    return lake.read("interactions", lambda table: _looked_for(table, loop, nights, seed), table_version)
+    return lake.read("interactions", lambda table: _looked_for(table, loop, nights, seed, trained), table_version)
 
 
-def _looked_for(table: DeltaTable, loop: LoopSettings, nights: Sequence[Positions], seed: int) -> Alarmed:
+def _looked_for(
+    table: DeltaTable, loop: LoopSettings, nights: Sequence[Positions], seed: int, trained: Trained
+) -> Alarmed:
     data = dataset("interactions", table)
     mine = pc.field("loop") == loop.name
     place = data.to_table(["partition", "offset"], filter=mine)
@@ -137,7 +152,7 @@ def _looked_for(table: DeltaTable, loop: LoopSettings, nights: Sequence[Position
     found = _some(data, mine & wanted, share)
     night = _night_of(found["partition"].to_numpy().astype(np.int64), found["offset"].to_numpy(), nights)
     rows = Rows(found, night >= first, np.minimum(night, first))
-    return looked_at(rows, loop, ends, np.random.default_rng([seed, len(nights)]))
+    return looked_at(rows, loop, ends, np.random.default_rng([seed, len(nights)]), trained)
 
 
 def _night_of(partition: Ints, offset: Ints, nights: Sequence[Positions]) -> Ints:
@@ -162,17 +177,17 @@ def _first(sizes: Ints) -> int:
 def _some(data: Any, where: Any, share: float) -> pa.Table:
     """Return an even share of the rows, chosen by their offsets."""
     parts: list[pa.Table] = []
-    limit = int(share * 2**32)
-    for batch in data.to_batches(columns=list(_COLUMNS), filter=where, batch_size=16_384):
+    for batch in data.to_batches(columns=list(_READ), filter=where, batch_size=16_384):
         table = pa.Table.from_batches([batch])
         if share < 1.0:
-            mixed = table["offset"].to_numpy().astype(np.uint64) * np.uint64(2_654_435_769) % np.uint64(2**32)
-            table = table.filter(pa.array(mixed < limit))
+            table = table.filter(pa.array(evenly(table["offset"].to_numpy(), share)))
         parts.append(table)
     return pa.concat_tables(parts).combine_chunks().sort_by([("partition", "ascending"), ("offset", "ascending")])
 
 
-def looked_at(rows: Rows, loop: LoopSettings, ends: dict[str, int], rng: np.random.Generator) -> Alarmed:
+def looked_at(
+    rows: Rows, loop: LoopSettings, ends: dict[str, int], rng: np.random.Generator, trained: Trained = NOTHING
+) -> Alarmed:
     """Return what the late rows look like beside the others.
 
     Args:
@@ -180,9 +195,11 @@ def looked_at(rows: Rows, loop: LoopSettings, ends: dict[str, int], rng: np.rand
         loop: their loop.
         ends: where the night ends on the log.
         rng: draws permutations.
+        trained: what the version in charge was trained on.
     """
     if min(np.count_nonzero(rows.late), np.count_nonzero(~rows.late)) < LEAST:
-        return Alarmed(rows=int(np.count_nonzero(rows.late)), positions=ends)
+        none = "the night has too few decisions"
+        return Alarmed(rows=int(np.count_nonzero(rows.late)), positions=ends, drift=Drifted(skipped=none))
     like = _alike(rows)
     settled = like.where(pc.is_in(like.table["state"], pa.array(["joined", "expired"])).to_numpy())
     found, value = list[Alarm](), (None, None)
@@ -190,7 +207,8 @@ def looked_at(rows: Rows, loop: LoopSettings, ends: dict[str, int], rng: np.rand
         reward = settled.table["reward"].to_numpy()
         value = _means(reward, settled.late)
         if any(_fell(of, settled, ERROR / 2, rng) for of in (reward, clipped(reward))):
-            text = f"rewards fell from {value[1]:.4g} to {value[0]:.4g} a decision"
+            where = origin(settled.table.filter(pa.array(~settled.late)), settled.table.filter(pa.array(settled.late)))
+            text = f"rewards fell from {value[1]:.4g} to {value[0]:.4g} a decision{where}"
             found.append(Alarm(kind="value", text=text))
     met = pc.equal(rows.table["state"], "joined").to_numpy().astype(np.float64)
     joins = _means(met, rows.late)
@@ -199,6 +217,9 @@ def looked_at(rows: Rows, loop: LoopSettings, ends: dict[str, int], rng: np.rand
         found.append(Alarm(kind="joins", text=text))
     entropy, died = _exploration(like, loop)
     found += [*died, *_features(rows), *_untried(rows, loop)]
+    drifted = drift_since(trained, rows.table.filter(pa.array(rows.late)), loop, error=ERROR)
+    known = {alarm.subject for alarm in found if alarm.kind in ("feature_gone", "feature_grown")}
+    found += [alarm for alarm in drift_alarms(drifted) if alarm.kind != "feature_drift" or alarm.subject not in known]
     return Alarmed(
         rows=int(np.count_nonzero(rows.late)),
         before=int(np.count_nonzero(~rows.late)),
@@ -210,6 +231,7 @@ def looked_at(rows: Rows, loop: LoopSettings, ends: dict[str, int], rng: np.rand
         entropy=entropy[0],
         entropy_before=entropy[1],
         alarms=found,
+        drift=drifted,
     )
 
 

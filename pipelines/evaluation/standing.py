@@ -16,7 +16,18 @@ from pipelines.settings import Settings, check_loop_name
 from pipelines.state.change import change
 from pipelines.state.state import State
 
-Kind = Literal["value", "joins", "exploration", "feature_gone", "feature_grown", "feature_names", "untried"]
+Kind = Literal[
+    "value",
+    "joins",
+    "exploration",
+    "feature_gone",
+    "feature_grown",
+    "feature_names",
+    "untried",
+    "feature_drift",
+    "action_drift",
+    "reward_drift",
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -26,8 +37,9 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: ``value`` (rewards fell), ``joins`` (fewer decisions meet an outcome), ``exploration`` (it died),
             ``feature_gone``, ``feature_grown``, ``feature_names`` (new ones by the thousand), ``untried`` (an action is
-            offered and never drawn).
-        subject: the feature or action; "" for the loop.
+            offered and never drawn); and beside the champion's training data ``feature_drift``, ``action_drift`` (other
+            actions are offered), ``reward_drift``.
+        subject: the feature, action or segment; "" for the loop.
         text: the same in a sentence.
     """
 

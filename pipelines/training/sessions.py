@@ -30,6 +30,7 @@ from pipelines.lake.lake import Lake
 from pipelines.progress import Progress, parted, silent
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings
+from pipelines.training.profiled import profiled
 from pipelines.training.promises import promises
 from pipelines.training.sample import holdout_salt
 from pipelines.training.trained import POLICY, Trained, code_version, libraries
@@ -164,7 +165,7 @@ def train_session(
     }
     version = registry.register(
         loop.name,
-        pack(OraclePolicy(taught.oracle(log), exploration), manifest),
+        pack(OraclePolicy(taught.oracle(log), exploration), manifest, profiled(rows)),
         metrics=metrics,
         params={"seed": seed, "code_version": manifest.code_version, "oracle": SESSION, "method": chosen},
         tags={

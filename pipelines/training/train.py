@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from decision.artifact import MANIFEST_FILE, Manifest, unpack
+from decision.artifact import BESIDE, MANIFEST_FILE, Manifest, unpack
 from decision.batch import Interactions, Ints
 from decision.errors import FieldError, SupportError
 from decision.exploration.rule import Exploration
@@ -34,6 +34,7 @@ from pipelines.logs import step
 from pipelines.progress import Progress, silent
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Variant
+from pipelines.training.profiled import profiled
 from pipelines.training.trained import POLICY, Trained, code_version, libraries
 from pipelines.training.trial import Probe, alarms_of, packed, unfit_is_refused
 from pipelines.training.variants import Configuration, compare, configuration, learned, untried
@@ -165,7 +166,7 @@ def train(
     }
     version = registry.register(
         loop.name,
-        packed(policy, manifest, probe),
+        packed(policy, manifest, probe, profiled(rows)),
         metrics=metrics,
         params=_params(manifest),
         tags={"kind": POLICY, "code_version": manifest.code_version, "parent": parent, _ENDS: rows.data.last_ts},
@@ -196,7 +197,8 @@ def _earlier(
         known = manifest.exploration
         if warm and not known.low <= reward.low < reward.high <= known.high:
             continue
-        found.append((manifest.oracle, {name: data for name, data in files.items() if name != MANIFEST_FILE}))
+        own = {name: data for name, data in files.items() if name not in (MANIFEST_FILE, *BESIDE)}
+        found.append((manifest.oracle, own))
     return found
 
 

@@ -107,20 +107,23 @@ def left_out_of(oracle: Oracle) -> LeftOut:
     return found if isinstance(found, LeftOut) else NOTHING_LEFT_OUT
 
 
-def packed(policy: OraclePolicy, manifest: Manifest, probe: Probe) -> dict[str, bytes]:
+def packed(
+    policy: OraclePolicy, manifest: Manifest, probe: Probe, beside: Mapping[str, bytes] | None = None
+) -> dict[str, bytes]:
     """Return the policy's files, tried.
 
     Args:
         policy: as it was trained.
         manifest: of the version.
         probe: what it learned from.
+        beside: {name: bytes} of files that no model reads, see `pack`.
 
     Raises:
         SupportError: the files do not load, or the loaded policy is not the one that was trained.
     """
     batch = probe.batch()
     try:
-        files = pack(policy, manifest)
+        files = pack(policy, manifest, beside)
         again, _ = unpack(files)
         scores, wanted = again.scores(batch), policy.scores(batch)
         check_pmf(again.pmf_of(scores, batch), batch.offsets)

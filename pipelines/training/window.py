@@ -27,13 +27,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from decision.batch import Interactions, Ints
+from decision.batch import Floats, Interactions, Ints
 from decision.errors import SupportError
 from decision.generations import ages
 from decision.options import Range
 from decision.split import uniforms_of
 from pipelines.engines.engine import Engine, LocalEngine
 from pipelines.interactions.arrays import READ, read_apart
+from pipelines.interactions.observed import evenly
 from pipelines.lake.lake import Lake
 from pipelines.progress import Progress, counted, silent
 from pipelines.settings import LoopSettings
@@ -239,6 +240,18 @@ class Window:
         """Yield the rows to learn from, slice by slice, in the columns that learning needs."""
         for number in self._numbers():
             yield self._part(number, _LEARNED, self._picked)
+
+    def sampled(self, columns: tuple[str, ...], most: int) -> Iterator[tuple[pa.Table, Floats]]:
+        """Yield rows to learn from slice by slice, about `most` in all, and how many decisions each one stands for.
+
+        An even share of them, by their offsets.
+        """
+        share = min(1.0, most / max(1, self.data.sampled))
+        for number in self._numbers():
+            part = self._part(number, tuple(dict.fromkeys((*NARROW, *columns, "pass_probability"))), self._picked)
+            if share < 1.0:
+                part = part.filter(pa.array(evenly(part["offset"].to_numpy(), share)))
+            yield part, 1.0 / (self._sample.rate(part) * part["pass_probability"].to_numpy() * share)
 
     def learned(self) -> tuple[Interactions, Ints]:
         """Return the rows to learn from as `chunks` yields them, all at once."""

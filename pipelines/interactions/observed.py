@@ -1,0 +1,69 @@
+"""From interaction rows of the lake to the arrays in which drift is looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from numpy.typing import NDArray
+
+from decision.batch import Floats, Ints
+from decision.drift.observed import Observed, blocks_of
+from pipelines.interactions.arrays import interned, sizes_of
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
+
+COLUMNS = (
+    *("ts", "event_id", "subject_id", "action_ids", "action_index", "propensity", "reward", "reward_version"),
+    *("context_names", "context_values", "partition", "offset"),
+)
+MOST_ROWS = 50_000
+"""Decisions that are looked at; of more, an even share."""
+LEAST_BLOCK = 100
+_DAY_US = 86_400_000_000
+
+
+def evenly(offset: Ints, share: float) -> NDArray[np.bool_]:
+    """Return [n] an even share of rows, chosen by their offsets on the log."""
+    mixed = offset.astype(np.uint64) * np.uint64(2_654_435_769) % np.uint64(2**32)
+    return mixed < np.uint64(int(share * 2**32))
+
+
+def observed_of(parts: Iterable[tuple[pa.Table, Floats]]) -> Observed | None:
+    """Return the rows of tables with `COLUMNS`, and what each stands for, as arrays; None for no row.
+
+    Rows whose features are not in columns, since they cannot be read or were written before there were such, are left
+    out.
+    """
+    tables, weights = list[pa.Table](), list[Floats]()
+    for table, weight in parts:
+        keep = pc.and_(table["context_names"].is_valid(), pc.greater(table["propensity"], 0.0)).to_numpy()
+        tables.append(table.select(list(COLUMNS)).filter(pa.array(keep)))
+        weights.append(weight[keep])
+    if not tables or not sum(map(len, tables)):
+        return None
+    whole, weight = pa.concat_tables(tables), np.concatenate(weights)
+    order = pc.sort_indices(whole, sort_keys=[(name, "ascending") for name in ("ts", "partition", "offset")])
+    whole, weight = whole.take(order).combine_chunks(), weight[order.to_numpy()]
+    offers, entries = sizes_of(whole), pc.list_value_length(whole["context_names"]).to_numpy().astype(np.int64)
+    every = np.arange(len(whole), dtype=np.int64)
+    offered = interned(pc.list_flatten(whole["action_ids"]))
+    first = np.cumsum(offers) - offers
+    subject = interned(pc.coalesce(whole["subject_id"], whole["event_id"]))
+    micros = pc.cast(pc.cast(whole["ts"], pa.timestamp("us", "UTC")), pa.int64()).to_numpy()
+    return Observed(
+        row=np.repeat(every, entries),
+        name=interned(pc.list_flatten(whole["context_names"])),
+        value=pc.list_flatten(whole["context_values"]).to_numpy(),
+        offer_row=np.repeat(every, offers),
+        offered=offered,
+        drawn=offered.take(first + whole["action_index"].to_numpy().astype(np.int64)),
+        propensity=whole["propensity"].to_numpy(),
+        reward=whole["reward"].to_numpy().astype(np.float64),
+        weight=weight,
+        block=blocks_of(micros, LEAST_BLOCK, _DAY_US),
+        subject=np.asarray(subject.code, np.int64),
+    )
