@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from pipelines.lake.lake import Lake
 from pipelines.registry.registry import Registry
+from pipelines.settings import load_settings
 from pipelines.training.sessions import log_of
 from pipelines.training.train import train
 from tests.worlds.logged import START_US, append, rows_of
@@ -64,7 +65,7 @@ def tables(decisions: int, users: int) -> Iterator[pa.Table]:
 
 def child(home: Path, method: str, effort: float) -> None:
     """Train, or read the trajectories alone, and print what it took."""
-    settings = new_settings(home)
+    settings = load_settings({}, home=str(home))
     loop = new_loop(settings, LOOP, f'{TEXT}[session]\nmethod = "{method or "clone"}"\nalso = []\neffort = {effort}\n')
     lake, registry = Lake(settings.lake_url), Registry(settings)
     registry.open()
@@ -98,6 +99,8 @@ def main() -> None:
         return
     found: list[dict[str, float | str]] = []
     with tempfile.TemporaryDirectory() as name:
+        # One registry for all of them: a method's version is the next one's earlier version, as it is for users.
+        new_settings(Path(name))
         append(Lake(Path(name) / "lake"), tables(given.decisions, given.users))
         print(f"{given.decisions:,} decisions of {given.users:,} users\n{'':<24}{'seconds':>9}{'of CPU':>9}{'MB':>8}")
         for method in ("", *given.methods.split(",")):
