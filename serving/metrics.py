@@ -213,11 +213,14 @@ def observe(
 
 
 def exposition() -> bytes:
-    """Return the metrics in Prometheus' text format: those of all workers, or of this process where it has none."""
+    """Return the metrics in Prometheus' text format: those of all workers, or of this process where it has none.
+
+    A worker is asked again and again, and has `serving.http.exposition` for that: it gives the same in less time.
+    """
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.multiprocess import MultiProcessCollector
 
-    if not _shared():
+    if run_folder() is None:
         return generate_latest()
     workers = CollectorRegistry()
     MultiProcessCollector(workers)
@@ -289,12 +292,12 @@ def forget() -> None:
     """Take this process's gauges out of the sum, since it ends; its counters stay."""
     from prometheus_client.multiprocess import mark_process_dead
 
-    if _shared():
+    if run_folder() is not None:
         mark_process_dead(os.getpid())
 
 
-def _shared() -> bool:
-    """Return whether what is counted here is added up over processes; prometheus_client decides it when imported."""
+def run_folder() -> Path | None:
+    """Return where counts of several processes are added up, or None; prometheus_client decides it when imported."""
     from prometheus_client.values import MutexValue, ValueClass
 
-    return ValueClass is not MutexValue
+    return None if ValueClass is MutexValue else Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])

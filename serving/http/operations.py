@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -13,6 +16,9 @@ from serving.problems import unavailable
 from serving.routes import Call, Route
 from serving.wire import Alive, Ready
 
+if TYPE_CHECKING:
+    from serving.http.exposition import Exposition
+
 
 async def _livez(call: Call) -> bytes:
     return msgspec.json.encode(Alive(alive=True))
@@ -20,8 +26,16 @@ async def _livez(call: Call) -> bytes:
 
 async def _metrics(call: Call) -> bytes:
     call.core.observe()
-    shown = metrics.exposition()
+    folder = metrics.run_folder()
+    shown = metrics.exposition() if folder is None else _exposition(folder).text()
     return shown if call.caller.sees_all() else _of_loops(shown, set(call.loops()))
+
+
+@cache
+def _exposition(folder: Path) -> Exposition:
+    from serving.http.exposition import Exposition  # imports prometheus_client, which a worker points to its run before
+
+    return Exposition(folder)
 
 
 def _of_loops(exposition: bytes, loops: set[str]) -> bytes:
