@@ -24,6 +24,7 @@ from tests.serving.http.test_app import Caller
 
 DRINKS = ("tea", "coffee", "water")
 BEST = {"cold": "tea", "early": "coffee", "hot": "water"}
+EACH = [("event_id", "ascending"), ("slot", "ascending")]
 GUIDE = Path(__file__).parents[2] / "infra/docs/migration.md"
 FEATURES = {"tea": {"warm": True, "price": 2}, "coffee": {"warm": True, "price": 3}, "water": {"warm": False}}
 
@@ -119,6 +120,20 @@ def test_the_steps_of_the_page_lead_from_a_folder_of_logs_to_a_champion_that_is_
     assert in_force[1]["rewardWaitTime"] == "PT1200S"
     for when, answer in ranked("live").items():
         assert {each["id"]: each["probability"] for each in answer["ranking"]}[BEST[when]] > 0.9
+    slots = [
+        {"id": "first", "baselineAction": "tea"},
+        {"id": "second", "baselineAction": "tea", "features": [{"big": 1}]},
+    ]
+    slots[1]["excludedActions"] = ["coffee"]
+    many = call(
+        "POST", "/personalizer/v1.1-preview.1/multislot/rank", asked("hot") | {"slots": slots, "eventId": "many"}
+    )
+    assert many.status_code == 201, many.text
+    call(
+        "POST",
+        "/personalizer/v1.1-preview.1/multislot/events/many/reward",
+        {"reward": [{"slotId": "second", "value": 0.5}]},
+    )
     core.close()
 
     # request -> log -> export -> import: what a policy sees of it is the same, feature by feature
@@ -126,11 +141,12 @@ def test_the_steps_of_the_page_lead_from_a_folder_of_logs_to_a_champion_that_is_
     run("ingest")
     run("join", "news")
     exported = tmp_path / "news.dsjson"
-    assert run("export", "news", str(exported))["rows"] == 6_006
+    assert run("export", "news", str(exported))["rows"] == 6_008
     lake = Lake(load_settings({}, home=str(tmp_path / "home")).lake_url)
-    there = lake.interactions("news").sort_by("event_id")
+    there = lake.interactions("news").sort_by(EACH)
     (back,) = read_dsjson(exported, rows_per_batch=10_000)
-    back = back.sort_by("event_id")
+    back = back.sort_by(EACH)
+    assert back["slot"].to_pylist() == there["slot"].to_pylist()
     assert back["event_id"].to_pylist() == there["event_id"].to_pylist()
     sizes = there["action_ids"].combine_chunks().value_lengths().to_numpy().astype("int64")
     mine, theirs = contexts_of(there), contexts_of(back)

@@ -169,6 +169,16 @@ def test_answers_are_compared_with_the_logged_distribution(tmp_path: Path) -> No
     assert (first.same_best, first.probability, first.distance) == (0.0, 0.0, pytest.approx(0.7))
 
 
+def test_a_check_against_a_loop_writes_nothing(tmp_path: Path) -> None:
+    home, log = tmp_path / "home", tmp_path / "log.json"
+    log.write_text(json.dumps(line("a")))
+    env = {"DECISION_HOME": str(home)}
+    assert CliRunner().invoke(app, ["init", "teas"], env=env).exit_code == 0
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    assert CliRunner().invoke(app, ["migrate", "check", "--from", str(log), "--loop", "teas"], env=env).exit_code == 0
+    assert {path: path.read_bytes() for path in home.rglob("*") if path.is_file()} == before
+
+
 def test_names_are_told_apart_up_to_a_number(tmp_path: Path) -> None:
     tally = Tally()
     for number in range(MOST_NAMES + 50):
