@@ -11,9 +11,9 @@ from functools import partial
 from pipelines.files import make_home
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.online.connection import Online, open_online
-from pipelines.operations.erasures import Erasures, is_announced
 from pipelines.operations.processes import check_keys
 from pipelines.registry.registry import Registry
+from pipelines.retention.erasures import Erasures, is_announced
 from pipelines.settings import Settings
 from pipelines.state.state import State
 from serving import metrics

@@ -11,7 +11,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -26,6 +26,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 """``admin`` holds all the others."""
 PREFIX = "access/key/"
 USED = "access/used/"
+SUBJECTS = "oidc-"
+"""How the names of an issuer's subjects begin, under which their requests are counted beside those of keys."""
 EVERY = "*"
 """All loops that a key's tenant has; of a key without one, all loops."""
 MAX_KEYS = 10_000
@@ -226,8 +228,23 @@ def count(state: State, name: str, requests: int, now: datetime) -> int:
     before = None if entry is None else msgspec.json.decode(entry.value, type=Used)
     today = requests + (before.requests if before is not None and before.day == day else 0)
     used = Used(at=now, day=day, requests=today)
-    state.put({USED + name: (None if entry is None else entry.version, msgspec.json.encode(used))})
+    change = None if entry is None else entry.version, msgspec.json.encode(used)
+    state.put({USED + name: change}, kept=1)  # every few seconds, and nobody asks how it stood before
     return today
+
+
+def unused(state: State, days: int, now: datetime) -> dict[str, int]:
+    """Return how an issuer's subjects were used who were not seen for `days`, by key in State, with their bytes.
+
+    Keys of this installation are not among them: `listed` shows when each was last used.
+
+    Raises:
+        StateError: State cannot be reached.
+    """
+    before = now - timedelta(days=days)
+    found = state.entries(f"{USED}{SUBJECTS}")
+    times = {key: msgspec.json.decode(entry.value, type=Used).at for key, entry in found.items()}
+    return {key: len(found[key].value) for key, at in times.items() if at.astimezone(UTC) < before}
 
 
 def parsed(entry: Entry) -> Key:

@@ -82,7 +82,7 @@ def erase(
     from pipelines.online.answers import forget_answers
     from pipelines.online.connection import open_online
     from pipelines.operations.erase import erase as run
-    from pipelines.operations.erasures import announce
+    from pipelines.retention.erasures import announce
     from pipelines.state.state import State
 
     if not yes and not typer.confirm(f"Erase every decision and outcome of {subject!r} for good?", err=True):
@@ -143,7 +143,7 @@ def erase(
 
 def _elsewhere(parts: Installation, now: datetime) -> dict[str, str]:
     """Return where messages of the subject stay for a while, and until when."""
-    from pipelines.operations.erasures import SPOOLED_FOR
+    from pipelines.retention.erasures import SPOOLED_FOR
 
     found: dict[str, str] = {}
     if parts.settings.log != "local:":

@@ -218,7 +218,7 @@ def _policy(parts: Installation, log: str, policy: str) -> PolicySpec:
             raise FieldError("policy", wanted="a loop with a champion", got=policy)
         version = champion
     elif policy not in {entry.version for entry in parts.registry.versions(log)}:
-        known = [entry.version for entry in parts.registry.versions(log)]
+        known = [entry.version for entry in parts.registry.versions(log) if entry.kept == "whole"]
         raise FieldError("policy", wanted=f"champion, uniform, first, module:callable or one of {known}", got=policy)
     return PolicySpec(kind="version", name=f"version {version}", files=parts.registry.files(log, version))
 
@@ -233,6 +233,7 @@ def _generations(parts: Installation, log: str) -> dict[str, PolicySpec]:
             kind="version", name=f"version {entry.version}", files=parts.registry.files(log, entry.version)
         )
         for entry in parts.registry.versions(log)
+        if entry.kept == "whole"
     }
     kind = parts.loop(log).reference
     return out | {name: PolicySpec(kind=kind, name=f"{kind} policy") for name in ("", f"baseline:{kind}")}

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.features.copies import Copies
+from pipelines.files import locked
 
 FILES_PER_MERGE = 64
 _GRACE_S = 3600.0
@@ -64,13 +68,56 @@ class History:
         """Remove the rows of a subject and return how many there were."""
         self._copies.fetch()
         removed, held = 0, set(self._paths_held())
-        for path in sorted(self._folder.glob("*.parquet")):
-            table = pq.read_table(path)
-            kept = table.filter(pc.field(self._schema.names[0]) != subject_id)
-            if len(kept) < len(table):
-                self._copies.write(path, kept)
-                removed += len(table) - len(kept) if path in held else 0
+        with self._rewriting():
+            for path in sorted(self._folder.glob("*.parquet")):
+                table = pq.read_table(path)
+                kept = table.filter(pc.field(self._schema.names[0]) != subject_id)
+                if len(kept) < len(table):
+                    self._copies.write(path, kept)
+                    removed += len(table) - len(kept) if path in held else 0
         return removed
+
+    def trim(self, before: datetime, *, dry_run: bool = False) -> tuple[int, int]:
+        """Remove rows that another row of their subject had replaced before a time.
+
+        What held at that time or later can still be asked for, so each subject's last row before it stays.
+
+        Returns:
+            How many rows went, or would go with `dry_run`, and about how many bytes they took.
+        """
+        subject, time_ = self._schema.names[:2]
+        rows = size = 0
+        with self._rewriting():
+            cut = pa.scalar(before, self._schema.field(time_).type)
+            old = [path for path in self._paths_held() if _oldest(path, time_, before)]
+            keys = [pq.read_table(path, columns=[subject, time_]).filter(pc.field(time_) < cut) for path in old]
+            if not keys:
+                return 0, 0
+            last = pa.concat_tables(keys).group_by(subject).aggregate([(time_, "max")])
+            last = last.rename_columns([subject, "last"])
+            for path in old:
+                table = pq.read_table(path)
+                held = table.join(last, subject)
+                kept = held.filter((pc.field(time_) >= cut) | (pc.field(time_) == pc.field("last")))
+                if len(kept) == len(table):
+                    continue
+                taken = path.stat().st_size
+                if dry_run:
+                    size += taken * (len(table) - len(kept)) // len(table)
+                else:
+                    self._copies.write(path, kept.select(self._schema.names).cast(self._schema).sort_by(time_))
+                    size += max(0, taken - path.stat().st_size)
+                rows += len(table) - len(kept)
+        return rows, size
+
+    @contextmanager
+    def _rewriting(self) -> Iterator[None]:
+        """Keep others of this home from writing rows back that are being removed."""
+        if not self._folder.is_dir():
+            yield
+            return
+        with locked(self._folder / ".lock"):
+            yield
 
     def _paths_held(self) -> list[Path]:
         """Return the files that hold everything, whoever wrote them."""
@@ -113,6 +160,14 @@ class History:
 
     def _write(self, held: Range, rows: pa.Table) -> None:
         self._copies.write(self._path(held), rows)
+
+
+def _oldest(path: Path, column: str, before: datetime) -> bool:
+    """Return whether a file has a row from before a time, by its statistics."""
+    about = pq.read_metadata(path)
+    place = about.schema.to_arrow_schema().get_field_index(column)
+    groups = [about.row_group(number).column(place) for number in range(about.num_row_groups)]
+    return any(group.num_values and group.statistics.min < before for group in groups)
 
 
 def _writer(path: Path) -> str:

@@ -56,7 +56,7 @@ class Views:
         self.copies = Copies(settings, loop.name)
         self.folder = self.copies.folder
         self.subjects = self.folder / "subjects.parquet"
-        self.history = History(self.copies, _STREAM_SCHEMA)
+        self.history = History(self.copies, STREAM_SCHEMA)
         # "-" is no part of a table's name, and "_" may stand in a loop's name itself
         plain = loop.name.replace("_", "__").replace("-", "_x")
         self.stream_view = f"{plain}_stream"
@@ -236,7 +236,7 @@ class Views:
         )
 
 
-_STREAM_SCHEMA = pa.schema(
+STREAM_SCHEMA = pa.schema(
     [
         pa.field(SUBJECT, pa.string()),
         pa.field(TIMESTAMP, pa.timestamp("us", "UTC")),

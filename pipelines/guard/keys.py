@@ -30,9 +30,14 @@ def attempt_key(loop: str, number: int) -> str:
     return f"{attempts_of(loop)}{number:09d}"
 
 
+def all_folds_of(loop: str) -> str:
+    """Return how the keys of all of a loop's folds begin, by attempt."""
+    return f"guard/{loop}/fold/"
+
+
 def folds_of(loop: str, attempt: int) -> str:
     """Return how the keys of an attempt's folds begin."""
-    return f"guard/{loop}/fold/{attempt:09d}/"
+    return f"{all_folds_of(loop)}{attempt:09d}/"
 
 
 def fold_key(loop: str, attempt: int, epoch: int, at: int) -> str:

@@ -16,6 +16,7 @@ from decision.errors import FieldError
 from decision.guard.snapshot import GuardSnapshot, decode_snapshot, encode_snapshot
 from pipelines.guard.former import adopt
 from pipelines.guard.keys import (
+    all_folds_of,
     attempt_key,
     attempts_of,
     fold_key,
@@ -30,6 +31,9 @@ from pipelines.settings import Settings
 from pipelines.state.change import change
 from pipelines.state.failures import StaleError
 from pipelines.state.state import Entry, State
+
+MOVES = 1_000
+"""Moves that are shown, and kept."""
 
 
 class FencedError(RuntimeError):
@@ -102,7 +106,7 @@ class GuardStore:
         """Return the committed state."""
         return self._decoded(self._state.get(guard_key(self._loop)))
 
-    def moves(self, latest: int = 1000) -> list[Move]:
+    def moves(self, latest: int = MOVES) -> list[Move]:
         """Return the `latest` moves, oldest first."""
         found = self._state.entries(moves_of(self._loop))
         return [msgspec.msgpack.decode(found[key].value, type=Move) for key in sorted(found)[-latest:]]
@@ -178,6 +182,24 @@ class GuardStore:
 
     def _decoded(self, entry: Entry | None) -> GuardState:
         return GuardState(loop=self._loop) if entry is None else msgspec.msgpack.decode(entry.value, type=GuardState)
+
+
+def spent(state: State, loop: str) -> dict[str, int]:
+    """Return what nobody looks at any more of a loop's guard, by key in State, with its bytes.
+
+    These are the folds of attempts before the present one, since only that is replayed, and all but the latest moves.
+
+    Raises:
+        StateError: State cannot be reached.
+    """
+    entry = state.get(guard_key(loop))
+    if entry is None:
+        return {}
+    present = folds_of(loop, msgspec.msgpack.decode(entry.value, type=GuardState).attempt_number)
+    folds = {key: found for key, found in state.entries(all_folds_of(loop)).items() if key < present}
+    moves = state.entries(moves_of(loop))
+    old = folds | {key: moves[key] for key in sorted(moves)[:-MOVES]}
+    return {key: len(found.value) for key, found in old.items()}
 
 
 def _snapshot_of(state: GuardState, floor: float, ttl_s: float) -> GuardSnapshot:

@@ -146,7 +146,7 @@ def _loop(parts: Installation, name: str, settings: LoopSettings | None, error: 
         loop=name,
         mode="" if settings is None else settings.mode,
         champion=registry.aliases(name).get("champion"),
-        versions=len(registry.versions(name)),
+        versions=sum(version.kept == "whole" for version in registry.versions(name)),
         last_verdict="" if last is None else f"{last.verdict.replace('_', ' ')}, version {last.version}",
         counters=counted,
         error=error,

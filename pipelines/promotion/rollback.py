@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from decision.errors import FieldError
 from pipelines.logs import step
-from pipelines.registry.charge import WrittenVerdict, moves
+from pipelines.registry.charge import WrittenVerdict, champions
 from pipelines.registry.registry import Registry
 
 
@@ -54,12 +54,6 @@ def rollback(
 
 
 def _before(registry: Registry, loop: str, champion: str) -> str | None:
-    held: list[str] = []  # the champions that a rollback can go back through, as a stack
-    for move in moves(registry.verdicts(loop), "champion", champion):
-        if move.to_version is None:
-            held = []
-        elif move.verdict == "rolled_back" and move.to_version in held:
-            held = held[: held.index(move.to_version) + 1]
-        else:
-            held.append(move.to_version)
-    return held[-2] if len(held) > 1 else None
+    there = {known.version for known in registry.versions(loop) if known.kept == "whole"}
+    earlier = champions(registry.verdicts(loop), champion)[:-1]
+    return next((version for version in reversed(earlier) if version in there), None)

@@ -133,6 +133,10 @@ class ModelCache:
                     raise
         self._forget_old(folder.parent)
 
+    def drop(self, loop: str, version: str) -> None:
+        """Remove the files of a version, if they are here."""
+        shutil.rmtree(self._folder(loop, version), ignore_errors=True)
+
     def aliases(self, loop: str) -> dict[str, str] | None:
         """Return the aliases last seen, or None when none ever were."""
         try:

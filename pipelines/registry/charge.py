@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Literal, Protocol
 
@@ -19,12 +20,14 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
         run_id: MLflow's run with its files, metrics and plots.
         created_at: when it was registered, UTC.
         tags: its tags without the verdicts.
+        kept: ``whole``; ``going`` while its files are removed for their age, and ``gone`` where they were.
     """
 
     version: str
     run_id: str
     created_at: datetime
     tags: dict[str, str]
+    kept: Literal["whole", "going", "gone"] = "whole"
 
 
 class WrittenVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +56,10 @@ class WrittenVerdict(msgspec.Struct, frozen=True, kw_only=True):
     to_version: str | None = msgspec.field(default=None, name="to")
     at: str = ""
     by: str = ""
+
+
+Chosen = Callable[[list[Version], dict[str, str], list[WrittenVerdict]], Collection[str]]
+"""Chooses versions by number, from a loop's versions, where its aliases stand, and its verdicts."""
 
 
 class MovedError(RuntimeError):
@@ -90,6 +97,18 @@ class Charge(Protocol):
         """Tell MLflow what it does not know yet."""
         ...
 
+    def let_go(self, loop: str, chosen: Chosen) -> list[Version]:
+        """Mark versions as going that nobody is to load any more, and return all that are going; safe to repeat.
+
+        Raises:
+            MovedError: somebody moved an alias meanwhile; nothing was marked.
+        """
+        ...
+
+    def gone(self, loop: str, version: str) -> None:
+        """Mark a version that was going as gone."""
+        ...
+
 
 def moves(verdicts: list[WrittenVerdict], alias: Alias, stands: str | None) -> list[WrittenVerdict]:
     """Return the moves of `alias` that happened, oldest first.
@@ -108,3 +127,21 @@ def moves(verdicts: list[WrittenVerdict], alias: Alias, stands: str | None) -> l
             chain.append(written)
             stands = written.from_version
     return chain[::-1]
+
+
+def champions(verdicts: list[WrittenVerdict], champion: str) -> list[str]:
+    """Return the versions that a rollback can go back through, as a stack: the `champion` that stands is the last.
+
+    Args:
+        verdicts: a loop's history, oldest first.
+        champion: the version in charge.
+    """
+    held: list[str] = []
+    for move in moves(verdicts, "champion", champion):
+        if move.to_version is None:
+            held = []
+        elif move.verdict == "rolled_back" and move.to_version in held:
+            held = held[: held.index(move.to_version) + 1]
+        else:
+            held.append(move.to_version)
+    return held

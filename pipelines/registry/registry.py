@@ -18,7 +18,7 @@ import msgspec
 
 from decision.errors import FieldError, Words
 from pipelines.registry.cache import ModelCache, manifest_digest, verify
-from pipelines.registry.charge import ALIASES, Alias, Charge, MovedError, Version, WrittenVerdict
+from pipelines.registry.charge import ALIASES, Alias, Charge, Chosen, MovedError, Version, WrittenVerdict
 from pipelines.registry.pins import Pins
 from pipelines.registry.served import ServedCharge
 from pipelines.registry.stated import StatedCharge
@@ -52,6 +52,9 @@ class Registry:
 
     Args:
         settings: the installation.
+
+    Attributes:
+        is_stated: whether State keeps who is in charge; else an MLflow server does alone.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -60,12 +63,12 @@ class Registry:
         state = State(settings.state_url)
         self._charge: Charge = _charge_of(settings, self._tracking, state)
         self._pins = Pins(state, settings.state_file)
-        self._mirrored = isinstance(self._charge, StatedCharge)
+        self.is_stated = isinstance(self._charge, StatedCharge)
         self._warned = False
 
     def warm(self) -> None:
         """Import MLflow if every look at the aliases needs it, and touch nothing else."""
-        if not self._mirrored:
+        if not self.is_stated:
             self._tracking.warm()
 
     def open(self) -> None:
@@ -254,7 +257,7 @@ class Registry:
 
         On a server, where MLflow itself keeps them, there is nothing to tell.
         """
-        if not self._mirrored:
+        if not self.is_stated:
             return
         try:
             with self._tracking.client():  # before the lock: it may take seconds
@@ -271,6 +274,46 @@ class Registry:
             RegistryError: the registry cannot be reached.
         """
         return self._charge.versions(check_loop_name(loop))
+
+    def let_go(self, loop: str, chosen: Chosen) -> list[Version]:
+        """Mark versions as going, which nobody can load or put in charge from then on; return all that are going.
+
+        Where an MLflow server keeps the aliases itself none goes.
+
+        Args:
+            loop: the loop.
+            chosen: which, by number; those that aliases stand at stay in any case.
+
+        Raises:
+            AliasMovedError: somebody moved an alias meanwhile; nothing was marked.
+            RegistryError: State does not answer.
+        """
+
+        def free(known: list[Version], aliases: dict[str, str], verdicts: list[WrittenVerdict]) -> set[str]:
+            return set(chosen(known, aliases, verdicts)) - set(aliases.values())
+
+        try:
+            return self._charge.let_go(check_loop_name(loop), free)
+        except MovedError as error:
+            raise AliasMovedError(str(error)) from error
+
+    def size(self, loop: str, version: Version) -> int:
+        """Return the bytes of a version's files and plots in MLflow; 0 where they are gone.
+
+        Raises:
+            RegistryError: MLflow does not answer.
+        """
+        return self._tracking.size(version.run_id)
+
+    def remove(self, loop: str, version: Version) -> None:
+        """Remove a version that is going: files, plots and numbers. Its tags and verdicts stay in State.
+
+        Raises:
+            RegistryError: MLflow does not answer; call again.
+        """
+        self._tracking.remove(loop, version.version, version.run_id)
+        self._cache.drop(loop, version.version)
+        self._charge.gone(loop, version.version)
 
     def metrics(self, loop: str, version: str) -> dict[str, float]:
         """Return the latest value of each metric of a version.
@@ -327,8 +370,11 @@ class Registry:
 
     def _version(self, loop: str, version: str) -> Version:
         for known in reversed(self._charge.versions(loop)):
-            if known.version == version:
-                return known
+            if known.version != version:
+                continue
+            if known.kept != "whole":
+                raise MissingError(f"version {version} of {loop} is gone: it was older than retention.versions_days")
+            return known
         raise MissingError(f"version {version} of {loop} not found")
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from pipelines.registry.charge import ALIASES, Version, WrittenVerdict
+from pipelines.registry.charge import ALIASES, Chosen, Version, WrittenVerdict
 from pipelines.registry.tracking import MissingError, Tracking
 
 _VERDICT = re.compile(r"verdict\.(\d{6})")
@@ -82,3 +82,10 @@ class ServedCharge:
 
     def mirror(self) -> None:
         """Nothing is kept beside MLflow."""
+
+    def let_go(self, loop: str, chosen: Chosen) -> list[Version]:
+        """Nothing goes: homes that share no State cannot agree on what none of them needs."""
+        return []
+
+    def gone(self, loop: str, version: str) -> None:
+        """Nothing goes."""

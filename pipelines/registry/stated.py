@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from decision.errors import FieldError
-from pipelines.registry.charge import MovedError, Version, WrittenVerdict
+from pipelines.registry.charge import Chosen, MovedError, Version, WrittenVerdict
 from pipelines.registry.former import Known, known_of
 from pipelines.registry.served import ServedCharge
 from pipelines.registry.tracking import RegistryError
@@ -102,6 +102,42 @@ class StatedCharge:
                 if _version(loop, version) not in known:
                     with suppress(StaleError):  # another process took notice of it
                         self._state.put({_version(loop, version): (None, msgspec.json.encode(version))})
+
+    def let_go(self, loop: str, chosen: Chosen) -> list[Version]:
+        """Mark versions as going, and return all that are.
+
+        The change hangs on where the aliases stood: who moves one to a version that goes finds out, or this one does.
+        """
+        with self._opened() as there:
+            if not there:
+                return []
+            at, stands = self._stands(loop)
+            rows = self._state.entries(f"registered/{loop}/")
+            known = {key: msgspec.json.decode(row.value, type=Version) for key, row in sorted(rows.items())}
+            which = set(chosen(list(known.values()), stands.aliases, self.verdicts(loop)))
+            marked = {
+                key: msgspec.structs.replace(version, kept="going")
+                for key, version in known.items()
+                if version.version in which and version.kept == "whole"
+            }
+            if marked:
+                changes: dict[str, tuple[int | None, bytes | None]] = {
+                    key: (rows[key].version, msgspec.json.encode(version)) for key, version in marked.items()
+                }
+                try:
+                    self._state.put({charge_key(loop): (at, msgspec.json.encode(stands)), **changes}, by="tidied")
+                except StaleError as error:
+                    raise MovedError(f"{loop}: an alias was moved meanwhile") from error
+            return [version for version in (known | marked).values() if version.kept == "going"]
+
+    def gone(self, loop: str, version: str) -> None:
+        """Mark a version that was going as gone."""
+        with self._opened(), suppress(StaleError):  # another process marked it
+            key = _key_of(loop, version)
+            row = self._state.get(key)
+            if row is not None:
+                gone = msgspec.structs.replace(msgspec.json.decode(row.value, type=Version), kept="gone")
+                self._state.put({key: (row.version, msgspec.json.encode(gone))}, by="tidied")
 
     def mirror(self) -> None:
         """Tell MLflow of the verdicts that it does not know, in their order, and where their aliases went."""
@@ -199,4 +235,8 @@ def _verdict(loop: str, number: int) -> str:
 
 
 def _version(loop: str, version: Version) -> str:
-    return f"registered/{loop}/{int(version.version):09d}"
+    return _key_of(loop, version.version)
+
+
+def _key_of(loop: str, version: str) -> str:
+    return f"registered/{loop}/{int(version):09d}"

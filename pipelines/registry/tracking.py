@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,6 +130,38 @@ class Tracking:
             check_names({entry.path.removeprefix(f"{folder}/"): entry.file_size or 0 for entry in listed})
             with tempfile.TemporaryDirectory(prefix="fetch-") as made:
                 return read_folder(Path(artifacts.download_artifacts(folder, made)))
+
+    def size(self, run_id: str) -> int:
+        """Return the bytes of a run's artifacts; 0 where it is gone."""
+        try:
+            with self.client() as client:
+                artifacts, left, size = self._artifacts(client, run_id), [""], 0
+                while left:
+                    for entry in artifacts.list_artifacts(left.pop() or None):
+                        left += [entry.path] if entry.is_dir else []
+                        size += entry.file_size or 0
+                return size
+        except MissingError:
+            return 0
+
+    def remove(self, loop: str, version: str, run_id: str) -> None:
+        """Remove a version and its run: artifacts, metrics, params and tags; what is gone already is passed over.
+
+        A server keeps the run's numbers, marked as deleted, until its own `mlflow gc`.
+        """
+        with suppress(MissingError), self.client() as client:
+            artifacts = self._artifacts(client, run_id)
+            if artifacts.list_artifacts():
+                artifacts.delete_artifacts()
+            if self.database is not None:
+                with suppress(OSError):  # what stood beside the artifacts stays
+                    (self._root / MODELS / loop / run_id).rmdir()
+        with suppress(MissingError), self.client() as client:
+            client.delete_model_version(loop, version)
+        with suppress(MissingError), self.client() as client:
+            client.delete_run(run_id)
+            if self.database is not None:  # `mlflow gc` would look for files where the home folder once was
+                client._tracking_client.store._hard_delete_run(run_id)
 
     def describe(
         self, run_id: str, metrics: Mapping[str, float], params: Mapping[str, Any], plots: Mapping[str, bytes]

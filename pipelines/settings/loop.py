@@ -297,12 +297,20 @@ class RetentionSettings(Checked, frozen=True, kw_only=True, forbid_unknown_field
             days; 0 for ever. Rows of the latest version stay.
         runs_days: manifests of nights, in days; the latest 30 stay; 0 for ever.
         imports_days: imported logs, in days after the import; 0 for ever.
+        versions_days: files and plots of a version, in days since it was made, was in charge or rolled out, or a
+            verdict was passed on it; 0 for ever. The latest 30 stay, and those that are in charge or that a rollback or
+            the gate goes back to.
+        features_days: what a stream's features were before they changed, in days; 0 for ever. What they are stays.
+        access_days: how often a subject of the issuer asked, in days since it last did; 0 for ever.
     """
 
     log_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 7
     lake_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 7
     runs_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 90
     imports_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 0
+    versions_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 90
+    features_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 365
+    access_days: Annotated[int, msgspec.Meta(ge=0, le=36_500)] = 90
 
     def _relations(self) -> None:
         if self.lake_days == 1:

@@ -112,13 +112,16 @@ class State:
             )
         return dict(rows)  # pyright: ignore[reportArgumentType]
 
-    def put(self, changes: Changes, *, by: str = "", fence: Lease | None = None) -> dict[str, int]:
+    def put(
+        self, changes: Changes, *, by: str = "", fence: Lease | None = None, kept: int = KEPT_VERSIONS
+    ) -> dict[str, int]:
         """Change keys, all of them or none, and return their new versions.
 
         Args:
             changes: what to change, from which versions.
             by: who does it; kept with the change.
             fence: refuse the change unless nobody got this lease since.
+            kept: how many changes of each of the keys are kept; at most `KEPT_VERSIONS`.
 
         Raises:
             FieldError: a key or value is too large.
@@ -130,7 +133,7 @@ class State:
         with self._database.transaction(writes=True) as execute:
             if fence is not None:
                 self._hold(execute, fence)
-            return {key: self._change(execute, key, *changes[key], by) for key in sorted(changes)}
+            return {key: self._change(execute, key, *changes[key], by, kept) for key in sorted(changes)}
 
     def history(self, key: str) -> list[Change]:
         """Return the latest `KEPT_VERSIONS` changes of `key`, oldest first."""
@@ -180,7 +183,7 @@ class State:
         if not execute(held, fence):
             raise FencedError(f"{fence.name}: somebody else has got the lease")
 
-    def _change(self, execute: Execute, key: str, expected: int | None, value: bytes | None, by: str) -> int:
+    def _change(self, execute: Execute, key: str, expected: int | None, value: bytes | None, by: str, kept: int) -> int:
         if expected is None:
             rows = execute(
                 "INSERT INTO state VALUES (?, 1, ?) ON CONFLICT (key) DO UPDATE SET version = state.version + 1, "
@@ -198,7 +201,7 @@ class State:
         version: int = rows[0][0]
         change = f"INSERT INTO state_changes VALUES (?, ?, ?, {self._database.now}, ?)"
         execute(change, (key, version, value, by[:MAX_BY_CHARS]))
-        execute("DELETE FROM state_changes WHERE key = ? AND version <= ?", (key, version - KEPT_VERSIONS))
+        execute("DELETE FROM state_changes WHERE key = ? AND version <= ?", (key, version - kept))
         return version
 
 

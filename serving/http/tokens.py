@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from pipelines.access.callers import Bearer, Meter
 from pipelines.access.issuer import IssuerError, fetch_keys
+from pipelines.access.keys import SUBJECTS
 from pipelines.access.tokens import IssuerKeys, OtherKeyError, TokenError, verified
 from pipelines.settings import Settings
 from serving.problems import ProblemError
@@ -131,7 +132,7 @@ class Tokens:
 
     def meters(self) -> list[tuple[str, Meter]]:
         """Return what counts the requests of each subject, by the name under which State keeps their number."""
-        return [(f"oidc-{subject}", meter) for subject, meter in list(self._meters.items())]
+        return [(f"{SUBJECTS}{subject}", meter) for subject, meter in list(self._meters.items())]
 
     def _found(self, given: bytes, keys: IssuerKeys | None) -> Bearer:
         try:

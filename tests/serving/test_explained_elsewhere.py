@@ -15,7 +15,7 @@ from pipelines.lake.lake import Lake
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.operations.apply import apply
 from pipelines.operations.erase import erase
-from pipelines.operations.erasures import announce
+from pipelines.retention.erasures import announce
 from pipelines.settings import Settings, load_settings
 from pipelines.state.state import State
 from serving.core import Core

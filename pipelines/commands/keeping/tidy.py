@@ -17,7 +17,10 @@ from pipelines.operations.installation import Installation
 @command
 def tidy(
     loop: Annotated[
-        str | None, typer.Argument(metavar="[LOOP]", help="Whose nights to look at (default: every loop's).")
+        str | None,
+        typer.Argument(
+            metavar="[LOOP]", help="Whose nights, versions and features to look at (default: every loop's)."
+        ),
     ] = None,
     home: Home = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and remove nothing.")] = False,
@@ -26,7 +29,8 @@ def tidy(
     """Remove what is older than `[retention]` in the loops' settings keeps it; the last step of every night.
 
     Messages of the embedded log that are in the lake and read by all, earlier versions of the lake's tables, manifests
-    of nights, imports, and what killed processes left. What loops share stays as long as any of them asks.
+    of nights, imports, versions that nobody goes back to, features as they were, and what killed processes left. What
+    loops share stays as long as any of them asks.
 
     Example: `decision tidy --dry-run`
     """

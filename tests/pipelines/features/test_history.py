@@ -105,3 +105,35 @@ def test_an_upload_at_one_home_is_training_data_at_another(tmp_path: Path, s3: S
     finally:
         here.close()
         there.close()
+
+
+def asked(history: History, subject: str, second: int) -> float | None:
+    """Return what held of a subject at a time."""
+    rows = [row for row in history.read().to_pylist() if row["subject_id"] == subject]
+    held = [row["x"] for row in rows if row["event_timestamp"] <= START + timedelta(seconds=second)]
+    return held[-1] if held else None
+
+
+def test_what_was_replaced_before_a_time_goes_and_every_later_question_has_its_answer(history: History) -> None:
+    for number in range(1, 2 * FILES_PER_MERGE + 5):  # merged files, and single ones
+        history.append(
+            number, push(number, "a", *(["b"] if number in (3, 70) else []), *(["c"] if number > 90 else []))
+        )
+    cut, late = 100, range(100, 2 * FILES_PER_MERGE + 6)
+    before = {(subject, second): asked(history, subject, second) for subject in "abc" for second in late}
+    rows = len(history.read())
+    assert history.trim(START + timedelta(seconds=cut), dry_run=True)[0] == 98 + 1 + 8
+    assert len(history.read()) == rows
+    gone, size = history.trim(START + timedelta(seconds=cut))
+    assert (gone, len(history.read())) == (98 + 1 + 8, rows - gone)
+    assert size > 0
+    assert {(subject, second): asked(history, subject, second) for subject in "abc" for second in late} == before
+    assert asked(history, "b", 100) == 70.0
+    assert history.trim(START + timedelta(seconds=cut)) == (0, 0)
+    history.append(2 * FILES_PER_MERGE + 5, push(2 * FILES_PER_MERGE + 5, "a"))
+    assert history.erase("b") == 1
+
+
+def test_a_history_without_files_is_left_alone(tmp_path: Path) -> None:
+    assert History(Copies(Settings(home=str(tmp_path)), "shop"), SCHEMA).trim(START) == (0, 0)
+    assert not (tmp_path / "features").exists()

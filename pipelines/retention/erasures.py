@@ -64,6 +64,23 @@ def is_announced(state: State, event_id: bytes) -> bool:
     return False
 
 
+def over(state: State, days: int, now: datetime) -> dict[str, int]:
+    """Return the announcements that no machine has to hear of any more, by key, with their bytes.
+
+    Args:
+        state: State.
+        days: how long a log keeps messages; as long there is an answer to who asks for one of them.
+        now: the time.
+
+    Raises:
+        StateError: State cannot be reached.
+    """
+    before = now - max(_FOLLOWED_FOR, timedelta(days=days))
+    found = state.entries(_PREFIX)
+    times = {key: msgspec.msgpack.decode(entry.value, type=Announced).at for key, entry in found.items()}
+    return {key: len(found[key].value) for key, at in times.items() if at.astimezone(UTC) < before}
+
+
 class Erasures:
     """What this machine's spool has been told to forget.
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.log.protocol import DECISIONS, OUTCOMES
 from pipelines.log.sqlite.log import LocalLog
-from pipelines.operations.erasures import Erasures, announce
+from pipelines.retention.erasures import Erasures, announce
 from pipelines.state.state import State
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
