@@ -14,6 +14,7 @@ def doctor(home: Home = None, json: Json = False) -> Outcome:
     """Tell of each address whether it answers, whether machines share it, and whether it passed its probe.
 
     Files on object storage are probed by writing one key twice on condition that it is new: the second must be refused.
+    Of an OpenID Connect issuer the keys are fetched, and its clock is compared with this machine's.
     Exit status 3: a probe was refused; 1: an address does not answer.
 
     Example: `DECISION_FILES=s3://decisions/production decision doctor`

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -65,7 +66,7 @@ class Address(NamedTuple):
     """A row of the table.
 
     Attributes:
-        leads: settings -> where it leads.
+        leads: settings -> where it leads; "" where it is not set and nothing stands for it.
         shared: settings -> whether machines share what is there.
         ask: raises where it does not answer, `Refused` where it does not keep what is relied upon; returns whether
             more than an answer was seen.
@@ -79,10 +80,11 @@ class Address(NamedTuple):
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Return what is found at each address, in the order of `ADDRESSES`; all are asked at once."""
-    with ThreadPoolExecutor(len(ADDRESSES), thread_name_prefix="doctor") as pool:
-        found = list(pool.map(lambda name: _examined(name, ADDRESSES[name], settings), ADDRESSES))
-    apart = [finding for finding in found if finding.shared]
+    """Return what is found at each address that leads anywhere, in the order of `ADDRESSES`; all are asked at once."""
+    asked = [name for name, address in ADDRESSES.items() if address.leads(settings)]
+    with ThreadPoolExecutor(len(asked), thread_name_prefix="doctor") as pool:
+        found = list(pool.map(lambda name: _examined(name, ADDRESSES[name], settings), asked))
+    apart = [finding for finding in found if finding.shared and _of(finding).instead]
     return [_advised(finding, apart) for finding in found]
 
 
@@ -100,12 +102,16 @@ def _examined(name: str, address: Address, settings: Settings) -> Finding:
 def _advised(finding: Finding, apart: list[Finding]) -> Finding:
     if finding.variable == "DECISION_HOME" and not finding.advice and _is_open_to_others(finding.address):
         return msgspec.structs.replace(finding, advice=f"Others may look into it: chmod go= {finding.address}")
-    instead = ADDRESSES[finding.variable.removeprefix("DECISION_").lower()].instead
+    instead = _of(finding).instead
     if finding.shared or not apart or not instead or finding.advice:
         return finding
     others = ", ".join(other.variable for other in apart)
     advice = f"Other machines that share {others} do not see it: set {finding.variable}={instead}"
     return msgspec.structs.replace(finding, advice=advice)
+
+
+def _of(finding: Finding) -> Address:
+    return ADDRESSES[finding.variable.removeprefix("DECISION_").lower()]
 
 
 def _is_open_to_others(folder: str) -> bool:
@@ -226,6 +232,23 @@ def _ask_tracking(settings: Settings) -> bool:
     return False
 
 
+def _ask_issuer(settings: Settings) -> bool:
+    from pipelines.access.issuer import published_by
+    from pipelines.access.tokens import LEEWAY_S
+
+    at, now = published_by(settings.oidc_issuer).at, datetime.now(UTC)
+    if at is None:
+        return False
+    ahead_s = (now - at).total_seconds()
+    if abs(ahead_s) > LEEWAY_S:
+        way = "ahead of" if ahead_s > 0 else "behind"
+        raise Refused(
+            f"this machine's clock is {abs(ahead_s):.0f} s {way} the issuer's, and tokens hold by it with a leeway of "
+            f"{LEEWAY_S:.0f} s: have both set by NTP"
+        )
+    return True
+
+
 def _shares_files(settings: Settings) -> bool:
     return bool(settings.files)
 
@@ -258,6 +281,7 @@ ADDRESSES = {
         _ask_tracking,
         "http://host:port",
     ),
+    "oidc_issuer": Address(lambda settings: settings.oidc_issuer, lambda settings: True, _ask_issuer),
 }
 """The addresses by the names of their settings."""
 

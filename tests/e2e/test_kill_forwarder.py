@@ -155,18 +155,29 @@ def kill_forwarder(source: LocalLog, folder: Path, kills: int, seed: int) -> int
 
 
 def test_broker_killed_under_load_is_caught_up_with_once_it_is_back(source: LocalLog, tmp_path: Path) -> None:
+    assert broker_away(source, tmp_path, 500, per_second=1500) >= 500
+
+
+def broker_away(source: LocalLog, folder: Path, decisions: int, *, per_second: float) -> int:
+    """Kill the broker until so many decisions were acknowledged without it, start it, and check what arrived.
+
+    Returns how many were acknowledged while it was away; each has an outcome, that was acknowledged, too.
+    """
     with lost_sockets(), own_broker() as broker:
-        process = start_forwarder(tmp_path, broker.bootstrap)
+        process = start_forwarder(folder, broker.bootstrap)
         try:
-            with Load(source, per_second=1500) as load:
+            with Load(source, per_second) as load:
                 assert process.stdout is not None
                 assert process.stdout.readline() == b"forwarding\n"
-                time.sleep(0.5)
+                address = broker.bootstrap
                 broker.kill()
                 before = len(load.acknowledged["decisions"])
-                time.sleep(1.0)
-                assert len(load.acknowledged["decisions"]) > before  # the service does not notice
-                address = broker.bootstrap
+                wait_until(  # the service does not notice
+                    lambda: len(load.acknowledged["decisions"]) >= before + decisions,
+                    "decisions to be acknowledged",
+                    progress=lambda: len(load.acknowledged["decisions"]),
+                )
+                away = len(load.acknowledged["decisions"]) - before
                 broker.start()
                 assert broker.bootstrap == address
             await_no_lag(source)
@@ -174,3 +185,4 @@ def test_broker_killed_under_load_is_caught_up_with_once_it_is_back(source: Loca
         finally:
             kill(process)
         check_all_arrived_in_order(load, source, broker.bootstrap)
+    return away

@@ -115,8 +115,9 @@ class Issuer:
             def do_GET(self) -> None:
                 issuer.asked.append(self.path)
                 status, headers, body = issuer.answers.get(self.path) or (200, {}, issuer.answer(self.path))
-                self.send_response(status)
-                for name, value in {"content-length": str(len(body)), **headers}.items():
+                self.send_response_only(status)
+                usual = {"date": self.date_time_string(), "content-length": str(len(body))}
+                for name, value in {**usual, **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)

@@ -72,7 +72,9 @@ def test_an_issuer_that_answers_otherwise_gives_no_keys_and_is_told_why(
 
 def test_an_https_issuer_has_its_keys_at_an_https_address(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = found(issuer="https://login.example", jwks_uri=f"{issuer.address}/keys")
-    monkeypatch.setattr(asking, "_read", lambda address, clock: answer)  # no certificate holds for a test's address
+    monkeypatch.setattr(
+        asking, "_read", lambda address, clock: (answer, None)
+    )  # no certificate holds for a test's address
     with pytest.raises(IssuerError, match="no https address"):
         fetch_keys("https://login.example")
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,11 +16,12 @@ import pytest
 from redis import Redis
 
 from pipelines import cli
-from pipelines.operations.doctor import ADDRESSES, Refused, examine, keeps_conditions
+from pipelines.operations.doctor import ADDRESSES, Finding, Refused, examine, keeps_conditions
 from pipelines.operations.processes import free_port
 from pipelines.settings import Settings
 from pipelines.storage import Storage
 from tests.redis_server import own_redis
+from tests.worlds.issuer import Issuer
 from tests.worlds.s3 import BUCKET, S3
 
 
@@ -80,7 +84,9 @@ def ask(capfd: pytest.CaptureFixture[str], home: Path) -> tuple[int, dict[str, d
 
 def test_one_folder_needs_nothing_and_nothing_is_made(tmp_path: Path) -> None:
     found = examine(Settings(home=str(tmp_path / "new" / "home")))
-    assert [finding.variable for finding in found] == [f"DECISION_{name.upper()}" for name in ADDRESSES]
+    assert [finding.variable for finding in found] == [
+        f"DECISION_{name.upper()}" for name in ADDRESSES if name != "oidc_issuer"
+    ]
     assert {(finding.shared, finding.reachable, finding.probe, finding.advice) for finding in found} == {
         (False, True, "none", "")
     }
@@ -191,3 +197,45 @@ def test_a_home_that_others_can_look_into_is_told_of(tmp_path: Path) -> None:
         home.chmod(mode)
         told[mode] = next(f for f in examine(Settings(home=str(home))) if f.variable == "DECISION_HOME").advice
     assert told == {0o755: f"Others may look into it: chmod go= {home}", 0o700: ""}
+
+
+def issued(issuer: Issuer) -> Finding:
+    settings = Settings(home="unused", oidc_issuer=issuer.address, oidc_audience="us")
+    (found,) = [finding for finding in examine(settings) if finding.variable == "DECISION_OIDC_ISSUER"]
+    return found
+
+
+def test_an_issuer_is_asked_for_its_keys_and_its_time() -> None:
+    with Issuer() as issuer:
+        found = issued(issuer)
+        assert (found.address, found.reachable, found.probe, found.advice) == (issuer.address, True, "passed", "")
+        issuer.keys.clear()
+        found = issued(issuer)
+        assert (found.reachable, found.probe) == (False, "none")
+        assert "publishes no key" in found.advice
+    assert "does not answer" in issued(issuer).advice
+
+
+@pytest.mark.parametrize(
+    ("off_s", "age", "probe", "says"),
+    [
+        (-45, "", "refused", "this machine's clock is 4[56] s ahead of the issuer's"),
+        (300, "", "refused", "this machine's clock is (299|300) s behind the issuer's"),
+        (-3600, "3600", "passed", ""),
+        (-20, "x" * 50, "passed", ""),
+    ],
+)
+def test_a_clock_that_differs_from_the_issuers_is_told_of(off_s: float, age: str, probe: str, says: str) -> None:
+    with Issuer() as issuer:
+        date = format_datetime(datetime.now(UTC) + timedelta(seconds=off_s), usegmt=True)
+        issuer.answers["/keys"] = (200, {"date": date, "age": age}, issuer.key_set())
+        found = issued(issuer)
+    assert (found.reachable, found.probe) == (True, probe)
+    assert re.search(says, found.advice)
+
+
+def test_an_issuer_is_no_part_that_machines_share_and_none_is_no_row() -> None:
+    with Issuer() as issuer:
+        settings = Settings(home="unused", oidc_issuer=issuer.address, oidc_audience="us")
+        assert not any("DECISION_OIDC_ISSUER do not see it" in finding.advice for finding in examine(settings))
+    assert "DECISION_OIDC_ISSUER" not in {finding.variable for finding in examine(Settings(home="unused"))}
