@@ -67,9 +67,10 @@ class App:
 
     def document(self) -> bytes:
         """Return the OpenAPI document; blocking, seconds at the first call."""
-        if not self._document:
-            self._open_panels()
-            self._document = openapi.document(self._routes)
+        self._open_panels()
+        with self._opening:  # many may ask at first: each would make it anew, and decisions wait for all of them
+            if not self._document:
+                self._document = openapi.document(self._routes)
         return self._document
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

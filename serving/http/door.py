@@ -12,10 +12,11 @@ import logging
 import resource
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from itertools import takewhile
 from typing import Any, ClassVar
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from pipelines.operations.processes import cannot_listen
 from serving import metrics
@@ -33,6 +34,10 @@ MAX_REST = 2 * MAX_BATCH_BODY
 MOST_CONNECTIONS = 4096
 """Of a worker; who comes beyond them takes the place of whoever has sent no whole request for the longest time."""
 _ANSWERED_S = 20
+_UNSENT = 64 << 10
+"""Bytes of answers that the system keeps for a connection whose client does not read, and as many for its own needs;
+left to itself it takes up to 4 MB."""
+_AT_ONCE = 64
 _LAST = (b"connection", b"close")
 
 
@@ -77,6 +82,7 @@ class _Connection(HttpToolsProtocol):
     head_since: float | None = None
     head_bytes = 0
     unread: tuple[int, float] = (0, 0.0)
+    held: tuple[RequestResponseCycle, Any] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head; where there are too many, the one that has waited longest goes."""
@@ -92,6 +98,7 @@ class _Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
         self.asking.pop(self, None)
+        self.held = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -140,6 +147,21 @@ class _Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.cycle.response_complete and not self.transport.is_closing():
             self._ask_again()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Begin to answer, but not before the answers of before are on their way: who reads none asks for no more."""
+        if self.flow.write_paused:
+            self.held = cycle, app
+            self.flow.pause_reading()
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def resume_writing(self) -> None:
+        """Begin what was held."""
+        super().resume_writing()
+        if self.held is not None:
+            held, self.held = self.held, None
+            self._start_asgi_task(*held)
 
     def _is_rest(self) -> bool:
         """Return whether what comes is the rest of a request that has its answer; whoever sends it reads that after."""
@@ -317,23 +339,37 @@ class Door:
             waiting.pop(task, None)
 
     async def end_late(self) -> None:
-        """End requests that have waited too long, and connections that send or read too slowly; once a second."""
+        """End requests that have waited too long, and connections that send or read too slowly; once a second.
+
+        Others are answered in between: thousands may be late at once.
+        """
         now = asyncio.get_running_loop().time()
-        for connection, since in list(self._asking.items()):
-            if now - since <= self._head_s:
-                break
-            if connection.head_since is not None:
+        slow = takewhile(lambda known: now - known[1] > self._head_s, list(self._asking.items()))
+        for number, (connection, since) in enumerate(slow):
+            await _give_way(number)
+            if connection.head_since is not None and self._asking.get(connection) == since:
                 connection.transport.close()
-        for connection in [] if self._server is None else list(self._server.server_state.connections):
-            if isinstance(connection, _Connection) and connection.is_unread(now, self._read_s):
+        open_now: set[Any] = set() if self._server is None else self._server.server_state.connections
+        for number, connection in enumerate(list(open_now)):
+            await _give_way(number)
+            if (
+                isinstance(connection, _Connection)
+                and connection in open_now
+                and connection.is_unread(now, self._read_s)
+            ):
                 connection.transport.abort()
-        before = now - self._answer_s
-        for task, since in list(self._waiting.items()):
-            if since > before:
-                break
-            self._late.add(task)
-            del self._waiting[task]
-            task.cancel()
+        late = takewhile(lambda known: now - known[1] >= self._answer_s, list(self._waiting.items()))
+        for number, (task, _) in enumerate(late):
+            await _give_way(number)
+            if self._waiting.pop(task, None) is not None:
+                self._late.add(task)
+                task.cancel()
+
+
+async def _give_way(number: int) -> None:
+    """Let the event loop go on before every so many-th of what is done in one go."""
+    if number % _AT_ONCE == _AT_ONCE - 1:
+        await asyncio.sleep(0)
 
 
 async def _send(send: Send, problem: ProblemError) -> None:
@@ -360,6 +396,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT)  # its connections have it from here
         listener.bind((host, port))
         listener.listen(_BACKLOG)
     except OSError as error:

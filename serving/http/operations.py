@@ -66,10 +66,15 @@ def routes(document: Callable[[], bytes], ready: Callable[[], str | None]) -> tu
         return msgspec.json.encode(Ready(ready=True))
 
     kept = b""
+    making: asyncio.Task[bytes] | None = None
 
     async def openapi(call: Call) -> bytes:
-        nonlocal kept
-        kept = kept or await asyncio.to_thread(document)
+        nonlocal kept, making
+        if not kept:
+            # made once, however many ask: it takes a second of a thread that decisions share the interpreter with
+            if making is None or making.done():
+                making = asyncio.create_task(asyncio.to_thread(document))
+            kept = await asyncio.shield(making)
         return kept
 
     return (
