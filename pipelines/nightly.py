@@ -31,7 +31,7 @@ from pipelines.ingestion.ingest import Ingested, ingest
 from pipelines.ingestion.ownership import strike_absent
 from pipelines.interactions.join import join
 from pipelines.lake.lake import Lake
-from pipelines.lake.schemas import Table
+from pipelines.lake.noted import TABLES, check_noted, note
 from pipelines.log.protocol import EventLog
 from pipelines.logs import numbers, tell
 from pipelines.progress import Progress, counted, silent
@@ -60,7 +60,6 @@ STEPS = (
     "compact",
     "tidy",
 )
-TABLES: tuple[Table, ...] = ("decisions", "outcomes", "interactions")
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 Told = Callable[[str, str], None]
@@ -171,6 +170,8 @@ class _Night:
 
     def ingest(self) -> Any:
         """Wait for the followers, where there are some that get on; bring in the log's messages else."""
+        with State(self.settings.state_url) as state:
+            check_noted(state, self.lake, TABLES)
         patience_s = 30.0 + 4 * self.settings.commits_every_s
         following = _followers(self.settings)
         if following and caught_up(ends_of(self.log), self.lake, patience_s=patience_s):
@@ -246,9 +247,15 @@ class _Night:
         }
 
     def tidy(self) -> Any:
-        """Remove what is too old by now; a run that goes on a day later does not count from its own beginning."""
+        """Remove what is too old by now, and note how the night leaves the lake.
+
+        A run that goes on a day later does not count from its own beginning.
+        """
         now = datetime.now(UTC)
-        return tidy(self.settings, self.log, self.lake, now=now, loop=self.loop.name, progress=self.progress)
+        done = tidy(self.settings, self.log, self.lake, now=now, loop=self.loop.name, progress=self.progress)
+        with State(self.settings.state_url) as state:
+            note(state, self.lake, TABLES, now)
+        return done
 
     def _train(self, table_version: int) -> Any:
         return train(

@@ -16,19 +16,34 @@ from pipelines.operations.installation import Installation
 @command
 def verify(
     loop: Annotated[str | None, typer.Argument(metavar="[LOOP]", help="Its name (default: every loop).")] = None,
+    accept_lake: Annotated[
+        bool,
+        typer.Option(
+            "--accept-lake", help="Go on with the tables as they stand: an older lake was put there on purpose."
+        ),
+    ] = False,
     home: Home = None,
     json: Json = False,
 ) -> Outcome:
     """Count every row of the lake, and compare with what `decision top` and the service show without looking at rows.
 
-    Exit status 1: decided is not joined + pending + expired + dropped, or the two counts differ.
+    The tables' logs are held against what the last night noted of them in State. Exit status 1: a log was cut back or
+    replaced, decided is not joined + pending + expired + dropped, or the two counts differ.
 
     Example: `decision verify news --json`
     """
     from pipelines.interactions.counters import counters
+    from pipelines.lake.noted import TABLES, check_noted, note
+    from pipelines.state.state import State
 
     found: dict[str, Any] = {}
     with Installation.at(home) as parts:
+        file = parts.settings.state_file
+        if file is None or file.is_file():
+            with State(parts.settings.state_url) as state:
+                if accept_lake:
+                    note(state, parts.tables, TABLES, datetime.now(UTC), anew=True)
+                check_noted(state, parts.tables, TABLES)
         loops = parts.readable() if loop is None else {loop: parts.loop(loop)}
         for done, (name, settings) in enumerate(sorted(loops.items())):
             progress("loops verified", done, len(loops))

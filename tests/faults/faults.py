@@ -147,6 +147,43 @@ def removed(pattern: str) -> Breaking:
     return broken
 
 
+def cut_back(folder: str, commits: int = 2) -> Breaking:
+    """Take the latest commits of a table's log away."""
+
+    @contextmanager
+    def broken(site: Site, disk: Disk) -> Iterator[None]:
+        kept = {path: path.read_bytes() for path in _commits(site, folder)[-commits:]}
+        for path in kept:
+            path.unlink()
+        try:
+            yield
+        finally:
+            _restore(kept)
+
+    return broken
+
+
+def last_changed(folder: str) -> Breaking:
+    """Change the latest commit of a table's log to another one that Delta reads as well."""
+
+    @contextmanager
+    def broken(site: Site, disk: Disk) -> Iterator[None]:
+        last = _commits(site, folder)[-1]
+        kept = {last: last.read_bytes()}
+        last.write_bytes(kept[last].replace(b'"timestamp":1', b'"timestamp":2'))
+        assert last.read_bytes() != kept[last]
+        try:
+            yield
+        finally:
+            _restore(kept)
+
+    return broken
+
+
+def _commits(site: Site, folder: str) -> list[Path]:
+    return sorted(path for path in (site.settings.root / folder).iterdir() if path.suffix == ".json")
+
+
 def held(name: str) -> Breaking:
     """Lock a database as another process would."""
 
@@ -220,7 +257,14 @@ FAULTS = (
     Fault(
         "a table's files cut short", changed("lake/decisions/**/*.parquet", data=b"PAR1"), step="ingest", says=_TABLE
     ),
-    Fault("a table's log changed", changed("lake/interactions/_delta_log/*.json"), step="join", says=_TABLE),
+    Fault("a table's log changed", changed("lake/interactions/_delta_log/*.json"), step="ingest", says=_TABLE),
+    Fault("a table's log cut back", cut_back("lake/decisions/_delta_log"), step="ingest", says="its log was cut back"),
+    Fault(
+        "a table's log replaced",
+        last_changed("lake/decisions/_delta_log"),
+        step="ingest",
+        says="its log was replaced: .*--accept-lake",
+    ),
     Fault("a table's log gone", removed("lake/interactions/_delta_log/*.json")),
     Fault(
         "a damaged lake moved away",
