@@ -34,6 +34,7 @@ from pipelines.commands import (
 from pipelines.commands.imports import importer
 from pipelines.commands.keeping import backup, tidy
 from pipelines.commands.moving import migrate
+from pipelines.commands.nights import nightly
 from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
 from pipelines.formats.registry import FORMATS
 
@@ -58,7 +59,7 @@ _PANELS = {
         "rollback": steps.rollback,
         "guard": guard.guard,
     },
-    "The whole night": {"nightly": steps.nightly, "alarms": alarms.alarms},
+    "The whole night": {"nightly": nightly.nightly, "alarms": alarms.alarms},
     "Keeping an installation": {
         "tidy": tidy.tidy,
         "backup": backup.backup,

@@ -39,6 +39,7 @@ from pipelines.promotion.promote import promote
 from pipelines.promotion.watch import watch
 from pipelines.registry.registry import Registry
 from pipelines.remedies import told as words_of
+from pipelines.reports.night import keep_night
 from pipelines.retention.tidy import tidy
 from pipelines.runs import Run, Step, open_night, runs
 from pipelines.settings import LoopSettings, Settings, list_loops
@@ -80,7 +81,7 @@ def nightly(
     progress: Progress = silent,
     engine: Engine | None = None,
 ) -> Run:
-    """Run the steps of a night that are not finished yet.
+    """Run the steps of a night that are not finished yet, and keep its report in words.
 
     Args:
         settings: the installation.
@@ -121,6 +122,7 @@ def nightly(
                 with suppress(StateError, OSError):  # what the step met may keep this from being written, too
                     opened.save()
                 tell(_log, "step failed", about | {"step": name, "error": run.error})
+                keep_night(settings, run)
                 if told_of is error:
                     raise
                 raise told_of from error
@@ -129,6 +131,7 @@ def nightly(
             opened.save()
             _tell(told, name, "done")
             tell(_log, "step done", {"step": name} | about | numbers(result) | about)
+        keep_night(settings, run)
         tell(_log, "night done", about | {"verdict": run.verdict})
     return run
 

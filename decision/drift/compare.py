@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from scipy.stats import hypergeom
 
-from decision.drift.layout import Feature
+from decision.drift.layout import FEW, Feature
 from decision.drift.observed import Observed
 from decision.drift.profile import Cell, Counted, Profile, count, layout_of
 from decision.drift.rewards import LEAST_BEFORE, LEAST_NOW, Rewards, compared
@@ -200,7 +200,7 @@ def _unknown(profile: Profile, observed: Observed) -> dict[str, dict[str, float]
     for code in np.argsort(-times, kind="stable").tolist():
         name, is_value, value = observed.name.names[code].partition("=")
         share = float(times[code]) / len(observed)
-        if is_value and name in known and value not in known[name] and share >= SHARE:
+        if is_value and name in known and value not in known[name] and share >= SHARE and times[code] >= FEW:
             new = found.setdefault(name, {})
             if len(new) < 3:
                 new[value[:80]] = share

@@ -60,6 +60,7 @@ CAPTIONS = {
     "decision.conservative": "never below the baseline",
     "decision.exploration": "scores to|probabilities",
     "decision.fairness": "panels, mining, penalties",
+    "decision.drift": "a night beside|training data",
     "decision.guard": "evidence, drift,|the weight",
     "decision.oracles": "reward models",
     "decision.ope": "off-policy evaluation",

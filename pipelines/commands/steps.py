@@ -1,4 +1,4 @@
-"""The steps of a loop's night, one command each, and `nightly` for all of them. Each is safe to run again."""
+"""The steps of a loop's night, one command each; `nights` has all of them. Each is safe to run again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.commands.engines import RayAddress, Where, Workers, opened
-from pipelines.commands.outcome import DONE, REFUSED, Home, Json, Loop, Outcome, command, console, progress, state, who
+from pipelines.commands.outcome import DONE, REFUSED, Home, Json, Loop, Outcome, command, progress, who
 from pipelines.operations.installation import Installation
 
 Version = Annotated[str | None, typer.Option("--version", help="Version (default: the latest one trained).")]
@@ -362,54 +362,6 @@ def rollback(
         )
 
     return Outcome(_plain(written), show)
-
-
-@command
-def nightly(
-    loop: Loop,
-    home: Home = None,
-    run_id: Annotated[
-        str | None, typer.Option(help="Run to resume or start (default: the last one if it is unfinished).")
-    ] = None,
-    seed: Seed = 1,
-    engine: Where = "local",
-    ray_address: RayAddress = None,
-    workers: Workers = None,
-    json: Json = False,
-) -> Outcome:
-    """Run the whole night: ingest, join, train, evaluate, promote, compact, tidy. Resume where the last one stopped.
-
-    Made for a scheduler: safe to run again after any failure, with one manifest per run in State. The passes over the
-    log of guard, training and evaluation are done where `--engine` says, with the same bits. The exit status is 3 if
-    the gate refuses; a loop that has too little data yet is not a failure.
-
-    Example: `decision nightly news --json`
-    """
-    from pipelines.nightly import nightly as run
-
-    def told(step: str, state: str) -> None:
-        console.print(f"  {step:<9} {state}", highlight=False)
-
-    with Installation.at(home) as parts:
-        settings = parts.loop(loop)
-        done = run(
-            parts.settings,
-            parts.log,
-            parts.lake,
-            parts.registry,
-            settings,
-            now=datetime.now(UTC),
-            run_id=run_id,
-            seed=seed,
-            told=None if state.verbose else told,
-            progress=progress,
-            engine=opened(engine, ray_address, workers),
-        )
-
-    def show(out: Console) -> None:
-        out.print(f"run [bold]{done.run_id}[/] of {loop}: {done.verdict}")
-
-    return Outcome({**_plain(done), "verdict": done.verdict}, show, REFUSED if done.verdict == "refused" else DONE)
 
 
 def _counted(what: str, counts: dict[str, Any]) -> Outcome:

@@ -25,6 +25,7 @@ from pipelines.progress import Progress, counted, silent
 from pipelines.registry.charge import Version, WrittenVerdict
 from pipelines.registry.registry import Registry
 from pipelines.registry.tracking import RegistryError
+from pipelines.reports.night import forget_nights
 from pipelines.retention.ages import FOR_EVER, longest
 from pipelines.retention.erasures import over
 from pipelines.retention.leftovers import LOCK, abandoned, old_imports, remove
@@ -174,6 +175,7 @@ def _runs(settings: Settings, loops: Mapping[str, LoopSettings], now: datetime, 
     ages = {name: loop.retention.runs_days for name, loop in loops.items()}
     old = [run for name, days in ages.items() if days != FOR_EVER for run in old_runs(settings, name, days, now)]
     if not dry_run:
+        forget_nights(settings, old)
         forget_runs(settings, old)
     return Gone(part="runs", number=len(old), bytes=sum(len(msgspec.json.encode(run)) for run in old))
 

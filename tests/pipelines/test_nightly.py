@@ -20,6 +20,7 @@ from pipelines.log.sqlite.log import LocalLog
 from pipelines.nightly import STEPS, nightly
 from pipelines.operations.erase import erase
 from pipelines.registry.registry import Registry
+from pipelines.reports.night import night_key
 from pipelines.runs import Run, runs
 from pipelines.settings import LoopSettings, Settings
 from tests.worlds.lake import decision
@@ -74,6 +75,9 @@ def test_a_night_goes_from_the_log_to_a_new_champion(night: Night) -> None:
     (written,) = night.registry.verdicts(night.loop.name)
     assert written.by == "nightly first"
     assert runs(night.settings, night.loop.name) == [run]
+    page = (night.settings.root / night_key(run.loop, "first", "html")).read_text()
+    assert f"Version {version} was promoted." in page
+    assert "baseline, uniform" in page
 
 
 def test_a_night_ends_by_removing_what_is_too_old(night: Night) -> None:
