@@ -34,7 +34,7 @@ from pipelines.commands import (
 from pipelines.commands.imports import importer
 from pipelines.commands.keeping import backup, tidy
 from pipelines.commands.moving import migrate
-from pipelines.commands.nights import nightly
+from pipelines.commands.nights import compare, nightly
 from pipelines.commands.outcome import BAD_INPUT, FAILED, print_json, report_error, state
 from pipelines.formats.registry import FORMATS
 
@@ -54,6 +54,7 @@ _PANELS = {
         "join": steps.join,
         "train": steps.train,
         "evaluate": steps.evaluate,
+        "compare": compare.compare,
         "promote": steps.promote,
         "watch": steps.watch,
         "rollback": steps.rollback,

@@ -1,4 +1,4 @@
-"""The nights of an installation for Apache Airflow 2.6 or later: one task a loop, each tried again by itself.
+"""The nights of an installation for Apache Airflow 2.8 or later: one task a loop, each tried again by itself.
 
 Copy it to Airflow's folder of DAGs and name the loops. A worker needs the package and the installation's addresses.
 Exit status 3, the gate's refusal, is shown as skipped; 1 and 2 are tried again, and go on where the night stopped.

@@ -33,6 +33,7 @@ from pipelines.progress import Progress, parted, silent
 from pipelines.registry.proven import Looks, last_proven
 from pipelines.registry.registry import Registry
 from pipelines.registry.tracking import RegistryError
+from pipelines.reports.card import card, summary
 from pipelines.settings import LoopSettings
 from pipelines.training.window import window
 from pipelines.trajectories.memories import memory_of
@@ -267,7 +268,9 @@ def evaluate(
         rows=evaluated.rows,
     )
     plots = {"evaluation.png": chart}
-    registry.describe(loop.name, version, metrics=evaluated.metrics(), plots=plots)
+    told = msgspec.to_builtins(evaluated)
+    words = summary(manifest, told), card(manifest, version, told)
+    registry.describe(loop.name, version, metrics=evaluated.metrics(), plots=plots, words=words)
     part_done()
     return evaluated
 

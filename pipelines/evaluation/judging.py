@@ -88,7 +88,7 @@ class Asked:
         return self._loaded.question
 
     def _question(self) -> Question:
-        asking = _Asking(Lake(self.lake), self.loop, self.files)
+        asking = Asking(Lake(self.lake), self.loop, self.files)
         policy, loop = asking.policy(self.version), self.loop
         name, alias = self.baseline
         references = {
@@ -146,7 +146,7 @@ def _together(one: Judged, other: Judged) -> Judged:
     return Judged(sums, one.latest + other.latest, one.unread | other.unread)
 
 
-class _Asking:
+class Asking:
     """Policies by version, each loaded once, with the memories they would have had."""
 
     def __init__(self, lake: Lake, loop: LoopSettings, files: Mapping[str, Files]) -> None:
@@ -154,6 +154,11 @@ class _Asking:
         self._loaded: dict[str, OraclePolicy] = {}
 
     def policy(self, version: str) -> OraclePolicy:
+        """Return a version's policy.
+
+        Raises:
+            RegistryError: its files were not given.
+        """
         if version not in self._loaded:
             if version not in self._files:
                 raise RegistryError(f"version {version} of loop {self._loop.name} cannot be had")

@@ -34,6 +34,8 @@ _ATTEMPTS = 100
 _FOLDER = "policy"
 _KEY, _DIGEST = "key", "manifest_sha256"
 _ANY = "*"
+Said = tuple[str, str]
+"""A description of a version in a sentence or two, and its card as Markdown."""
 
 
 class AliasMovedError(RegistryError):
@@ -89,6 +91,7 @@ class Registry:
         params: Mapping[str, Any] | None = None,
         plots: Mapping[str, bytes] | None = None,
         tags: Mapping[str, str] | None = None,
+        words: Said | None = None,
         key: str = "",
     ) -> str:
         """Store a packed policy and return its new version.
@@ -100,6 +103,7 @@ class Registry:
             params: what it was made with.
             plots: {file name: bytes}, for example ``calibration.png``.
             tags: more about the version, {name: text}.
+            words: what it is, as its run's description, and its card in Markdown.
             key: a version that was registered under the same key before is returned instead of a second one.
 
         Raises:
@@ -114,6 +118,8 @@ class Registry:
         run_id = self._tracking.new_run(loop)
         self._tracking.upload(run_id, _FOLDER, files)
         self._tracking.describe(run_id, metrics or {}, params or {}, plots or {})
+        if words is not None:
+            self._tracking.note(run_id, *words)
         digest = manifest_digest(files)
         all_tags = {_DIGEST: digest, **({_KEY: key} if key else {}), **(tags or {})}
         # The version comes last: a crash before leaves a run that nothing refers to.
@@ -134,13 +140,25 @@ class Registry:
         *,
         metrics: Mapping[str, float] | None = None,
         plots: Mapping[str, bytes] | None = None,
+        words: Said | None = None,
     ) -> None:
-        """Add metrics and plots to a version.
+        """Add metrics and plots to a version, and say in other words what it is.
 
         Raises:
             RegistryError: there is no such version, or the registry cannot be reached.
         """
-        self._tracking.describe(self._run_id(loop, version), metrics or {}, {}, plots or {})
+        run_id = self._run_id(loop, version)
+        self._tracking.describe(run_id, metrics or {}, {}, plots or {})
+        if words is not None:
+            self._tracking.note(run_id, *words)
+
+    def said(self, loop: str, version: str) -> Said:
+        """Return what is said of a version: its description and its card, "" where it has none.
+
+        Raises:
+            RegistryError: there is no such version, or the registry cannot be reached.
+        """
+        return self._tracking.noted(self._run_id(loop, version))
 
     def files(self, loop: str, version: str) -> dict[str, bytes]:
         """Return the packed files of a version, every hash checked.

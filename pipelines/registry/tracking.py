@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 MODELS = "models"
 """Folder of the home folder with the files of an embedded store."""
+_NOTE = "mlflow.note.content"
+"""Tag that MLflow's pages show as a run's description."""
+CARD_FOLDER, CARD_FILE = "card", "model_card.md"
 _PER_CALL = 100  # MLflow's limit of entries in one log_batch
 _REMEDIES = {  # by what SQLite says
     "is locked": "end what holds it: `fuser` names that",
@@ -179,6 +182,18 @@ class Tracking:
                 client.log_batch(run_id, metrics=entries[start:end], params=texts[start:end])
         if plots:
             self.upload(run_id, "plots", plots)
+
+    def note(self, run_id: str, text: str, card: str) -> None:
+        """Say what a run is, in words, and keep a card beside its files."""
+        with self.client() as client:
+            client.set_tag(run_id, _NOTE, text)
+        self.upload(run_id, CARD_FOLDER, {CARD_FILE: card.encode()})
+
+    def noted(self, run_id: str) -> tuple[str, str]:
+        """Return what `note` kept, "" for nothing."""
+        with self.client() as client:
+            text = client.get_run(run_id).data.tags.get(_NOTE, "")
+        return text, self.download(run_id, CARD_FOLDER).get(CARD_FILE, b"").decode() if text else ""
 
     def new_version(self, loop: str, run_id: str, folder: str, tags: dict[str, str]) -> str:
         """Make the folder `folder` of a run the next version of the registered model `loop`, and return its number."""

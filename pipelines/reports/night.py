@@ -37,7 +37,7 @@ class Table(NamedTuple):
     """Columns and rows of texts."""
 
     columns: Sequence[str]
-    rows: list[Sequence[str]]
+    rows: Sequence[Sequence[str]]
 
 
 class Section(NamedTuple):

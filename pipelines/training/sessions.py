@@ -29,6 +29,7 @@ from pipelines.engines.engine import Engine
 from pipelines.lake.lake import Lake
 from pipelines.progress import Progress, parted, silent
 from pipelines.registry.registry import Registry
+from pipelines.reports.card import card, summary
 from pipelines.settings import LoopSettings
 from pipelines.training.profiled import profiled
 from pipelines.training.promises import promises
@@ -178,6 +179,7 @@ def train_session(
             "held_out": repr(judgement.held_out),
             "gain": repr(judgement.gain),
         },
+        words=(summary(manifest), card(manifest)),
         key=key,
     )
     return Trained(version=version, rows=int(log.inside.sum()), metrics=metrics, data=rows.data, session=told)

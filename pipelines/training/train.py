@@ -33,6 +33,7 @@ from pipelines.lake.lake import Lake
 from pipelines.logs import step
 from pipelines.progress import Progress, silent
 from pipelines.registry.registry import Registry
+from pipelines.reports.card import card, summary
 from pipelines.settings import LoopSettings, Variant
 from pipelines.training.profiled import profiled
 from pipelines.training.trained import POLICY, Trained, code_version, libraries
@@ -170,6 +171,7 @@ def train(
         metrics=metrics,
         params=_params(manifest),
         tags={"kind": POLICY, "code_version": manifest.code_version, "parent": parent, _ENDS: rows.data.last_ts},
+        words=(summary(manifest), card(manifest)),
         key=key,
     )
     return Trained(

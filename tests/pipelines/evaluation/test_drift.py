@@ -19,6 +19,7 @@ from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, load_settings, parse_loop
 from pipelines.training.train import train
 from tests.worlds.lake import LATER, World, decision, outcome
+from tests.worlds.synthetic import new_settings
 
 LOOP = parse_loop("[training]\nminimum = 200\n", "shop", {})
 PROMOTED = {"verdict": "set", "reasons": ["test"], "numbers": {}, "by": "test"}
@@ -55,7 +56,7 @@ class Shop:
 
     def __init__(self, folder: Path) -> None:
         self.world = World(folder)
-        self.registry = Registry(load_settings({}, home=str(folder / "home")))
+        self.registry = Registry(new_settings(folder))
         self.rows = 0
         self.nights: list[dict[str, int]] = []
         self.play(4_000, desk=0.277, phone=0.277)

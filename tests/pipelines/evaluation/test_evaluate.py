@@ -208,3 +208,13 @@ def test_all_rows_of_the_holdout_count_and_slices_change_nothing(
     assert cut.rows == whole.rows
     assert cut.health.rows < whole.health.rows
     assert (cut.lift, cut.switched, cut.values) == (whole.lift, whole.switched, whole.values)
+
+
+def test_the_card_has_what_the_evaluation_found(
+    lake: Lake, registry: Registry, loop: LoopSettings, version: str
+) -> None:
+    evaluated = evaluate(lake, registry, loop, version)
+    said, card = registry.said(loop.name, version)
+    assert f"Worth {evaluated.lift_estimate.value:+.4g} [" in said
+    assert card.startswith(f"# {loop.name}, version {version}\n")
+    assert f"| version {version} | {evaluated.values[0].dr.value:.4g} |" in card
