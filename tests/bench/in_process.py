@@ -15,6 +15,7 @@ import contextlib
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -118,11 +119,13 @@ def main() -> None:
     requests = [DecideRequest(r["context"], [Action(a["id"], a["features"]) for a in r["actions"]]) for r in raw]
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(CALLERS))
+        prepared = stack.enter_context(tempfile.TemporaryDirectory())
+        prepare = [sys.executable, "-m", "tests.bench.serving", "prepare", prepared]
+        subprocess.run(prepare, check=True, capture_output=True)
         clients: dict[str, Client] = {}
         for place, parent in (("", None), (IN_MEMORY, MEMORY)):
             folder = stack.enter_context(tempfile.TemporaryDirectory(dir=parent))
-            prepare = [sys.executable, "-m", "tests.bench.serving", "prepare", folder]
-            subprocess.run(prepare, check=True, capture_output=True)
+            shutil.copytree(prepared, folder, dirs_exist_ok=True)
             clients[place] = stack.enter_context(Client(load_settings({}, home=folder)))
         calls = references(raw) | {"sync": synced(clients[""].core.settings.root / "synced")}
         decides = {f"decide{place}": decision(client, "plain", requests) for place, client in clients.items()}

@@ -31,7 +31,7 @@ from pipelines.operations.processes import SERVICE, free_port, process, serve_co
 from pipelines.settings import Settings, load_loop, load_settings
 
 QUICK = os.environ.get("QUICK") == "1"
-ROUNDS, SECONDS, CONNECTIONS = (1, 0.6, 32) if QUICK else (5, 1.5, 32)
+ROUNDS, SECONDS, CONNECTIONS = (1, 0.3, 32) if QUICK else (5, 1.5, 32)
 CORES = sorted(os.sched_getaffinity(0))
 SUBJECTS = 500
 TOGETHER = 16  # decisions that share a turn under this load

@@ -86,11 +86,11 @@ def kill(process: BaseProcess) -> bool:
 
 
 def test_nights_killed_at_random_moments_register_each_version_once_and_lose_nothing(tmp_path: Path) -> None:
-    assert kill_nights(tmp_path, 6, seed=3) > 0
+    assert kill_nights(tmp_path, 3, seed=3) > 0
 
 
 def test_followers_killed_at_random_moments_keep_each_message_once(tmp_path: Path) -> None:
-    assert kill_followers(tmp_path, 6, seed=3) > 0
+    assert kill_followers(tmp_path, 3, seed=3) > 0
 
 
 def kill_nights(folder: Path, kills: int, seed: int) -> int:

@@ -110,6 +110,18 @@ def dropped(*names: str) -> Breaking:
     return broken
 
 
+def after_a_night(breaking: Breaking) -> Breaking:
+    """Break in that way once this process has run a night, and so has open what nights open."""
+
+    @contextmanager
+    def broken(site: Site, disk: Disk) -> Iterator[None]:
+        assert site.night().status == "done"
+        with breaking(site, disk):
+            yield
+
+    return broken
+
+
 def changed(*patterns: str, data: bytes | None = None, restored: bool = True) -> Breaking:
     """Change every byte of the files that fit, or make them `data`."""
 
@@ -230,7 +242,7 @@ FAULTS = (
     Fault("home read-only", read_only, step=None, says=_READ_ONLY, starts=_READ_ONLY),
     Fault(
         "MLflow's database gone",
-        moved("mlflow.db"),
+        after_a_night(moved("mlflow.db")),
         step="train",
         says="the file is gone: restore it from a backup|the file was replaced or moved while it was open",
     ),

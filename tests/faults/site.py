@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from pipelines.interactions.join import join
 from pipelines.nightly import nightly
 from pipelines.operations.installation import Installation
 from pipelines.runs import Run
-from pipelines.settings import Settings
+from pipelines.settings import Settings, load_settings
 from serving.http.app import App
 from serving.start import open_core
 from tests.worlds.synthetic import BAD, GOOD, KINDS, new_loop, new_settings
@@ -59,6 +61,16 @@ class Site:
         self._app: App | None = None
         self._rng = np.random.default_rng(1)
         self._number = 0
+
+    def copied(self, files: Path, home: Path) -> Site:
+        """Return this site, which is stopped, as it would be in `home`; `files` are its own, wherever they are."""
+        assert self._app is None, "its files change as long as it is started"
+        shutil.copytree(files, home)
+        other = copy.copy(self)
+        other.settings = load_settings({}, home=str(home))
+        other.decided, other.reported, other.before = dict(self.decided), set(self.reported), dict(self.before)
+        other._rng = copy.deepcopy(self._rng)
+        return other
 
     @property
     def app(self) -> App:

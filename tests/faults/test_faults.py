@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import sqlite3.dbapi2
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -33,13 +33,37 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite3.dbapi2, "connect", partial(sqlite3.connect, timeout=0.05))  # what MLflow's engine calls
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], Site]:
+    """Give what makes an installation of a loop with these settings in a folder, with one night behind it.
+
+    Faults with the same settings share that night.
+    """
+
+    @cache
+    def first(text: str) -> tuple[Site, Path]:
+        folder = tmp_path_factory.mktemp("installed")
+        site = Site(folder / "home", text)
+        site.start()
+        site.live(600, at_once=100)
+        site.stop()
+        assert site.night().verdict == "promoted"
+        return site, site.settings.root.rename(folder / "files")  # so that no copy finds anything where it once was
+
+    def copied(text: str, home: Path) -> Site:
+        site, files = first(text)
+        return site.copied(files, home)
+
+    return copied
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_fault_loses_nothing_and_says_what_to_do(fault: Fault, disk: Disk) -> None:
-    site = Site(disk.path / "home", fault.settings or TEXT)
+def test_a_fault_loses_nothing_and_says_what_to_do(
+    fault: Fault, disk: Disk, installed: Callable[[str, Path], Site]
+) -> None:
+    site = installed(fault.settings or TEXT, disk.path / "home")
     site.start()
-    site.live(600, at_once=100)
-    assert site.night().verdict == "promoted"
     site.look()
     site.live(40, at_once=20)
     if fault.decides is None:

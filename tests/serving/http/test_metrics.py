@@ -19,7 +19,7 @@ from serving.http.app import App
 from serving.problems import TITLES
 from tests.serving.http.test_app import open_at
 
-DIFFERENT = 3_000
+DIFFERENT = 1_000
 AT_ONCE = 100
 BY_REQUESTS = ("decision_request", "decision_refused", "decision_outcomes", "decision_decided", "decision_repeated")
 """How the names begin of what requests count; the rest is set by threads, in their own time."""
