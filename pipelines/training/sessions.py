@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pyarrow.compute
 import torch
 
 from decision.artifact import Manifest, pack
@@ -31,6 +30,7 @@ from pipelines.progress import Progress, parted, silent
 from pipelines.registry.registry import Registry
 from pipelines.reports.card import card, summary
 from pipelines.settings import LoopSettings
+from pipelines.training.episodes import episode_high
 from pipelines.training.profiled import profiled
 from pipelines.training.promises import promises
 from pipelines.training.sample import holdout_salt
@@ -42,8 +42,6 @@ from simulators.learned.ensembles import fit_ensemble
 from simulators.learned.trajectories import Trajectories, catalogue_of, scale_of
 from simulators.trainers.contract import Plan, Taught, trainer_of
 from simulators.trainers.judge import Judgement, judged, paired
-
-pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
 FEWEST = 40
 """Users without whom no simulator is learned, and nothing is judged."""
@@ -239,14 +237,6 @@ def log_of(lake: Lake, loop: LoopSettings, version: int, *, apart_from: Trajecto
         group_names=tuple(names.tolist()) if rules.group else (),
         grouped_by=rules.group.removeprefix("context."),
     )
-
-
-def episode_high(lake: Lake, loop: str, version: int) -> float | None:
-    """Return the largest sum of the rewards above 0 of an episode; None where no decision has one."""
-    keep = (pc.field("loop") == loop) & pc.field("episode_id").is_valid() & (pc.field("reward") > 0.0)
-    columns = ["episode_id", "reward"]
-    rows = lake.read("interactions", lambda table: table.to_pyarrow_dataset().to_table(columns, filter=keep), version)
-    return pc.max(rows.group_by("episode_id").aggregate([("reward", "sum")])["reward_sum"]).as_py()
 
 
 def plan_of(rules: SessionRules) -> Plan:

@@ -37,7 +37,8 @@ KNOWN = "known"
 """Column that `histories` makes: when each of the row's outcomes was known, microseconds since 1970."""
 
 _ORDER = ("ts", "event_id")
-_AHEAD: Any = {"batch_size": 8_192, "batch_readahead": 2, "fragment_readahead": 1}
+AHEAD: Any = {"batch_size": 8_192, "batch_readahead": 2, "fragment_readahead": 1}
+"""How far a scan reads ahead."""
 
 
 def histories(
@@ -78,7 +79,7 @@ def histories(
         def reading(table: DeltaTable) -> Iterator[pa.Table]:
             files = min(MOST_FILES, -(-dataset("interactions", table).count_rows(filter=where) // rows_at_once))
             parts = _scanned(lake, table, loop, where, columns)
-            return iter(_together(parts)) if files < 2 else _from(_spread(parts, Path(folder), files))
+            return iter(_together(parts)) if files < 2 else read_back(spread(parts, Path(folder), files))
 
         for rows in lake.read("interactions", reading, version):
             yield _sorted(rows)
@@ -89,8 +90,8 @@ def _together(parts: Iterator[pa.Table]) -> list[pa.Table]:
     return [pa.concat_tables(found)] if found else []
 
 
-def _spread(parts: Iterator[pa.Table], folder: Path, files: int) -> list[Path]:
-    """Write the rows to files of `folder`, each user's to one, and return their paths."""
+def spread(parts: Iterator[pa.Table], folder: Path, files: int) -> list[Path]:
+    """Write the rows to at most so many files of `folder`, those of one ``who`` to one, and return their paths."""
     paths = [folder / f"{number}.arrow" for number in range(files)]
     for path in paths:
         path.unlink(missing_ok=True)
@@ -106,7 +107,8 @@ def _spread(parts: Iterator[pa.Table], folder: Path, files: int) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def _from(paths: list[Path]) -> Iterator[pa.Table]:
+def read_back(paths: list[Path]) -> Iterator[pa.Table]:
+    """Yield what each file holds; it is removed."""
     for path in paths:
         with pa.OSFile(str(path)) as source:
             rows = pa.ipc.open_stream(source).read_all()
@@ -147,7 +149,7 @@ def _scanned(
     for partition in partitions_of(table, loop):
         arrivals = _arrivals(lake, loop, partition) if more else None
         here = where & (pc.field("partition") == partition)
-        for batch in data.scanner([name for name in wanted if name != KNOWN], filter=here, **_AHEAD).to_batches():
+        for batch in data.scanner([name for name in wanted if name != KNOWN], filter=here, **AHEAD).to_batches():
             if not batch.num_rows:
                 continue
             rows = pa.Table.from_batches([batch])

@@ -34,8 +34,10 @@ from simulators.sim2rec.student import AVERAGED
 from simulators.trainers.contract import Plan, Taught, candidates_of
 from simulators.trainers.grouped import STEPS, groups_of
 
-VIRTUAL, _USERS = 96, 32
-"""Groups simulated where the context tells them apart, and users in each."""
+VIRTUAL, _USERS, _WHOLE = 96, 32, 256
+"""Groups simulated where the context tells them apart, and users in each; users of a group that is completed."""
+_TOLD = 0.1
+"""Standard error of a group's numbers up to which its set is made of them, in shares of what is usual."""
 AHEAD = 40
 """Steps looked ahead."""
 ROUNDS, GROUPED_ROUNDS = 40, 80
@@ -97,7 +99,7 @@ def train(log: Trajectories, simulators: Ensemble, plan: Plan, seed: int) -> Tau
         features = log.catalogue.features[offered]
         embedding = fit_embedding(pools, features[spread_out(features, PROBES)], seed, steps=plan.count(2 * STEPS))
         seen = GroupView(None, d, np.stack([embedding.of(pool) for pool in pools]))
-        view = GroupView(None, d, np.stack([embedding.of(pool) for pool in elements_of(log)]))
+        view = GroupView(None, d, np.stack([embedding.of(pool) for pool in completed(form, fits, codes, log, seed)]))
 
         def drawn(rng: np.random.Generator, users: int) -> tuple[Floats, Counts]:
             code = rng.integers(0, len(groups), users)
@@ -129,16 +131,46 @@ def _between(
     likely = np.stack([each.drawn(rng, VIRTUAL) for each in fits])
     every = np.arange(VIRTUAL)
     groups = share * likely[one, every] + (1.0 - share) * likely[other, every]
-    shown = log.take(rng.integers(0, len(log), VIRTUAL * _USERS))
-    numbers, traits = np.repeat(groups, _USERS, axis=0), form.traits(rng, len(shown))
+    return groups, _elements(form, groups, _USERS, noise, log, rng)
+
+
+def completed(form: Form, fits: Sequence[Fitted], codes: Sequence[int], log: Trajectories, seed: int) -> list[Singles]:
+    """Return each group's elements, in the order of the groups' codes: those of users simulated with its numbers.
+
+    A set of a few users tells who they are, more than of what group. Its numbers tell of the group, so one too small to
+    be taught in is fitted as well. A group keeps its own set where the fit fails or is vague, and so do users of none.
+    """
+    known, sets = dict(zip(codes, fits, strict=True)), elements_of(log)
+    usual = np.mean([np.abs(each.group) for each in fits], axis=0)
+    rng = np.random.default_rng([seed, 1])
+    for code, name in enumerate(log.group_names):
+        if not name:
+            continue
+        found = known.get(code)
+        if found is None:
+            try:
+                found = fitted(form, log.take(np.flatnonzero(log.group_codes == code)), seed)
+            except (ArithmeticError, ValueError):  # SupportError is one
+                continue
+        if (found.errors <= _TOLD * usual).all():
+            (sets[code],) = _elements(form, found.group[None], _WHOLE, found.noise, log, rng)
+    return sets
+
+
+def _elements(
+    form: Form, groups: Floats, users: int, noise: float, log: Trajectories, rng: np.random.Generator
+) -> list[Singles]:
+    """Return the elements of so many fresh users of each of `groups` [g, p], shown what users of the log were."""
+    shown = log.take(rng.integers(0, len(log), len(groups) * users))
+    numbers, traits = np.repeat(groups, users, axis=0), form.traits(rng, len(shown))
     state, raw = form.start(numbers, traits), shown.catalogue.raw[shown.actions].astype(np.float64)
     rewards = np.zeros(shown.actions.shape)
     for time in range(shown.steps):
         mean = form.mean(numbers, traits, state, raw[:, time])
         rewards[:, time] = mean + noise * rng.standard_normal(len(mean))
         state = form.after(numbers, traits, state, raw[:, time], rewards[:, time])
-    codes = np.repeat(np.arange(VIRTUAL), _USERS)
-    return groups, elements_of(replace(shown, rewards=rewards.astype(np.float32), groups=codes))
+    codes = np.repeat(np.arange(len(groups)), users)
+    return elements_of(replace(shown, rewards=rewards.astype(np.float32), groups=codes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ require(importlib.util.find_spec("torch"), "torch is not installed")
 from simulators.environments.lts.env import DOCUMENTS, draw_users  # noqa: E402
 from simulators.environments.lts.form import FORM  # noqa: E402
 from simulators.environments.lts.planner import plan, returns_of_plan  # noqa: E402
+from simulators.learned.embedding import elements_of  # noqa: E402
+from simulators.learned.fitting import Fitted  # noqa: E402
+from simulators.learned.logs import logged  # noqa: E402
 from simulators.trainers.contract import Plan, trainer_of  # noqa: E402
-from simulators.trainers.parametric import AHEAD, values  # noqa: E402
+from simulators.trainers.parametric import AHEAD, completed, values  # noqa: E402
 from tests.contracts.session_trainer import LOG  # noqa: E402
 
 
@@ -57,6 +61,9 @@ def test_without_a_form_nothing_is_taught() -> None:
         trainer_of("parametric")(LOG, None, Plan(effort=0.02), 0)  # type: ignore[arg-type]
 
 
+FORM_NAMES = tuple(FORM.parameters)
+
+
 class Broken:
     """A form of a user's own that takes two features where the log has one."""
 
@@ -75,3 +82,30 @@ def test_a_form_that_does_not_fit_the_log_is_named_and_no_crash() -> None:
     plan = Plan(effort=0.02, form=f"{__name__}:BROKEN")
     with pytest.raises(FieldError, match=r"session\.form: must be a form that takes the log's actions"):
         trainer_of("parametric")(LOG, None, plan, 0)  # type: ignore[arg-type]
+
+
+def test_a_few_users_of_a_group_stand_for_it_by_its_numbers_and_not_by_who_they_are() -> None:
+    def near(choc: float) -> Fitted:
+        return Fitted(FORM_NAMES, np.array([choc, 4.0]), 1e-6 * np.eye(2), np.zeros(2), np.full(2, 50.0), 0.01, 20)
+
+    many = logged(draw_users(np.random.default_rng(8), np.array([13.0]), 300), 8, horizon=40)
+    few = many.take(np.argsort(many.rewards.mean(axis=1))[:6])  # those of it who like it least
+    rest = logged(draw_users(np.random.default_rng(9), np.array([8.0, 19.0]), 20), 9, horizon=40)
+    names = ("", "low", "high", "few", "two")
+    codes = np.concatenate([[0] * 5, [1] * 15, [2] * 20, [3] * 6, [4] * 2])
+    parts = (rest, few, many.take(np.arange(2)))
+    log = replace(
+        rest,
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in ("actions", "rewards")},
+        propensities=np.concatenate([part.propensities for part in parts]),
+        groups=codes,
+        group_names=names,
+        grouped_by="city",
+    )
+    found, own = completed(FORM, [near(8.0), near(19.0)], [1, 2], log, 0), elements_of(log)
+    of_the_group = float(elements_of(many)[0][:, -1].mean())
+    assert abs(found[3][:, -1].mean() - of_the_group) < 0.3 * abs(own[3][:, -1].mean() - of_the_group)
+    # Users of no group, and two users, who tell no numbers, are what they are.
+    assert found[0].tobytes() == own[0].tobytes()
+    assert found[4].tobytes() == own[4].tobytes()
+    assert [len(pool) > len(mine) for pool, mine in zip(found, own, strict=True)] == [False, True, True, True, False]
