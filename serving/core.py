@@ -395,6 +395,12 @@ class Core:
         except (DecisionError, OSError, RuntimeError):  # the version is gone, or asks for more than was logged
             return explained(record, None)
 
+    def policy_of(self, record: Decision) -> Policy | None:
+        """Return the version that a record names; None for a baseline, or where it cannot be loaded; blocking."""
+        with suppress(DecisionError, OSError, RuntimeError):
+            return self._policy(record)
+        return None
+
     def _policy(self, record: Decision) -> Policy | None:
         if record.policy_version.startswith("baseline:"):
             return None

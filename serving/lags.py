@@ -36,7 +36,7 @@ class IngestLag:
     Broker and object storage are asked, and may be away: its thread is no other's.
 
     Args:
-        settings: the installation; its log is another than the spool.
+        settings: the installation.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -45,7 +45,11 @@ class IngestLag:
         self._tables: Tables | None = None
 
     def observe(self) -> None:
-        """Set the gauge.
+        """Set the gauge; raises as `messages`."""
+        metrics.lag("ingest_lag", self.messages())
+
+    def messages(self) -> int:
+        """Return the messages on the log that the lake does not have yet.
 
         Raises:
             LogError: the log does not answer.
@@ -56,7 +60,7 @@ class IngestLag:
 
         self._log = self._log or open_log(self._settings.log_url)
         self._tables = self._tables or Tables(self._settings.lake_url)
-        metrics.lag("ingest_lag", sum(to_ingest(ends_of(self._log), self._tables).values()))
+        return sum(to_ingest(ends_of(self._log), self._tables).values())
 
     def close(self) -> None:
         """Close the connections."""

@@ -49,6 +49,8 @@ class Call:
         path: the path's parameters, decoded.
         body: read when the route takes a body as bytes.
         caller: who asks.
+        session: of the console's, where its cookie stood for a key; "" else.
+        asks: whether the service asks for keys.
     """
 
     core: Core
@@ -57,6 +59,8 @@ class Call:
     path: dict[str, str]
     body: bytes = b""
     caller: Caller = ANYBODY
+    session: str = ""
+    asks: bool = False
 
     @property
     def headers(self) -> dict[bytes, bytes]:
@@ -90,6 +94,7 @@ class Application(Protocol):
 
 
 Answer = Callable[[Call], Awaitable["bytes | Application"]]
+Told = Callable[[Call, ProblemError], "Application | None"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +165,8 @@ class Route:
         form: whether the body is a form and no JSON.
         reads_body: whether the body is read before `answer` is called.
         limit: bytes that the body may have.
+        page: tells of an error as a page, None to who wants no page; who asks for a page may show the console's cookie
+            in place of a key.
     """
 
     method: Method
@@ -183,6 +190,7 @@ class Route:
     form: bool = False
     reads_body: bool = True
     limit: int = MAX_BODY
+    page: Told | None = None
 
 
 @dataclass(slots=True)

@@ -26,6 +26,7 @@ DRAWN = (*PACKAGES, "decision.ope")  # whose layers are drawn; any other room is
 CAPTIONS = {
     "serving.http": "routes, OpenAPI,|Personalizer's interface",
     "serving.fairness": "panels over HTTP",
+    "serving.console": "pages for operators",
     "pipelines.commands": "one file for each stage|of a loop's life",
     "pipelines.demo": "the whole loop around|an application",
     "pipelines.studies": "the papers' claims,|measured again",

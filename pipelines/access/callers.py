@@ -34,9 +34,11 @@ class Caller(Protocol):
 
     Attributes:
         shows: what it shows, in words.
+        name: who it is, for the record of what it changes.
     """
 
     shows: str
+    name: str
 
     def holds(self, role: str) -> bool:
         """Return whether the caller has a role."""
@@ -63,6 +65,7 @@ class Anybody:
     """Whoever asks where no key is asked for, or shows one of the environment's."""
 
     shows = "key"
+    name = "a key of the environment"
 
     def holds(self, role: str) -> bool:
         """Return True."""
@@ -154,7 +157,7 @@ class Holder(Meter):
 
     def __init__(self, key: Key, clock: Callable[[], float], before: Holder | None = None) -> None:
         super().__init__("key", key.per_second, key.per_day, clock, before)
-        self.key = key
+        self.key, self.name = key, f"key {key.id}"
         self.holds, self.sees, self.sees_all = key.holds, key.sees, key.sees_all
         self._ends = float("inf") if key.expires_at is None else key.expires_at.timestamp()
 
@@ -172,11 +175,13 @@ class Bearer:
         grant: what the token allows.
         ends: when it ends, in seconds since 1970.
         meter: of the token's subject, whatever tokens it shows.
+        name: the subject, for the record of what it changes.
     """
 
     shows = "token"
 
-    def __init__(self, grant: Grant, ends: float, meter: Meter) -> None:
+    def __init__(self, grant: Grant, ends: float, meter: Meter, name: str = "a token") -> None:
+        self.name = name
         self.holds, self.sees, self.sees_all = grant.holds, grant.sees, grant.sees_all
         self.admit = meter.admit
         self.ends = ends

@@ -23,6 +23,7 @@ from decision.ope.diagnostics.shift import clipped, fall, never_tried
 from decision.ragged import group_sum, ragged_offsets
 from pipelines.evaluation.drift import NOTHING, Drifted, Trained, drift_alarms, drift_since, origin
 from pipelines.evaluation.feature_alarms import feature_alarms
+from pipelines.evaluation.rewards import Rewards, rewards_of
 from pipelines.evaluation.standing import Alarm
 from pipelines.interactions.observed import COLUMNS as OBSERVED
 from pipelines.interactions.observed import evenly
@@ -68,6 +69,8 @@ class Alarmed(msgspec.Struct, frozen=True, kw_only=True):
         join_rate_before: the same before.
         entropy: mean entropy of what was drawn from, as a share of the uniform policy's; None where it is not known.
         entropy_before: the same before.
+        rewards: what the night's own settled rewards add up to; of a night with more than `MOST` decisions, an even
+            share of them.
         alarms: what should be looked at.
         drift: the night beside what the version in charge was trained on.
     """
@@ -81,6 +84,7 @@ class Alarmed(msgspec.Struct, frozen=True, kw_only=True):
     join_rate_before: float | None = None
     entropy: float | None = None
     entropy_before: float | None = None
+    rewards: Rewards = Rewards()
     alarms: list[Alarm] = []
     drift: Drifted = Drifted()
 
@@ -138,6 +142,7 @@ def _looked_for(
     if not offset.size:
         return Alarmed()
     ends = {str(p): int(offset[partition == p].max()) + 1 for p in np.unique(partition)}
+    before = list(nights)
     ago = _night_of(partition, offset, nights)
     first = _first(np.bincount(ago, minlength=len(nights) + 1))
     if first == 0:  # no night before has enough: halves of what there is
@@ -150,9 +155,18 @@ def _looked_for(
         wanted |= (pc.field("partition") == int(p)) & (pc.field("offset") >= start.get(p, 0))
     share = min(1.0, MOST / max(1, np.count_nonzero(ago >= since)))
     found = _some(data, mine & wanted, share)
-    night = _night_of(found["partition"].to_numpy().astype(np.int64), found["offset"].to_numpy(), nights)
+    places = found["partition"].to_numpy().astype(np.int64), found["offset"].to_numpy()
+    night = _night_of(*places, nights)
     rows = Rows(found, night >= first, np.minimum(night, first))
-    return looked_at(rows, loop, ends, np.random.default_rng([seed, len(nights)]), trained)
+    looked = looked_at(rows, loop, ends, np.random.default_rng([seed, len(nights)]), trained)
+    tonight = Rows(found, _night_of(*places, before) == len(before), night)
+    return msgspec.structs.replace(looked, rewards=_rewards(tonight))
+
+
+def _rewards(rows: Rows) -> Rewards:
+    """Return what the settled rewards of the late rows add up to."""
+    settled = pc.is_in(rows.table["state"], pa.array(["joined", "expired"])).to_numpy()
+    return rewards_of(rows.table["reward"].to_numpy()[settled & rows.late])
 
 
 def _night_of(partition: Ints, offset: Ints, nights: Sequence[Positions]) -> Ints:

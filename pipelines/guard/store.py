@@ -102,6 +102,10 @@ class GuardStore:
         self._state = State(settings.state_url)
         adopt(settings, self._state, loop)
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._state.close()
+
     def load(self) -> GuardState:
         """Return the committed state."""
         return self._decoded(self._state.get(guard_key(self._loop)))

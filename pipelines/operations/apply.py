@@ -99,8 +99,11 @@ def _readable(text: bytes, name: str) -> LoopSettings | None:
 
 
 def _changed(before: LoopSettings | None, now: LoopSettings) -> dict[str, tuple[Any, Any]]:
-    if before is None:
-        return {}
+    return {} if before is None else differing(before, now)
+
+
+def differing(before: LoopSettings, now: LoopSettings) -> dict[str, tuple[Any, Any]]:
+    """Return the settings whose values differ, {path: (before, now)}."""
     old, new = flat(msgspec.to_builtins(before)), flat(msgspec.to_builtins(now))
     return {path: (old.get(path), new.get(path)) for path in sorted({*old, *new}) if old.get(path) != new.get(path)}
 

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pipelines.access.callers import ANYBODY, Caller, Holder, Meter
-from pipelines.access.keys import PREFIX, count, fits, parsed, shown
+from pipelines.access.keys import PREFIX, count, digest_of, fits, parsed, shown
+from pipelines.access.sessions import close_session, open_session, session_of
 from pipelines.settings import Settings
 from pipelines.state.failures import StaleError, StateError
 from pipelines.state.state import State
@@ -118,6 +119,47 @@ class Access:
             if len(table) < _MOST_KNOWN:
                 table[given] = known
         return known
+
+    def sign_in(self, given: bytes) -> str:
+        """Open a session of the console for a key, and return what its browser has to show; blocking.
+
+        Raises:
+            ProblemError: 401, the key does not hold; 422, a token, which ends within minutes; 503.
+            StateError: State cannot be reached.
+        """
+        if _is_token(given) and not self._is_static(given):
+            wanted = "sign in with an API key; a proxy that sends the token along needs no session"
+            raise ProblemError(422, wanted, field="key", wanted="an API key")
+        caller, now = self._found(given), datetime.fromtimestamp(self._clock(), UTC)
+        if isinstance(caller, Holder):
+            return open_session(self._state, key=caller.key.id, now=now)
+        return open_session(self._state, digest=digest_of(given), now=now)
+
+    def sign_out(self, token: str) -> None:
+        """End a session; blocking.
+
+        Raises:
+            StateError: State cannot be reached.
+        """
+        close_session(self._state, token)
+
+    def of_session(self, token: str) -> Caller:
+        """Return who shows a session's token; blocking.
+
+        Raises:
+            ProblemError: 401, the session or its key has ended; 503, State cannot be reached.
+        """
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        try:
+            session = session_of(self._state, token, now)
+        except StateError as error:
+            raise unavailable("it is not known who is signed in; State does not answer") from error
+        if session is not None and session.digest in map(digest_of, self._static):
+            return ANYBODY
+        holder = None if session is None else self._holders.get(session.key)
+        if holder is None or not holder.key.is_valid(now):
+            raise refused()
+        return holder
 
     def _found(self, given: bytes) -> Caller:
         if self._is_static(given):

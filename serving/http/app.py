@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -12,12 +13,12 @@ from serving import metrics
 from serving.core import Core
 from serving.http import openapi, operations, personalizer, v1
 from serving.http.access import Access
-from serving.http.reach import check_page, check_reach
+from serving.http.reach import check_origin, check_page, check_reach, session_in
 from serving.problems import PROBLEM, ProblemError, failed, problem_of, unavailable
 from serving.routes import OF_KEYS, Application, BodyUnfinished, Call, Receive, Route, Scope, Send, Table, read_body
 
 _log = logging.getLogger(__name__)
-_PANELS = ("/fairness", "/console")
+_PAGES = ("/fairness", "/console")
 _NO_ROUTE = "none"
 _NO_ANSWER = 504  # a request that is ended from outside, before it has one
 
@@ -39,7 +40,7 @@ class App:
         self.watched: list[Callable[[], str | None]] = []
         self._routes = [*v1.ROUTES, *personalizer.ROUTES, *operations.routes(self.document, self.ready)]
         self._table = Table(self._routes)
-        self._close_panels: Callable[[], None] | None = None
+        self._close_pages: Callable[[], None] | None = None
         self._opening = threading.Lock()
         self._document = b""
 
@@ -56,8 +57,8 @@ class App:
 
     def close(self) -> None:
         """Write what waits and close everything; does nothing when it was closed before."""
-        if self._close_panels is not None:
-            self._close_panels()
+        if self._close_pages is not None:
+            self._close_pages()
         if self._core is not None:
             self._core.close()
 
@@ -67,7 +68,7 @@ class App:
 
     def document(self) -> bytes:
         """Return the OpenAPI document; blocking, seconds at the first call."""
-        self._open_panels()
+        self._open_pages()
         with self._opening:  # many may ask at first: each would make it anew, and decisions wait for all of them
             if not self._document:
                 self._document = openapi.document(self._routes)
@@ -85,15 +86,15 @@ class App:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun, name, status = time.perf_counter(), _NO_ROUTE, _NO_ANSWER
         try:
-            content, headers = b"application/json", ()
+            content, headers, route, call = b"application/json", (), None, None
             try:
                 core = self.core
                 asks = self._access is None or self._access.asks
                 if not asks:
                     check_reach(scope)
                 route, path = self._find(scope)
-                name = route.name
-                body = await self._answer(route, Call(core, scope, receive, path), asks=asks)
+                name, call = route.name, Call(core, scope, receive, path, asks=asks)
+                body = await self._answer(route, call, asks=asks)
                 if not isinstance(body, bytes):
                     status = await _sent_by(body, scope, receive, send)
                     return
@@ -103,6 +104,12 @@ class App:
                 if problem is None:
                     _log.exception("%s %s failed", scope["method"], scope["path"][:200])
                     problem = failed()
+                if route is not None and call is not None and route.page is not None:
+                    page = route.page(call, problem)
+                    if page is not None:
+                        metrics.refused(problem.status)
+                        status = await _sent_by(page, scope, receive, send)
+                        return
                 if personalizer.owns(scope["path"]):
                     status, content, body = personalizer.told(problem, name)
                 else:
@@ -123,30 +130,40 @@ class App:
             metrics.answered(name, status, time.perf_counter() - begun)
 
     def _find(self, scope: Scope) -> tuple[Route, dict[str, str]]:
-        if self._close_panels is None and scope["path"].startswith(_PANELS):
-            self._open_panels()
+        if self._close_pages is None and scope["path"].startswith(_PAGES):
+            self._open_pages()
         return self._table.find(scope)
 
-    def _open_panels(self) -> None:
+    def _open_pages(self) -> None:
         with self._opening:
-            if self._close_panels is None:
-                from serving.fairness.app import panels  # imports SQLAlchemy and Jinja: only panels need them
+            if self._close_pages is None:
+                from serving.console.app import console  # these import SQLAlchemy and Jinja: only pages need them
+                from serving.fairness.app import panels
 
-                routes, close = panels(self.core)
+                core = self.core
+                assert self._access is not None  # noqa: S101 - opened with the core
+                operators = console(core, self._access)
+                routes, close_panels = panels(core, operators)
+                routes += operators.routes()
+
+                def close() -> None:
+                    operators.close()
+                    close_panels()
+
                 self._routes.extend(routes)
                 self._table.add(routes)
-                self._close_panels = close
+                self._close_pages = close
 
     async def _answer(self, route: Route, call: Call, *, asks: bool) -> bytes | Application:
         if not asks and route.method != "GET" and route.role != "panel member":
             check_page(call.scope, signs_in=route.role == "visitor")
         if asks and route.role in OF_KEYS:
-            self._admit(route, call)
+            await self._admit(route, call)
         if route.request is not None and route.reads_body:
             call.body = await read_body(call.scope, call.receive, route.limit)
         return await route.answer(call)
 
-    def _admit(self, route: Route, call: Call) -> None:
+    async def _admit(self, route: Route, call: Call) -> None:
         """Check that the caller may use the route: its key holds, the loop is there for it, it has the role.
 
         Raises:
@@ -156,7 +173,14 @@ class App:
         """
         if self._access is None:
             raise unavailable("the keys are not known yet")
-        caller = call.caller = self._access.of(call.headers)
+        call.session = "" if route.page is None else session_in(call.headers)
+        if call.session:
+            if route.method != "GET":
+                check_origin(call.scope)
+            call.caller = await asyncio.to_thread(self._access.of_session, call.session)
+        else:
+            call.caller = self._access.of(call.headers)
+        caller = call.caller
         loop = call.path.get("loop")
         if loop is not None:
             call.check_loop(loop)

@@ -39,6 +39,7 @@ _SCHEMES = {
     },
     "panelKey": {"type": "http", "scheme": "bearer", "description": "The key of a member of the panels"},
     "panelSession": {"type": "apiKey", "in": "cookie", "name": "panel_session"},
+    "operatorSession": {"type": "apiKey", "in": "cookie", "name": "operator_session"},
 }
 _TAGS = {
     "loops": "The decision points of the installation",
@@ -119,7 +120,7 @@ def _operation(route: Route, shapes: _Shapes) -> dict[str, Any]:
         "operationId": route.name,
         "tags": [route.tag],
         "summary": route.summary,
-        "security": _SECURITY[route.role],
+        "security": _SECURITY[route.role] + ([] if route.page is None else [{"operatorSession": []}]),
         "responses": {str(status): _response(route, status, shapes) for status in (route.status, *route.also)}
         | {str(status): {"$ref": f"#/components/responses/{told}"} for status in _errors(route)},
     }

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+from starlette.responses import RedirectResponse
 
 from serving import metrics
 from serving.problems import unavailable
-from serving.routes import Call, Route
+from serving.routes import Application, Call, Route
 from serving.wire import Alive, Ready
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ def routes(document: Callable[[], bytes], ready: Callable[[], str | None]) -> tu
             raise unavailable(reason)
         return msgspec.json.encode(Ready(ready=True))
 
+    async def root(call: Call) -> Application:
+        return RedirectResponse("/console/", 303)
+
     kept = b""
     making: asyncio.Task[bytes] | None = None
 
@@ -78,6 +82,16 @@ def routes(document: Callable[[], bytes], ready: Callable[[], str | None]) -> tu
         return kept
 
     return (
+        Route(
+            method="GET",
+            path="/",
+            name="openRoot",
+            tag="operations",
+            summary="Go to the console",
+            answer=root,
+            role="anyone",
+            status=303,
+        ),
         Route(
             method="GET",
             path="/openapi.json",

@@ -15,6 +15,8 @@ from pipelines.operations.processes import is_loopback
 from serving.problems import ProblemError
 from serving.routes import Scope
 
+SESSION_COOKIE = b"operator_session"
+_COOKIES = 8_192
 _OWN = (b"none", b"same-origin")
 """What `Sec-Fetch-Site` says of what a person typed, and of the service's own pages."""
 
@@ -59,6 +61,30 @@ def check_page(scope: Scope, *, signs_in: bool) -> None:
     named = site in _OWN or is_loopback(_name(place.decode("latin-1")))
     if (site and site not in _OWN) or (origin and not (place == host.lower() and named)):
         raise ProblemError(403, "a page of another site sent this; without API keys only programs and own pages may")
+
+
+def check_origin(scope: Scope) -> None:
+    """Check that a form comes from a page of this service, where a cookie shows who sends it.
+
+    Raises:
+        ProblemError: 403, it comes from elsewhere.
+    """
+    found = dict(scope["headers"])
+    site, origin = found.get(b"sec-fetch-site", b""), found.get(b"origin", b"")
+    elsewhere = origin.partition(b"://")[2].lower() != found.get(b"host", b"").lower()
+    if (site and site not in _OWN) or (not site and origin and elsewhere):
+        raise ProblemError(403, "a page of another site sent this; open the console's own page. Nothing was changed")
+
+
+def session_in(headers: dict[bytes, bytes]) -> str:
+    """Return what the console's cookie shows; "" without one, and where a key or token is shown as well."""
+    if b"authorization" in headers or b"ocp-apim-subscription-key" in headers:
+        return ""
+    for part in headers.get(b"cookie", b"")[:_COOKIES].split(b";"):
+        name, _, value = part.strip().partition(b"=")
+        if name == SESSION_COOKIE:
+            return value.decode("latin-1")
+    return ""
 
 
 def _name(place: str) -> str:

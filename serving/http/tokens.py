@@ -147,7 +147,7 @@ class Tokens:
         if len(self._meters) >= _MOST_KNOWN:
             del self._meters[next(iter(self._meters))]
         self._meters[grant.subject] = meter
-        return Bearer(grant, grant.ends, meter)
+        return Bearer(grant, grant.ends, meter, f"token of {grant.subject}")
 
 
 def _refused(error: TokenError) -> ProblemError:

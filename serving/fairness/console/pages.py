@@ -21,7 +21,9 @@ from pipelines.fairness.people import revoke as revoke_key
 from pipelines.fairness.report import replay, status
 from pipelines.fairness.tasks import LIMITS, Judgement, assign, judge, queue
 from pipelines.fairness.verdicts import adjudicate, close_overdue
-from serving.fairness.console.site import COOKIE, LOGIN, Form, Page, Site, one
+from serving.console.app import Operators
+from serving.console.frame import Form, in_words, one
+from serving.fairness.console.site import COOKIE, LOGIN, Page, Site
 from serving.fairness.desk import Desk, allowed, answering, own_loop
 from serving.problems import ProblemError
 from serving.routes import Route
@@ -35,10 +37,11 @@ class Pages:
 
     Args:
         desk: what the panels' parts share.
+        operators: the console's other pages; one page to sign in is for both.
     """
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, desk: Desk, operators: Operators) -> None:
+        self._desk, self._operators = desk, operators
         self._site = Site(desk)
 
     def routes(self) -> list[Route]:
@@ -62,7 +65,7 @@ class Pages:
         return [self._route(*row) for row in made]
 
     def _route(self, method: Literal["GET", "POST"], path: str, work: Page, name: str, summary: str) -> Route:
-        open_to_all = path == LOGIN
+        open_to_all = path in (LOGIN, "/console", "/console/")
         return Route(
             method=method,
             path=path,
@@ -80,7 +83,9 @@ class Pages:
         )
 
     async def home(self, request: Request, person: Person, form: Form) -> Response:
-        """Go where the person works."""
+        """Go where the person works: an operator to the loops."""
+        if not person.active:
+            return RedirectResponse(self._operators.home, 303)
         place = "review" if person.may("auditor") else "disputes" if person.may("adjudicator") else "panels"
         if not person.may("auditor", "adjudicator", "administrator") and person.owns:
             place = f"fairness/{person.owns[0]}"
@@ -93,6 +98,8 @@ class Pages:
     async def sign_in(self, request: Request, person: Person, form: Form) -> Response:
         """Open a session for a key."""
         key = one(form, "key").strip()
+        if (signed_in := await self._operators.sign_in(request, key)) is not None:
+            return signed_in
         known = await run_in_threadpool(by_key, self._desk.store, key) if 20 <= len(key) <= 100 else None
         if known is None:
             told = "This key opens nothing."
@@ -126,7 +133,7 @@ class Pages:
             judgement = _judgement(said, one(form, "payload_hash"))
             await run_in_threadpool(judge, self._desk.store, person, task_id, judgement, now=self._desk.now())
         except FieldError as error:
-            return await self._review(request, person, task_id, said=said, error=_in_words(error), status=422)
+            return await self._review(request, person, task_id, said=said, error=in_words(error), status=422)
         return RedirectResponse("/console/review?saved=1", 303)
 
     async def disputes(self, request: Request, person: Person, form: Form) -> Response:
@@ -183,7 +190,7 @@ class Pages:
                 by=person.person_id,
             )
         except FieldError as error:
-            return await self._panels(request, error=_in_words(error), status=422)
+            return await self._panels(request, error=in_words(error), status=422)
         return await self._panels(request, key=(made.name, key))
 
     async def revoke(self, request: Request, person: Person, form: Form) -> Response:
@@ -306,7 +313,3 @@ def _judgement(said: dict[str, str], payload_hash: str) -> Judgement:
         return msgspec.convert(values | {"acceptable": acceptable}, Judgement)
     except msgspec.ValidationError as error:
         raise FieldError("verdict", wanted="one of the three", got=said["verdict"]) from error
-
-
-def _in_words(error: FieldError) -> str:
-    return f"{error.field.replace('_', ' ').capitalize()} must be {error.wanted}, is {error.got}."

@@ -7,23 +7,18 @@ token derived from it.
 
 from __future__ import annotations
 
-import hmac
 import logging
-import secrets
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from decision.fairness.audit_log import digest
 from pipelines.fairness.people import Person, by_session
+from serving.console.frame import Form, check_form, environment, form_of, form_token, rendered
 from serving.fairness.desk import Desk, body
 from serving.problems import ProblemError, failed, problem_of
 
@@ -31,32 +26,7 @@ _log = logging.getLogger(__name__)
 
 COOKIE = "panel_session"
 LOGIN = "/console/login"
-_POLICY = (
-    "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; img-src 'self' data:; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-
-Form = dict[str, list[str]]
 Page = Callable[[Request, Person, Form], Awaitable[Response]]
-
-
-def percent(value: float) -> str:
-    """Return a share as people read it."""
-    return f"{100 * value:.1f} %"
-
-
-def shown(value: object) -> str:
-    """Return a feature's value as people read it."""
-    if value is None:
-        return "not given"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,.6g}" if isinstance(value, float | int) else str(value)
-
-
-def day(stamp: str) -> str:
-    """Return a time of the store as people read it."""
-    return datetime.fromisoformat(stamp).strftime("%-d %B %Y, %H:%M UTC")
 
 
 def points(payload: dict[str, Any]) -> str:
@@ -72,10 +42,7 @@ def gap(limit: float) -> str:
     return "Any" if limit >= 1.0 else f"{100 * limit:.0f} percentage points"
 
 
-_templates = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined
-)
-_templates.filters.update(percent=percent, shown=shown, day=day, points=points, gap=gap)
+_templates = environment(Path(__file__).parent / "templates", points=points, gap=gap)
 
 
 class Site:
@@ -101,7 +68,7 @@ class Site:
                         raise ProblemError(401, "Sign in first; nothing was saved.")
                     return RedirectResponse(LOGIN, 303)
                 if request.method == "POST" and signed_in:
-                    _check_form(request, form)
+                    check_form(request.cookies.get(COOKIE, ""), form)
                 return await work(request, person or _NOBODY, form)
             except Exception as error:
                 problem = problem_of(error)
@@ -124,52 +91,17 @@ class Site:
     async def render(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
         """Return a page."""
         person = values.pop("person", None) or await self.person(request)
-        nonce = secrets.token_urlsafe(16)
-        text = await run_in_threadpool(
-            _templates.get_template(template).render,
-            **{
-                "person": person,
-                "pages": _pages_of(person),
-                "here": request.url.path,
-                "nonce": nonce,
-                "form_token": form_token(request.cookies.get(COOKIE, "")),
-                "error": "",
-                "notice": "",
-                **values,
-            },
-        )
-        headers = {
-            "content-security-policy": _POLICY.format(nonce=nonce),
-            "cache-control": "no-store",
-            "referrer-policy": "same-origin",
-            "x-content-type-options": "nosniff",
+        frame = {
+            "pages": _pages_of(person),
+            "who": "" if person is None else person.name,
+            "signs_out": "" if person is None else "/console/logout",
+            "here": request.url.path,
+            "form_token": form_token(request.cookies.get(COOKIE, "")),
         }
-        return Response(text, status, headers, "text/html; charset=utf-8")
+        return await run_in_threadpool(rendered, _templates, template, status=status, **frame | values)
 
     async def _form(self, request: Request) -> Form:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/x-www-form-urlencoded":
-            raise ProblemError(422, "a form was expected", field="content-type", wanted="a form", got=kind[:80])
-        try:
-            return parse_qs((await body(request)).decode(), keep_blank_values=True, max_num_fields=100)
-        except ValueError as error:
-            raise ProblemError(422, "the form cannot be read", field="body") from error
-
-
-def form_token(session: str) -> str:
-    """Return the token that the session's forms carry."""
-    return digest(f"form:{session}")
-
-
-def one(form: Form, name: str) -> str:
-    """Return a form's value, "" without."""
-    return form.get(name, [""])[0]
-
-
-def _check_form(request: Request, form: Form) -> None:
-    given, wanted = one(form, "form").encode(), form_token(request.cookies.get(COOKIE, "")).encode()
-    if not hmac.compare_digest(given, wanted):  # bytes: of text it takes ASCII alone
-        raise ProblemError(403, "This form is not from your session; open the page again. Nothing was saved.")
+        return form_of(request.headers.get("content-type", ""), await body(request))
 
 
 def _pages_of(person: Person | None) -> list[tuple[str, str]]:

@@ -26,6 +26,7 @@ from tests.serving.http.test_app import QUESTION, Caller
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 NOT_YET = {"readModelProperties", "exportModel", "importModel", "readLogsProperties"}
+NOT_YET |= {"showDecision", "findDecision"}  # of a loop that decided nothing
 NOT_YET |= {"readEvaluation", "deleteEvaluation", "applyFromEvaluation"}
 """What a loop without a version in charge, a night or an evaluation cannot answer, whoever asks."""
 TENANTS = {"news": "acme", "shop": "other", "open": ""}
@@ -124,7 +125,9 @@ def test_a_loop_of_another_tenant_is_as_one_that_does_not_exist(site: Site) -> N
             assert theirs.status_code == nobodys.status_code == 404, route.name
             assert told(theirs, "news") == told(nobodys, "nothing")
             own = site.ask(route, "other tenant", "shop")
-            assert own.status_code < 300 or route.name in NOT_YET or NOT_DONE in own.text, (route.name, own.text)
+            not_filled = route.form and own.status_code == 422
+            allowed = own.status_code < 300 or route.name in NOT_YET or NOT_DONE in own.text or not_filled
+            assert allowed, (route.name, own.text)
 
 
 def test_a_tenant_sees_its_own_loops_in_lists_explanations_and_metrics(site: Site) -> None:

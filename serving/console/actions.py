@@ -1,0 +1,161 @@
+"""What an operator does from a page, each behind a confirmation: stop, resume, cap, freeze, roll back.
+
+An action is checked as the command line's is, takes effect as that does, and is kept with who did it: the guard's moves
+and the registry's verdicts have the name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from decision.errors import FieldError
+from pipelines.guard.operate import operate
+from pipelines.guard.report import GuardReport
+from pipelines.promotion.rollback import rollback
+from pipelines.registry.mirror import mirror_apart
+from serving.core import Core
+
+_LONGEST_REASON = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an operator asks for.
+
+    Attributes:
+        core: of the service.
+        loop: the loop.
+        fields: of the form.
+        by: who asks.
+        now: the time, UTC.
+    """
+
+    core: Core
+    loop: str
+    fields: Mapping[str, str]
+    by: str
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something that an operator does to a loop.
+
+    Attributes:
+        name: of its page.
+        label: of the way there, and of its button.
+        says: what it does, for the page that asks for a confirmation.
+        do: does it, and returns what was done in a sentence.
+        fields: of its form.
+        danger: it takes something away.
+        guarded: it needs a guard.
+        fits: whether the rollout is one that it can be done to.
+    """
+
+    name: str
+    label: str
+    says: str
+    do: Callable[[Asked], str]
+    fields: tuple[str, ...] = ()
+    danger: bool = False
+    guarded: bool = True
+    fits: Callable[[GuardReport], bool] = lambda seen: True
+
+
+def _operated(asked: Asked, **what: Any) -> Any:
+    loop = asked.core.snapshot(asked.loop).loop
+    return operate(asked.core.settings, loop, now=asked.now, by=asked.by, **what)
+
+
+def _stop(asked: Asked) -> str:
+    _operated(asked, stop=True)
+    return "The rollout is stopped: the candidate gets nothing"
+
+
+def _resume(asked: Asked) -> str:
+    state = _operated(asked, stop=False)
+    return f"The rollout goes on at {100 * state.weight:.0f} %"
+
+
+def _cap(asked: Asked) -> str:
+    text = asked.fields.get("cap", "").removesuffix("%").strip()
+    try:
+        share = float(text) / 100.0
+    except ValueError as error:
+        raise FieldError("cap", wanted="a number of percent from 0 to 100", got=text) from error
+    if not 0.0 <= share <= 1.0:
+        raise FieldError("cap", wanted="a number of percent from 0 to 100", got=text)
+    state = _operated(asked, cap=share)
+    return f"The cap is {100 * share:g} %; the candidate has {100 * state.weight:.0f} %"
+
+
+def _freeze(asked: Asked) -> str:
+    # Whoever reads the weight now and caps it a moment later could cap what a step has changed meanwhile: lower at
+    # worst, which is what a freeze allows.
+    seen = asked.core.snapshot(asked.loop).guard_weight
+    state = _operated(asked, cap=seen)
+    return f"The share is held at {100 * state.weight:.0f} %: evidence may lower it and does not raise it"
+
+
+def _roll_back(asked: Asked) -> str:
+    reason, to = asked.fields.get("reason", ""), asked.fields.get("to", "") or None
+    if not reason:
+        raise FieldError("reason", wanted="a few words for those who read it later", got="")
+    if len(reason) > _LONGEST_REASON:
+        raise FieldError("reason", wanted=f"at most {_LONGEST_REASON} characters", got=len(reason))
+    core = asked.core
+    done = rollback(core.registry, asked.loop, now=asked.now, by=asked.by, reason=reason, to=to, mirror=False)
+    mirror_apart(core.settings)
+    return f"{f'Version {done.to_version}' if done.to_version else 'The baseline'} decides again"
+
+
+def _under_way(seen: GuardReport) -> bool:
+    return seen.status in ("climbing", "frozen") and not seen.stopped
+
+
+ACTIONS = (
+    Action(
+        "stop",
+        "Stop the rollout",
+        "The candidate gets no traffic from now on; the policy in charge decides alone. Its evidence is kept, and "
+        "“Resume” lets it go on where it was.",
+        _stop,
+        danger=True,
+        fits=_under_way,
+    ),
+    Action(
+        "freeze",
+        "Freeze the share",
+        "The candidate keeps at most the share that it has now. New evidence may still lower it, and does not raise "
+        "it. A cap of 100 % ends the freeze.",
+        _freeze,
+        fits=_under_way,
+    ),
+    Action(
+        "cap",
+        "Cap the share",
+        "The candidate never gets more than this share, whatever its evidence says. 100 % takes the cap away.",
+        _cap,
+        fields=("cap",),
+        fits=_under_way,
+    ),
+    Action(
+        "resume",
+        "Resume the rollout",
+        "The candidate gets its share again: where it was before a stop, or anew after the audit froze it.",
+        _resume,
+        fits=lambda seen: seen.stopped or seen.status == "frozen",
+    ),
+    Action(
+        "rollback",
+        "Roll back",
+        "The policy in charge gives its place back. What it had before decides again within seconds.",
+        _roll_back,
+        fields=("reason", "to"),
+        danger=True,
+        guarded=False,
+    ),
+)
