@@ -409,8 +409,17 @@ class Core:
             return snapshot.policy
         return self.loops.load(record.loop, record.policy_version)
 
-    def describe(self, loop: str) -> LoopDescription:
+    def counters(self, loop: str) -> dict[str, Any] | None:
+        """Return the lake's counters of a loop, None where there is no such loop or lake; blocking."""
+        found = self.loops.get(loop)
+        return None if found is None else self._lake.of(found.loop)
+
+    def describe(self, loop: str, *, counted: bool = True) -> LoopDescription:
         """Return a loop's settings, versions, guard state and counters; blocking.
+
+        Args:
+            loop: its name.
+            counted: whether the lake's counters are among it.
 
         Raises:
             UnknownLoopError: there is no such loop.
@@ -439,7 +448,7 @@ class Core:
                 spool_depth=self.spool.depth,
                 doubtful=dict(counts.doubtful),
             ),
-            counters=self._lake.of(snapshot.loop),
+            counters=self._lake.of(snapshot.loop) if counted else None,
             agreement=self._agreement(loop) if snapshot.loop.mode == "apprentice" else None,
         )
 

@@ -8,6 +8,7 @@ nights at once, so somebody may look every morning and act on the day it moves.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -57,7 +58,12 @@ def rewards_of(values: Floats) -> Rewards:
 
 
 def running(
-    nights: Sequence[Rewards], smallest: float | None, largest: float | None, *, level: float = 0.95
+    nights: Sequence[Rewards],
+    smallest: float | None,
+    largest: float | None,
+    *,
+    level: float = 0.95,
+    latest: int | None = None,
 ) -> list[Running]:
     """Return the mean so far, night by night.
 
@@ -66,25 +72,30 @@ def running(
         smallest: the smallest reward that there is; None for the smallest that was seen, which nobody promises.
         largest: likewise the largest.
         level: with which the interval holds at all nights at once, in (0, 1).
+        latest: so many of the latest nights are returned; None for all.
     """
     seen = [night for night in nights if night.n]
     low = min((night.low for night in seen), default=0.0) if smallest is None else smallest
     high = max((night.high for night in seen), default=0.0) if largest is None else largest
-    out: list[Running] = []
+    sums: list[tuple[int, float, float]] = []
     n, total, square = 0, 0.0, 0.0
     for night in nights:
         n, total, square = n + night.n, total + night.total, square + night.square
-        if not n:
-            out.append(Running(0, 0.0, low, high))
-        elif low >= high:
-            out.append(Running(n, total / n, low, low))
-        else:
-            up, down = total - n * low, n * high - total  # of rewards above the smallest, of what lacks to the largest
-            squares = square - 2.0 * low * total + n * low**2, square - 2.0 * high * total + n * high**2
-            width, half = high - low, (1.0 - level) / 2.0
-            below, above = (
-                lower_bound(n, of, max(of_squares, 0.0), below=0.0, smallest=0.0, largest=width, alpha=half)
-                for of, of_squares in zip((up, down), squares, strict=True)
-            )
-            out.append(Running(n, total / n, low + below, high - above))
-    return out
+        sums.append((n, total, square))
+    return [_interval(*each, low, high, level) for each in (sums if latest is None else sums[-latest:])]
+
+
+@lru_cache(maxsize=4_096)  # a page shows the same nights again and again
+def _interval(n: int, total: float, square: float, low: float, high: float, level: float) -> Running:
+    if not n:
+        return Running(0, 0.0, low, high)
+    if low >= high:
+        return Running(n, total / n, low, low)
+    width, half = high - low, (1.0 - level) / 2.0
+    up, down = total - n * low, n * high - total  # of rewards above the smallest, of what lacks to the largest
+    squares = square - 2.0 * low * total + n * low**2, square - 2.0 * high * total + n * high**2
+    below, above = (
+        lower_bound(n, of, max(of_squares, 0.0), below=0.0, smallest=0.0, largest=width, alpha=half)
+        for of, of_squares in zip((up, down), squares, strict=True)
+    )
+    return Running(n, total / n, low + below, high - above)

@@ -16,7 +16,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from deltalake import DeltaTable
@@ -107,6 +107,8 @@ def _counted(tables: Mapping[Table, DeltaTable], loop: LoopSettings, now_us: int
     held: dict[Table, list[_File]] = {name: _held(tables[name], loop.name) for name in _PARTITIONED}
     every = in_full or sum(file.rows for files in held.values() for file in files) <= ROW_BY_ROW
     low, high = range_of(reward)
+    # Made once: of a table with hundreds of files that takes longer than all that is read of it.
+    data = {} if every else {name: tables[name].to_pyarrow_dataset() for name in _SETTLING}
     named = {
         "reward": _text(reward.outcome),
         "known": ", ".join(map(_text, {reward.outcome, ACTIVATION, *reward.others})),
@@ -133,7 +135,7 @@ def _counted(tables: Mapping[Table, DeltaTable], loop: LoopSettings, now_us: int
             found["late_conflicts"] += late_conflicts(tables, loop.name, partition)
             continue
         place = _Place(loop.name, partition, values["position"], values["mature_us"])
-        beyond = _beyond(tables, place)
+        beyond = _beyond(data, place)
         found["pending"] += beyond.pending
         found["mature"] += beyond.mature
         settled = _settled(here, beyond)
@@ -195,16 +197,21 @@ class _Beyond(NamedTuple):
     orphans: int
 
 
-def _beyond(tables: Mapping[Table, DeltaTable], place: _Place) -> _Beyond:
-    """Return what is there beyond the join's position; files that end before it are not opened."""
+def _beyond(data: Mapping[Table, Any], place: _Place) -> _Beyond:
+    """Return what is there beyond the join's position; files that end before it are not opened.
+
+    Args:
+        data: decisions and interactions, as datasets.
+        place: the partition and the position.
+    """
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     here = (pc.field("loop") == place.loop) & (pc.field("partition") == place.partition)
     here &= pc.field("offset") >= place.position
-    decided = tables["decisions"].to_pyarrow_dataset().to_table(["offset", "ts"], filter=here)
-    settled = tables["interactions"].to_pyarrow_dataset().to_table(["offset"], filter=here)["offset"].to_numpy()
+    decided = data["decisions"].to_table(["offset", "ts"], filter=here)
+    settled = data["interactions"].to_table(["offset"], filter=here)["offset"].to_numpy()
     offsets = decided["offset"].to_numpy()
     is_open = ~np.isin(offsets, settled)
     mature = is_open & (decided["ts"].cast(pa.int64()).to_numpy() <= place.mature_us)
@@ -249,6 +256,7 @@ def _text(name: str) -> str:
     return "'" + name.replace("'", "''") + "'"
 
 
+_SETTLING: tuple[Table, ...] = ("decisions", "interactions")
 _PARTITIONED: tuple[Table, ...] = ("decisions", "outcomes", "interactions")
 ROW_BY_ROW = 100_000
 """Rows of a loop, in all tables, up to which they are counted one by one."""

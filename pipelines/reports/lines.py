@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 640, 220
+WIDTH, HEIGHT = 520, 210
 _SQUARE = 420
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 14, 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 14, 30
 _TICKS = 4
 
 
@@ -137,7 +137,7 @@ def _labels(names: Sequence[str], xs: Sequence[float], width: int = WIDTH) -> li
     out: list[str] = []
     left = float("inf")
     for name, x in zip(names[::-1], xs[::-1], strict=True):
-        half = 3.6 * len(name) + 6
+        half = 3.9 * len(name) + 6
         centre = min(max(x, _LEFT - 20 + half), width - half)
         if centre + half <= left:
             left = centre - half

@@ -17,6 +17,7 @@ from pipelines.registry.tracking import RegistryError
 from pipelines.state.failures import StateError
 from pipelines.state.state import State
 from serving.console.changes import changes
+from serving.console.counted import Counted
 from serving.console.explaining import view_of
 from serving.console.frame import Form
 from serving.console.lag import Lag
@@ -62,7 +63,7 @@ class Operators:
     def __init__(self, core: Core, sessions: Sessions) -> None:
         self._core, self._sessions, self._site = core, sessions, Site(sessions)
         self._state = State(core.settings.state_url)
-        self._nights, self._rates = Nights(self._state), Rates(core)
+        self._nights, self._rates, self._counted = Nights(self._state), Rates(core), Counted(core)
         self._lag, self._operating = Lag(core), Operating(core, self._site)
         self._governance: Governance | None = None
         self._opening = threading.Lock()
@@ -70,6 +71,7 @@ class Operators:
     def close(self) -> None:
         """Close what was opened."""
         self._rates.close()
+        self._counted.close()
         self._lag.close()
         if self._governance is not None:
             self._governance.close()
@@ -119,7 +121,7 @@ class Operators:
         sample, found = self._rates.watch(), list[Glance]()
         for name in call.loops():
             with suppress(UnknownLoopError, UnavailableError):  # it went meanwhile
-                found.append(glance(self._core, self._nights, self._rates, sample, name))
+                found.append(glance(self._core, self._nights, self._counted, self._rates, name))
         known = {one.name for one in found}
         errors = self._core.loops.errors().items()
         broken = [pair for pair in errors if pair[0] not in known] if call.caller.sees_all() else []
@@ -140,8 +142,7 @@ class Operators:
     def loop(self, call: Call, form: Form) -> Response:
         """Show a loop."""
         core, name = self._core, call.path["loop"]
-        sample = self._rates.watch()
-        seen, nights = glance(core, self._nights, self._rates, sample, name), self._nights.of(name)
+        seen, nights = glance(core, self._nights, self._counted, self._rates, name), self._nights.of(name)
         loop, guard = core.snapshot(name).loop, guard_of(core, name)
         try:
             versions, verdicts = versions_of(core, name, nights), core.registry.verdicts(name)

@@ -19,7 +19,7 @@ from serving.console.nights import Night, Number
 from serving.console.overview import value_of
 from serving.core import Core
 
-SHOWN_VERSIONS, SHOWN_NIGHTS, SHOWN_ACTIONS = 20, 14, 12
+SHOWN_VERSIONS, SHOWN_NIGHTS, SHOWN_ACTIONS, SHOWN_POINTS = 20, 14, 12, 45
 _VERDICTS = {
     "promoted": "Promoted: it decides",
     "candidate": "Passed the gate: rolled out under the guard",
@@ -164,17 +164,18 @@ def legs_of(seen: GuardReport) -> list[LegRow]:
 def value_chart(nights: Sequence[Night], loop: LoopSettings) -> str:
     """Return the mean reward so far with its interval, and each night's own mean, drawn; "" before a night."""
     kept = [(night, night.rewards) for night in nights if night.rewards is not None and night.rewards.n]
-    so_far = running([sums for _, sums in kept], loop.reward.minimum, loop.reward.maximum)
+    every = [sums for _, sums in kept]
+    so_far = running(every, loop.reward.minimum, loop.reward.maximum, latest=SHOWN_POINTS)
     points = [
         Point(night.started_at.strftime("%-d %b"), at.mean, at.low, at.high, sums.total / sums.n)
-        for (night, sums), at in zip(kept, so_far, strict=True)
+        for (night, sums), at in zip(kept[-SHOWN_POINTS:], so_far, strict=True)
     ]
     if not points:
         return ""
     last = so_far[-1]
     return band(
         points,
-        f"Mean reward over {last.n:,} decisions of {len(points)} nights: {last.mean:.4g}, "
+        f"Mean reward over {last.n:,} decisions of {len(kept)} nights: {last.mean:.4g}, "
         f"between {last.low:.4g} and {last.high:.4g}",
     )
 

@@ -12,8 +12,9 @@ from decision.errors import FieldError
 from pipelines.evaluation.rewards import Running, running
 from pipelines.evaluation.standing import alarms_key, standing_in
 from pipelines.reports.lines import spark
+from serving.console.counted import Counted
 from serving.console.nights import Night, Nights, Number
-from serving.console.rates import Rates, Sample
+from serving.console.rates import Rates
 from serving.core import Core
 from serving.wire import LoopDescription
 
@@ -67,7 +68,7 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
     last_night: Night | None
 
 
-def glance(core: Core, nights: Nights, rates: Rates, sample: Sample, name: str) -> Glance:
+def glance(core: Core, nights: Nights, counted: Counted, rates: Rates, name: str) -> Glance:
     """Return a loop at a glance; blocking.
 
     Raises:
@@ -75,14 +76,15 @@ def glance(core: Core, nights: Nights, rates: Rates, sample: Sample, name: str) 
         UnavailableError: its settings cannot be read.
         StateError: State cannot be reached.
     """
-    says, found = core.describe(name), nights.of(name)
+    says, found, sample = core.describe(name, counted=False), nights.of(name), rates.watch()
+    says.counters = counted.of(name)
     loop = core.snapshot(name).loop
     kept = [night for night in found if night.rewards is not None and night.rewards.n]
     sums = [night.rewards for night in kept if night.rewards is not None]
-    so_far = running(sums, loop.reward.minimum, loop.reward.maximum, level=_LEVEL)
-    counted, joined = says.counters or {}, None
-    if counted.get("joined", 0) + counted.get("expired", 0):
-        joined = counted["joined"] / (counted["joined"] + counted["expired"])
+    so_far = running(sums, loop.reward.minimum, loop.reward.maximum, level=_LEVEL, latest=1)
+    counts, joined = says.counters or {}, None
+    if counts.get("joined", 0) + counts.get("expired", 0):
+        joined = counts["joined"] / (counts["joined"] + counts["expired"])
     alarms: list[str] = []
     with suppress(FieldError):
         alarms = [alarm.text for alarm in standing_in(core.settings, name, core.loops.seen(alarms_key(name))).alarms]

@@ -1,4 +1,4 @@
-"""The operators' pages: what they show, who sees them, and that an action is done once it was confirmed, by its name."""
+"""The operators' pages: what they show, who sees them, and that an action asks first and is kept with who did it."""
 
 from __future__ import annotations
 
