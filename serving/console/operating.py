@@ -151,6 +151,9 @@ class Operating:
             return self._settings(call, text, stands, error=error, status=409)
         try:
             now = tried(text, loop, os.environ)
+            tenant = self._core.snapshot(loop).loop.tenant
+            if now.tenant != tenant and not call.caller.sees_all():  # a loop is nobody's to give away but its owner's
+                raise FieldError("tenant", wanted=f"{tenant!r}, as it is: its key sees no other", got=now.tenant)
             if not said["confirmed"]:
                 changed = differing(parse_loop(stands, loop, os.environ), now)
                 lines = unified_diff(stands.splitlines(), text.splitlines(), "in force", "yours", lineterm="", n=2)

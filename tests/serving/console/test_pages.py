@@ -204,8 +204,10 @@ class Keyed:
                 ("read", ["read"], ""),
                 ("operate", ["read", "operate"], ""),
                 ("other", ["admin"], "acme"),
+                ("limited", ["read", "operate"], ""),
             ):
-                key, self.keys[name] = new_key(roles=roles, loops=[], tenant=tenant, now=now, by="a test")
+                loops = ["fresh"] if name == "limited" else []
+                key, self.keys[name] = new_key(roles=roles, loops=loops, tenant=tenant, now=now, by="a test")
                 add(state, key, by="a test")
                 self.ids[name] = key.id
         app = self.site.call.app
@@ -252,6 +254,15 @@ def test_another_tenant_sees_nothing_of_a_loop(keyed: Keyed) -> None:
     assert "shop" not in other.get("/console/loops").text
     for path in ("", "/stop", "/settings", "/decisions/x"):
         assert other.get(f"/console/loops/shop{path}").status_code == 404
+
+
+def test_who_sees_some_loops_alone_gives_none_of_them_away(keyed: Keyed) -> None:
+    limited, path = keyed.signed_in("limited"), "/console/loops/fresh/settings"
+    given = limited.post(path, settings='tenant = "acme"', before="", confirmed="yes")
+    assert given.status_code == 422
+    assert "tenant must be" in given.text
+    assert limited.post(path, settings="mode = 'online'", before="", confirmed="yes").status_code == 303
+    assert limited.get("/console/loops/shop").status_code == 404
 
 
 def test_a_page_of_another_site_cannot_use_a_session(keyed: Keyed) -> None:
