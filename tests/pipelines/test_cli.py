@@ -470,7 +470,7 @@ def test_general_options_may_stand_before_and_after_the_command(where: str) -> N
 
 def test_a_home_is_tidied_backed_up_and_restored_by_command(run: Any, settled: Path, tmp_path: Path) -> None:
     assert {part["part"] for part in run("tidy", "news", "--json").result["parts"]} == {
-        *("log", "lake", "runs", "imports", "scratch")
+        *("features", "imports", "lake", "log", "runs", "scratch", "state", "versions")
     }
     assert run("tidy", "nws").status == 2
     copy, new = str(tmp_path / "copy"), tmp_path / "new"
