@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, MutableMapping
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 from serving import metrics
 from serving.core import Core
@@ -17,6 +21,7 @@ from serving.http.reach import check_origin, check_page, check_reach, session_in
 from serving.problems import PROBLEM, ProblemError, failed, problem_of, unavailable
 from serving.routes import OF_KEYS, Application, BodyUnfinished, Call, Receive, Route, Scope, Send, Table, read_body
 
+_DESCRIBED_S = 25.0
 _log = logging.getLogger(__name__)
 _PAGES = ("/fairness", "/console")
 _NO_ROUTE = "none"
@@ -38,7 +43,7 @@ class App:
         self._core: Core | None = None
         self._access: Access | None = None
         self.watched: list[Callable[[], str | None]] = []
-        self._routes = [*v1.ROUTES, *personalizer.ROUTES, *operations.routes(self.document, self.ready)]
+        self._routes = [*v1.ROUTES, *personalizer.ROUTES, *operations.routes(self.describe, self.ready)]
         self._table = Table(self._routes)
         self._close_pages: Callable[[], None] | None = None
         self._opening = threading.Lock()
@@ -73,6 +78,14 @@ class App:
             if not self._document:
                 self._document = openapi.document(self._routes)
         return self._document
+
+    def describe(self) -> bytes:
+        """Return the OpenAPI document; blocking, seconds at the first call; another process makes it, if it can."""
+        try:
+            return _described()
+        except (OSError, subprocess.SubprocessError) as error:
+            _log.warning("the description is made here", extra={"fields": {"error": error}})
+            return self.document()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the server's start and end; refuse a WebSocket."""
@@ -224,3 +237,30 @@ async def _sent_by(body: Application, scope: Scope, receive: Receive, send: Send
 
     await body(scope, receive, watched)
     return status
+
+
+@cache
+def _described() -> bytes:
+    """Return the OpenAPI document from a process of its own.
+
+    To make it takes a second of Python. In a thread it would take the interpreter from the decisions for as long.
+    """
+    command = (sys.executable, "-P", "-m", __name__)
+    paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}  # a bento is not installed
+    done = subprocess.run(  # noqa: S603 - our own module
+        command, env=os.environ | paths, capture_output=True, timeout=_DESCRIBED_S, check=True
+    )
+    return done.stdout
+
+
+def _describe() -> None:
+    """Write the OpenAPI document to standard output; without a core, since no route is asked."""
+    app = App(lambda: cast(Core, None))
+    from serving.fairness.app import panels
+
+    routes, _ = panels(cast(Core, None))
+    sys.stdout.buffer.write(openapi.document([*app._routes, *routes]))
+
+
+if __name__ == "__main__":
+    _describe()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pipelines.operations.processes import free_port
+from serving.http import app as app_module
 from serving.http.app import App
 from serving.http.door import listen
 from serving.http.operations import routes
@@ -185,3 +186,20 @@ def test_the_description_is_made_once_however_many_ask_at_first() -> None:
 
     asyncio.run(run())
     assert len(made) == 2
+
+
+def test_the_description_comes_from_another_process_and_is_the_same(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = app.document()
+    monkeypatch.setattr(app, "document", lambda: b"made here")
+    app_module._described.cache_clear()
+    assert app.describe() == here
+    monkeypatch.setattr(app_module.subprocess, "run", lambda *_, **__: pytest.fail("it was made before"))
+    assert app.describe() == here
+
+
+def test_the_description_is_made_in_the_service_where_no_process_can_be_had(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app_module._described.cache_clear()
+    monkeypatch.setattr(app_module.sys, "executable", "/nowhere/python")
+    assert app.describe() == app.document()
