@@ -15,7 +15,7 @@ import pytest
 
 from decision.errors import FieldError
 from pipelines.registry.registry import AliasMovedError, Registry
-from pipelines.registry.tracking import RegistryError
+from pipelines.registry.tracking import MissingError, RegistryError
 
 
 class Open(Protocol):
@@ -131,6 +131,30 @@ def check_moves_to_nothing_and_unknown_aliases_are_refused(open_registry: Open, 
     with pytest.raises(RegistryError, match="not found"):
         registry.files(loop, "9")
     assert registry.verdicts(loop) == []
+
+
+def check_a_version_that_goes_is_read_and_put_in_charge_no_more(open_registry: Open, loop: str) -> None:
+    registry, other = open_registry(), open_registry("two")
+    for number in range(1, 4):
+        registry.register(loop, packed(a=b"%d" % number), metrics={"value": 0.5})
+    registry.set_alias(loop, "champion", "3", {"verdict": "promoted"})
+    marked = registry.let_go(loop, lambda *_: ["1", "3"])
+    if not registry.is_stated:  # homes that share no State cannot agree on it
+        assert marked == []
+        assert other.files(loop, "1") == packed(a=b"1")
+        return
+    (going,) = marked  # an alias stands at the other
+    assert registry.size(loop, going) > 0
+    for ask in (lambda: other.files(loop, "1"), lambda: other.set_alias(loop, "champion", "1", {"verdict": "set"})):
+        with pytest.raises(MissingError, match=r"version 1 of .* is gone"):
+            ask()
+    for _ in range(2):  # where the first call was cut short, another one goes on
+        registry.remove(loop, going)
+    assert registry.size(loop, going) == 0
+    assert [version.kept for version in other.versions(loop)] == ["gone", "whole", "whole"]
+    assert registry.let_go(loop, lambda *_: ["1"]) == []
+    assert other.register(loop, packed(a=b"4")) == "4"
+    assert other.files(loop, "2") == packed(a=b"2")
 
 
 CHECKS = [check for name, check in sorted(globals().items()) if name.startswith("check_")]
