@@ -119,6 +119,7 @@ def test_help_teaches_every_command_with_an_example(run: Any) -> None:
         "ingest",
         "join",
         "train",
+        "compare",
         "promote",
         "rollback",
         "nightly",
