@@ -166,14 +166,14 @@ def compare_versions(
         if not kept.size:
             continue
         table, log = table.take(pa.array(kept)), log.take(kept)
-        pmfs, scores = zip(*(_asked(asking, version, table, log) for version in (first, second)), strict=True)
-        expected = (scores[0] + scores[1]) / 2.0
+        (old, one), (new, other) = (_asked(asking, version, table, log) for version in (first, second))
+        expected = (one + other) / 2.0
         clusters = users_of(table, loop.name)
-        values = [sums + dr_sums(log, pmf, expected, clusters) for sums, pmf in zip(values, pmfs, strict=True)]
-        more = lift_of(log, pmfs[1], pmfs[0], expected, reward, clusters=clusters)
+        values = [sums + dr_sums(log, pmf, expected, clusters) for sums, pmf in zip(values, (old, new), strict=True)]
+        more = lift_of(log, new, old, expected, reward, clusters=clusters)
         lift = more if lift is None else lift + more
-        slices.append(_slice(log, *pmfs, *scores, expected))
-        _add(shares, log, *pmfs)
+        slices.append(_slice(log, old, new, one, other, expected))
+        _add(shares, log, old, new)
         total += len(log)
         if total >= MAX_ROWS:
             break
