@@ -1,10 +1,11 @@
 """Through the command line alone: the study's log in a lake becomes a policy with memory, tried in the true world.
 
 ``python -m tests.soak.sessions [--seeds 0,1,2] [--methods sim2rec,clone] [--users 400] [--steps 140] [--effort 1]
-[--out FOLDER]``. With `--out`, the installations are kept there, and a run goes on where one was cut short.
+[--trainings 2] [--out FOLDER]``. With `--out`, the installations are kept there, and a run goes on where one was cut
+short. The method ``default`` is of a loop that names none: `sim2rec`, or `clone` where the night judges it better.
 
 Every policy is served as its artifact says, floor included, to users it has not seen, and compared with the logging
-policy user by user. Each training is run twice; other bytes end the run with an error.
+policy user by user. Each training is run twice; other bytes end the run with an error. ``--trainings 1`` compares none.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ from tests.worlds.satisfaction import MU, fill, habit
 from tests.worlds.synthetic import open_parts
 
 DEPLOYED = 1_000
+DEFAULT = "default"
+LOOPS = {DEFAULT: "clone"}
+"""Names of loops, where they are not the methods'. By it users are held out: the default's are those of the clone."""
 
 
 def decision(home: Path, *words: str) -> dict[str, Any]:
@@ -88,45 +92,53 @@ def logged_returns(seed: int, steps: int) -> Floats:
     return returns_of_habit(draw_users(np.random.default_rng([seed, 2]), MU, DEPLOYED), seed, steps)
 
 
-def one(home: Path, seed: int, method: str, users: int, steps: int, effort: float) -> Floats:
-    """Return [n] what the method's policy earns users that nobody has seen; `home` may hold a part of the way."""
+def one(
+    home: Path, seed: int, method: str, users: int, steps: int, effort: float, trainings: int
+) -> tuple[Floats, str]:
+    """Return [n] what the method's policy earns users that nobody has seen, and which method's it is.
+
+    `home` may hold a part of the way.
+    """
+    loop = LOOPS.get(method, method)
     settings, registry = (made := load_settings({}, home=str(home))), Registry(made)
-    if not settings.loop_path(method).exists():
+    if not settings.loop_path(loop).exists():
         log, _ = open_parts(settings)
         # As many more as are held out from training.
-        fill(log, method, habit(seed, round(users / (1.0 - TrainingSettings().holdout)), steps))
+        fill(log, loop, habit(seed, round(users / (1.0 - TrainingSettings().holdout)), steps))
         log.close()
-        own = {"session.method": method, "session.also": [], "session.trend": "wears_out"}
+        own: dict[str, Any] = {"session.trend": "wears_out"}
+        own |= {} if method == DEFAULT else {"session.method": method, "session.also": []}
         own |= {"session.horizon": steps, "session.effort": effort}
-        init_loop(settings, method, values={**SESSIONS, **own})
-    if not registry.versions(method):
+        init_loop(settings, loop, values={**SESSIONS, **own})
+    if not registry.versions(loop):
         decision(home, "ingest")
-        decision(home, "join", method)
-    while len(registry.versions(method)) < 2:
-        decision(home, "train", method, "--seed", str(seed))
-    once, again = (
-        {name: part for name, part in registry.files(method, version.version).items() if name != MANIFEST_FILE}
-        for version in registry.versions(method)
+        decision(home, "join", loop)
+    while len(registry.versions(loop)) < trainings:
+        decision(home, "train", loop, "--seed", str(seed))
+    once, *others = (
+        {name: part for name, part in registry.files(loop, version.version).items() if name != MANIFEST_FILE}
+        for version in registry.versions(loop)
     )
-    if once != again:
+    if any(again != once for again in others):
         raise SystemExit(f"{method}, seed {seed}: the same training gave other bytes")
-    policy, _ = unpack(registry.files(method, "1"))
+    policy, _ = unpack(registry.files(loop, "1"))
     deployed = draw_users(np.random.default_rng([seed, 2]), MU, DEPLOYED)
-    return returns_as_served(policy, deployed, seed, steps)
+    return returns_as_served(policy, deployed, seed, steps), registry.versions(loop)[0].tags["method"]
 
 
-def kept(given: argparse.Namespace, seed: int, method: str) -> Floats:
+def kept(given: argparse.Namespace, seed: int, method: str) -> tuple[Floats, str]:
     """Return what `one` returns, with the folder of an earlier run where there is one."""
     size = (given.users, given.steps, given.effort)
     if given.out is None:
         with tempfile.TemporaryDirectory() as folder:
-            return one(Path(folder), seed, method, *size)
+            return one(Path(folder), seed, method, *size, given.trainings)
     home = given.out / "-".join([method, *(f"{number:g}" for number in (seed, *size))])
-    path = home / "returns.npy"
-    if not path.exists():
-        found = one(home, seed, method, *size)
+    path, of = home / "returns.npy", home / "chosen"
+    if not (path.exists() and of.exists()):
+        found, chosen = one(home, seed, method, *size, given.trainings)
         np.save(path, found)
-    return np.load(path, allow_pickle=False)
+        of.write_text(chosen)
+    return np.load(path, allow_pickle=False), of.read_text()
 
 
 def main() -> None:
@@ -137,17 +149,18 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=400)
     parser.add_argument("--steps", type=int, default=140)
     parser.add_argument("--effort", type=float, default=1.0)
+    parser.add_argument("--trainings", type=int, choices=(1, 2), default=2)
     parser.add_argument("--out", type=lambda name: Path(name).absolute())
     given = parser.parse_args()
     seeds, methods = [int(seed) for seed in given.seeds.split(",")], given.methods.split(",")
     found: dict[str, list[Floats]] = {name: [] for name in ("logged", *methods)}
-    print(f"{'seed':<6}{'method':<10}{'return':>9}{'over the log':>14}", flush=True)
+    print(f"{'seed':<6}{'method':<10}{'return':>9}{'over the log':>14}  policy of", flush=True)
     for seed in seeds:
         logged = logged_returns(seed, given.steps)
         for name in found:
-            each = logged if name == "logged" else kept(given, seed, name)
+            each, chosen = (logged, "") if name == "logged" else kept(given, seed, name)
             found[name].append(each)
-            print(f"{seed:<6}{name:<10}{each.mean():>9.1f}{(each - logged).mean():>+14.1f}", flush=True)
+            print(f"{seed:<6}{name:<10}{each.mean():>9.1f}{(each - logged).mean():>+14.1f}  {chosen}", flush=True)
     rng, result = np.random.default_rng(0), {}
     for name, runs in found.items():
         gap = np.array(runs) - np.array(found["logged"])
@@ -159,7 +172,9 @@ def main() -> None:
             "over_log": float(gap.mean()),
             "over_log_ci": np.quantile(means, (0.025, 0.975)).tolist(),
         }
-    print(json.dumps({"name": "sessions", "seeds": seeds, "methods": result, "same_bytes": True}))
+    print(
+        json.dumps({"name": "sessions", "seeds": seeds, "methods": result, "same_bytes": given.trainings > 1 or None})
+    )
 
 
 if __name__ == "__main__":
