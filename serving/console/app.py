@@ -14,6 +14,7 @@ from starlette.responses import RedirectResponse, Response
 
 from pipelines.fairness.store import Governance
 from pipelines.registry.tracking import RegistryError
+from pipelines.reports.night import night_told
 from pipelines.state.failures import StateError
 from pipelines.state.state import State
 from serving.console.changes import changes
@@ -85,6 +86,9 @@ class Operators:
             route("GET", f"{HOME}/{{loop}}", self.loop, "showLoop", "Show a loop", "read"),
             route("GET", f"{HOME}/{{loop}}/find", self.find, "findDecision", "Go to a decision's page", "explain"),
             route("GET", f"{HOME}/{{loop}}/decisions/{{event_id}}", self.decision, "showDecision", EXPLAINS, "explain"),
+            route(
+                "GET", f"{HOME}/{{loop}}/nights/{{run_id}}", self.night, "showNight", "Show a night's report", "read"
+            ),
             *self._operating.routes(),
             route("POST", LOGOUT, self.sign_out, "signOutOperator", "Sign an operator out", "read"),
         ]
@@ -166,6 +170,20 @@ class Operators:
             nights=nights[: -SHOWN_NIGHTS - 1 : -1],
             notice=_query(call, "done"),
         )
+
+    def night(self, call: Call, form: Form) -> Response:
+        """Show what a night did, in words."""
+        loop, run_id = call.path["loop"], call.path["run_id"]
+        self._core.snapshot(loop)
+        run = self._nights.run(loop, run_id)
+        if run is None:
+            raise ProblemError(404, f"there is no night {run_id[:80]!r}", field="run_id", wanted="a night that is kept")
+        try:
+            told = night_told(run)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            said = f"the manifest of night {run_id[:80]!r} is of another release: {error!r}"
+            raise ProblemError(422, said, field="run_id", wanted="a night of this release") from error
+        return self._site.render(call, "night.html", title=told.title, loop=loop, told=told)
 
     def find(self, call: Call, form: Form) -> Response:
         """Go to the page of the decision whose id was typed."""

@@ -83,7 +83,7 @@ class Nights:
         Raises:
             StateError: State cannot be reached.
         """
-        prefix = f"run/{check_loop_name(loop)}/"
+        prefix = _run_key(loop, "")
         with self._looking:
             versions = self._state.versions(prefix)
             latest = sorted(versions)[-MOST:]  # ids begin with the time, but for those that somebody chose
@@ -97,6 +97,19 @@ class Nights:
                         self._held[key] = (entry.version, night_of(msgspec.json.decode(entry.value, type=Run)))
             found = [self._held[key][1] for key in latest if key in self._held]
         return sorted(found, key=lambda night: (night.started_at, night.run_id))
+
+    def run(self, loop: str, run_id: str) -> Run | None:
+        """Return the manifest of a night, None where none is kept under this id.
+
+        Raises:
+            StateError: State cannot be reached.
+        """
+        entry = self._state.get(_run_key(loop, run_id))
+        return None if entry is None else msgspec.json.decode(entry.value, type=Run)
+
+
+def _run_key(loop: str, run_id: str) -> str:
+    return f"run/{check_loop_name(loop)}/{run_id}"
 
 
 def night_of(run: Run) -> Night:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from serving.problems import TITLES
+from serving.problems import PROBLEM, TITLES
 from serving.routes import FORM, JSON, OF_KEYS, Refusals, Role, Route
 
 _OF_KEYS: list[dict[str, list[str]]] = [{"bearer": []}, {"subscription": []}]
@@ -49,6 +49,13 @@ _TAGS = {
     "fairness": "Panels that judge pairs of decisions",
     "console": "Pages for people",
     "operations": "For those who run the service",
+}
+_TOLD_TWICE: dict[str, Any] = {
+    "description": "What is wrong: a page for who asks for one, else a problem document (RFC 9457)",
+    "content": {
+        "text/html": {"schema": {"type": "string"}},
+        PROBLEM.decode(): {"schema": {"$ref": "#/components/schemas/Problem"}},
+    },
 }
 _ATTRIBUTE = re.compile(r"^    (\w+): (.+)$")
 
@@ -124,6 +131,9 @@ def _operation(route: Route, shapes: _Shapes) -> dict[str, Any]:
         "responses": {str(status): _response(route, status, shapes) for status in (route.status, *route.also)}
         | {str(status): {"$ref": f"#/components/responses/{told}"} for status in _errors(route)},
     }
+    if route.page is not None:
+        responses = made["responses"]
+        made["responses"] = responses | {status: _TOLD_TWICE for status in responses if int(status) >= 400}
     if route.also_at:
         made["description"] = "Also at " + ", ".join(f"`{path}`" for path in route.also_at)
     if route.role in OF_KEYS:

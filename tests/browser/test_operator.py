@@ -31,6 +31,7 @@ PAGES = (
     "/console/loops/shop",
     "/console/loops/fresh",
     "/console/loops/shop/decisions/seen",
+    "/console/loops/shop/nights/20251231T000000.000000",
     "/console/loops/shop/stop",
     "/console/loops/shop/rollback",
     "/console/loops/shop/settings",
@@ -75,7 +76,8 @@ def test_no_page_shuts_anybody_out_or_is_wider_than_the_screen(
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page, axe = context.new_page(), Axe()
     for path in PAGES:
-        page.goto(address + path)
+        answer = page.goto(address + path)
+        assert answer.status == (404 if path.endswith("/nothing") else 200), path
         for closed in page.locator("details").all():
             closed.evaluate("e => { e.open = true; }")
         found = axe.run(page).response["violations"]

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from decision.batch import Batch, Interactions
+from pipelines.evaluation.alarms import Alarmed
 from pipelines.evaluation.health import health
 from pipelines.evaluation.rewards import rewards_of
 from pipelines.evaluation.standing import Alarm, raise_alarms
@@ -99,22 +100,26 @@ def _results(rng: np.random.Generator, number: int, rewards: np.ndarray[Any, Any
         return {"value": of, "low": of - wide, "high": of + wide, "level": 0.95, "n": n, "ess": 200.0, "reasons": []}
 
     return {
-        "alarms": {
-            "rows": rewards.size,
-            "join_rate": 0.93,
-            "entropy": 0.4 + 0.02 * number,
-            "rewards": msgspec.to_builtins(rewards_of(rewards)),
-        },
+        "alarms": msgspec.to_builtins(
+            Alarmed(
+                rows=rewards.size,
+                before=rewards.size * number,
+                join_rate=0.93,
+                entropy=0.4 + 0.02 * number,
+                rewards=rewards_of(rewards),
+            )
+        ),
         "evaluate": {
             "version": str(1 + number % 3),
             "against": "champion, version 1",
             "against_version": "1",
             "proven_version": None,
+            "rows": n,
             "lift_estimate": estimate(0.01),
             "values": [
-                {"role": "version", "dr": estimate(value + 0.01)},
-                {"role": "against", "dr": estimate(value)},
-                {"role": "baseline", "dr": estimate(value - 0.08)},
+                {"role": "version", "policy": "the new version", "dr": estimate(value + 0.01)},
+                {"role": "against", "policy": "champion, version 1", "dr": estimate(value)},
+                {"role": "baseline", "policy": "baseline, uniform", "dr": estimate(value - 0.08)},
             ],
             "health": msgspec.to_builtins(health(learned, pmf, scores)),
         },

@@ -96,6 +96,16 @@ def test_a_loops_page_shows_versions_ladder_exploration_changes_and_nights(site:
     assert text.count("<svg") >= 3
 
 
+def test_a_night_is_told_in_words_from_its_loops_page(site: Operated) -> None:
+    browser = Browser(site)
+    way = re.search(r'href="(/console/loops/shop/nights/[^"]+)"', browser.get("/console/loops/shop").text)
+    assert way is not None
+    page = browser.get(way[1])
+    assert page.status_code == 200
+    assert "the disk is full" in page.text  # the latest one failed
+    assert browser.get("/console/loops/shop/nights/never").status_code == 404
+
+
 def test_a_new_loops_page_says_what_to_do(site: Operated) -> None:
     text = Browser(site).get("/console/loops/fresh").text
     assert "decision nightly fresh" in text
@@ -260,7 +270,7 @@ def test_who_sees_some_loops_alone_gives_none_of_them_away(keyed: Keyed) -> None
     limited, path = keyed.signed_in("limited"), "/console/loops/fresh/settings"
     given = limited.post(path, settings='tenant = "acme"', before="", confirmed="yes")
     assert given.status_code == 422
-    assert "tenant must be" in given.text
+    assert "tenant: must be" in given.text
     assert limited.post(path, settings="mode = 'online'", before="", confirmed="yes").status_code == 303
     assert limited.get("/console/loops/shop").status_code == 404
 

@@ -26,7 +26,7 @@ from tests.serving.http.test_app import QUESTION, Caller
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 NOT_YET = {"readModelProperties", "exportModel", "importModel", "readLogsProperties"}
-NOT_YET |= {"showDecision", "findDecision"}  # of a loop that decided nothing
+NOT_YET |= {"showDecision", "findDecision", "showNight"}  # of a loop that decided nothing
 NOT_YET |= {"readEvaluation", "deleteEvaluation", "applyFromEvaluation"}
 """What a loop without a version in charge, a night or an evaluation cannot answer, whoever asks."""
 TENANTS = {"news": "acme", "shop": "other", "open": ""}
