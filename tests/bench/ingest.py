@@ -41,7 +41,7 @@ from pipelines.log.sqlite.log import LocalLog
 from pipelines.operations.kafka_server import KafkaServerError, kafka_server, missing_parts
 
 QUICK = os.environ.get("QUICK") == "1"
-MESSAGES, ROUNDS = (60_000, 2) if QUICK else (500_000, 9)
+MESSAGES, ROUNDS = (20_000, 2) if QUICK else (500_000, 9)
 KAFKA_MESSAGES, KAFKA_ROUNDS = (10_000, 2) if QUICK else (150_000, 5)
 DISTINCT = 5_000
 PARTITIONS = 2

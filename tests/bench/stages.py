@@ -11,13 +11,15 @@
     answer      the response as JSON
 
 ``python -m tests.bench.stages HOME LOOP TOGETHER`` on a home that the serving benchmark prepared; TOGETHER decisions
-are made at a time, as a busy service does. Prints microseconds of processor time a decision, medians.
+are made at a time, as a busy service does. Prints microseconds of processor time a decision, medians. ``QUICK=1`` for
+fewer rounds.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -38,7 +40,7 @@ from serving.deciding.question import Question, read_question
 from serving.start import open_core
 from tests.bench.serving import questions
 
-ROUNDS = 200
+ROUNDS = 20 if os.environ.get("QUICK") == "1" else 200
 TS = datetime(2026, 1, 1, tzinfo=UTC)
 Call = Callable[[int], object]
 

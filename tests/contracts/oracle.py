@@ -72,7 +72,7 @@ def check_columns_and_dictionaries_are_the_same_bit_for_bit(make, kind: str) -> 
 
     fitted: list[bool] = []
 
-    @settings(max_examples=3 if kind == "neural" else 10)  # whose fits take ten times as long
+    @settings(max_examples=3 if kind == "neural" else 5)  # whose fits take ten times as long
     @given(feature_logs(), feature_logs())
     def check(first: pa.Table, second: pa.Table) -> None:
         wanted = learned(make, in_dictionaries(first), in_dictionaries(second))

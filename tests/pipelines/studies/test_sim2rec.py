@@ -12,7 +12,7 @@ from pipelines.studies import sim2rec as study_sim2rec
 from pipelines.studies.report import write
 from simulators.studies import driver_programme, learned, retention, sim2rec
 
-TINY = replace(sim2rec.QUICK, iterations=5, updates=1, users=60, sadae_steps=10, shifts=(1.0,))
+TINY = replace(sim2rec.QUICK, iterations=2, updates=1, users=60, sadae_steps=10, shifts=(1.0,))
 FEW = learned.Size(40, 2, 0, 1, 50, ("sim2rec", "ensemble", "logged", "cloning", "oracle_in_range"))
 
 
