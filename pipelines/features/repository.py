@@ -77,20 +77,33 @@ def encoded_key(subject_id: str) -> bytes:
 
 
 def import_feast() -> Any:
-    """Return Feast, imported without torch.
+    """Return Feast, imported without torch and without typeguard's checks of its own functions.
 
     Feast imports torch wherever it is installed, only to offer results as tensors: seconds and 0.6 GB that neither the
-    service nor the pipelines use.
+    service nor the pipelines use. Its modules have typeguard write checks into their functions and compile them anew:
+    two thirds of the rest, in every process that opens features. What is passed to Feast is checked here before.
     """
-    if "feast" not in sys.modules and "torch" not in sys.modules:
-        sys.modules["torch"] = None  # pyright: ignore[reportArgumentType] - makes the import fail, as documented
+    if "feast" not in sys.modules:
+        import typeguard
+
+        checked, without_torch = typeguard.typechecked, "torch" not in sys.modules
+        typeguard.typechecked = _unchanged
+        if without_torch:
+            sys.modules["torch"] = None  # pyright: ignore[reportArgumentType] - makes the import fail, as documented
         try:
             import feast
         finally:
-            del sys.modules["torch"]
+            typeguard.typechecked = checked
+            if without_torch:
+                del sys.modules["torch"]
     import feast
 
     return feast
+
+
+def _unchanged(target: Any = None, **_: Any) -> Any:
+    """Stand for `typeguard.typechecked`, as a decorator or called for one."""
+    return _unchanged if target is None else target
 
 
 @contextmanager
