@@ -45,6 +45,17 @@ class FitsChunks(Protocol):
 
 
 @runtime_checkable
+class FitsWhole(Protocol):
+    """An oracle that learns from the drawn action among those offered, and reads their ids by itself.
+
+    Attributes:
+        fits_whole: True.
+    """
+
+    fits_whole: bool
+
+
+@runtime_checkable
 class Prepares(Protocol):
     """An oracle that gets ready for actions that are offered again and again."""
 

@@ -31,7 +31,7 @@ from pipelines.commands import (
     study,
     verify,
 )
-from pipelines.commands.imports import importer
+from pipelines.commands.imports import importer, vw_model
 from pipelines.commands.keeping import backup, tidy
 from pipelines.commands.moving import migrate
 from pipelines.commands.nights import compare, nightly
@@ -112,10 +112,11 @@ for _panel, _commands in _PANELS.items():
         app.command(_name, rich_help_panel=_panel)(_function)
 for _name in FORMATS:
     imports.command(_name)(importer(_name))
+imports.command("vw-model")(vw_model)
 app.add_typer(
     keys.keys, name="keys", rich_help_panel="Operations", help="Keys of the service: who may do what, in which loops."
 )
-app.add_typer(imports, name="import", rich_help_panel="Logs", help="Import logs of other systems.")
+app.add_typer(imports, name="import", rich_help_panel="Logs", help="Import logs and models of other systems.")
 app.add_typer(
     migrate.migrate,
     name="migrate",

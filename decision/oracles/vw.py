@@ -7,13 +7,10 @@ does not happen here (see `decision.exploration`).
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,17 +23,17 @@ from decision.batch import Batch, Features, Floats, Interactions, Ints, take_row
 from decision.columns import FeatureRows
 from decision.errors import FieldError
 from decision.options import PASSES, SHIPPED, Bits, NotNegative, Passes, Positive, Range, Seed
-from decision.oracles.files.vw_head import check_head
+from decision.oracles.files.vw_head import MODEL_FILE, check_head, scratch_file
 from decision.oracles.identity import MAX_CROSSED, most_frequent_ids, without_other_ids
 from decision.oracles.kind import Kind, OracleSettings
 from decision.oracles.numbers import Numbers
 from decision.oracles.products import ColumnSet
+from decision.protocols import Oracle
 from decision.ragged import ragged_offsets
 
 pa: Any = pyarrow
 pc: Any = pyarrow.compute
 
-MODEL_FILE = "model.vw"
 SETTINGS_FILE = "vw.json"
 MAX_HASHES = 200_000
 _AT_ONCE = 1 << 20  # crossed weights that are held at once
@@ -119,7 +116,7 @@ class VwOracle:
         """Have VW's own driver read the lines: a quarter of the time of handing them over one by one, same weights."""
         if not len(lines):
             return
-        with _scratch() as model:
+        with scratch_file() as model:
             text = model.with_name("rows.txt")
             text.write_bytes(_bytes_of(lines))
             self._workspace.save(str(model))
@@ -261,7 +258,7 @@ class VwOracle:
         stored = _Stored(self.settings, self._fits, numbers, [*self._ids])
         files = {SETTINGS_FILE: msgspec.json.encode(stored)}
         if self._workspace is not None:
-            with _scratch() as path:
+            with scratch_file() as path:
                 self._workspace.save(str(path))
                 files[MODEL_FILE] = path.read_bytes()
         return files
@@ -286,7 +283,7 @@ class VwOracle:
             oracle._numbers = {space: Numbers(columns) for space, columns in stored.numbers.items()}
         if MODEL_FILE in files:
             check_head(MODEL_FILE, files[MODEL_FILE], stored.settings.bits)
-            with _scratch() as path:
+            with scratch_file() as path:
                 path.write_bytes(files[MODEL_FILE])
                 try:
                     oracle._workspace = Workspace(f"{oracle._arguments()} -i {path}")
@@ -309,18 +306,6 @@ class _Stored(msgspec.Struct, omit_defaults=True):
     fits: int
     numbers: dict[str, ColumnSet] | None = None  # none in models that were made before there were bounds
     ids: list[str] = []
-
-
-class _scratch:
-    """A path for one file of VW's, which saves and loads by name only; in memory where the system allows."""
-
-    def __enter__(self) -> Path:
-        folder = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - a fresh private folder inside
-        self._folder = tempfile.TemporaryDirectory(dir=folder)
-        return Path(self._folder.name) / MODEL_FILE
-
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
 
 
 class _Rows:
@@ -452,4 +437,12 @@ def _new(s: OracleSettings) -> VwOracle:
     )
 
 
-ORACLE = Kind(_new, VwOracle.load)
+def _load(files: dict[str, bytes]) -> Oracle:
+    """Return our own oracle, or that of a model which VW's users brought along; both are VW's."""
+    from decision.oracles.adf.oracle import SETTINGS_FILE as BROUGHT
+    from decision.oracles.adf.oracle import AdfOracle
+
+    return AdfOracle.load(files) if BROUGHT in files else VwOracle.load(files)
+
+
+ORACLE = Kind(_new, _load)

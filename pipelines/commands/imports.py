@@ -81,6 +81,58 @@ def importer(format: str) -> Callable[..., None]:
     return command(work)
 
 
+@command
+def vw_model(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="The model file.", show_default=False)],
+    into: Annotated[str, typer.Option("--into", metavar="LOOP", help="The loop that it will decide for.")],
+    shape: Annotated[
+        Literal["personalizer", "plain"],
+        typer.Option(
+            "--shape", help="Of the lines that it learned from: FromUrl, i and j as in Personalizer's logs, or none."
+        ),
+    ] = "personalizer",
+    in_charge: Annotated[
+        bool, typer.Option("--in-charge", help="Make it the champion at once, without asking the gate.")
+    ] = False,
+    home: Home = None,
+    json: Json = False,
+) -> Outcome:
+    """Make a version of a Vowpal Wabbit model: a file of --cb_explore_adf or --cb_adf, as Personalizer exported it.
+
+    It decides as VW would, and draws by the file's --epsilon. `decision promote` asks the gate about it, `--in-charge`
+    does not. Other kinds of models are refused by name.
+
+    Example: `decision import vw-model model.vw --into news --in-charge`
+    """
+    from datetime import UTC, datetime
+
+    from pipelines.commands.outcome import who
+    from pipelines.formats.store import check_file
+    from pipelines.training.vw_model import MAX_FILE, put_in_charge, register_vw_model
+
+    check_file(path)
+    with path.open("rb") as file:
+        data = file.read(MAX_FILE + 1)
+    now = datetime.now(UTC)
+    with Installation.at(home) as parts:
+        loop = parts.loop(into)
+        made = register_vw_model(parts.registry, loop, data, name=path.name, now=now, shape=shape)
+        if in_charge:
+            told = f"VW model {path.name} imported by hand"
+            put_in_charge(parts.registry, into, made.version, by=who(), now=now, reason=told)
+        champion = parts.registry.aliases(into).get("champion") == made.version
+
+    def show(out: Console) -> None:
+        out.print(f"{path.name} is version {made.version} of {into}; it draws {made.epsilon:.1%} uniformly")
+        out.print(
+            "it is in charge"
+            if champion
+            else f"it answers nobody yet: `decision promote {into} --version {made.version}` asks the gate"
+        )
+
+    return Outcome({"loop": into, **msgspec.to_builtins(made), "in_charge": champion}, show)
+
+
 def _imported(parts: Installation, format: str, found: Any) -> Outcome:
     from pipelines.formats.store import save_import
 

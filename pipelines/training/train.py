@@ -41,7 +41,8 @@ from pipelines.training.trial import Probe, alarms_of, packed, unfit_is_refused
 from pipelines.training.variants import Configuration, compare, configuration, learned, untried
 from pipelines.training.window import window
 
-_ENDS = "last_ts"  # tag of a version: time of the newest decision it was trained with
+ENDS = "last_ts"
+"""Tag of a version: time of the newest decision it was trained with."""
 
 
 @step("trained")
@@ -92,11 +93,11 @@ def train(
             engine=engine,
         )
     versions = [version for version in registry.versions(loop.name) if version.tags.get("kind") == POLICY]
-    ends = [version.tags[_ENDS] for version in versions if _ENDS in version.tags]
+    ends = [version.tags[ENDS] for version in versions if ENDS in version.tags]
     rows = window(lake, loop, table_version, trainings=ends, progress=progress, engine=engine)
     if rows.data.rows < loop.training.minimum or not rows.rows:
         raise SupportError(f"loop {loop.name} has {rows.data.rows} interactions, {loop.training.minimum} are needed")
-    before = [version.version for version in versions if version.tags.get(_ENDS) in rows.data.trainings]
+    before = [version.version for version in versions if version.tags.get(ENDS) in rows.data.trainings]
     earlier = _earlier(registry, loop, before, rows.reward)
     held: tuple[Interactions, Ints] | None = None
     own = configuration(loop, Variant(), seed, rows.reward)
@@ -170,7 +171,7 @@ def train(
         packed(policy, manifest, probe, profiled(rows)),
         metrics=metrics,
         params=_params(manifest),
-        tags={"kind": POLICY, "code_version": manifest.code_version, "parent": parent, _ENDS: rows.data.last_ts},
+        tags={"kind": POLICY, "code_version": manifest.code_version, "parent": parent, ENDS: rows.data.last_ts},
         words=(summary(manifest), card(manifest)),
         key=key,
     )

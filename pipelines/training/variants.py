@@ -23,7 +23,7 @@ from decision.oracles.action_ids import drawn_with_ids, with_ids
 from decision.oracles.ensemble import EnsembleOracle
 from decision.oracles.factory import load_oracle, new_oracle
 from decision.oracles.kind import OracleSettings
-from decision.protocols import FitsChunks, Oracle
+from decision.protocols import FitsChunks, FitsWhole, Oracle
 from pipelines.progress import Progress, silent
 from pipelines.scratch import scratch
 from pipelines.settings import LoopSettings, Variant
@@ -114,7 +114,7 @@ def learned(
         made = msgspec.structs.replace(made, rules=msgspec.structs.replace(made.rules, warm_start=False))
     tally = Tally(low=made.oracle.low, high=made.oracle.high)
     kept = _kept(chunks, made, tally)
-    if made.action_ids:
+    if made.action_ids and not isinstance(oracle, FitsWhole):
         kept = map(drawn_with_ids, kept)
     more = [] if also is None else [also]
     if isinstance(oracle, FitsChunks):

@@ -14,10 +14,12 @@ import msgspec
 
 from decision.artifact import MANIFEST_FILE, MAX_BYTES, unpack
 from decision.errors import FieldError
+from decision.oracles.files.vw_head import read_head
 from pipelines.lake.statistics import actions_of
 from pipelines.lake.tables import Tables
 from pipelines.registry.registry import AliasMovedError, Registry
 from pipelines.registry.tracking import RegistryError
+from pipelines.settings import LoopSettings
 from serving.http.personalizer.addresses import loop_of, operation, query
 from serving.http.personalizer.configuration import BY
 from serving.http.personalizer.errors import RefusedError
@@ -28,6 +30,8 @@ VW_FILE = "model.vw"
 MAX_FILES = 100
 MAX_ARCHIVE = 64 << 20
 """Bytes of an archive as it is sent."""
+_ZIP = b"PK"
+"""How an archive begins."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """Of the files in an archive: equal versions make equal archives."""
 
@@ -76,7 +80,9 @@ async def _model(call: Call) -> bytes:
 async def _imports_model(call: Call) -> bytes:
     loop = loop_of(call)
     body = await read_body(call.scope, call.receive, MAX_ARCHIVE)
-    await asyncio.to_thread(_imported, call.core.registry, loop, body, datetime.fromtimestamp(call.core.clock(), UTC))
+    now = datetime.fromtimestamp(call.core.clock(), UTC)
+    settings = call.core.snapshot(loop).loop
+    await asyncio.to_thread(_imported, call.core.registry, settings, body, now)
     return b""
 
 
@@ -123,19 +129,37 @@ def _file(registry: Registry, loop: str, *, signed: bool) -> bytes:
     return packed.getvalue()
 
 
-def _imported(registry: Registry, loop: str, body: bytes, now: datetime) -> None:
-    """Register an archive that was exported, and put it in charge, as an operator's rollback does."""
-    files = _unpacked(body)
-    verdict = {"verdict": "set", "reasons": ["model imported"], "by": BY, "at": now.isoformat()}
+def _imported(registry: Registry, loop: LoopSettings, body: bytes, now: datetime) -> None:
+    """Register a file that was exported, and put it in charge, as an operator's rollback does."""
+    from pipelines.training.vw_model import put_in_charge, register_vw_model  # trainers' libraries: seconds
+
     try:
-        unpack(files)
-        version = registry.register(loop, files, key=hashlib.sha256(files[MANIFEST_FILE]).hexdigest())
-        if registry.aliases(loop).get("champion") != version:
-            registry.set_alias(loop, "champion", version, verdict)
+        if body.startswith(_ZIP):
+            version = _archived(registry, loop.name, body)
+        else:
+            _check_vw(body)
+            version = register_vw_model(registry, loop, body, name="model", now=now).version
+        put_in_charge(registry, loop.name, version, by=BY, now=now, reason="model imported")
     except FieldError as error:
-        raise RefusedError(400, "InvalidModelImportSignature", f"model: {error}") from error
+        raise RefusedError(400, "InvalidModelImportFormat", str(error)) from error
     except RegistryError as error:
         raise unavailable(f"the version cannot be registered: {error}") from error
+
+
+def _archived(registry: Registry, loop: str, body: bytes) -> str:
+    files = _unpacked(body)
+    try:
+        unpack(files)
+    except FieldError as error:
+        raise RefusedError(400, "InvalidModelImportSignature", f"model: {error}") from error
+    return registry.register(loop, files, key=hashlib.sha256(files[MANIFEST_FILE]).hexdigest())
+
+
+def _check_vw(body: bytes) -> None:
+    try:
+        read_head("model", body)
+    except FieldError as error:
+        raise _no_archive("a VW model file, or an archive that `GET model?signed=true` gave") from error
 
 
 def _unpacked(body: bytes) -> dict[str, bytes]:
@@ -162,8 +186,8 @@ def _unpacked(body: bytes) -> dict[str, bytes]:
 
 def _no_archive(wanted: str) -> RefusedError:
     message = (
-        f"model: must be {wanted}. A file of another system has no log to be judged on: `decision import dsjson LOGS "
-        "--into LOOP`, `decision train` and `decision promote` make a version from your history"
+        f"model: must be {wanted}. History makes a version, too: `decision import dsjson LOGS --into LOOP`, "
+        "`decision train` and `decision promote`"
     )
     return RefusedError(400, "InvalidModelImportFormat", message)
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from decision.batch import Batch, Features, Interactions, one
 from decision.columns import FeatureRows, Texts
 from decision.errors import FieldError
-from decision.oracles.vw import MODEL_FILE, SETTINGS_FILE, VwOracle, VwSettings, texts_of
+from decision.oracles.files.vw_head import MODEL_FILE
+from decision.oracles.vw import SETTINGS_FILE, VwOracle, VwSettings, texts_of
 from tests.strategies import interactions_of
 
 ODD = [

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from decision.errors import FieldError
-from decision.oracles.files.vw_head import check_head
-from decision.oracles.vw import MODEL_FILE, VwOracle, VwSettings
+from decision.oracles.files.vw_head import MODEL_FILE, check_head
+from decision.oracles.vw import VwOracle, VwSettings
 from tests.strategies import interactions_of
 
 

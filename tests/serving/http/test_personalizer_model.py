@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from decision.policy import OraclePolicy
 from tests.serving.http.test_app import Caller, open_at
 from tests.serving.http.test_personalizer import ASKED, refused
 from tests.strategies import interactions_of
+from tests.worlds.vw_models import PERSONALIZER, costs, learned, personalizer_line
 
 PLACE = "/personalizer/v1.1-preview.3/model"
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -89,6 +91,37 @@ def test_a_version_of_vw_goes_out_as_vws_own_file(call: Caller) -> None:
     assert call("GET", PLACE).content == files["model.vw"]
     with zipfile.ZipFile(io.BytesIO(call("GET", f"{PLACE}?signed=true").content)) as signed:
         assert {name: signed.read(name) for name in signed.namelist()} == files
+
+
+def test_a_model_file_of_vw_takes_charge_answers_as_vw_does_and_comes_out_as_it_went_in(
+    call: Caller, tmp_path: Path
+) -> None:
+    lines = [personalizer_line(random.Random(seed)) for seed in range(300)]
+    model = learned(lines, PERSONALIZER, tmp_path)
+    assert call("PUT", PLACE, model).status_code == 204
+    call.core.loops.refresh()
+    version = champion(call)
+    assert call.core.snapshot("news").policy_version == version
+    for number, (line, expected) in enumerate(zip(lines[:9], costs(model, lines[:9], tmp_path), strict=True)):
+        actions = [{"id": entry["_tag"], "features": entry["j"]} for entry in line["c"]["_multi"]]
+        question = {"contextFeatures": line["c"]["FromUrl"], "actions": actions, "eventId": f"vw-{number}"}
+        ranking = call("POST", "/personalizer/v1.0/rank", question).json()["ranking"]
+        probability = {each["id"]: each["probability"] for each in ranking}
+        best = actions[int(np.argmin(expected))]["id"]
+        assert probability[best] == pytest.approx(0.8 + 0.2 / 3)
+    assert call("GET", PLACE).content == model
+    assert call("PUT", PLACE, model).status_code == 204
+    assert champion(call) == version
+
+
+def test_a_model_file_of_another_learner_is_refused_by_its_option(call: Caller, tmp_path: Path) -> None:
+    lines = [personalizer_line(random.Random(seed)) for seed in range(5)]
+    answer = call("PUT", PLACE, learned(lines, "--cb_explore_adf --cover 4", tmp_path))
+    assert refused(answer)[:2] == (400, "InvalidModelImportFormat")
+    message = answer.json()["error"]["message"]
+    assert "--cover" in message
+    assert "decision import dsjson" in message
+    assert champion(call) is None
 
 
 @pytest.mark.parametrize(
