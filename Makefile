@@ -10,7 +10,7 @@ SOAKS = $(filter-out __init__,$(notdir $(basename $(wildcard tests/soak/*.py))))
 WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup setup-dev demo test check infra-check format bench soak kafka docs picture clean hooks constraints
+.PHONY: help setup setup-dev demo test check infra-check format bench soak kafka docs picture client-schema clean hooks constraints
 .PHONY: licences sbom audit
 help: ## What each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,10 @@ docs: setup ## Where the documentation is
 
 picture: setup-dev ## Draw infra/docs/architecture.svg anew, from the contracts and the imports
 	$(BIN)/python -m infra.docs.architecture
+
+client-schema: setup-dev ## Draw the TypeScript client's types anew, from what the service says of itself; needs npm
+	npm install --no-audit --no-fund --no-package-lock --ignore-scripts --prefix infra/clients/typescript
+	$(BIN)/python -m infra.clients.typescript.schema
 
 hooks: setup-dev ## Install the local pre-commit hooks
 	$(BIN)/pre-commit install
