@@ -111,14 +111,14 @@ def test_a_key_that_is_wrong_or_has_ended_is_an_error_of_its_kind_not_asked_agai
         assert {(one["name"], one["status"]) for one in errors} == {("KeyRefusedError", REFUSED[kind])}
         assert (counts["retried"], counts["fallbacks"], counts["queued"], waiting) == (0, 0, 0, 0)
 
+    asked = DecideRequest({}, [Action("a"), Action("b")])
     for kind, status in REFUSED.items():  # and so does the Python client
         losses: list[Any] = []
         settings = ClientSettings(timeout_s=20.0, on_loss=losses.append)
         with Client(address, key=tokens.get(kind), settings=settings) as client:
-            asked = DecideRequest({}, [Action("a"), Action("b")])
             for ask in (
-                lambda: client.decide("news", asked),  # noqa: B023 - called in this round
-                lambda: client.decide_batch("news", [asked]),  # noqa: B023
+                lambda: client.decide("news", asked),
+                lambda: client.decide_batch("news", [asked]),
                 lambda: client.outcome("news", OutcomeRequest("k-python", 1.0)),
             ):
                 with pytest.raises(KeyRefusedError) as refusal:
