@@ -28,6 +28,7 @@ GONE = NoReply("ConnectError: refused", maybe_taken=False)
 LATE = NoReply("ReadTimeout: nothing came", maybe_taken=True)
 BUSY = Reply(503, b'{"type": "urn:decision:problem:unavailable", "detail": "the disk is full", "status": 503}')
 BROKEN = Reply(500, b'{"type": "urn:decision:problem:internal-error", "detail": "failed", "status": 500}')
+SLOW = Reply(408, b'{"type": "urn:decision:problem:timeout", "detail": "the body did not come in time", "status": 408}')
 PROXY = Reply(502, b"<html>Bad Gateway</html>")
 QUESTION = DecideRequest({"age": 33}, [Action("gold"), Action("silver"), Action("bronze")], event_id="d-1")
 QUICK = Settings(deadline_s=0.2, first_wait_s=0.0, longest_wait_s=0.001, rest_s=0.0)
@@ -74,7 +75,7 @@ class Service:
         pass
 
 
-@pytest.mark.parametrize("fault", [GONE, LATE, BUSY, BROKEN, PROXY], ids=lambda fault: str(fault)[:24])
+@pytest.mark.parametrize("fault", [GONE, LATE, BUSY, BROKEN, SLOW, PROXY], ids=lambda fault: str(fault)[:24])
 def test_a_question_is_asked_again_under_the_same_id(fault: Reply | NoReply) -> None:
     service = Service(fault, fault)
     with Client(service, settings=QUICK) as client:

@@ -152,7 +152,7 @@ def test_outcomes_and_fallbacks_outlive_a_process_that_was_killed(
 
 def test_attempts_the_fallback_and_the_queue_are_those_of_the_python_client(dist: Path) -> None:
     told = ran(dist, "faults")
-    assert told["again"] == ["b", 1, 4]
+    assert told["again"] == ["b", 1, 5]
     assert (told["fallen"]["action_id"], told["fallen"]["mode"]) == ("a", "fallback")
     assert told["fallen"]["fallback"] == {"reason": "scripted", "maybeLogged": False}
     assert told["maybe"] is True

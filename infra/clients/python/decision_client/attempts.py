@@ -20,7 +20,7 @@ from decision_client.errors import UnavailableError, refused
 from decision_client.settings import Counts, Loss, Settings
 from decision_client.wire import Problem
 
-AGAIN = frozenset({429, 500, 502, 503, 504})
+AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that another attempt may change."""
 _NOTHING_WRITTEN = ("urn:decision:problem:unavailable", "urn:decision:problem:too-many-requests")
 _log = logging.getLogger("decision_client")

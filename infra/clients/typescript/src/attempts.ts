@@ -10,7 +10,7 @@ import type { Counts, Loss, Settings } from "./settings.js";
 import type { Problem } from "./wire.js";
 
 /** Statuses that another attempt may change. */
-export const AGAIN: ReadonlySet<number> = new Set([429, 500, 502, 503, 504]);
+export const AGAIN: ReadonlySet<number> = new Set([408, 429, 500, 502, 503, 504]);
 const NOTHING_WRITTEN = ["urn:decision:problem:unavailable", "urn:decision:problem:too-many-requests"];
 const NEVER_SENT = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH"]);
 const LONGEST_WAIT_MS = 3_600_000;

@@ -27,7 +27,7 @@ const losses = [];
 const told = {};
 const quick = { deadlineMs: 1, timeoutMs: 20000, firstWaitMs: 1, longestWaitMs: 2, restMs: 0, onLoss: (loss) => losses.push(loss) };
 const question = { context: {}, actions: [{ id: "a" }, { id: "b" }] };
-script = [503, "cut", 502];
+script = [503, "cut", 408, 502];
 let c = new client.Client(address, { ...quick, deadlineMs: 60000 });
 told.again = [(await c.decide("cards", question)).action_id, new Set(asked.map((one) => one.event_id)).size, asked.length];
 c = new client.Client(address, quick);
