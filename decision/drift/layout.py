@@ -141,9 +141,14 @@ def members(features: Sequence[Feature], observed: Observed) -> Iterator[Members
 
 def members_of(actions: Feature, row: Ints, ids: Texts, rows: int) -> Members:
     """Return who is in which of the cells of `actions`: decision `row` ([m]) met the action `ids` ([m])."""
+    return _once(row, cells_of(actions, ids), rows)
+
+
+def cells_of(actions: Feature, ids: Texts) -> Ints:
+    """Return [m] the cell of `actions` that each of `ids` ([m]) is in."""
     named = {value: 2 + at for at, value in enumerate(actions.values)}
     code = np.array([named.get(name, 1) for name in ids.names], np.int64)
-    return _once(row, code[ids.code] if len(ids) else np.zeros(0, np.int64), rows)
+    return code[ids.code] if len(ids) else np.zeros(0, np.int64)
 
 
 def _once(row: Ints, cell: Ints, n: int) -> Members:

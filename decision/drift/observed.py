@@ -20,6 +20,7 @@ class Observed:
         value: [e] its number, finite.
         offer_row: [m] which decision each offered action is of.
         offered: [m] its id.
+        pmf: [m] the probability with which it could be drawn.
         drawn: [n] id of the action that was drawn.
         propensity: [n] the probability of the draw, above 0.
         reward: [n] NaN where none is known.
@@ -33,6 +34,7 @@ class Observed:
     value: Floats
     offer_row: Ints
     offered: Texts
+    pmf: Floats
     drawn: Texts
     propensity: Floats
     reward: Floats

@@ -14,13 +14,15 @@ import msgspec
 import numpy as np
 
 from decision.drift import PROFILE_FILE
-from decision.drift.layout import Feature, Members, laid_out, laid_out_actions, members, members_of
+from decision.drift.layout import Feature, Members, cells_of, laid_out, laid_out_actions, members, members_of
 from decision.drift.observed import Observed
-from decision.drift.rewards import Rewards, rewards_of
+from decision.drift.rewards import LEAST_NOW, Rewards, rewards_of
 from decision.errors import FieldError
 from decision.ragged import Floats, Ints
 
 MAX_BYTES = 16 << 20
+MOST_UNSEEN = 0.05
+"""Share of blind draws that the policy as good as never makes, beyond which nothing is said of a cell's rewards."""
 LEAST_SHARED = 100
 """Decisions of a stretch of time without which its shares are not kept."""
 
@@ -138,7 +140,7 @@ def layout_of(profile: Profile) -> Layout:
 
 def as_drawn(observed: Observed) -> Observed:
     """Return decisions that count as they are, whatever the probabilities of their draws."""
-    return replace(observed, propensity=np.ones(len(observed)))
+    return replace(observed, propensity=np.ones(len(observed)), pmf=np.ones(len(observed.offered)))
 
 
 def count(observed: Observed, layout: Layout) -> Counted:
@@ -154,16 +156,39 @@ def count(observed: Observed, layout: Layout) -> Counted:
     weight = rate * plain
     block = np.unique(observed.block, return_inverse=True)[1].astype(np.int64)
     offered = members_of(layout.offers, observed.offer_row, observed.offered, n)
+    unseen, unseen_cells = _unseen(observed, layout)
     (whole,) = rewards_of(every, np.zeros(n, np.int64), 1, weight, reward, block)
     return Counted(
         [
-            _cells(found, feature.cells, observed, weight, reward, block)
+            _cells(found, feature.cells, observed, weight, reward, block, _mean(unseen, observed, found, feature.cells))
             for feature, found in zip(layout.features, members(layout.features, observed), strict=True)
         ],
         _cells(offered, layout.offers.cells, observed, None, reward, block),
-        _cells(draws, layout.drawn.cells, observed, plain, reward, block),
-        whole,
+        _cells(draws, layout.drawn.cells, observed, plain, reward, block, unseen_cells),
+        whole if n and observed.weight @ unseen <= MOST_UNSEEN * observed.weight.sum() else None,
     )
+
+
+def _unseen(observed: Observed, layout: Layout) -> tuple[Floats, Floats]:
+    """Return [n] the share of blind draws that are as good as never made, and [cells] that of each drawn action.
+
+    Weights correct for a policy that draws an action rarely. One that never does tells nothing of it, and what is left
+    is the mean of other actions: a night of a policy without exploration is no drift. An action is never drawn where
+    it would not come up `LEAST_NOW` times if all of the sample's decisions were like that one.
+    """
+    row, cell = observed.offer_row, cells_of(layout.drawn, observed.offered)
+    never = observed.pmf * observed.effective < LEAST_NOW
+    rate, own = layout.rates[cell], observed.weight[row]
+    blind = np.bincount(row, rate, len(observed))
+    unseen = np.bincount(row, rate * never, len(observed)) / np.where(blind > 0, blind, 1.0)
+    offers = np.bincount(cell, own, layout.drawn.cells)
+    return unseen, np.bincount(cell, own * never, layout.drawn.cells) / np.where(offers > 0, offers, 1.0)
+
+
+def _mean(value: Floats, observed: Observed, found: Members, cells: int) -> Floats:
+    own = observed.weight[found.row]
+    size = np.bincount(found.cell, own, cells)
+    return np.bincount(found.cell, own * value[found.row], cells) / np.where(size > 0, size, 1.0)
 
 
 def encoded(profile: Profile) -> bytes:
@@ -191,7 +216,13 @@ def decoded(data: bytes) -> Profile:
 
 
 def _cells(
-    found: Members, cells: int, observed: Observed, weight: Floats | None, reward: Floats, block: Ints
+    found: Members,
+    cells: int,
+    observed: Observed,
+    weight: Floats | None,
+    reward: Floats,
+    block: Ints,
+    unseen: Floats | None = None,
 ) -> list[Cell]:
     own = observed.weight
     total = float(own.sum())
@@ -203,6 +234,8 @@ def _cells(
     low, high = by.min(axis=0, initial=np.inf), by.max(axis=0, initial=-np.inf)
     none: list[Rewards | None] = [None] * cells
     rewards = none if weight is None else rewards_of(found.row, found.cell, cells, weight, reward, block)
+    if unseen is not None:
+        rewards = [told if share <= MOST_UNSEEN else None for told, share in zip(rewards, unseen.tolist(), strict=True)]
     return [
         Cell(share=s, low=min(a, s), high=max(b, s), rewards=r)
         for s, a, b, r in zip(share.tolist(), low.tolist(), high.tolist(), rewards, strict=True)

@@ -262,6 +262,7 @@ def _segments(slices: list[_Slice], apart: Floats) -> list[Segment]:
         value=value,
         offer_row=none,
         offered=Texts([], none),
+        pmf=np.zeros(0),
         drawn=Texts([""], np.zeros(n, np.int64)),
         propensity=np.ones(n),
         reward=np.zeros(n),

@@ -18,7 +18,7 @@ pc: Any = pyarrow.compute  # its functions are made when it is imported; type ch
 
 COLUMNS = (
     *("ts", "event_id", "subject_id", "action_ids", "action_index", "propensity", "reward", "reward_version"),
-    *("context_names", "context_values", "partition", "offset"),
+    *("pmf", "context_names", "context_values", "partition", "offset"),
 )
 MOST_ROWS = 50_000
 """Decisions that are looked at; of more, an even share."""
@@ -60,6 +60,7 @@ def observed_of(parts: Iterable[tuple[pa.Table, Floats]]) -> Observed | None:
         value=pc.list_flatten(whole["context_values"]).to_numpy(),
         offer_row=np.repeat(every, offers),
         offered=offered,
+        pmf=pc.list_flatten(whole["pmf"]).to_numpy(),
         drawn=offered.take(first + whole["action_index"].to_numpy().astype(np.int64)),
         propensity=whole["propensity"].to_numpy(),
         reward=whole["reward"].to_numpy().astype(np.float64),

@@ -65,6 +65,7 @@ def night(
         value=np.concatenate([entry[2] for entry in entries]),
         offer_row=np.repeat(every, 3),
         offered=Texts(ACTIONS, np.tile(np.arange(3), n)),
+        pmf=pmf.ravel(),
         drawn=Texts(ACTIONS, drawn),
         propensity=pmf[every, drawn],
         reward=click.astype(np.float64) * np.exp(sigma * rng.standard_normal(n)),

@@ -85,7 +85,9 @@ def joined(parts: list[Observed]) -> Observed:
             [getattr(part, which) + (start if rows else 0) for part, start in zip(parts, starts, strict=False)]
         )
 
-    fields: dict[str, Any] = {name: numbers(name) for name in ("value", "propensity", "reward", "weight", "block")}
+    fields: dict[str, Any] = {
+        name: numbers(name) for name in ("value", "pmf", "propensity", "reward", "weight", "block")
+    }
     fields |= {name: numbers(name, rows=True) for name in ("row", "offer_row", "subject")}
     return Observed(**fields, **{name: texts(name) for name in ("name", "offered", "drawn")})
 
@@ -96,6 +98,14 @@ def test_quiet_nights_keep_the_error_under_another_policy(world: str) -> None:
     """At an error of .05 for features and for rewards, more than 9 of 40 nights in either has a probability of 3e-5."""
     found = false_alarms(world, nights=40, error=0.05, size=0.3, thresholds=False)
     assert max(found["features"], found["rewards"]) <= 9, found
+
+
+@pytest.mark.parametrize("floor", [0.0, 1e-4])
+def test_a_policy_without_exploration_is_no_drift(floor: float) -> None:
+    rng = np.random.default_rng(12)
+    before, worst = night(rng, 6_000, floor=1.0, rates=(0.4, 0.2, 0.1)), (0.4, 0.2, 0.1)
+    assert alarmed(before, night(rng, 4_000, rates=worst, favourite=2, floor=floor)) == (set(), set(), [])
+    assert "" in alarmed(before, night(rng, 4_000, rates=(0.2, 0.1, 0.05), favourite=2, floor=0.3))[1]
 
 
 def test_new_and_vanished_values_are_named_with_their_shares() -> None:
@@ -156,6 +166,7 @@ def test_rows_that_stand_for_several_count_for_as_many() -> None:
         value=whole.value[entries],
         offer_row=place[whole.offer_row[offers]],
         offered=whole.offered.take(offers),
+        pmf=whole.pmf[offers],
         drawn=whole.drawn.take(kept),
         propensity=whole.propensity[kept],
         reward=whole.reward[kept],
