@@ -108,7 +108,7 @@ def _counted(tables: Mapping[Table, DeltaTable], loop: LoopSettings, now_us: int
     every = in_full or sum(file.rows for files in held.values() for file in files) <= ROW_BY_ROW
     low, high = range_of(reward)
     # Made once: of a table with hundreds of files that takes longer than all that is read of it.
-    data = {} if every else {name: tables[name].to_pyarrow_dataset() for name in _SETTLING}
+    data: dict[Table, Any] = {} if every else {name: tables[name].to_pyarrow_dataset() for name in _SETTLING}
     named = {
         "reward": _text(reward.outcome),
         "known": ", ".join(map(_text, {reward.outcome, ACTIVATION, *reward.others})),
