@@ -31,6 +31,7 @@ from pipelines.commands import (
     study,
     verify,
 )
+from pipelines.commands.analysis import policy
 from pipelines.commands.imports import importer, vw_model
 from pipelines.commands.keeping import backup, tidy
 from pipelines.commands.moving import migrate
@@ -116,6 +117,8 @@ imports.command("vw-model")(vw_model)
 app.add_typer(
     keys.keys, name="keys", rich_help_panel="Operations", help="Keys of the service: who may do what, in which loops."
 )
+app.add_typer(imports, name="import", rich_help_panel="Logs", help="Import logs of other systems.")
+app.add_typer(policy.policy, name="policy", rich_help_panel="Logs", help="Try a policy on a few logged decisions.")
 app.add_typer(imports, name="import", rich_help_panel="Logs", help="Import logs and models of other systems.")
 app.add_typer(
     migrate.migrate,

@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 
 from decision.errors import FieldError
+from pipelines.commands.analysis.given import Log, logged
 from pipelines.commands.outcome import DONE, FAILED, Home, Json, Outcome, command, progress
-from pipelines.commands.replay import Log, logged
 from pipelines.formats.registry import FORMATS, format_of
 from pipelines.operations.installation import Installation
 from pipelines.storage import Storage

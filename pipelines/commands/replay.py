@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from decision.errors import FieldError
+from pipelines.commands.analysis.given import Log, generations_of, holdout_of, logged, policy_of, rows_of
 from pipelines.commands.engines import RayAddress, Where, Workers, opened
 from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Outcome, command, console, progress
 from pipelines.operations.installation import Installation
@@ -19,18 +20,18 @@ from pipelines.operations.installation import Installation
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipelines.replay.policy import PolicySpec
     from pipelines.replay.replay import Replay
     from pipelines.replay.source import Cut, Source
-
-Log = Annotated[str, typer.Argument(metavar="LOG", help="A loop, or the name of an import.", show_default=False)]
 
 
 @command
 def replay(
     log: Log,
     policy: Annotated[
-        str, typer.Option(help="champion, uniform, first, a version of the loop, or module:callable.")
+        str,
+        typer.Option(
+            help="champion, uniform, first, a version, module:function, rules.toml, or a folder with a model."
+        ),
     ] = "uniform",
     since: Annotated[
         str | None, typer.Option("--from", help="Time of the first decision, ISO 8601 (UTC unless stated).")
@@ -89,12 +90,15 @@ def replay(
     All estimators are computed in one pass, with intervals; the confidence sequence is valid at every moment.
     If the log cannot answer, the reason is printed instead and the exit status is 3.
 
-    A version of the loop is replayed on its holdout: the decisions no version was trained on. `module:callable` names a
-    Python function that takes a batch and returns probabilities, or an object with such a `pmf`.
+    A version of the loop is replayed on its holdout: the decisions no version was trained on. `module:function` names a
+    Python function of the context and the actions of a decision; it returns an action's id or probabilities. Try one by
+    `decision policy check`, which also says what else may stand here.
+
     `--check-propensities` repeats every draw from its seed and tests the choices against the logged probabilities.
 
     Examples: `decision replay news --policy champion --html report.html`,
     `decision replay news --policy mine:policy --from 2026-03-01 --segment country`,
+    `decision replay news --policy phones.toml`,
     `decision replay news --check-propensities`, `decision replay news --report`
     """
     if html is not None and not html.startswith("s3://") and not Path(html).absolute().parent.is_dir():
@@ -110,12 +114,13 @@ def replay(
             progress("decisions checked", 0, len(rows))
             return _checked(log, check(rows))
         cut = _cut(since, until)
-        source, left_out, low, high = _source(parts, log, cut, table_version)
+        source, left_out, low, high = rows_of(parts, log, cut, table_version)
         if report:
             return _described(log, source, opened(engine, ray_address, workers))
-        spec = _policy(parts, log, policy)
-        if spec.kind == "version" and not all_rows:
-            source, left_out = _holdout(parts, log, cut, table_version)
+        spec = policy_of(parts, log, policy)
+        registered = spec.kind == "version" and log in parts.loops
+        if registered and not all_rows:
+            source, left_out = holdout_of(parts, log, cut, table_version)
         options = Options(
             reward_model=reward_model,
             level=level,
@@ -134,7 +139,7 @@ def replay(
             log=log,
             left_out=left_out,
             engine=opened(engine, ray_address, workers),
-            generations=_generations(parts, log) if balanced else None,
+            generations=generations_of(parts, log) if balanced else None,
             progress=progress,
         )
         data: dict[str, Any] = msgspec.to_builtins(result)
@@ -143,100 +148,14 @@ def replay(
             write_file(html, page.encode())
             data["report"] = html
             console.print(f"report: {html}", highlight=False)
-        if track or (track is None and spec.kind == "version"):
+        if track or (track is None and registered):
             data["run_id"] = _tracked(parts, result, options, page)
     return Outcome(data, lambda out: _show(result, out), REFUSED if result.refused else DONE)
-
-
-def logged(parts: Installation, name: str) -> pa.Table:
-    """Return the settled interactions of a loop or an import.
-
-    Raises:
-        FieldError: there is neither.
-    """
-    from pipelines.formats.store import load_import
-
-    return parts.lake.interactions(name) if _is_loop(parts, name) else load_import(parts.settings, name)
-
-
-def _is_loop(parts: Installation, name: str) -> bool:
-    from pipelines.formats.store import list_imports
-
-    if name in parts.loops:
-        return True
-    imports = [note.name for note in list_imports(parts.settings)]
-    if name not in imports:
-        known = [*parts.loops, *imports]
-        raise FieldError("log", wanted=f"one of {known}" if known else "a loop or an import", got=name)
-    return False
 
 
 def _decided(parts: Installation, name: str) -> pa.Table:
     # Of a loop every decision counts, also those whose outcome is not known yet.
     return parts.lake.decisions(name) if name in parts.loops else logged(parts, name)
-
-
-def _source(
-    parts: Installation, log: str, cut: Cut, table_version: int | None
-) -> tuple[Source, str, float | None, float | None]:
-    from dataclasses import replace
-
-    from pipelines.formats.store import import_key
-    from pipelines.replay.source import import_source, source_of
-    from pipelines.training.settled import IMPORTED
-
-    if not _is_loop(parts, log):
-        if table_version is not None:
-            raise FieldError("table_version", wanted="absent for an import, which has one version", got=table_version)
-        return import_source(parts.settings.files_url, import_key(parts.settings, log), cut), "", None, None
-    reward = parts.loop(log).reward
-    cut = replace(cut, versions=(reward.version, IMPORTED))
-    return source_of(parts.lake, log, version=table_version, cut=cut), "", reward.minimum, reward.maximum
-
-
-def _holdout(parts: Installation, log: str, cut: Cut, table_version: int | None) -> tuple[Source, str]:
-    from pipelines.replay.source import TableSource
-    from pipelines.training.window import window
-
-    found = window(parts.lake, parts.loop(log), table_version)
-    return TableSource(found.holdout, cut), f"{found.rows} decisions that a version may have learned from"
-
-
-def _policy(parts: Installation, log: str, policy: str) -> PolicySpec:
-    from pipelines.replay.policy import PolicySpec
-
-    if policy == "uniform" or policy == "first":
-        return PolicySpec(kind=policy, name=f"{policy} policy")
-    if ":" in policy:
-        return PolicySpec(kind="python", name=policy, path=policy)
-    if log not in parts.loops:
-        raise FieldError("policy", wanted="uniform, first or module:callable for an import", got=policy)
-    version = policy
-    if policy == "champion":
-        champion = parts.registry.aliases(log).get("champion")
-        if champion is None:
-            raise FieldError("policy", wanted="a loop with a champion", got=policy)
-        version = champion
-    elif policy not in {entry.version for entry in parts.registry.versions(log)}:
-        known = [entry.version for entry in parts.registry.versions(log) if entry.kept == "whole"]
-        raise FieldError("policy", wanted=f"champion, uniform, first, module:callable or one of {known}", got=policy)
-    return PolicySpec(kind="version", name=f"version {version}", files=parts.registry.files(log, version))
-
-
-def _generations(parts: Installation, log: str) -> dict[str, PolicySpec]:
-    from pipelines.replay.policy import PolicySpec
-
-    if log not in parts.loops:
-        raise FieldError("balanced", wanted="a loop, whose generations are registered", got=log)
-    out = {
-        entry.version: PolicySpec(
-            kind="version", name=f"version {entry.version}", files=parts.registry.files(log, entry.version)
-        )
-        for entry in parts.registry.versions(log)
-        if entry.kept == "whole"
-    }
-    kind = parts.loop(log).reference
-    return out | {name: PolicySpec(kind=kind, name=f"{kind} policy") for name in ("", f"baseline:{kind}")}
 
 
 def _cut(since: str | None, until: str | None) -> Cut:

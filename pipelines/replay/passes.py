@@ -21,11 +21,11 @@ from decision.ope.evaluation.family import Plan, Shard
 from decision.ope.evaluation.sums import EvaluationSums, evaluation_sums
 from decision.ope.rows import Rows
 from decision.policy import features_version_of
-from decision.protocols import Oracle, Policy
-from pipelines.interactions.arrays import asked_of
+from decision.protocols import Oracle
 from pipelines.replay.crossfit import CrossFit, Fitted
 from pipelines.replay.models import Predicted, RewardModels
-from pipelines.replay.policy import OneAtATime, PolicySpec, reads_features
+from pipelines.replay.policies.functions import ReadsRows
+from pipelines.replay.policy import OneAtATime, PolicySpec, Tested, pmf_of, reads_features
 from pipelines.replay.rows import Loaded, action_groups, group_of_hash, labels_of, load, matching_rows
 from pipelines.replay.source import COLUMNS, FLAT, Source
 from pipelines.replay.survey import EXTENT_COLUMNS, Extent, Survey, extent_of, survey_of
@@ -125,7 +125,7 @@ def evaluate_unit(job: Job, unit: int) -> Evaluated | None:
     total: Evaluated | None = None
     for table in _tables(job, unit, _needed(job, unit)):
         loaded = load(table, features=job.features, counted=job.extent.counted)
-        pmf = _pmf(policy, loaded)
+        pmf = pmf_of(policy, loaded.table, loaded.interactions)
         predicted = None if job.models is None else job.models.predict(loaded, oracles)
         shard = _shard(job, job.plan, loaded, pmf, predicted)
         mixed = _balanced(job, job.plan, loaded, generations, shard.rows) if generations else None
@@ -142,9 +142,9 @@ def merged(one: Evaluated | None, other: Evaluated | None) -> Evaluated | None:
 class _Ready(NamedTuple):
     """What a thread computes with."""
 
-    policy: Policy
+    policy: Tested
     reads_features: bool
-    generations: list[Policy]
+    generations: list[Tested]
     oracles: tuple[Oracle | None, ...]
 
 
@@ -158,7 +158,7 @@ def _ready(job: Job) -> _Ready:
     if here not in threads:
         policy = job.policy.load()
         features = reads_features(policy)
-        if features and job.policy.kind in ("python", "object"):
+        if features and job.policy.kind in ("python", "object") and not isinstance(policy, ReadsRows):
             policy = OneAtATime(policy)
         oracles = job.models.loaded_oracles() if job.models is not None and job.plan is not None else ()
         threads[here] = _Ready(policy, features, [spec.load() for spec in job.generations], oracles)
@@ -174,8 +174,9 @@ def _needed(job: Job, unit: int) -> tuple[str, ...]:
 def _read(job: Job, unit: int, columns: tuple[str, ...]) -> tuple[str, ...]:
     """Return `columns` without the contexts' texts where columns of features say the same to all who read them."""
     ready = _ready(job)
-    older = any(features_version_of(policy) != VERSION for policy in (ready.policy, *ready.generations))
-    flat = job.source.flat(unit) and not older
+    asked = (ready.policy, *ready.generations)
+    texts = any(isinstance(policy, ReadsRows) or features_version_of(policy) != VERSION for policy in asked)
+    flat = job.source.flat(unit) and not texts
     return tuple(name for name in columns if name not in _CONTEXT) if flat else columns
 
 
@@ -189,10 +190,6 @@ def _tables(job: Job, unit: int, columns: tuple[str, ...]) -> Iterator[pa.Table]
         rows = table if keep is None else keep(table)
         if len(rows):
             yield rows
-
-
-def _pmf(policy: Policy, loaded: Loaded) -> Floats:
-    return policy.pmf(asked_of(policy, loaded.table, loaded.interactions).batch)
 
 
 def _shard(job: Job, plan: Plan, loaded: Loaded, pmf: Floats, predicted: Predicted | None) -> Shard:
@@ -218,8 +215,8 @@ def _shard(job: Job, plan: Plan, loaded: Loaded, pmf: Floats, predicted: Predict
     )
 
 
-def _balanced(job: Job, plan: Plan, loaded: Loaded, generations: list[Policy], rows: Rows) -> EvaluationSums:
+def _balanced(job: Job, plan: Plan, loaded: Loaded, generations: list[Tested], rows: Rows) -> EvaluationSums:
     log: Interactions = loaded.interactions
-    mixed = balanced(log, [_pmf(policy, loaded) for policy in generations], job.drawn)
+    mixed = balanced(log, [pmf_of(policy, loaded.table, log) for policy in generations], job.drawn)
     alone = Plan(low=plan.low, high=plan.high, model=plan.model, bootstrap=0, buckets=0)
     return evaluation_sums(Shard(rows=Rows.of(mixed, rows.target, rows.expected, loaded.counts)), alone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 import threading
 from collections.abc import Callable
@@ -11,36 +12,44 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 
-from decision.batch import Batch, Floats
+from decision.batch import Batch, Floats, Interactions
 from decision.errors import FieldError
 from decision.exploration.mix import check_pmf
 from decision.policy import FirstPolicy, UniformPolicy, baseline_policy, features_version_of
 from decision.protocols import Policy
+from pipelines.interactions.arrays import asked_of
+from pipelines.replay.policies.functions import OneByOne, OverColumns, ReadsRows
+from pipelines.replay.policies.rules import Rules
+
+Tested = Policy | ReadsRows
+"""A policy under test: asked with features as models read them, or with rows as they were logged."""
 
 
 class PolicySpec(msgspec.Struct, frozen=True, kw_only=True):
     """Where a policy comes from.
 
     Attributes:
-        kind: a reference policy, the files of a registered version, a Python callable, or an object at hand.
+        kind: a reference policy, the files of a version, a Python callable, a file of rules, or an object at hand.
         name: the policy in words.
-        files: of a version.
+        files: of a version, or the one of rules.
         path: ``module:name`` of a Python callable.
         held: the policy itself, of kind ``object``.
     """
 
-    kind: Literal["uniform", "first", "version", "python", "object"]
+    kind: Literal["uniform", "first", "version", "python", "rules", "object"]
     name: str
     files: dict[str, bytes] = {}
     path: str = ""
     held: Any = None
 
-    def load(self) -> Policy:
+    def load(self) -> Tested:
         """Return the policy.
 
         Raises:
-            FieldError: there is no such callable, or the files of a version do not fit their manifest.
+            FieldError: there is no such callable, the files of a version do not fit their manifest, or rules cannot be
+                read.
         """
         if self.kind == "uniform" or self.kind == "first":
             return baseline_policy(self.kind)
@@ -48,6 +57,8 @@ class PolicySpec(msgspec.Struct, frozen=True, kw_only=True):
             from decision.artifact import unpack
 
             return unpack(self.files)[0]
+        if self.kind == "rules":
+            return Rules(next(iter(self.files.values())))
         return python_policy(self.path) if self.kind == "python" else self.held
 
 
@@ -56,9 +67,22 @@ def spec_of(policy: Policy, name: str) -> PolicySpec:
     return PolicySpec(kind="object", name=name, held=policy)
 
 
-def reads_features(policy: Policy) -> bool:
+def reads_features(policy: Tested) -> bool:
     """Return whether a policy looks at features; the reference policies look at the number of actions alone."""
     return not isinstance(policy, UniformPolicy | FirstPolicy)
+
+
+def pmf_of(policy: Tested, table: pa.Table, log: Interactions) -> Floats:
+    """Return the policy's [m] probabilities.
+
+    Args:
+        policy: who is asked.
+        table: [n] rows, their texts among them where the policy reads rows.
+        log: [n] the same as arrays.
+    """
+    if isinstance(policy, ReadsRows):
+        return policy.pmf_of_rows(table)
+    return policy.pmf(asked_of(policy, table, log).batch)
 
 
 class CallablePolicy:
@@ -106,10 +130,12 @@ class OneAtATime:
             return self._policy.pmf(batch)
 
 
-def python_policy(path: str) -> Policy:
-    """Return the policy that ``module:name`` names: a function of a batch, a policy, or a class of policies.
+def python_policy(path: str) -> Tested:
+    """Return the policy that ``module:name`` names.
 
-    Modules are looked for where Python looks, and in the working directory first.
+    It is a function of two arguments, the context and the actions of one decision (`OneByOne`); of one that is called
+    ``columns`` (`OverColumns`); of one of any other name, a batch; a policy, or a class of policies. Modules are looked
+    for where Python looks, and in the working directory first.
 
     Raises:
         FieldError: there is no such module or name, or it is no policy.
@@ -131,5 +157,22 @@ def python_policy(path: str) -> Policy:
     if callable(getattr(found, "pmf", None)):
         return CallablePolicy(found.pmf, path)  # pyright: ignore[reportAttributeAccessIssue]
     if callable(found):
-        return CallablePolicy(found, path)
-    raise FieldError("policy", wanted="a function of a batch, or an object with `pmf`", got=type(found).__name__)
+        names = _arguments(found)
+        if len(names) == 2:
+            return OneByOne(found, path)
+        return OverColumns(found, path) if names == ["columns"] else CallablePolicy(found, path)
+    raise FieldError(
+        "policy",
+        wanted="a function of (context, actions), (columns) or (batch), or an object with `pmf`",
+        got=type(found).__name__,
+    )
+
+
+def _arguments(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the arguments that a call must give."""
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [one.name for one in found if one.kind in places and one.default is inspect.Parameter.empty]

@@ -37,6 +37,7 @@ from pipelines.replay.crossfit import FOLDS, CrossFit, Fitted
 from pipelines.replay.fields import require_action_feature, require_label
 from pipelines.replay.models import LEARNED, RewardModel, crossfit_of, reward_models
 from pipelines.replay.passes import Evaluated, Job, evaluate_unit, extent_unit, fit_fold, merged, survey_unit
+from pipelines.replay.policies.rules import Rules
 from pipelines.replay.policy import PolicySpec, reads_features, spec_of
 from pipelines.replay.propensities import check_propensities
 from pipelines.replay.source import COLUMNS, Source, TableSource
@@ -232,7 +233,8 @@ def replay_log(
         FieldError: a row does not fit, or a setting.
     """
     engine = engine or LocalEngine()
-    looks = reads_features(policy.load())
+    loaded = policy.load()
+    looks = reads_features(loaded)
     job = Job(
         source=source,
         policy=policy,
@@ -246,6 +248,11 @@ def replay_log(
     for label, setting in ((options.where and options.where[0], "where"), (options.segment, "segment")):
         if label:
             require_label(source, label, setting=setting)
+    if isinstance(loaded, Rules):  # a slip in a name would be a condition that never holds
+        for name in loaded.context:
+            require_label(source, name, setting="policy")
+        for name in loaded.features:
+            require_action_feature(source, name.partition(".")[0], setting="policy")
     if options.grouping:
         require_action_feature(source, options.grouping, setting="group_by")
     extent = engine.total(extent_unit, add, job, source.units(), _counted("decisions found", None, progress, _rows))

@@ -12,9 +12,9 @@ from decision.errors import FieldError
 from decision.ope.estimators.mrdr import mrdr_row_weights
 from decision.ope.rows import Rows
 from decision.ope.sums.exact import exact_group_sums
-from decision.protocols import Policy
-from pipelines.interactions.arrays import asked_of, interned
+from pipelines.interactions.arrays import interned
 from pipelines.replay.crossfit import FOLDS
+from pipelines.replay.policy import Tested, pmf_of
 from pipelines.replay.rows import Loaded, fold_of_hash
 
 SAMPLE = 200_000
@@ -181,7 +181,7 @@ def shrunk(rows: Floats, reward: Floats) -> Floats:
     return (reward + PRIOR_ROWS * overall) / (rows + PRIOR_ROWS)
 
 
-def survey_of(loaded: Loaded, extent: Extent, policy: Policy | None, *, sampled: tuple[str, ...]) -> Survey:
+def survey_of(loaded: Loaded, extent: Extent, policy: Tested | None, *, sampled: tuple[str, ...]) -> Survey:
     """Return the survey of some rows.
 
     Args:
@@ -214,9 +214,9 @@ def survey_of(loaded: Loaded, extent: Extent, policy: Policy | None, *, sampled:
     )
 
 
-def _robust(loaded: Loaded, policy: Policy) -> Floats:
+def _robust(loaded: Loaded, policy: Tested) -> Floats:
     log = loaded.interactions
-    return mrdr_row_weights(Rows.of(log, policy.pmf(asked_of(policy, loaded.table, log).batch)))
+    return mrdr_row_weights(Rows.of(log, pmf_of(policy, loaded.table, log)))
 
 
 def _plain(table: pa.Table) -> pa.Table:

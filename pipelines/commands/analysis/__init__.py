@@ -1,0 +1,1 @@
+"""What an analyst asks: which log, which policy, and whether that policy answers."""
