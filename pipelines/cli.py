@@ -117,7 +117,6 @@ imports.command("vw-model")(vw_model)
 app.add_typer(
     keys.keys, name="keys", rich_help_panel="Operations", help="Keys of the service: who may do what, in which loops."
 )
-app.add_typer(imports, name="import", rich_help_panel="Logs", help="Import logs of other systems.")
 app.add_typer(policy.policy, name="policy", rich_help_panel="Logs", help="Try a policy on a few logged decisions.")
 app.add_typer(imports, name="import", rich_help_panel="Logs", help="Import logs and models of other systems.")
 app.add_typer(

@@ -97,7 +97,7 @@ def test_toy_by_hand() -> None:
 """
 EVALUATE = """
 import numpy as np
-from decision.ope.evaluate import evaluate
+from decision.ope.arrays import evaluate
 
 rng = np.random.default_rng(0)
 policy = np.tile([0.2, 0.8], (400, 1))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decision.batch import Floats
-from decision.ope.evaluate import evaluate
+from decision.ope.arrays import evaluate
 from tests.bench.coverage import payments
 
 LEVEL = 0.95

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from decision.errors import FieldError
-from decision.ope.evaluate import evaluate
+from decision.ope.arrays import evaluate
 from tests.contracts.estimator import world_of
 
 WORLD = world_of(np.random.default_rng(0), 2_000)
