@@ -56,6 +56,10 @@ def replay(
     ] = "vw",
     level: Annotated[float, typer.Option(help="Coverage of the intervals.")] = 0.95,
     replicates: Annotated[int, typer.Option(help="Bootstrap replicates, 2 or more; 0 for none.")] = 1_000,
+    lift: Annotated[
+        float | None,
+        typer.Option(help="Also say how many decisions it takes to see a lift of so much reward per decision."),
+    ] = None,
     balanced: Annotated[
         bool, typer.Option("--balanced", help="Also weight by the mixture of all generations in the log.")
     ] = False,
@@ -131,6 +135,7 @@ def replay(
             low=low,
             high=high,
             force=force,
+            lift=lift,
         )
         result = replay_log(
             source,
@@ -306,3 +311,11 @@ def _first(result: Replay, out: Console) -> None:
         e = result.lift
         line += f", {e.value:+.5f} [{e.low:+.5f}, {e.high:+.5f}] over what was logged"
     out.print(line, markup=False, highlight=False)
+    if result.apart:
+        names = ", ".join(result.apart)
+        out.print(f"further from {result.recommended} than both intervals allow: {names}", markup=False, style="yellow")
+    if result.needed is not None:
+        e = result.needed
+        line = f"to see a lift of {e.lift:g} in {e.power:.0%} of cases: {e.replay} logged decisions like these, or "
+        line += f"{e.side} in each side of a test; as long a log as this shows one of {e.smallest:.2g}"
+        out.print(line, markup=False, highlight=False)

@@ -17,8 +17,8 @@ def estimates(rows: Rows, *, logged: float) -> str:
     """Return every estimate with its intervals; the band is that of the one to read first.
 
     Args:
-        rows: ``name``, ``value``, ``low``, ``high``, ``first`` (the one to read first) and, of the bootstrap,
-            ``boot_low`` and ``boot_high`` or None.
+        rows: ``name``, ``value``, ``low``, ``high``, ``first`` (the one to read first), ``apart`` (further from it than
+            both intervals allow) and, of the bootstrap, ``boot_low`` and ``boot_high`` or None.
         logged: mean logged reward.
     """
     height = 26 * len(rows) + 20
@@ -27,10 +27,10 @@ def estimates(rows: Rows, *, logged: float) -> str:
     reach = 2.0 * widths[max(len(widths) - 2, 0)]
     ends = [max(row["low"], row["value"] - reach) for row in rows] + [logged]
     tops = [min(row["high"], row["value"] + reach) for row in rows] + [logged]
-    scale = alt.Scale(domain=[min(ends), max(tops)], nice=False, clamp=True, padding=8)
+    scale = alt.Scale(domain=[min(ends), max(tops)], nice=False, clamp=True, padding=16)
     shown = [row for row in rows if row["first"]]
     layers: list[Any] = []
-    x = alt.X("low:Q", title="reward per decision", scale=scale)
+    x = alt.X("low:Q", title="reward per decision", scale=scale, axis=alt.Axis(tickCount=6, labelOverlap=True))
     if shown:
         band = alt.Chart(alt.Data(values=shown)).mark_rect(color=SERIES[0], opacity=0.12)
         layers.append(band.encode(x=x, x2="high:Q"))
@@ -45,7 +45,9 @@ def estimates(rows: Rows, *, logged: float) -> str:
         drawn.mark_tick(color=SERIES[1], thickness=2, size=12).encode(
             x=alt.X("boot_high:Q"), y=alt.Y("name:N", sort=None)
         ),
-        source.mark_point(filled=True, size=70, opacity=1, color=SERIES[0]).encode(x="value:Q"),
+        source.mark_point(filled=True, size=70, opacity=1).encode(
+            x="value:Q", color=alt.condition(alt.datum.apart, alt.value(SERIES[4]), alt.value(SERIES[0]))
+        ),
     ]
     return svg(
         alt.layer(*layers).properties(width=WIDTH, height=height, padding=_PADDING), "Every estimate with its intervals"
@@ -75,7 +77,9 @@ def agreement(rows: Rows, *, low: float, high: float) -> str:
     """
     names = list(dict.fromkeys(row["name"] for row in rows))
     color = alt.Color("name:N", scale=alt.Scale(domain=names, range=list(SERIES[: len(names)])))
-    x = alt.X("tau:Q", title="largest weight trusted", scale=alt.Scale(type="log", nice=False, padding=10))
+    ticks = [10**power for power in range(4)]
+    axis = alt.Axis(format=",.0f", values=ticks)
+    x = alt.X("tau:Q", title="largest weight trusted", scale=alt.Scale(type="log", nice=False, padding=10), axis=axis)
     y = alt.Y("value:Q", title="reward per decision", scale=alt.Scale(zero=False))
     band = alt.Chart(alt.Data(values=[{"value": low, "high": high}])).mark_rect(color=MUTED, opacity=0.18)
     lines = alt.Chart(alt.Data(values=rows)).encode(x=x, y=y, color=color)

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from decision.errors import FieldError, SupportError, Words
 from decision.ope.diagnostics.propensities import PropensityReport
+from decision.ope.diagnostics.sample_size import Needed, rows_needed
 from decision.ope.diagnostics.uniform_stratum import Agreement
 from decision.ope.diagnostics.weights import Diagnostics
 from decision.ope.estimate import Estimate
@@ -63,6 +64,7 @@ class Options(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
         low: smallest reward possible; None for the smallest seen.
         high: largest reward possible; None for the largest seen.
         force: keep the numbers of a log that cannot support them, beside the reasons.
+        lift: a lift of which it is asked how many decisions it takes to see it; None for none.
     """
 
     reward_model: RewardModel = "vw"
@@ -76,8 +78,11 @@ class Options(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     low: float | None = None
     high: float | None = None
     force: bool = False
+    lift: Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)] | None = None
 
     def _relations(self) -> None:
+        if self.lift == 0:
+            raise FieldError("lift", wanted="a number other than 0", got=self.lift)
         if self.replicates == 1:
             raise FieldError("replicates", wanted=f"0, or 2 to {MAX_REPLICATES}", got=1)
 
@@ -121,6 +126,8 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
             without a reward model; None when refused.
         stratum: estimate from the decisions that were drawn uniformly, where there are such beside others.
         agreements: how far each estimate is from that, by name.
+        apart: estimates that are further from the one to read first than both intervals allow.
+        needed: decisions that it takes to see the lift that was asked for; None where none was, or when refused.
         trend: the confidence sequences as the log grew.
         segments: the policy's value by segment, with intervals that hold together; None where the segment's rows
             cannot support an estimate.
@@ -148,6 +155,8 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     lift: Estimate | None
     stratum: Estimate | None
     agreements: dict[str, Agreement]
+    apart: list[str]
+    needed: Needed | None
     trend: list[Point]
     segments: dict[str, Estimate | None]
     diagnostics: Diagnostics
@@ -379,6 +388,8 @@ def _replay(
         lift=found.lift,
         stratum=found.stratum,
         agreements=found.agreements,
+        apart=found.apart,
+        needed=_needed(found, options, extent.rows),
         trend=_trend(found, job),
         segments=found.segments,
         diagnostics=diagnostics,
@@ -391,6 +402,13 @@ def _replay(
         last=_iso(extent.last),
         table_version=getattr(job.source, "version", None),
     )
+
+
+def _needed(found: Results, options: Options, rows: int) -> Needed | None:
+    if options.lift is None or found.lift is None:
+        return None
+    logged, lift = found.errors
+    return rows_needed(options.lift, rows=rows, lift_error=lift, logged_error=logged, level=options.level)
 
 
 def _rare(found: Results) -> list[str]:

@@ -66,6 +66,7 @@ def _row(name: str, estimate: Estimate, result: Replay) -> dict[str, Any]:
         "low": estimate.low,
         "high": estimate.high,
         "first": first,
+        "apart": name in result.apart,
         "boot_low": low,
         "boot_high": high,
     }

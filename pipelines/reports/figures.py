@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ def svg(chart: Any, description: str) -> str:
             domain=False,
             ticks=False,
             labelPadding=6,
+            titlePadding=12,  # pages' fonts may be wider than the one that labels were measured with
             labelFontSize=12,
             titleFontSize=12,
         ),
@@ -118,17 +120,41 @@ def regret(rows: Rows) -> str:
 
 
 def weights(histogram: Sequence[tuple[float, float, int]]) -> str:
-    """Return the histogram of importance weights; `histogram` has (lower edge, upper edge, rows)."""
-    rows = [{"low": low, "high": high, "rows": count, "none": 0} for low, high, count in histogram]
+    """Return the histogram of importance weights, both axes logarithmic: the few heavy ones matter most.
+
+    Args:
+        histogram: (lower edge, upper edge, rows) of each bin, edges above 0; bins without rows are left out.
+    """
+    # Bars begin below 1 row, which would have no height otherwise.
+    rows = [{"low": low, "high": high, "rows": count, "none": 0.5} for low, high, count in histogram if count]
+    ends = [min(1.0, *(row["low"] for row in rows)), max(1.0, *(row["high"] for row in rows))]
+    most = max(row["rows"] for row in rows)
+    counts = [10**power for power in range(len(str(most)) + 1)]
     chart = alt.Chart(alt.Data(values=rows)).mark_rect(color=SERIES[0])
     chart = chart.encode(
-        x=alt.X("low:Q", title="importance weight", scale=alt.Scale(type="log"), axis=_log_axis()),
+        x=alt.X(
+            "low:Q",
+            title="importance weight",
+            scale=alt.Scale(type="log", domain=ends, nice=False, padding=6),
+            axis=alt.Axis(format="~g", values=_steps(*ends), labelOverlap=True),
+        ),
         x2="high:Q",
-        y=alt.Y("none:Q", title="decisions"),
+        y=alt.Y(
+            "none:Q",
+            title="decisions",
+            scale=alt.Scale(type="log", domain=[0.5, 1.5 * most], nice=False),
+            axis=alt.Axis(format=",.0f", values=counts),
+        ),
         y2="rows:Q",
     )
     one = alt.Chart(alt.Data(values=[{"low": 1.0}])).mark_rule(color=INK, strokeDash=[2, 3]).encode(x="low:Q")
     return svg((chart + one).properties(width=WIDTH, height=HEIGHT), "Distribution of importance weights")
+
+
+def _steps(low: float, high: float) -> list[float]:
+    """Return ticks of a logarithmic axis: powers of ten, and 2 and 5 times these where the axis is short."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [digit * 10.0**power for power in decades for digit in ((1, 2, 5) if len(decades) <= 4 else (1,))]
 
 
 def calibration(rows: Rows) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import hypot
 
 import numpy as np
 
@@ -60,6 +61,8 @@ class Results:
         unsupported: mean probability with which the policy does what the log never draws.
         stratum: IPS on the rows that were drawn uniformly, where they are 30 or more and not all.
         agreements: how far each estimate is from that, by name.
+        apart: estimates that are further from the one to read first than both intervals allow.
+        errors: standard errors of `logged` and `lift`.
     """
 
     logged: Estimate
@@ -76,6 +79,8 @@ class Results:
     stratum: Estimate | None = None
     lift: Estimate | None = None
     agreements: dict[str, Agreement] = field(default_factory=dict)
+    apart: list[str] = field(default_factory=list)
+    errors: tuple[float, float] = (np.inf, np.inf)
 
     @property
     def anytime(self) -> tuple[float, float] | None:
@@ -129,6 +134,11 @@ def results(sums: EvaluationSums, plan: Plan, *, level: float = 0.95, count: int
         found["sequence"] = bounded
     there = {name: estimate for name, estimate in found.items() if estimate is not None and name != "sequence"}
     share = sums.stratum.n / max(sums.support.n, 1)
+    refused = refusals(sums.support, unsupported)
+    recommended = None if refused else _first(found, counted)
+    apart = [] if recommended is None else _apart(there, recommended, found[recommended])
+    for name in apart:
+        found[name] = _doubted(there[name], f"further from {recommended} than both intervals allow")
     return Results(
         logged=sums.mean("logged").estimate(level),
         estimates=found,
@@ -137,14 +147,33 @@ def results(sums: EvaluationSums, plan: Plan, *, level: float = 0.95, count: int
         bootstrap=_bootstrap(sums, plan, tuned, level, count, seed),
         moments=moments,
         segments=_segments(sums, level),
-        refused=(refused := refusals(sums.support, unsupported)),
+        refused=refused,
         rewarded=counted,
-        recommended=None if refused else _first(found, counted),
+        recommended=recommended,
         unsupported=unsupported,
         stratum=stratum,
         lift=sums.mean("lift").estimate(level),
         agreements={} if stratum is None else agreement(stratum, there, share=share),
+        apart=apart,
+        errors=(sums.mean("logged").error, sums.mean("lift").error),
     )
+
+
+def _apart(there: Mapping[str, Estimate], name: str, first: Estimate | None) -> list[str]:
+    """Return the estimates that are hardly right together with the one to read first.
+
+    The sides of both intervals that face one another are added as if the estimates were independent. They come from
+    the same rows and mostly move together, so that their difference varies less: two that are right are seldom told
+    apart.
+    """
+    if first is None:
+        return []
+    out: list[str] = []
+    for other, one in there.items():
+        low, high = (one, first) if one.value < first.value else (first, one)
+        if other != name and high.value - low.value > hypot(low.high - low.value, high.value - high.low):
+            out.append(other)
+    return out
 
 
 def _first(found: Mapping[str, Estimate | None], counted: float) -> str | None:
@@ -185,6 +214,7 @@ def refuse(found: Results, *reasons: str) -> Results:
         stratum=None,
         lift=None,
         agreements={},
+        apart=[],
         refused=[*found.refused, *reasons],
     )
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,12 +167,12 @@ class _Reader:
         kind, text, place = self._next()
         if kind != "name" or text in _WORDS:
             raise self._error("the name of a feature", place)
-        path: tuple[str, ...] = tuple(part.strip("`") for part in re.findall(r"`[^`]+`|[^.`]+", text))
+        path = [part.strip("`") for part in re.findall(r"`[^`]+`|[^.`]+", text)]
         if path[0] == "context" and len(path) > 1:
             path = path[1:]
-        if path[0] == _ACTION and len(path) == 1:
+        if path == [_ACTION]:
             raise self._error("action.id or action.NAME", place)
-        self.named.append(path)
+        self.named.append(tuple(path))
         if path[0] == _ACTION:
             return lambda context, action: _within(action, path[1:])
         return lambda context, action: _within(context, path)
@@ -220,7 +220,7 @@ class _Reader:
         return FieldError(self.field, wanted=wanted, got=Words(got), says=f"wants {wanted}, found {got}: {self.text!r}")
 
 
-def _within(value: Any, path: tuple[str, ...]) -> Any:
+def _within(value: Any, path: Sequence[str]) -> Any:
     for part in path:
         value = value.get(part) if isinstance(value, Mapping) else None
     return value

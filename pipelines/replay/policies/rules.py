@@ -83,8 +83,10 @@ class Rules:
         read = [one for _, when, among in self._rules for one in (when, among) if one is not None]
         self.context = tuple(dict.fromkeys(name for one in read for name in one.context))
         self.features = tuple(dict.fromkeys(name for one in read for name in one.action if name != "id"))
-        named = [rule.action for rule, _, _ in self._rules if rule.action is not None]
-        self.actions = tuple(dict.fromkeys([*named, *([] if self._fixed else [file.otherwise])]))
+        named: list[str] = [rule.action for rule, _, _ in self._rules if rule.action is not None]
+        if not self._fixed:
+            named.append(file.otherwise)
+        self.actions: tuple[str, ...] = tuple(dict.fromkeys(named))
         self._known: dict[tuple[str, str, tuple[str, ...]], list[float]] = {}
 
     @property

@@ -126,14 +126,15 @@ def _unread(policy: Rules, rows: list[Tried]) -> list[str]:
     features: dict[str, None] = dict.fromkeys(name for row in rows for one in row.actions for name in one["features"])
     ids: dict[str, None] = dict.fromkeys(one["id"] for row in rows for one in row.actions)
     out: list[str] = []
-    for what, named, known in (
+    looked: tuple[tuple[str, tuple[str, ...], dict[str, None]], ...] = (
         ("field of the context", policy.context, contexts),
         ("feature of an action", policy.features, features),
         ("action", policy.actions, ids),
-    ):
+    )
+    for what, named, known in looked:
         for name in named:
             if name not in known:
-                near = nearest_of(name, list(known))
+                near = nearest_of(name, known)
                 out.append(f"no row has the {what} {name!r}" + (f"; did you mean {near!r}?" if near else ""))
     return out
 

@@ -140,3 +140,16 @@ def test_an_export_to_obp_comes_back_with_the_same_estimates(run: Any, settled: 
     there, here = (run("replay", log, *QUICK, "--json").result["estimates"] for log in ("news", "copy"))
     for name in ("ips", "snips"):
         assert here[name]["value"] == pytest.approx(there[name]["value"], abs=1e-12)
+
+
+def test_a_wanted_lift_is_answered_with_the_decisions_that_it_takes(run: Any, tmp_path: Path) -> None:
+    run("import", "obp", str(feedback(tmp_path / "good.npz")), "--name", "good")
+    one = run("replay", "good", *QUICK, "--lift", "0.02", "--json").result["needed"]
+    half = run("replay", "good", *QUICK, "--lift", "0.01", "--json").result["needed"]
+    assert half["replay"] == pytest.approx(4 * one["replay"], abs=4)
+    assert half["side"] == pytest.approx(4 * one["side"], abs=4)
+    page = tmp_path / "page.html"
+    shown = run("replay", "good", *QUICK, "--lift", "0.02", "--html", str(page)).out
+    assert f"to see a lift of 0.02 in 80% of cases: {one['replay']} logged decisions like these" in shown
+    assert f"{one['replay']:,} logged decisions like these" in page.read_text()
+    assert run("replay", "good", *QUICK, "--lift", "0", "--json").result["field"] == "lift"

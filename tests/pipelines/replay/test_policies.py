@@ -20,6 +20,7 @@ from pipelines.replay.policies.rules import MAX_BYTES, Rules
 from pipelines.replay.policies.trial import few_rows, tried
 from pipelines.replay.policy import PolicySpec, python_policy
 from pipelines.replay.replay import Options, replay_log
+from pipelines.replay.report import replay_report
 from pipelines.replay.source import TableSource
 from tests.pipelines.replay.test_replay import log
 
@@ -207,6 +208,19 @@ def test_a_rule_on_what_no_decision_has_is_refused_before_anything_is_computed()
     assert told.value.field == "policy"
 
 
+def test_a_report_says_which_estimates_are_apart_and_still_trusts_the_first() -> None:
+    rows = phones(1_500)
+    paid = [float(row % 2 == 0 and index == 1) for row, index in enumerate(rows["action_index"].to_pylist())]
+    rows = rows.set_column(rows.column_names.index("reward"), "reward", pa.array(paid))
+    spec = PolicySpec(kind="rules", name="p", files={"p.toml": RULES})
+    found = replay_log(TableSource(rows), spec, Options(reward_model="means", replicates=0), log="news")
+    assert "dm" in found.apart  # means of actions know nothing of phones
+    page = replay_report(found)
+    assert f"Further from dr than both intervals allow: {', '.join(found.apart)}." in page
+    assert ("Nothing speaks against the estimate to read first." in page) == found.trusted
+    assert "Nothing speaks against these estimates." not in page
+
+
 def test_a_trial_shows_each_row_and_no_mistake_hides_another() -> None:
     def careless(context: dict[str, Any], actions: list[dict[str, Any]]) -> Any:
         if context["hour"] % 2:
@@ -223,9 +237,9 @@ def test_a_trial_shows_each_row_and_no_mistake_hides_another() -> None:
     assert sum("sum 1.5" in text and "(and in 4 more rows)" in text for text in found.mistakes) == 1
     good = tried(OneByOne(one, "one"), rows, name="one", log="news")
     assert good.mistakes == []
-    assert good.rows[1].probabilities == [0.75, 0.0, 0.25]
-    place = rows["action_index"][1].as_py()
-    assert good.rows[1].weight == good.rows[1].probabilities[place] / rows["propensity"][1].as_py()
+    wanted = [0.75, 0.0, 0.25]
+    assert good.rows[1].probabilities == wanted
+    assert good.rows[1].weight == wanted[rows["action_index"][1].as_py()] / rows["propensity"][1].as_py()
 
 
 def test_a_trial_tells_of_names_that_no_row_has() -> None:
