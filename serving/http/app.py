@@ -7,11 +7,12 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, MutableMapping
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 from serving import metrics
 from serving.core import Core
@@ -254,12 +255,14 @@ def _described() -> bytes:
 
 
 def _describe() -> None:
-    """Write the OpenAPI document to standard output; without a core, since no route is asked."""
-    app = App(lambda: cast(Core, None))
-    from serving.fairness.app import panels
+    """Write the OpenAPI document to standard output, of an empty installation: routes are the same in all."""
+    from pipelines.settings import load_settings
+    from serving.start import open_core
 
-    routes, _ = panels(cast(Core, None))
-    sys.stdout.buffer.write(openapi.document([*app._routes, *routes]))
+    with tempfile.TemporaryDirectory() as folder:
+        app = App(lambda: open_core(load_settings({}, home=folder)))
+        sys.stdout.buffer.write(app.document())
+        app.close()
 
 
 if __name__ == "__main__":
