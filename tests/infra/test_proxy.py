@@ -6,7 +6,6 @@ import asyncio
 import http.client
 import json
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from pipelines.operations.processes import free_port
 from pipelines.operations.waiting import wait_until
 from serving.http.door import Door
+from tests.debian import program
 from tests.worlds.panel_service import House
 from tests.worlds.panels import LOOP
 
@@ -96,7 +96,7 @@ def answers(port: int) -> bool:
 
 
 @contextmanager
-def proxy(folder: Path, *, service: int, tls: int, plain: int) -> Iterator[None]:
+def proxy(nginx: str, folder: Path, *, service: int, tls: int, plain: int) -> Iterator[None]:
     text = CONFIGURATION.read_text()
     for was, becomes in {
         "127.0.0.1:8080": f"127.0.0.1:{service}",
@@ -110,7 +110,7 @@ def proxy(folder: Path, *, service: int, tls: int, plain: int) -> Iterator[None]
     (folder / "decision.conf").write_text(text)
     user = "user root;" if os.getuid() == 0 else ""
     (folder / "nginx.conf").write_text(WHOLE.format(folder=folder, user=user))
-    command = ["nginx", "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
+    command = [nginx, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")]
     process = subprocess.Popen(command)
     try:
         wait_until(lambda: process.poll() is not None or answers(tls), "nginx to listen")
@@ -123,8 +123,7 @@ def proxy(folder: Path, *, service: int, tls: int, plain: int) -> Iterator[None]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    if shutil.which("nginx") is None:
-        pytest.skip("nginx is not installed")
+    nginx = program("nginx", "usr/sbin/nginx")
     folder, connections = tmp_path_factory.mktemp("proxy"), set[Any]()
     house = House(tmp_path_factory.mktemp("house"))
     trust, port, tls, plain = certificate(folder), free_port(), free_port(), free_port()
@@ -146,7 +145,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     thread.start()
     opened.wait()
     try:
-        with proxy(folder, service=port, tls=tls, plain=plain):
+        with proxy(nginx, folder, service=port, tls=tls, plain=plain):
             yield Site(house, tls, plain, trust, connections)
     finally:
         ended.set()
