@@ -31,6 +31,7 @@ _SAID = {
     "nvidia proprietary software": "LicenseRef-NVIDIA-Proprietary", "python software foundation license": "PSF-2.0",
 }  # fmt: skip
 _UNSAID = {
+    "axe-playwright-python": "MIT AND MPL-2.0",
     "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary",
     "huey": "MIT",
     "python-dateutil": "Apache-2.0 OR BSD-3-Clause",

@@ -29,7 +29,7 @@ PAGES = (
     "/console/login",
     "/console/loops",
     "/console/loops/shop",
-    "/console/loops/fresh",
+    "/console/loops/young",
     "/console/loops/shop/decisions/seen",
     "/console/loops/shop/nights/20251231T000000.000000",
     "/console/loops/shop/stop",
@@ -47,7 +47,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
-    made = Operated(tmp_path_factory.mktemp("home"), alarms=(FELL,))
+    made = Operated(tmp_path_factory.mktemp("home"), alarms=(FELL,), new="young")
     yield made
     made.close()
 
@@ -122,7 +122,7 @@ def test_an_operator_sees_an_alarm_finds_its_loop_explains_a_decision_and_stops_
 def test_settings_change_by_keyboard_and_without_scripts(site: Operated, browser: Any, address: str) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.goto(f"{address}/console/loops/fresh/settings")
+    page.goto(f"{address}/console/loops/young/settings")
     page.keyboard.press("Tab")
     assert page.locator(":focus").inner_text() == "Skip to the content"
     page.get_by_label("TOML").fill("[reward]\nwindow_s = 45.0\n")
@@ -133,7 +133,7 @@ def test_settings_change_by_keyboard_and_without_scripts(site: Operated, browser
     page.get_by_role("button", name="Put them into force").focus()
     page.keyboard.press("Enter")
     page.get_by_role("status").filter(has_text="The settings are in force").wait_for()
-    assert site.settings.loop_path("fresh").read_text() == "[reward]\nwindow_s = 45.0\n"
+    assert site.settings.loop_path("young").read_text() == "[reward]\nwindow_s = 45.0\n"
     context.close()
 
 
@@ -142,10 +142,10 @@ def test_the_first_page_renews_itself(site: Operated, browser: Any, address: str
     page = context.new_page()
     page.clock.install()
     page.goto(f"{address}/console/loops")
-    page.get_by_role("link", name="fresh").wait_for()
-    before = page.locator("section", has=page.get_by_role("link", name="fresh")).get_by_text("No decision was asked")
+    page.get_by_role("link", name="young").wait_for()
+    before = page.locator("section", has=page.get_by_role("link", name="young")).get_by_text("No decision was asked")
     assert before.is_visible()
-    httpx.post(f"{address}/v1/loops/fresh/decide", json=QUESTION).raise_for_status()
+    httpx.post(f"{address}/v1/loops/young/decide", json=QUESTION).raise_for_status()
     for _ in range(3):
         page.clock.run_for(5_000)
         page.wait_for_timeout(100)

@@ -16,9 +16,9 @@ from tests.parts import require
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     *("log.db", "log.db-writers", "state.db", "mlflow.db", "mlflow.lock", "registry.lock", "tidy.lock"),
-    *("cache", "demo", "imports", "lake", "loops", "metrics", "models", "runs"),
+    *("cache", "demo", "imports", "lake", "loops", "metrics", "models", "reports", "runs"),
 }
-"""What one folder holds: that of the first release, State, and the lock of the night's last step."""
+"""What one folder holds: that of the first release, State, reports of nights, and the lock of their last step."""
 
 
 def demo(tmp_path: Path, *arguments: str) -> dict[str, Any]:

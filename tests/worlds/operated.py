@@ -27,21 +27,29 @@ REWARD = "[reward]\nminimum = 0.0\nmaximum = 1.0\n"
 
 
 class Operated:
-    """A loop ``shop`` that rolls version 2 out beside version 1, after nights, and a loop ``fresh`` that did nothing.
+    """A loop ``shop`` that rolls version 2 out beside version 1, after nights, and a new loop that did nothing.
 
     Args:
         home: the home folder.
         nights: how many there were.
         failed: whether the last one failed.
         alarms: what it raised.
+        new: name of the new loop; counts of decisions are a process's, so one that is asked has a name of its own.
         settings: of the installation, instead of its own.
     """
 
     def __init__(
-        self, home: Path, *, nights: int = 12, failed: bool = False, alarms: tuple[Alarm, ...] = (), **settings: Any
+        self,
+        home: Path,
+        *,
+        nights: int = 12,
+        failed: bool = False,
+        alarms: tuple[Alarm, ...] = (),
+        new: str = "fresh",
+        **settings: Any,
     ) -> None:
         self.shop = GuardedLoop(home, TEXT + REWARD)
-        fresh = self.shop.settings.loop_path("fresh")
+        fresh = self.shop.settings.loop_path(new)
         fresh.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_text("")
         self.shop.point("candidate", "2")

@@ -24,11 +24,12 @@ from decision.errors import FieldError
 from decision.oracles.adf.head import check_adf
 from decision.oracles.adf.shape import Shape, action_json, context_json
 from decision.oracles.files.vw_head import MODEL_FILE, scratch_file
+from decision.validation import Checked
 
 SETTINGS_FILE = "vw_adf.json"
 
 
-class AdfSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AdfSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a model file does not say of itself; stored beside it.
 
     Attributes:
