@@ -20,7 +20,7 @@ class Observed:
         value: [e] its number, finite.
         offer_row: [m] which decision each offered action is of.
         offered: [m] its id.
-        pmf: [m] the probability with which it could be drawn.
+        pmf: [m] the probability with which it could be drawn; NaN where only that of the draw is known.
         drawn: [n] id of the action that was drawn.
         propensity: [n] the probability of the draw, above 0.
         reward: [n] NaN where none is known.

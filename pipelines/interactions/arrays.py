@@ -51,7 +51,7 @@ def to_interactions(table: pa.Table) -> Interactions:
         chosen=batch.offsets[:-1] + table["action_index"].to_numpy().astype(np.int64),
         propensity=table["propensity"].to_numpy(),
         reward=table["reward"].to_numpy().astype(np.float64),
-        pmf=_pmf(table["pmf"], np.diff(batch.offsets)),
+        pmf=pmf_of(table["pmf"], np.diff(batch.offsets)),
         weight=_stands_for(table),
     )
 
@@ -160,7 +160,8 @@ def _require(table: pa.Table, names: tuple[str, ...]) -> None:
             raise FieldError(name, wanted="a column of the interactions", got=None)
 
 
-def _pmf(column: pa.ChunkedArray, sizes: Ints) -> Floats:
+def pmf_of(column: pa.ChunkedArray, sizes: Ints) -> Floats:
+    """Return [m] the probabilities of a column of lists, flat; NaN in rows of `sizes` ([n]) actions that have none."""
     flat = pc.list_flatten(column).to_numpy().astype(np.float64)
     if column.null_count == 0:
         return flat

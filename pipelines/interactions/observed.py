@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from decision.batch import Floats, Ints
 from decision.drift.observed import Observed, blocks_of
-from pipelines.interactions.arrays import interned, sizes_of
+from pipelines.interactions.arrays import interned, pmf_of, sizes_of
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
@@ -60,7 +60,7 @@ def observed_of(parts: Iterable[tuple[pa.Table, Floats]]) -> Observed | None:
         value=pc.list_flatten(whole["context_values"]).to_numpy(),
         offer_row=np.repeat(every, offers),
         offered=offered,
-        pmf=pc.list_flatten(whole["pmf"]).to_numpy(),
+        pmf=pmf_of(whole["pmf"], offers),
         drawn=offered.take(first + whole["action_index"].to_numpy().astype(np.int64)),
         propensity=whole["propensity"].to_numpy(),
         reward=whole["reward"].to_numpy().astype(np.float64),

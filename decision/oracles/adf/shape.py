@@ -11,7 +11,7 @@ What flattening cannot tell apart is read in one way: the first "=" ends a name,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
 
@@ -98,9 +98,3 @@ def context_json(context: Features, actions: Iterable[bytes], shape: Shape) -> b
         listed = _listed(b"FromUrl", context)
         members = [listed] if listed else []
     return b"{" + b",".join([*members, b'"_multi":[' + b",".join(actions) + b"]"]) + b"}"
-
-
-def decision_json(context: Features, actions: Sequence[Features], action_ids: Sequence[str], shape: Shape) -> bytes:
-    """Return a decision, ``c`` of a line of dsjson."""
-    told = [action_json(*pair, shape) for pair in zip(actions, action_ids, strict=True)]
-    return context_json(context, told, shape)

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 import pytest
 
 from decision.artifact import unpack
 from decision.drift import PROFILE_FILE
+from decision.drift.profile import encoded, profile_of
 from pipelines.evaluation.alarms import Alarmed, alarms
 from pipelines.evaluation.drift import Trained, trained_on
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.join import join
+from pipelines.interactions.observed import COLUMNS, observed_of
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, load_settings, parse_loop
 from pipelines.training.train import train
 from tests.worlds.lake import LATER, World, decision, outcome
 from tests.worlds.synthetic import new_settings
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
 LOOP = parse_loop("[training]\nminimum = 200\n", "shop", {})
 PROMOTED = {"verdict": "set", "reasons": ["test"], "numbers": {}, "by": "test"}
@@ -111,6 +118,19 @@ def test_rewards_under_another_definition_are_no_drift(shop: Shop) -> None:
     assert profile is not None
     assert profile.rewards is None
     assert profile.cells
+
+
+def test_rows_that_know_the_probability_of_their_draw_alone_are_looked_at_too(shop: Shop) -> None:
+    table = shop.world.lake.read("interactions", lambda table: table.to_pyarrow_table(columns=list(COLUMNS)))
+    known = np.arange(len(table)) % 3 > 0
+    some = table.set_column(
+        table.column_names.index("pmf"), "pmf", pc.if_else(pa.array(known), table["pmf"].combine_chunks(), None)
+    )
+    (all_told, told) = (observed_of([(rows, np.ones(len(rows)))]) for rows in (table, some))
+    assert all_told is not None
+    assert told is not None
+    assert np.isnan(told.pmf).sum() == 2 * np.count_nonzero(~known)
+    assert encoded(profile_of(told)) == encoded(profile_of(all_told))
 
 
 def test_without_a_profile_the_night_says_why_and_looks_for_the_rest(tmp_path: Path) -> None:
