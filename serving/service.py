@@ -16,12 +16,14 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 
 import bentoml
 import click
 
 from decision.errors import FieldError
 from pipelines.logs import set_up
+from pipelines.operations.parent import end_with_parent, started_by_us
 from pipelines.operations.processes import check_keys, check_port
 from pipelines.settings import load_settings
 from serving import metrics
@@ -31,9 +33,6 @@ from serving.routes import Application, Receive, Scope, Send
 from serving.start import open_core
 
 _log = logging.getLogger(__name__)
-_SUPERVISED_S = 1.0
-_SUPERVISOR = "SERVING_SUPERVISOR"
-"""The variable that tells workers their supervisor: it may have gone before a worker can ask whose child it is."""
 
 metrics.join_run()
 settings = load_settings()
@@ -75,7 +74,6 @@ class DecisionService:
         self.core = app.core
         self.door = Door(app, host=settings.host, port=settings.port, drain=_drain)
         app.watched.append(self.door.broken)
-        self._supervised: asyncio.Task[None] | None = None
 
     def __is_ready__(self) -> bool:
         """Return whether decisions can be taken now."""
@@ -93,7 +91,8 @@ class DecisionService:
         except FieldError as error:
             sys.stderr.write(f"error: {error}\n")
             raise SystemExit(2) from None
-        os.environ[_SUPERVISOR] = str(os.getpid())
+        end_with_parent(partial(_end, "what started the service has gone, and so does the service"))
+        os.environ |= started_by_us()  # its workers inherit it
         metrics.begin_run(settings.root)
 
     @bentoml.on_startup
@@ -109,24 +108,19 @@ class DecisionService:
         except BaseException:
             app.close()
             raise
-        supervisor = int(os.environ.get(_SUPERVISOR, os.getppid()))
-        self._supervised = asyncio.create_task(_end_with(supervisor), name="supervisor")
+        end_with_parent(partial(_end, "the supervisor has gone, and so does this worker"))
 
     @bentoml.on_shutdown
     async def close(self) -> None:
         """Be not ready, answer what is under way, write what waits and close everything before the process ends."""
-        if self._supervised is not None:
-            self._supervised.cancel()
         await self.door.close()
         app.close()
         metrics.forget()
 
 
-async def _end_with(supervisor: int) -> None:
-    """End this worker, in order, once its supervisor has gone: nobody else would end it, or knows that it answers."""
-    while os.getppid() == supervisor:
-        await asyncio.sleep(_SUPERVISED_S)
-    _log.critical("the supervisor has gone, and so does this worker")
+def _end(why: str) -> None:
+    """End this process in order: nobody is left who would, or knows that it answers."""
+    _log.critical(why)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -82,10 +82,12 @@ def forward(
     Example: `DECISION_LOG=kafka://broker:9092 decision forward`
     """
     from pipelines.ingestion.forward import run_forwarder
+    from pipelines.operations.parent import end_with_parent
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    end_with_parent(stop.set)
     settings = load_settings(home=None if home is None else str(home))
     done = run_forwarder(
         settings, once=once, stop=stop, on_pass=lambda so_far: progress("messages forwarded", so_far.messages)
@@ -142,8 +144,12 @@ def _run_forwarded(command_line: list[str], settings: Settings) -> tuple[int, in
     import subprocess
     from contextlib import ExitStack
 
+    from pipelines.operations.parent import started_by_us
     from pipelines.operations.processes import environment, forward_command, process, wait_until_forwarded
 
+    told = list[int]()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda sent, _: told.append(sent))
     output = settings.root / "forwarder.log"
     console.print(f"forwarding to {_place(settings)}, output in {output}")
     with ExitStack() as stack:
@@ -152,9 +158,11 @@ def _run_forwarded(command_line: list[str], settings: Settings) -> tuple[int, in
             return stack.enter_context(process("forwarder", forward_command(), settings, output))
 
         forwarder = beside()
-        child = subprocess.Popen(command_line, env=environment(settings))  # noqa: S603 - a command line of ours
+        child = subprocess.Popen(command_line, env=environment(settings) | started_by_us())  # noqa: S603 - a command line of ours
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: child.terminate())
+            signal.signal(number, lambda sent, _: (told.append(sent), child.terminate()))
+        if told:
+            child.terminate()
         while True:
             try:
                 service = child.wait(_LOOK_S)
@@ -163,6 +171,8 @@ def _run_forwarded(command_line: list[str], settings: Settings) -> tuple[int, in
                 if (status := forwarder.poll()) is not None:
                     console.print(f"[yellow]the forwarder ended with status {status}:[/] started again")
                     forwarder = beside()
+        if told and service == -signal.SIGTERM:
+            service = 0  # told to end while it still started: it had nothing to finish
         return service, wait_until_forwarded(forwarder, settings)
 
 

@@ -26,6 +26,7 @@ import msgspec
 from decision.errors import FieldError, Words
 from pipelines.access.keys import has_keys
 from pipelines.files import SOURCES
+from pipelines.operations.parent import started_by_us
 from pipelines.settings import BENTO_PORT_OFFSET, Settings
 
 SERVICE = "serving.service:DecisionService"
@@ -62,7 +63,7 @@ def forward_command() -> list[str]:
 
 @contextmanager
 def process(name: str, command: list[str], settings: Settings, output: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `command` for the installation, its output in a file; it ends with the block.
+    """Run `command` for the installation, its output in a file; it ends with the block, or with this process.
 
     Args:
         name: what it is called in errors.
@@ -77,7 +78,7 @@ def process(name: str, command: list[str], settings: Settings, output: Path) -> 
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=environment(settings),
+            env=environment(settings) | started_by_us(),
             cwd=SOURCES,
             start_new_session=True,  # it has workers: signals go to all of them
         )

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipelines.operations.init import init_loop
 from pipelines.operations.processes import free_port, wait_until_ready
 from pipelines.operations.waiting import wait_until
 from pipelines.settings import load_settings
+from tests.worlds.fleet import Member, processes_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,3 +70,33 @@ def test_serve_answers_picks_up_a_new_loop_and_ends_in_good_order(tmp_path: Path
     ingest = [sys.executable, "-m", "pipelines.cli", "ingest", "--home", settings.home, "--json"]
     done = subprocess.run(ingest, cwd=ROOT, check=True, capture_output=True, text=True)
     assert {"decisions": 1, "outcomes": 1}.items() <= json.loads(done.stdout).items()
+
+
+@pytest.fixture
+def forwarding(tmp_path: Path) -> Iterator[tuple[Member, Path]]:
+    """Give `decision serve` that has begun to start a service and a forwarder, towards a broker that is away."""
+    (output := tmp_path / "output").mkdir()
+    settings = load_settings({}, home=str(tmp_path / "home"), port=free_port(), log="kafka://127.0.0.1:1", grace_s=0.0)
+    member = Member(settings, [sys.executable, "-m", "pipelines.cli", "serve"], output)
+    member.start()
+    try:
+        wait_until(lambda: len(processes_of(settings.root)) >= 3, "the service and the forwarder to be started")
+        yield member, settings.root
+    finally:
+        member.kill()
+
+
+def test_serve_that_is_told_to_end_while_its_service_starts_ends_in_good_order(
+    forwarding: tuple[Member, Path],
+) -> None:
+    member, home = forwarding
+    assert member.end() == 0
+    assert not processes_of(home)
+
+
+def test_a_killed_serve_takes_its_service_and_its_forwarder_with_it(forwarding: tuple[Member, Path]) -> None:
+    member, home = forwarding
+    first = member.process
+    assert first is not None
+    first.kill()
+    wait_until(lambda: not processes_of(home), "the service and the forwarder to end")

@@ -41,6 +41,7 @@ class Member:
     Attributes:
         name: that of its home folder.
         ended: how often it ended by itself, by status.
+        process: the one that was started; None while it does not run.
     """
 
     def __init__(self, settings: Settings, command: Sequence[str], output: Path, *, kept: bool = True) -> None:
@@ -48,13 +49,13 @@ class Member:
         self.ended = Counter[int]()
         self._command, self._kept = command, kept
         self.said, self._log = output / f"{self.name}.out", output / f"{self.name}.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it; it does not run yet."""
         self.settings.root.mkdir(parents=True, exist_ok=True)
         with self.said.open("ab") as said, self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=said,
@@ -66,12 +67,12 @@ class Member:
 
     def runs(self) -> bool:
         """Return whether it does; that it ended is counted, once."""
-        if self._process is None:
+        if self.process is None:
             return False
-        status = self._process.poll()
+        status = self.process.poll()
         if status is not None:
             self.ended[status] += 1
-            self._process = None
+            self.process = None
         return status is None
 
     def kill(self) -> None:
@@ -79,15 +80,15 @@ class Member:
         while found := processes_of(self.settings.root):  # one that was being started meanwhile, too
             _signal(found, signal.SIGKILL)
             time.sleep(0.01)
-        if self._process is not None:
-            self._process.wait()
-            self._process = None
+        if self.process is not None:
+            self.process.wait()
+            self.process = None
         if not self._kept:
             shutil.rmtree(self.settings.root, ignore_errors=True)
 
     def hurt(self, rng: random.Random) -> str:
         """Kill one of the processes that it has started, and return that one's command line, "" where there is none."""
-        first = None if self._process is None else self._process.pid
+        first = None if self.process is None else self.process.pid
         others = [pid for pid in sorted(processes_of(self.settings.root)) if pid != first]
         if not others:
             return ""
@@ -111,20 +112,20 @@ class Member:
 
     def end(self) -> int | None:
         """Ask it to end and return its status when it has; None when it had to be killed, or had ended before."""
-        process, self._process = self._process, None
+        process, self.process = self.process, None
         if process is None:
             return None
         process.terminate()
         try:
             return process.wait(_END_S)
         except subprocess.TimeoutExpired:
-            self._process = process
+            self.process = process
             self.kill()
             return None
 
     def wait(self) -> int:
         """Wait until it has ended by itself and return its status."""
-        process, self._process = self._process, None
+        process, self.process = self.process, None
         assert process is not None
         return process.wait()
 
