@@ -11,7 +11,7 @@ WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: help setup setup-dev demo test check infra-check format bench soak kafka docs picture client-schema clean hooks constraints
-.PHONY: licences sbom audit
+.PHONY: licences monitoring sbom audit
 help: ## What each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -66,6 +66,10 @@ docs: setup ## Where the documentation is
 
 picture: setup-dev ## Draw infra/docs/architecture.svg anew, from the contracts and the imports
 	$(BIN)/python -m infra.docs.architecture
+
+monitoring: setup-dev ## Write Grafana's dashboard and infra/docs/metrics.md anew, from the catalogue of metrics
+	$(BIN)/python -m infra.monitoring.dashboards
+	$(BIN)/python -m infra.monitoring.reference
 
 client-schema: setup-dev ## Draw the TypeScript client's types anew, from what the service says of itself; needs npm
 	npm install --no-audit --no-fund --no-package-lock --ignore-scripts --prefix infra/clients/typescript

@@ -1,4 +1,4 @@
-"""Prometheus metrics: what the workers did.
+"""Prometheus metrics: what the workers did, by the rows of `serving.telemetry.catalogue`.
 
 The workers of a run share a folder, and whichever is asked adds up what all of them wrote there. Metrics are made on
 first use, after prometheus_client was pointed to it. They count requests of both ports. BentoML would have one
@@ -16,141 +16,57 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.files import hindered
+from serving.telemetry.catalogue import BY_NAME, CATALOGUE, OF_LOOPS, SECONDS
 
 _RUN = "SERVING_METRICS"
 """The variable that tells workers the folder of their run."""
 
-_COUNTERS = {
-    "decided": "Decisions acknowledged",
-    "repeated": "Requests that repeated an event id",
-    "outcomes": "Outcomes acknowledged",
-    "unpinned": "Answers given while no other replica could be asked for theirs",
-    "fallbacks": "Decisions that the baseline took because the policy failed",
-}
-_GAUGES = {
-    "spool_depth": ("Decisions and outcomes that wait for the disk", "livesum"),
-    "spool_healthy": ("1 while the spool takes writes", "min"),
-    "spool_fsync_seconds": ("Duration of the latest commit", "max"),
-    "model_reloads": ("Policies swapped since the start", "max"),
-    "loops_with_errors": ("Loops that do not run as configured", "max"),
-    "heartbeat_age_seconds": ("Age of the oldest heartbeat among the threads that keep something fresh", "max"),
-    "forward_lag": ("Messages in the spool that the event log does not have yet", "mostrecent"),
-    "ingest_lag": ("Messages on the event log that the lake does not have yet", "mostrecent"),
-    "disk_free_ratio": ("Share of the home folder's disk that is free", "mostrecent"),
-}
-
 _ROOM = 1 << 20
 """Bytes of a file of counts: what prometheus_client begins with. It doubles one that is full."""
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 @cache
-def _counter(name: str, loop: str) -> Any:
-    return _family(name).labels(loop)
+def _series(name: str, *values: str) -> Any:
+    """Return the series of a metric of the catalogue with these values of its labels."""
+    family = _family(name)
+    return family.labels(*values) if values else family
 
 
 @cache
 def _family(name: str) -> Any:
-    from prometheus_client import Counter
+    from prometheus_client import Counter, Gauge, Histogram
 
-    return Counter(f"decision_{name}", _COUNTERS[name], ["loop"])
-
-
-@cache
-def _gauge(name: str) -> Any:
-    from prometheus_client import Gauge
-
-    text, mode = _GAUGES[name]
-    return Gauge(f"decision_{name}", text, multiprocess_mode=mode)  # type: ignore[arg-type]
-
-
-@cache
-def _refusals() -> Any:
-    from prometheus_client import Counter
-
-    return Counter("decision_refused", "Requests answered with a problem document", ["status"])
-
-
-@cache
-def _threads() -> Any:
-    from prometheus_client import Counter
-
-    return Counter("decision_thread_failures", "Failures of threads that keep something fresh", ["thread"])
-
-
-@cache
-def _requests(route: str, status: int) -> Any:
-    return _request_family().labels(route, str(status))
-
-
-@cache
-def _request_family() -> Any:
-    from prometheus_client import Histogram
-
-    text = "Seconds from a request's head to its answer"
-    return Histogram("decision_request_seconds", text, ["route", "status"], buckets=_SECONDS)
-
-
-@cache
-def _doubtful(loop: str, field: str) -> Any:
-    return _doubtful_family().labels(loop, field)
-
-
-@cache
-def _doubtful_family() -> Any:
-    from prometheus_client import Counter
-
-    text = "Outcomes acknowledged that say less than was meant, by the field in doubt"
-    return Counter("decision_outcomes_doubtful", text, ["loop", "field"])
+    metric = BY_NAME[name]
+    if metric.kind == "counter":
+        return Counter(metric.family, metric.help, metric.labels)
+    if metric.kind == "histogram":
+        return Histogram(metric.family, metric.help, metric.labels, buckets=SECONDS)
+    return Gauge(metric.family, metric.help, metric.labels, multiprocess_mode=metric.mode)  # type: ignore[arg-type]
 
 
 def doubtful(loop: str, field: str, amount: int) -> None:
     """Count outcomes of the loop that were taken and are in doubt."""
-    _doubtful(loop, field).inc(amount)
-
-
-@cache
-def _alarms() -> Any:
-    from prometheus_client import Gauge
-
-    text = "Alarms of the loop's last night that nobody has cleared, by kind"
-    return Gauge("decision_alarms", text, ["loop", "kind"], multiprocess_mode="mostrecent")
+    _series("outcomes_doubtful", loop, field).inc(amount)
 
 
 def alarms(loop: str, kind: str, number: int) -> None:
     """Set how many alarms of a kind stand."""
-    _alarms().labels(loop, kind).set(number)
-
-
-@cache
-def _guard_left() -> Any:
-    from prometheus_client import Gauge
-
-    text = "Seconds until the weight of the loop's candidate expires, negative after; +Inf without a candidate"
-    return Gauge("decision_guard_left_seconds", text, ["loop"], multiprocess_mode="mostrecent")
+    _series("alarms", loop, kind).set(number)
 
 
 def guard_left(loop: str, seconds: float) -> None:
     """Set how long the weight of the loop's candidate holds."""
-    _guard_left().labels(loop).set(seconds)
-
-
-@cache
-def _disk() -> Any:
-    from prometheus_client import Gauge
-
-    text = "Bytes of the files in the home folder, by part of the installation"
-    return Gauge("decision_disk_bytes", text, ["part"], multiprocess_mode="mostrecent")
+    _series("guard_left_seconds", loop).set(seconds)
 
 
 def disk(part: str, size: int) -> None:
     """Set how much space a part of the installation takes."""
-    _disk().labels(part).set(size)
+    _series("disk_bytes", part).set(size)
 
 
 def lag(name: str, value: float) -> None:
     """Set one of the gauges of `serving.lags`."""
-    _gauge(name).set(value)
+    _series(name).set(value)
 
 
 def answered(route: str, status: int, seconds: float) -> None:
@@ -161,28 +77,33 @@ def answered(route: str, status: int, seconds: float) -> None:
         status: of its answer.
         seconds: from its head to its answer.
     """
-    _requests(route, status).observe(seconds)
+    _request(route, status).observe(seconds)
+
+
+@cache
+def _request(route: str, status: int) -> Any:
+    return _series("request_seconds", route, str(status))
 
 
 def count(name: str, loop: str, amount: int = 1) -> None:
     """Add to one of the loop's counters."""
-    _counter(name, loop).inc(amount)
+    _series(name, loop).inc(amount)
 
 
 def show(loop: str) -> None:
     """Make the loop's counters, at zero: a rate misses the first of what is counted before it is there."""
-    for name in _COUNTERS:
+    for name in OF_LOOPS:
         count(name, loop, 0)
 
 
 def refused(status: int, amount: int = 1) -> None:
     """Count an answer that is a problem document."""
-    _refusals().labels(str(status)).inc(amount)
+    _series("refused", str(status)).inc(amount)
 
 
 def thread_failures(thread: str, amount: int = 1) -> None:
     """Count a failure of a thread that keeps something fresh."""
-    _threads().labels(thread).inc(amount)
+    _series("thread_failures", thread).inc(amount)
 
 
 def observe(
@@ -204,12 +125,12 @@ def observe(
         loops_with_errors: loops that do not run as configured.
         heartbeat_age_seconds: age of the oldest heartbeat among the threads that keep something fresh.
     """
-    _gauge("spool_depth").set(spool_depth)
-    _gauge("spool_healthy").set(int(spool_healthy))
-    _gauge("spool_fsync_seconds").set(spool_fsync_seconds)
-    _gauge("model_reloads").set(model_reloads)
-    _gauge("loops_with_errors").set(loops_with_errors)
-    _gauge("heartbeat_age_seconds").set(heartbeat_age_seconds)
+    _series("spool_depth").set(spool_depth)
+    _series("spool_healthy").set(int(spool_healthy))
+    _series("spool_fsync_seconds").set(spool_fsync_seconds)
+    _series("model_reloads").set(model_reloads)
+    _series("loops_with_errors").set(loops_with_errors)
+    _series("heartbeat_age_seconds").set(heartbeat_age_seconds)
 
 
 def exposition() -> bytes:
@@ -278,7 +199,7 @@ def reserve() -> None:
     """
     if (folder := os.environ.get(_RUN)) is None:
         return
-    kinds = ("counter", "histogram", *sorted({f"gauge_{mode}" for _, mode in _GAUGES.values()}))
+    kinds = ("counter", "histogram", *sorted({f"gauge_{metric.mode}" for metric in CATALOGUE if metric.mode}))
     for kind in kinds:
         path = Path(folder) / f"{kind}_{os.getpid()}.db"
         try:

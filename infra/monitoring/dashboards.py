@@ -1,11 +1,13 @@
-"""Writes Grafana's dashboard, ``decision.json``; ``python -m infra.monitoring.dashboards``.
+"""Writes Grafana's dashboard, ``decision.json``: ``make monitoring``.
 
-One row for each question: are requests answered, is every record safe, how do loops learn. The library is typed, so a
-panel that Grafana would not read cannot be written.
+One row for each question: are requests answered, is every record safe, how do loops learn. What a panel's metrics are,
+and what to make of them, comes from the catalogue. The library is typed, so a panel that Grafana would not read cannot
+be written.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from grafana_foundation_sdk.builders.common import VizLegendOptions
@@ -15,6 +17,8 @@ from grafana_foundation_sdk.builders.timeseries import Panel
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableRefresh
+
+from serving.telemetry.catalogue import CATALOGUE
 
 FILE = Path(__file__).with_name("decision.json")
 SOURCE = DataSourceRef(type_val="prometheus", uid="$source")
@@ -103,6 +107,21 @@ ROWS: dict[str, list[tuple[str, str, dict[str, str]]]] = {
 """By row its panels: title, unit, and the queries by their legend."""
 
 
+def named(query: str) -> set[str]:
+    """Return the metrics that a query names, without the endings of a histogram."""
+    plain = re.sub(r'"[^"]*"', "", query)
+    words = set(re.findall(r"\b(?:decision|kube)_\w+|\bup\b", re.sub(r"\b(?:by|on) \([^)]*\)", "", plain)))
+    return {re.sub(r"_(bucket|count|sum)$", "", word) for word in words}
+
+
+def described(queries: dict[str, str]) -> str:
+    """Return what the metrics of a panel are, and what to make of them."""
+    asked = set().union(*map(named, queries.values()))
+    return "\n\n".join(
+        f"{metric.shown}: {metric.help}. {metric.action}" for metric in CATALOGUE if metric.shown in asked
+    )
+
+
 def dashboard() -> str:
     """Return the dashboard as JSON."""
     made = (
@@ -127,7 +146,8 @@ def dashboard() -> str:
     for row, panels in ROWS.items():
         made = made.with_row(Row(row))
         for title, unit, queries in panels:
-            panel = Panel().title(title).unit(unit).datasource(SOURCE).height(8).span(12).min(0).legend(legend)
+            panel = Panel().title(title).description(described(queries)).unit(unit).datasource(SOURCE)
+            panel = panel.height(8).span(12).min(0).legend(legend)
             for number, (name, expr) in enumerate(queries.items()):
                 panel = panel.with_target(Dataquery().ref_id("ABCDEF"[number]).expr(expr).legend_format(name))
             made = made.with_panel(panel)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
-from infra.monitoring import dashboards
+from infra.monitoring import dashboards, reference
+from infra.monitoring.dashboards import named
 from pipelines.operations.waiting import wait_until
-from serving import metrics
+from serving.http import operations, v1
+from serving.telemetry.catalogue import CATALOGUE
 from tests.promtool import promtool
 from tests.serving.http.test_app import Caller, open_at
 
@@ -21,18 +25,13 @@ RULES = [rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())[
 QUERIES = [query for panels in dashboards.ROWS.values() for _, _, queries in panels for query in queries.values()]
 OTHERS = {"up", "kube_job_status_failed", "kube_cronjob_status_last_successful_time"}
 """Metrics of Prometheus itself, and of kube-state-metrics."""
-
-
-def named(query: str) -> set[str]:
-    """Return the metrics that a query names, less the suffixes of a histogram."""
-    plain = re.sub(r'"[^"]*"', "", query)
-    words = set(re.findall(r"\b(?:decision|kube)_\w+|\bup\b", re.sub(r"\b(?:by|on) \([^)]*\)", "", plain)))
-    return {re.sub(r"_(bucket|count|sum)$", "", word) for word in words}
+NO_METRICS = {"decision_client"}
+"""What pages name in the same manner: a package."""
 
 
 @pytest.fixture(scope="module")
-def exposed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The names on /metrics of a service that decided, repeated, took outcomes, refused and failed."""
+def scrape(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What /metrics shows of a service that decided, repeated, took outcomes, refused and failed."""
     core = open_at(tmp_path_factory.mktemp("home"))
     call = Caller(core)
     body = {"event_id": "e1", "context": {}, "actions": [{"id": "a"}, {"id": "b"}]}
@@ -40,31 +39,68 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         assert call("POST", "/v1/loops/news/decide", body).status_code == 200
     assert call("POST", "/v1/loops/news/outcomes", {"event_id": "e1", "name": "odd", "value": 1.0}).status_code == 202
     assert call("POST", "/v1/loops/news/decide", {}).status_code == 422
-    metrics.count("fallbacks", "news", 0)  # only a policy that fails makes one
-    metrics.count("unpinned", "news", 0)  # and only a Redis that does not answer
-    metrics.thread_failures("models", 0)
+    assert call("GET", "/nothing/e1").status_code == 404
     for late in ("decision_guard_left", "decision_disk_bytes"):
         wait_until(lambda name=late: name in call("GET", "/metrics").text, "the gauges that threads set")
     text = call("GET", "/metrics").text
     core.close()
-    names = re.findall(r"^# TYPE (decision_\w+) ", text, re.MULTILINE)
-    return {name for name in names if not name.endswith("_created")}
+    return text
 
 
-def test_every_metric_of_rules_and_dashboards_is_one_that_a_service_has(exposed: set[str]) -> None:
+@pytest.fixture(scope="module")
+def families(scrape: str) -> dict[str, Any]:
+    """The families of the scrape by the name to ask Prometheus for."""
+    found = {
+        f"{family.name}_total" if family.type == "counter" else family.name: family
+        for family in text_string_to_metric_families(scrape)
+        if family.name.startswith("decision_") and not family.name.endswith("_created")
+    }
+    return found
+
+
+def test_a_service_shows_what_the_catalogue_has_and_nothing_else(families: dict[str, Any]) -> None:
+    for metric in CATALOGUE:
+        family = families[metric.shown]
+        assert (family.type, family.documentation) == (metric.kind, metric.help)
+        names = {name for sample in family.samples for name in sample.labels}
+        assert names - {"le"} == set(metric.labels)
+    assert families.keys() == {metric.shown for metric in CATALOGUE}
+
+
+def test_no_label_has_a_path_or_an_id(families: dict[str, Any]) -> None:
+    labels = [sample.labels for family in families.values() for sample in family.samples]
+    assert not [value for each in labels for value in each.values() if "/" in value or value == "e1"]
+    routes = {each["route"] for each in labels if "route" in each}
+    assert "decide" in routes
+    assert routes <= {route.name for route in (*v1.ROUTES, *operations.routes(bytes, lambda: None))} | {"none"}
+
+
+def test_rules_and_dashboard_name_metrics_that_a_service_has(families: dict[str, Any]) -> None:
     asked = set().union(*(named(query) for query in [*(rule["expr"] for rule in RULES), *QUERIES]))
-    assert asked - OTHERS <= exposed
+    assert asked - OTHERS <= families.keys()
 
 
-def test_every_metric_that_a_service_has_is_documented_and_on_the_dashboard(exposed: set[str]) -> None:
-    documented = re.findall(r"`(decision_\w+)", (ROOT / "infra/docs/operating.md").read_text())
-    assert exposed <= set(documented)
-    assert exposed <= set().union(*map(named, QUERIES))
+def test_every_metric_that_a_service_has_is_on_the_dashboard_and_no_page_names_another(
+    families: dict[str, Any],
+) -> None:
+    assert families.keys() <= set().union(*map(named, QUERIES))
+    parts = r"_(?:bucket|count|sum)$"
+    for page in (ROOT / "infra").rglob("*.md"):
+        words = re.findall(r"`(decision_\w+?)[`{]", page.read_text())
+        assert {re.sub(parts, "", word) for word in words} - NO_METRICS <= families.keys(), page
+    assert set(re.findall(r"^\| `(decision_\w+)", reference.PAGE.read_text(), re.MULTILINE)) == families.keys()
+
+
+def test_the_reference_is_the_one_that_the_catalogue_makes() -> None:
+    assert reference.PAGE.read_text() == reference.page(), "make monitoring"
+    shown = {metric.group for metric in CATALOGUE}
+    assert shown == reference.QUESTIONS.keys()
 
 
 def test_the_dashboard_is_the_one_that_the_code_makes() -> None:
-    assert dashboards.FILE.read_text() == dashboards.dashboard(), "python -m infra.monitoring.dashboards"
+    assert dashboards.FILE.read_text() == dashboards.dashboard(), "make monitoring"
     panels = json.loads(dashboards.dashboard())["panels"]
+    assert all(panel["type"] == "row" or panel["description"] for panel in panels)
     assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
 
 
