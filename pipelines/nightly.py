@@ -18,10 +18,10 @@ import msgspec
 from decision.errors import FieldError, SupportError
 from pipelines.engines.engine import Engine
 from pipelines.evaluation.agreement import keep_agreement
-from pipelines.evaluation.alarms import NIGHTS, alarms
+from pipelines.evaluation.alarms import NIGHTS, Alarmed, alarms
 from pipelines.evaluation.drift import trained_on
 from pipelines.evaluation.evaluate import Evaluated, evaluate
-from pipelines.evaluation.standing import raise_alarms
+from pipelines.evaluation.standing import Figures, raise_alarms
 from pipelines.fairness.gate import PanelGate
 from pipelines.fairness.standing import training_pairs
 from pipelines.fairness.step import audit
@@ -29,8 +29,10 @@ from pipelines.guard.step import guard
 from pipelines.ingestion.behind import caught_up, ends_of
 from pipelines.ingestion.ingest import Ingested, ingest
 from pipelines.ingestion.ownership import strike_absent
+from pipelines.interactions.counters import counters
 from pipelines.interactions.join import join
 from pipelines.lake.lake import Lake
+from pipelines.lake.moment import NoMomentError
 from pipelines.lake.noted import TABLES, check_noted, note
 from pipelines.log.protocol import EventLog
 from pipelines.logs import numbers, tell
@@ -202,8 +204,31 @@ class _Night:
                 self.lake, self.loop, nights[-NIGHTS - 1 :], seed=seed, table_version=version, trained=trained
             )
         )
-        kept = raise_alarms(self.settings, self.loop.name, self.run.run_id, night.alarms)
+        figures = self._figures(night)
+        kept = raise_alarms(self.settings, self.loop.name, self.run.run_id, night.alarms, figures)
         return {**msgspec.to_builtins(night), "standing": [alarm.key for alarm in kept.alarms]}
+
+    def _figures(self, night: Alarmed) -> Figures:
+        """Return what replicas show of the night as metrics."""
+        decisions: dict[str, int] = {}
+        strays: dict[str, int | None] = {}
+        with suppress(NoMomentError):
+            found = counters(self.lake, self.loop, self.run.started_at)
+            dropped = sum(found.dropped.values())
+            decisions = {
+                "joined": found.joined,
+                "pending": found.pending,
+                "expired": found.expired,
+                "dropped": dropped,
+            }
+            strays = {"late": found.late_outcomes, "orphan": found.orphan_outcomes}
+        return Figures(
+            at=self.run.started_at.timestamp(),
+            value=night.rewards.total / night.rewards.n if night.rewards.n else None,
+            join_rate=night.join_rate,
+            decisions=decisions,
+            strays=strays,
+        )
 
     def guard(self) -> Any:
         now = self.run.started_at

@@ -27,7 +27,7 @@ from decision.records import (
     encode,
 )
 from pipelines.evaluation.agreement import Agreement, agreement_in, agreement_key
-from pipelines.evaluation.standing import KINDS, alarms_key, standing_in
+from pipelines.evaluation.standing import alarms_key, standing_in
 from pipelines.log.protocol import Headers, Message, of_loop, partition_of
 from pipelines.log.slates import whole, written
 from pipelines.log.sqlite.log import Group, Stored
@@ -468,10 +468,7 @@ class Core:
         for loop in self.loops.names():
             metrics.show(loop)
             with suppress(FieldError):
-                stand = standing_in(self.settings, loop, self.loops.seen(alarms_key(loop)))
-                kinds = Counter(alarm.kind for alarm in stand.alarms)
-                for kind in KINDS:
-                    metrics.alarms(loop, kind, kinds[kind])
+                metrics.night(loop, standing_in(self.settings, loop, self.loops.seen(alarms_key(loop))))
 
     def ready(self) -> str | None:
         """Return why no decision can be taken now, or None."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from decision.guard.snapshot import GuardSnapshot, weight_at
 from pipelines.ingestion.forward import to_forward
 from pipelines.log.open import open_log
 from pipelines.log.protocol import EventLog
@@ -46,7 +47,7 @@ class IngestLag:
 
     def observe(self) -> None:
         """Set the gauge; raises as `messages`."""
-        metrics.lag("ingest_lag", self.messages())
+        metrics.gauge("ingest_lag", self.messages())
 
     def messages(self) -> int:
         """Return the messages on the log that the lake does not have yet.
@@ -87,7 +88,7 @@ class DiskUse:
             return
         self._measured = now
         for part, size in disk_bytes(self._settings, lambda: self._closed.wait(_REST_S)).items():
-            metrics.disk(part, size)
+            metrics.gauge("disk_bytes", size, part)
 
     def close(self) -> None:
         """Have a look that is under way wait for nothing more."""
@@ -120,15 +121,22 @@ class Lags:
             return
         self._observed = now
         disk = shutil.disk_usage(self._settings.root)
-        metrics.lag("disk_free_ratio", disk.free / disk.total)
-        metrics.lag("forward_lag", self.to_forward())
+        metrics.gauge("disk_free_ratio", disk.free / disk.total)
+        metrics.gauge("forward_lag", self.to_forward())
         for name in self._loops.names():
             snapshot = self._loops.get(name)
-            rolled_out = None if snapshot is None or snapshot.candidate is None else snapshot.guard
-            metrics.guard_left(name, math.inf if rolled_out is None else rolled_out.expires_at - self._clock())
+            guard = None if snapshot is None or snapshot.candidate is None else snapshot.guard
+            now_s = self._clock()
+            metrics.gauge("guard_left_seconds", math.inf if guard is None else guard.expires_at - now_s, name)
+            metrics.gauge("guard_weight", 0.0 if guard is None else _largest_at(guard, now_s), name)
 
     def to_forward(self) -> int:
         """Return the messages in the spool that the event log does not have yet; 0 where nothing is forwarded."""
         if self._settings.log == "local:" or self._settings.ack != "disk":
             return 0
         return to_forward(self._log)
+
+
+def _largest_at(guard: GuardSnapshot, now_s: float) -> float:
+    """Return the candidate's largest share at a time, in seconds since 1970, in any segment."""
+    return max(weight_at(guard, now_s, segment) for segment in ("", *guard.weights))

@@ -8,13 +8,16 @@ folder for all services of a user and empty it at each start, so each run makes 
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import shutil
 import tempfile
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pipelines.evaluation.standing import KINDS, Standing
 from pipelines.files import hindered
 from serving.telemetry.catalogue import BY_NAME, CATALOGUE, OF_LOOPS, SECONDS
 
@@ -34,14 +37,14 @@ def _series(name: str, *values: str) -> Any:
 
 @cache
 def _family(name: str) -> Any:
-    from prometheus_client import Counter, Gauge, Histogram
+    import prometheus_client as library
 
     metric = BY_NAME[name]
     if metric.kind == "counter":
-        return Counter(metric.family, metric.help, metric.labels)
+        return library.Counter(metric.family, metric.help, metric.labels)
     if metric.kind == "histogram":
-        return Histogram(metric.family, metric.help, metric.labels, buckets=SECONDS)
-    return Gauge(metric.family, metric.help, metric.labels, multiprocess_mode=metric.mode)  # type: ignore[arg-type]
+        return library.Histogram(metric.family, metric.help, metric.labels, buckets=SECONDS)
+    return library.Gauge(metric.family, metric.help, metric.labels, multiprocess_mode=metric.mode)  # type: ignore[arg-type]
 
 
 def doubtful(loop: str, field: str, amount: int) -> None:
@@ -49,24 +52,31 @@ def doubtful(loop: str, field: str, amount: int) -> None:
     _series("outcomes_doubtful", loop, field).inc(amount)
 
 
-def alarms(loop: str, kind: str, number: int) -> None:
-    """Set how many alarms of a kind stand."""
-    _series("alarms", loop, kind).set(number)
+def gauge(name: str, value: float | None, *labels: str) -> None:
+    """Set a gauge; None is not a number.
+
+    Args:
+        name: in the catalogue.
+        value: of the gauge.
+        labels: values of its labels, in their order.
+    """
+    _series(name, *labels).set(math.nan if value is None else value)
 
 
-def guard_left(loop: str, seconds: float) -> None:
-    """Set how long the weight of the loop's candidate holds."""
-    _series("guard_left_seconds", loop).set(seconds)
-
-
-def disk(part: str, size: int) -> None:
-    """Set how much space a part of the installation takes."""
-    _series("disk_bytes", part).set(size)
-
-
-def lag(name: str, value: float) -> None:
-    """Set one of the gauges of `serving.lags`."""
-    _series(name).set(value)
+def night(loop: str, stands: Standing) -> None:
+    """Set what the loop's last night found and counted, as State has it."""
+    kinds = Counter(alarm.kind for alarm in stands.alarms)
+    for kind in KINDS:
+        gauge("alarms", kinds[kind], loop, kind)
+    if (figures := stands.figures) is None:  # no night yet, or one of an earlier release
+        return
+    gauge("night_timestamp_seconds", figures.at, loop)
+    gauge("night_value", figures.value, loop)
+    gauge("night_join_rate", figures.join_rate, loop)
+    for became, number in figures.decisions.items():
+        gauge("night_decisions", number, loop, became)
+    for stray, found in figures.strays.items():
+        gauge("night_stray_outcomes", found, loop, stray)
 
 
 def answered(route: str, status: int, seconds: float) -> None:

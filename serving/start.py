@@ -90,7 +90,7 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
         if settings.state:
             opened.callback(_follow_erasures(settings, log, clock).close)
             core.erased = partial(_is_erased, settings)
-        metrics.lag("ingest_lag", 0.0)  # made now: making it later takes a file, and there may be none left
+        metrics.gauge("ingest_lag", 0.0)  # made now: making it later takes a file, and there may be none left
         for status in TITLES:
             metrics.refused(status, 0)
         if settings.log != "local:":

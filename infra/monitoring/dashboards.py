@@ -1,8 +1,8 @@
 """Writes Grafana's dashboard, ``decision.json``: ``make monitoring``.
 
-One row for each question: are requests answered, is every record safe, how do loops learn. What a panel's metrics are,
-and what to make of them, comes from the catalogue. The library is typed, so a panel that Grafana would not read cannot
-be written.
+One row for each question: are requests answered, is every record safe, how do loops learn, what do scrapes cost. What a
+panel's metrics are, and what to make of them, comes from the catalogue. The library is typed, so a panel that Grafana
+would not read cannot be written.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableRefre
 from serving.telemetry.catalogue import CATALOGUE
 
 FILE = Path(__file__).with_name("decision.json")
+SCRAPES = {"scrape_duration_seconds", "scrape_samples_scraped"}
+"""Metrics that Prometheus makes of each scrape."""
 SOURCE = DataSourceRef(type_val="prometheus", uid="$source")
 ROWS: dict[str, list[tuple[str, str, dict[str, str]]]] = {
     "Answers": [
@@ -58,6 +60,16 @@ ROWS: dict[str, list[tuple[str, str, dict[str, str]]]] = {
             {"{{loop}}: {{field}}": 'sum by (loop, field) (rate(decision_outcomes_doubtful_total{loop=~"$loop"}[5m]))'},
         ),
         (
+            "What became of the decisions",
+            "short",
+            {"{{loop}}: {{became}}": 'max by (loop, became) (decision_night_decisions{loop=~"$loop"})'},
+        ),
+        (
+            "Late and orphan outcomes",
+            "short",
+            {"{{loop}}: {{why}}": 'max by (loop, why) (decision_night_stray_outcomes{loop=~"$loop"})'},
+        ),
+        (
             "Waiting for the disk, the log, the lake",
             "short",
             {
@@ -81,6 +93,22 @@ ROWS: dict[str, list[tuple[str, str, dict[str, str]]]] = {
             "short",
             {"{{loop}}: {{kind}}": 'max by (loop, kind) (decision_alarms{loop=~"$loop"}) > 0'},
         ),
+        ("Value by loop", "short", {"{{loop}}": 'max by (loop) (decision_night_value{loop=~"$loop"})'}),
+        (
+            "Decisions that met an outcome",
+            "percentunit",
+            {"{{loop}}": 'max by (loop) (decision_night_join_rate{loop=~"$loop"})'},
+        ),
+        (
+            "Since the last night",
+            "s",
+            {"{{loop}}": 'time() - max by (loop) (decision_night_timestamp_seconds{loop=~"$loop"})'},
+        ),
+        (
+            "Share of the candidate",
+            "percentunit",
+            {"{{loop}}": 'max by (loop) (decision_guard_weight{loop=~"$loop"})'},
+        ),
         (
             "How long a candidate's weight still holds",
             "s",
@@ -103,6 +131,18 @@ ROWS: dict[str, list[tuple[str, str, dict[str, str]]]] = {
             {"{{thread}}": "sum by (thread) (increase(decision_thread_failures_total[15m]))"},
         ),
     ],
+    "Scrapes": [
+        (
+            "Time of a scrape",
+            "s",
+            {
+                "{{instance}}": 'scrape_duration_seconds{job="decision"}',
+                "in the service, mean": 'sum(rate(decision_request_seconds_sum{route="readMetrics"}[5m]))'
+                ' / sum(rate(decision_request_seconds_count{route="readMetrics"}[5m]))',
+            },
+        ),
+        ("Series of a scrape", "short", {"{{instance}}": 'scrape_samples_scraped{job="decision"}'}),
+    ],
 }
 """By row its panels: title, unit, and the queries by their legend."""
 
@@ -110,13 +150,15 @@ ROWS: dict[str, list[tuple[str, str, dict[str, str]]]] = {
 def named(query: str) -> set[str]:
     """Return the metrics that a query names, without the endings of a histogram."""
     plain = re.sub(r'"[^"]*"', "", query)
-    words = set(re.findall(r"\b(?:decision|kube)_\w+|\bup\b", re.sub(r"\b(?:by|on) \([^)]*\)", "", plain)))
+    words = set(re.findall(r"\b(?:decision|kube|scrape)_\w+|\bup\b", re.sub(r"\b(?:by|on) \([^)]*\)", "", plain)))
     return {re.sub(r"_(bucket|count|sum)$", "", word) for word in words}
 
 
 def described(queries: dict[str, str]) -> str:
     """Return what the metrics of a panel are, and what to make of them."""
     asked = set().union(*map(named, queries.values()))
+    if asked <= SCRAPES:
+        return "Of Prometheus itself. Both grow with loops, routes and statuses, and not with traffic."
     return "\n\n".join(
         f"{metric.shown}: {metric.help}. {metric.action}" for metric in CATALOGUE if metric.shown in asked
     )

@@ -53,6 +53,26 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.kind}:{self.subject}" if self.subject else self.kind
 
 
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """What a night counted.
+
+    Attributes:
+        at: when it began, in seconds since 1970.
+        value: mean reward of the decisions that it settled; None where it settled none.
+        join_rate: share of the decisions it looked at that met an outcome; None where they were too few.
+        decisions: the loop's decisions so far, by what became of them: ``joined``, ``pending``, ``expired``,
+            ``dropped``; empty where the lake had no moment to count at.
+        strays: outcomes so far that count for no decision, ``late`` and ``orphan``; None where history is too long to
+            look for them.
+    """
+
+    at: float
+    value: float | None = None
+    join_rate: float | None = None
+    decisions: dict[str, int] = {}
+    strays: dict[str, int | None] = {}
+
+
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """The alarms of a loop.
 
@@ -60,11 +80,13 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         night: id of the run that found them.
         found: everything it found.
         cleared: keys that an operator cleared.
+        figures: what the night counted beside; None before the first one.
     """
 
     night: str = ""
     found: list[Alarm] = []
     cleared: list[str] = []
+    figures: Figures | None = None
 
     @property
     def alarms(self) -> list[Alarm]:
@@ -105,13 +127,15 @@ def standing_in(settings: Settings, loop: str, value: bytes | None) -> Standing:
         raise FieldError(f"alarms of {loop}", wanted="the alarms of a night", got=error) from error
 
 
-def raise_alarms(settings: Settings, loop: str, night: str, found: Sequence[Alarm]) -> Standing:
-    """Keep what a night found; cleared alarms that it did not find again can be raised anew."""
+def raise_alarms(
+    settings: Settings, loop: str, night: str, found: Sequence[Alarm], figures: Figures | None = None
+) -> Standing:
+    """Keep what a night found and counted; cleared alarms that it did not find again can be raised anew."""
     keys = {alarm.key for alarm in found}
 
     def raised(before: Standing) -> Standing:
         cleared = [key for key in before.cleared if key in keys]
-        return Standing(night=night, found=list(found), cleared=cleared)
+        return Standing(night=night, found=list(found), cleared=cleared, figures=figures)
 
     return _changed(settings, loop, raised)
 

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from infra.monitoring import dashboards, reference
 from infra.monitoring.dashboards import named
+from pipelines.evaluation.standing import KINDS, Figures, raise_alarms
 from pipelines.operations.waiting import wait_until
 from serving.http import operations, v1
 from serving.telemetry.catalogue import CATALOGUE
@@ -23,8 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "infra/monitoring"
 RULES = [rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
 QUERIES = [query for panels in dashboards.ROWS.values() for _, _, queries in panels for query in queries.values()]
-OTHERS = {"up", "kube_job_status_failed", "kube_cronjob_status_last_successful_time"}
+OTHERS = dashboards.SCRAPES | {"up", "kube_job_status_failed", "kube_cronjob_status_last_successful_time"}
 """Metrics of Prometheus itself, and of kube-state-metrics."""
+FIGURES = Figures(at=1e9, value=0.5, decisions={"joined": 7, "dropped": 1}, strays={"late": 0, "orphan": None})
 NO_METRICS = {"decision_client"}
 """What pages name in the same manner: a package."""
 
@@ -34,6 +36,8 @@ def scrape(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What /metrics shows of a service that decided, repeated, took outcomes, refused and failed."""
     core = open_at(tmp_path_factory.mktemp("home"))
     call = Caller(core)
+    raise_alarms(core.settings, "news", "night", [], FIGURES)
+    core.loops.refresh()
     body = {"event_id": "e1", "context": {}, "actions": [{"id": "a"}, {"id": "b"}]}
     for _ in range(2):
         assert call("POST", "/v1/loops/news/decide", body).status_code == 200
@@ -118,6 +122,19 @@ def test_every_alert_is_raised_by_what_it_is_for_and_quiet_otherwise() -> None:
         assert {case["alertname"] for case in cases if bool(case.get("exp_alerts")) is loud} == {
             rule["alert"] for rule in RULES
         }
+
+
+def test_every_kind_of_alarm_raises_the_alert_and_is_quiet_without_it() -> None:
+    tests = yaml.safe_load((FOLDER / "alerts_test.yaml").read_text())["tests"]
+    cases = [case for test in tests for case in test["alert_rule_test"] if case["alertname"] == "DecisionAlarm"]
+    raised = [alert["exp_labels"]["kind"] for case in cases for alert in case.get("exp_alerts", [])]
+    assert sorted(raised) == sorted(KINDS)
+    zero = [
+        re.findall(r'kind="(\w+)"', series["series"])[0]
+        for series in tests[0]["input_series"]
+        if series["series"].startswith("decision_alarms")
+    ]
+    assert sorted(zero) == sorted(KINDS)
 
 
 def test_every_query_of_the_dashboard_is_one(tmp_path: Path) -> None:

@@ -115,7 +115,13 @@ def test_a_night_raises_alarms_against_the_nights_before(night: Night) -> None:
     assert (second["rows"], second["before"]) == (600, 600)
     assert second["value"] < 0.2 < second["value_before"]
     assert second["standing"] == ["value", "joins", "exploration"]
-    assert [alarm.key for alarm in standing(night.settings, night.loop.name).alarms] == second["standing"]
+    kept = standing(night.settings, night.loop.name)
+    assert [alarm.key for alarm in kept.alarms] == second["standing"]
+    assert kept.figures is not None
+    assert kept.figures.value == second["rewards"]["total"] / second["rewards"]["n"]
+    assert kept.figures.join_rate == second["join_rate"]
+    assert sum(kept.figures.decisions.values()) == 1_200
+    assert kept.figures.strays == {"late": 0, "orphan": 0}
     clear(night.settings, night.loop.name, ["joins"])
     third = night("third").result("alarms")  # nothing new was decided: the same decisions are looked at again
     assert third["standing"] == ["value", "exploration"]

@@ -44,19 +44,24 @@ def test_what_is_in_the_spool_and_not_on_the_log_is_counted_with_and_without_a_f
     shop.close()
 
 
-def test_how_long_the_weight_of_a_candidate_still_holds_is_shown(tmp_path: Path) -> None:
+def test_the_weight_of_a_candidate_and_how_long_it_holds_are_shown(tmp_path: Path) -> None:
     shop = GuardedLoop(tmp_path)
     loops = Loops(shop.settings, shop.registry)
     loops.refresh()
     Lags(shop.settings, shop.world.log, loops, lambda: shop.now.timestamp()).observe()
     assert shown('decision_guard_left_seconds{loop="shop"}') == float("inf")
+    assert shown('decision_guard_weight{loop="shop"}') == 0.0
 
     shop.point("candidate", "2")
-    shop.step()
+    state = shop.step()
     loops.refresh()
+    Lags(shop.settings, shop.world.log, loops, shop.now.timestamp).observe()
+    assert shown('decision_guard_weight{loop="shop"}') == state.weight > 0.0
     late = shop.now + timedelta(seconds=3000)
     Lags(shop.settings, shop.world.log, loops, late.timestamp).observe()
     assert shown('decision_guard_left_seconds{loop="shop"}') == 600.0
+    Lags(shop.settings, shop.world.log, loops, (shop.now + timedelta(days=2)).timestamp).observe()
+    assert shown('decision_guard_weight{loop="shop"}') == 0.0
     shop.close()
 
 
