@@ -188,6 +188,9 @@ class SessionRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         trend: what is known of the first feature of the actions (by name): nothing, that more of it pays more at once
             (``rises``), or that besides much of it makes the same pay less later (``wears_out``). Simulators that do
             not behave so are left out.
+        weights: whose decisions ``clone`` imitates more: of the versions that did better than others on the same days
+            (``pw``), of users who brought more than their first response let expect (``aw``; ``pw`` where users explain
+            more than .3 of what is brought), or of all alike (``uniform``).
         effort: gradient steps and rounds, in shares of the usual.
         sharpness: what the policy's logits are multiplied by when it serves; 1 is what it was taught.
         form: of the world, for ``parametric``: ``lts``, ``driver-programme``, or ``module:name`` of one's own, which is
@@ -206,6 +209,7 @@ class SessionRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     held: Annotated[int, msgspec.Meta(ge=1, le=200)] = 25
     penalty: NotNegative = 1.0
     trend: Literal["none", "rises", "wears_out"] = "none"
+    weights: Literal["pw", "aw", "uniform"] = "pw"
     effort: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1.0
     sharpness: Positive = 1.0
     form: Annotated[str, msgspec.Meta(max_length=200)] = ""

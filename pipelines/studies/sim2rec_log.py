@@ -26,7 +26,7 @@ from simulators.learned.ensembles import Ensemble, fit_ensemble
 from simulators.learned.interventions import PASS, trend_of
 from simulators.learned.knowledge import Ahead, Known, ahead, disagreement, horizons_of, known, last_error
 from simulators.learned.trajectories import Trajectories
-from simulators.offline.weights import share_of_users
+from simulators.offline.weights import TRUSTED, share_of_users
 from simulators.trainers.contract import MOST_ACTIONS, executed_in
 from simulators.trainers.sim2rec import WORST, passing
 
@@ -36,8 +36,6 @@ ABOUT = (
 )
 APART = 20
 """Users held out without whom nothing is judged."""
-_TRUSTED = 0.3
-"""Share of the variance of returns that users' first responses explain, above which returns tell more of luck."""
 _SURE = 1.5
 """Squared errors so many times as large as stated: a simulator that is too sure."""
 _TWICE = 2.0
@@ -202,7 +200,7 @@ def doubts(result: dict[str, Any]) -> list[str]:
     if far:
         out.append(f"simulators are more than twice as far apart as usual on {', '.join(far[:10])}")
     out += [text for name in (*taught, HELD_OUT) if (text := _off(name, members[name]))]
-    if log["share_of_users"] > _TRUSTED:
+    if log["share_of_users"] > TRUSTED:
         out.append(
             f"who a user is explains {log['share_of_users']:.0%} of what he brings: returns of single users say little "
             "of a policy"

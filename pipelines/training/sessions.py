@@ -47,6 +47,7 @@ FEWEST = 40
 """Users without whom no simulator is learned, and nothing is judged."""
 FIT_STEPS = 120
 """Gradient steps of the recurrent simulator."""
+_DAY = 86_400_000_000
 _LARGEST_PMF = 20_000_000
 """Numbers of whole distributions that are held; of a larger log only the propensities are."""
 
@@ -232,6 +233,7 @@ def log_of(lake: Lake, loop: LoopSettings, version: int, *, apart_from: Trajecto
         lengths=mask.sum(axis=1),
         versions=found.versions[:, :longest],
         names=tuple(found.version_names),
+        days=found.ts_us[np.arange(len(found)), (mask.sum(axis=1) - 1) // 2] // _DAY,
         pmf=pmf,
         groups=groups if rules.group else None,
         group_names=tuple(names.tolist()) if rules.group else (),
@@ -247,6 +249,7 @@ def plan_of(rules: SessionRules) -> Plan:
         held=rules.held,
         penalty=rules.penalty,
         trend=rules.trend,
+        weights=rules.weights,
         effort=rules.effort,
         form=rules.form,
     )

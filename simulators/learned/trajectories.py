@@ -133,6 +133,7 @@ class Trajectories:
         lengths: [n] steps of each user, 1 to T; None when all have T.
         versions: [n, T] int64 codes of the policy that drew, into `names`; None when not known.
         names: of the policies.
+        days: [n] int64 number of the day in whose course each trajectory was half over; None for one day.
         pmf: [n, T, A] the whole distribution, 0 for what was not offered; None when not known.
         groups: [n] int64 codes of each user's group; None for one group.
         group_names: of the groups; "" is that of users whose group is not known.
@@ -147,6 +148,7 @@ class Trajectories:
     lengths: Counts | None = None
     versions: Counts | None = None
     names: tuple[str, ...] = ()
+    days: Counts | None = None
     pmf: Singles | None = None
     groups: Counts | None = None
     group_names: tuple[str, ...] = ()
@@ -206,7 +208,7 @@ class Trajectories:
         def of(values: NDArray[np.generic] | None) -> NDArray[np.generic] | None:
             return None if values is None else values[rows]
 
-        parts = {name: of(getattr(self, name)) for name in ("lengths", "versions", "pmf", "groups")}
+        parts = {name: of(getattr(self, name)) for name in ("lengths", "versions", "days", "pmf", "groups")}
         return replace(
             self,
             actions=self.actions[rows],

@@ -4,6 +4,8 @@ A trajectory's return is mostly the person's: nine tenths of its variance in lon
 returns therefore clones luck. The log knows who drew, and the mean return of a version says what the version is worth.
 After Hong et al. 2023 (harness-offline-rl), whose advantage-weighted sampler is `aw` here at a stated effective number
 of trajectories; their temperature depends on the two extreme trajectories and leaves two or three of four hundred.
+
+Weights steer whose decisions are imitated. No critic and no estimate of a value knows them.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 
 from decision.batch import Floats
 from decision.errors import FieldError
@@ -21,6 +24,8 @@ Kind = Literal["uniform", "pw", "aw"]
 
 FEWEST = 40.0
 """Effective trajectories that a sampler leaves, at least; a tenth of them where that is more."""
+TRUSTED = 0.3
+"""Share of the variance of returns that users explain, above which returns tell more of luck than of a policy."""
 _SHRUNK = 20.0
 """Trajectories' worth of the mean that a version's own mean is drawn towards."""
 
@@ -30,8 +35,8 @@ def weights_of(log: Trajectories, kind: Kind, *, effective: float | None = None)
 
     Args:
         log: the trajectories.
-        kind: ``uniform``; ``pw`` by the mean return per step of the version that drew; ``aw`` by the return beyond
-            what the user's first response lets expect.
+        kind: ``uniform``; ``pw`` by what the version that drew returned per step beyond others on the same days;
+            ``aw`` by the return beyond what the user's first response lets expect.
         effective: effective number of trajectories, 1 / sum of squares; None for the greater of 40 and a tenth.
 
     Raises:
@@ -45,7 +50,7 @@ def weights_of(log: Trajectories, kind: Kind, *, effective: float | None = None)
     worth = _of_versions(log) if kind == "pw" else _of_advantages(log)
     wanted = min(float(n), max(FEWEST, 0.1 * n) if effective is None else effective)
     spread = worth.max() - worth.min()
-    if spread <= 1e-12 * max(1.0, float(np.abs(worth).max())):
+    if spread <= 1e-12 * float(np.abs(log.rewards[log.inside]).max()):
         return np.full(n, 1.0 / n)
     scaled = (worth - worth.max()) / spread
 
@@ -54,6 +59,23 @@ def weights_of(log: Trajectories, kind: Kind, *, effective: float | None = None)
         return found / found.sum()
 
     return at(_greatest(lambda sharpness: 1.0 / float(np.square(at(sharpness)).sum()) >= wanted))
+
+
+def kind_of(log: Trajectories, asked: Kind) -> Kind:
+    """Return the sampler that `log` allows: ``aw`` where policies explain returns, ``pw`` where several drew.
+
+    Where users explain returns, ``aw`` imitates luck, and ``pw`` is returned. One version has no other to be compared
+    with, and all its trajectories count alike.
+    """
+    if asked == "aw" and share_of_users(log) <= TRUSTED:
+        return "aw"
+    several = log.versions is not None and len(np.unique(drawn_by(log))) > 1
+    return "pw" if several and asked != "uniform" else "uniform"
+
+
+def effective_of(weights: Floats) -> float:
+    """Return the effective number of trajectories, 1 over the sum of squares of `weights` ([n], sum 1)."""
+    return 1.0 / float(np.square(weights).sum())
 
 
 def returns_of(log: Trajectories) -> Floats:
@@ -89,13 +111,23 @@ def share_of_users(log: Trajectories) -> float:
 
 
 def _of_versions(log: Trajectories) -> Floats:
-    returns, drew = returns_of(log), drawn_by(log)
-    codes, position, count = np.unique(drew, return_inverse=True, return_counts=True)
-    if len(codes) == 1:
-        return np.zeros(len(log))
-    means = np.bincount(position, returns) / count
-    grand = float(returns.mean())
-    return (grand + (means - grand) * count / (count + _SHRUNK))[position]
+    """Return [n] what the version that drew is worth, beyond others that drew on the same days.
+
+    Returns are explained by day and version, by least squares. Versions that no chain of common days links cannot be
+    told from a good time: each set that is linked is measured from its own mean.
+    """
+    returns = returns_of(log)
+    _, drew, count = np.unique(drawn_by(log), return_inverse=True, return_counts=True)
+    _, day = np.unique(np.zeros(len(log)) if log.days is None else log.days, return_inverse=True)
+    both = np.zeros((day.max() + 1, len(count)))
+    np.add.at(both, (day, drew), 1.0)
+    of_day = np.bincount(day, returns) / both.sum(axis=1)
+    beyond = np.bincount(drew, returns - of_day[day])
+    linked = np.diag(count) - both.T @ (both / both.sum(axis=1, keepdims=True))
+    worth = np.linalg.pinv(linked, hermitian=True) @ beyond
+    _, part = connected_components(both.T @ both > 0.0, directed=False)
+    worth -= (np.bincount(part, worth * count) / np.bincount(part, count))[part]
+    return (worth * count / (count + _SHRUNK))[drew]
 
 
 def _of_advantages(log: Trajectories) -> Floats:

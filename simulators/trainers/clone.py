@@ -1,17 +1,15 @@
 """The log alone: an implicit Q-learning critic, and a policy cloned by its advantages (`simulators.offline`).
 
-Where several versions drew, those that did better are drawn from more often.
+Where several versions drew, those that did better are drawn from more often (`session.weights`).
 """
 
 from __future__ import annotations
-
-import numpy as np
 
 from simulators.learned.ensembles import Ensemble
 from simulators.learned.trajectories import Trajectories
 from simulators.offline.cloning import CloneRecipe, cloned
 from simulators.offline.critic import CriticRecipe, advantages_of
-from simulators.offline.weights import share_of_users, weights_of
+from simulators.offline.weights import effective_of, kind_of, share_of_users, weights_of
 from simulators.trainers.contract import Plan, Taught, candidates_of
 from simulators.trainers.grouped import grouped_view
 
@@ -21,10 +19,10 @@ def train(log: Trajectories, simulators: Ensemble, plan: Plan, seed: int) -> Tau
     offered = candidates_of(log, plan)
     view = grouped_view(log, seed, offered, plan)
     advantages = advantages_of(log, offered, CriticRecipe(steps=plan.count(2_500)), seed)
-    weights = weights_of(log, "pw" if len(log.names) > 1 else "uniform")
+    weights = weights_of(log, kind_of(log, plan.weights))
     policy = cloned(log, view, offered, advantages, weights, CloneRecipe(steps=plan.count(400)), seed)
     numbers = {
         "share_of_users": share_of_users(log),
-        "effective_trajectories": 1.0 / float(np.square(weights).sum()),
+        "effective_trajectories": effective_of(weights),
     }
     return Taught(policy, view, offered, numbers)

@@ -22,6 +22,7 @@ from simulators.learned.ensembles import Ensemble
 from simulators.learned.groups import GroupView
 from simulators.learned.served import served
 from simulators.learned.trajectories import Counts, Trajectories
+from simulators.offline.weights import Kind
 from simulators.sim2rec.network import ContextPolicy
 
 TRAINERS = {
@@ -45,6 +46,8 @@ class Plan:
         trend: what is known of the first feature of the actions: nothing, that more of it pays more at once
             (``rises``), or that besides much of it makes the same pay less later (``wears_out``). Simulators that do
             not behave so are left out.
+        weights: whose trajectories are imitated more (`simulators.offline.weights`): of the versions that did better
+            (``pw``), of users who brought more than expected (``aw``), or all alike (``uniform``).
         effort: how much is learned, in shares of the usual: gradient steps and rounds.
         form: of the world, where it is known (`simulators.learned.forms`); "" where it is not.
     """
@@ -54,6 +57,7 @@ class Plan:
     held: int = 25
     penalty: float = 1.0
     trend: Literal["none", "rises", "wears_out"] = "none"
+    weights: Kind = "pw"
     effort: float = 1.0
     form: str = ""
 

@@ -15,7 +15,7 @@ from simulators.learned.logs import logged
 from simulators.learned.trajectories import Trajectories, catalogue_of, scale_of
 from simulators.offline.cloning import CloneRecipe, cloned, inputs_of
 from simulators.offline.critic import CriticRecipe, advantages_of
-from simulators.offline.weights import returns_of, share_of_users, weights_of
+from simulators.offline.weights import effective_of, kind_of, returns_of, share_of_users, weights_of
 
 LOG = logged(draw_users(np.random.default_rng(0), np.array([14.0]), 200), 0, horizon=20)
 
@@ -77,6 +77,56 @@ def test_one_version_is_drawn_from_evenly() -> None:
         weights_of(replace(log, versions=None), "pw")
     with pytest.raises(FieldError, match="weights"):
         weights_of(log, "best")  # type: ignore[arg-type]
+
+
+def test_versions_are_compared_with_those_of_the_same_days_only() -> None:
+    """Version 3 had the good days to itself: what it earned more is the days' and not its own."""
+    log, rng = mixed(7, 3.0), np.random.default_rng(7)
+    late = np.arange(400) < 100
+    versions = np.where(late[:, None], 2, log.versions)
+    rewards = log.rewards + np.where(late, 50.0, 0.0)[:, None].astype(np.float32)
+    days = np.where(late, 100, rng.integers(0, 3, 400))
+    found = weights_of(replace(log, versions=versions, names=("1", "2", "3"), rewards=rewards, days=days), "pw")
+    assert found[log.versions[:, 0] == 1].sum() > 0.95  # type: ignore[index]
+    at_once = weights_of(replace(log, versions=versions, names=("1", "2", "3"), rewards=rewards), "pw")
+    assert at_once[late].sum() > 0.95
+
+
+def test_a_trend_over_the_days_is_no_version() -> None:
+    """On each of ten days half a version draws less than the day before, and all earn 5 more: the older is better."""
+    log, n = mixed(8, 0.0), 400
+    day = np.arange(n) % 10
+    newer = np.random.default_rng(8).random(n) < day / 10.0
+    better = np.where(newer, 0.0, 2.0) + 5.0 * day
+    rewards = (np.random.default_rng(9).normal(0.0, 0.5, (n, 20)) + better[:, None]).astype(np.float32)
+    versions = np.repeat(newer[:, None].astype(np.int64), 20, axis=1)
+    found = weights_of(replace(log, rewards=rewards, versions=versions, days=day), "pw", effective=160.0)
+    assert found[~newer].sum() > 0.9
+    assert (
+        returns_of(replace(log, rewards=rewards))[newer].mean()
+        > returns_of(replace(log, rewards=rewards))[~newer].mean()
+    )
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("wanted", [20.0, 40.0, 200.0])
+def test_effective_trajectories_are_as_many_as_asked_for_in_any_unit(unit: float, wanted: float) -> None:
+    log = mixed(9, 0.0)
+    rewards = (log.rewards * unit).astype(np.float32)
+    rewards[3] *= 10.0
+    found = weights_of(replace(log, rewards=rewards, scale=scale_of(rewards)), "aw", effective=wanted)
+    assert effective_of(found) == pytest.approx(wanted, abs=1.0)
+
+
+def test_returns_are_not_believed_where_users_explain_them() -> None:
+    log = mixed(10, 1.0)
+    assert kind_of(log, "aw") == kind_of(log, "pw") == "pw"
+    assert kind_of(log, "uniform") == "uniform"
+    rng = np.random.default_rng(10)
+    alike = replace(log, rewards=rng.normal(5.0, 1.0, log.rewards.shape).astype(np.float32))
+    assert kind_of(alike, "aw") == "aw"
+    alone = replace(log, versions=None, names=())
+    assert kind_of(alone, "aw") == kind_of(alone, "pw") == "uniform"
 
 
 def test_first_responses_tell_persons_apart_where_there_are_any() -> None:
