@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -94,21 +95,27 @@ def test_followers_killed_at_random_moments_keep_each_message_once(tmp_path: Pat
 
 
 def kill_nights(folder: Path, kills: int, seed: int) -> int:
-    """Kill nights so often, check what came of them, and return how many decisions were brought in."""
+    """Kill nights so often, check what came of them, and return how many decisions were brought in.
+
+    Every fourth is left alone. A moment is any of those that the last of these took, so that each step is met, however
+    slow the machine.
+    """
     settings = new_settings(folder)
     loop = new_loop(settings, LOOP)
     log, lake = open_parts(settings)
-    rng, number, done = random.Random(seed), 0, 0
+    rng, number, done, longest_s = random.Random(seed), 0, 0, 0.0
     play(log, LOOP, 400)
     played = 400
     while done < kills:
-        number += 1
-        process = start(run_night, folder, number)
-        time.sleep(rng.uniform(0.0, 2.0))
+        process, begun = start(run_night, folder, number), time.monotonic()
+        whole = number % 4 == 0
+        process.join(None if whole else rng.uniform(0.0, longest_s))
         killed = kill(process)
         done += killed
+        number += 1
         if not killed:  # it came to its end before: the next one has something to do
             assert process.exitcode == 0
+            longest_s = time.monotonic() - begun if whole else longest_s
             play(log, LOOP, MOST, first=played)
             played += MOST
     registry = Registry(settings)
@@ -148,8 +155,9 @@ def kill_followers(folder: Path, kills: int, seed: int) -> int:
 
 def check_lake(log: LocalLog, lake: Lake, loop: LoopSettings, played: int) -> None:
     """Bring in the rest and check that every message is there once, every draw repeats and the counts add up."""
+    later = LATER + timedelta(seconds=played)  # decisions are a second apart
     ingest(log, lake)
-    join(lake, loop, LATER)
+    join(lake, loop, later)
     for topic in (DECISIONS, OUTCOMES):
         rows = lake.table(topic).to_pyarrow_table(columns=["partition", "offset"]).to_pylist()
         found = Counter((row["partition"], row["offset"]) for row in rows)
@@ -159,6 +167,6 @@ def check_lake(log: LocalLog, lake: Lake, loop: LoopSettings, played: int) -> No
     assert sorted(row["event_id"] for row in decisions) == sorted(f"{LOOP}-{n}" for n in range(played))
     assert all(row["seed"] == seed_of(LOOP, row["event_id"]) for row in decisions)
     assert all(draw(row["pmf"], row["seed"]) == row["action_index"] for row in decisions)
-    counted = counters(lake, loop, LATER)
+    counted = counters(lake, loop, later)
     assert counted.balanced
     assert (counted.pending, counted.joined + counted.expired) == (0, played)
