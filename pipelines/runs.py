@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -23,6 +22,7 @@ import msgspec
 from decision.errors import FieldError, Words
 from pipelines.files import locked, write_atomically
 from pipelines.settings import Settings, check_loop_name
+from pipelines.state.holding import holding
 from pipelines.state.state import Lease, State
 
 RESUMED_FOR = timedelta(hours=24)
@@ -32,8 +32,6 @@ KEPT_RUNS = 30
 """So many of a loop's latest runs stay however old they are: alarms compare a night with those before."""
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_LEASE_S = 20.0
-"""A machine that was lost leaves its night to another one after so many seconds."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,31 +199,10 @@ def _found(settings: Settings, state: State, loop: str, run_id: str | None, now:
 
 @contextmanager
 def _leased(state: State, loop: str) -> Iterator[Lease]:
-    """Hold the loop's lease; a thread renews it, so that only who is not heard of any more loses it."""
-    ended = threading.Event()
-    lease = state.acquire(f"night/{loop}", _LEASE_S)
-    for _ in range(round(_LEASE_S)):  # a machine that was lost may hold it for so long; one that runs keeps it
-        if lease is not None:
-            break
-        ended.wait(1.0)
-        lease = state.acquire(f"night/{loop}", _LEASE_S)
-    if lease is None:
-        raise _taken()
-    held = lease
-
-    def renew() -> None:
-        while not ended.wait(_LEASE_S / 4):
-            if not state.renew(held, _LEASE_S):
-                return  # the next save is refused
-
-    thread = threading.Thread(target=renew, name="night-lease", daemon=True)
-    thread.start()
-    try:
-        yield held
-    finally:
-        ended.set()
-        thread.join()
-        state.release(held)
+    with holding(state, f"night/{loop}") as lease:
+        if lease is None:
+            raise _taken()
+        yield lease
 
 
 def _taken() -> FieldError:

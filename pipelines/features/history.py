@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.features.copies import Copies
-from pipelines.files import locked
+from pipelines.state.failures import StateError
 
 FILES_PER_MERGE = 64
 _GRACE_S = 3600.0
@@ -55,7 +54,9 @@ class History:
     def append(self, number: int, rows: pa.Table) -> None:
         """Keep `rows` of the push `number`, which is above that of every push before it, or the last one again."""
         self._write((number, number), rows.cast(self._schema))
-        self._merge()
+        if self._of_one_size():
+            with suppress(StateError), self._copies.alone():  # a later push merges them, if this one may not
+                self._merge()
 
     def read(self) -> pa.Table:
         """Return all rows, each once, by time."""
@@ -65,10 +66,13 @@ class History:
         return rows.sort_by([(self._schema.names[1], "ascending"), (self._schema.names[0], "ascending")])
 
     def erase(self, subject_id: str) -> int:
-        """Remove the rows of a subject and return how many there were."""
-        self._copies.fetch()
-        removed, held = 0, set(self._paths_held())
-        with self._rewriting():
+        """Remove the rows of a subject and return how many there were.
+
+        Raises:
+            StateError: another machine rewrites the files all the time; run it again.
+        """
+        with self._copies.alone():
+            removed, held = 0, set(self._paths_held())
             for path in sorted(self._folder.glob("*.parquet")):
                 table = pq.read_table(path)
                 kept = table.filter(pc.field(self._schema.names[0]) != subject_id)
@@ -84,18 +88,22 @@ class History:
 
         Returns:
             How many rows went, or would go with `dry_run`, and about how many bytes they took.
+
+        Raises:
+            StateError: another machine rewrites the files all the time; run it again.
         """
         subject, time_ = self._schema.names[:2]
         rows = size = 0
-        with self._rewriting():
+        with self._copies.alone():
             cut = pa.scalar(before, self._schema.field(time_).type)
+            open_ = {self._path(self._held(writer)[-1], writer) for writer in self._writers()}  # pushed again, perhaps
             old = [path for path in self._paths_held() if _oldest(path, time_, before)]
             keys = [pq.read_table(path, columns=[subject, time_]).filter(pc.field(time_) < cut) for path in old]
             if not keys:
                 return 0, 0
             last = pa.concat_tables(keys).group_by(subject).aggregate([(time_, "max")])
             last = last.rename_columns([subject, "last"])
-            for path in old:
+            for path in (path for path in old if path not in open_):
                 table = pq.read_table(path)
                 held = table.join(last, subject)
                 kept = held.filter((pc.field(time_) >= cut) | (pc.field(time_) == pc.field("last")))
@@ -110,19 +118,12 @@ class History:
                 rows += len(table) - len(kept)
         return rows, size
 
-    @contextmanager
-    def _rewriting(self) -> Iterator[None]:
-        """Keep others of this home from writing rows back that are being removed."""
-        if not self._folder.is_dir():
-            yield
-            return
-        with locked(self._folder / ".lock"):
-            yield
-
     def _paths_held(self) -> list[Path]:
         """Return the files that hold everything, whoever wrote them."""
-        writers = sorted({_writer(path) for path in self._folder.glob("*.parquet")})
-        return [self._path(held, writer) for writer in writers for held in self._held(writer)]
+        return [self._path(held, writer) for writer in self._writers() for held in self._held(writer)]
+
+    def _writers(self) -> list[str]:
+        return sorted({_writer(path) for path in self._folder.glob("*.parquet")})
 
     def _files(self, writer: str | None = None) -> list[Range]:
         ours = self._copies.writer if writer is None else writer
@@ -134,22 +135,23 @@ class History:
         files = self._files(writer)
         return [f for f in files if not any(f != o and o[0] <= f[0] and f[1] <= o[1] for o in files)]
 
-    def _merge(self) -> None:
-        held = self._held()
+    def _of_one_size(self) -> list[Range]:
+        """Return files of ours that are due to be merged, [] where none are."""
         sizes: dict[int, list[Range]] = defaultdict(list)
-        for first, last in held:
+        for first, last in self._held():
             if last > 0:
                 sizes[_power(last - first + 1)].append((first, last))
         for same in sizes.values():
             # Larger files are older, so files of one size follow each other; what lies between others stays as it is.
-            follows = all(a[1] + 1 == b[0] for a, b in pairwise(same))
-            if len(same) >= FILES_PER_MERGE and follows:
-                self._copies.fetch()  # an erasure on another machine may have changed them
-                rows = pa.concat_tables([pq.read_table(self._path(part)) for part in same])
-                self._write((same[0][0], same[-1][1]), rows.sort_by(self._schema.names[1]))
-                break
-        else:
+            if len(same) >= FILES_PER_MERGE and all(a[1] + 1 == b[0] for a, b in pairwise(same)):
+                return same
+        return []
+
+    def _merge(self) -> None:
+        if not (same := self._of_one_size()):
             return
+        rows = pa.concat_tables([pq.read_table(self._path(part)) for part in same])
+        self._write((same[0][0], same[-1][1]), rows.sort_by(self._schema.names[1]))
         for path in map(self._path, set(self._files()) - set(self._held())):
             if path.stat().st_mtime < time.time() - _GRACE_S:
                 self._copies.remove(path)

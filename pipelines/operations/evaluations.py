@@ -3,6 +3,7 @@
 Every policy is judged on the same rows: those that no version learns from, within the times asked for. A policy that is
 given as settings is trained first, on the other rows. The process gets the installation's settings on its standard
 input, works at low priority, and writes what it found into the record; a service that ends meanwhile loses nothing.
+Few run at once, whatever is asked for and deleted again: the others wait, and one whose record is gone ends.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import subprocess
 import sys
 import threading
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -22,7 +23,7 @@ from pipelines.operations.apply import flat
 from pipelines.operations.init import loop_toml
 from pipelines.operations.installation import Installation
 from pipelines.settings import LoopSettings, Settings, load_loop, parse_loop
-from pipelines.state.failures import StaleError
+from pipelines.state.failures import StaleError, StateError
 from pipelines.state.state import State
 
 _log = logging.getLogger(__name__)
@@ -31,12 +32,15 @@ MOST = 100
 """Evaluations that a loop keeps."""
 MOST_POLICIES = 10
 MOST_AT_ONCE = 2
-"""Evaluations of a loop that are under way."""
+"""Evaluations of a loop that are under way, and processes that work for a service's worker."""
 MOST_S = 3_600.0
 """Seconds after which one is given up."""
 MAX_ID_CHARS = 128
 _REPLICATES = 200
 _NICE = 10
+_LOOK_S = 1.0
+_places = threading.BoundedSemaphore(MOST_AT_ONCE)
+_lines = threading.BoundedSemaphore(MOST)
 
 Status = Literal["pending", "completed", "failed", "timeout"]
 Origin = Literal["Online", "Baseline", "Random", "Custom"]
@@ -204,14 +208,14 @@ def remove(state: State, loop: str, id: str, *, by: str) -> bool:
 
 
 def start(settings: Settings, loop: str, id: str) -> None:
-    """Begin to work an evaluation out, in a process of its own; returns at once."""
-    command = [sys.executable, "-m", "pipelines.operations.evaluations", loop, id]
-    process = subprocess.Popen(  # noqa: S603 - our own module; loop and id are arguments and pass no shell
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    threading.Thread(
-        target=_watched, args=(process, msgspec.json.encode(settings), f"{loop}/{id}"), name="evaluation", daemon=True
-    ).start()
+    """Have an evaluation worked out, in a process of its own once there is a place for it; returns at once.
+
+    Raises:
+        TooManyEvaluationsError: too many wait.
+    """
+    if not _lines.acquire(blocking=False):
+        raise TooManyEvaluationsError(f"{MOST} evaluations wait; wait for one to end")
+    threading.Thread(target=_in_line, args=(settings, loop, id), name="evaluation", daemon=True).start()
 
 
 def work_out(settings: Settings, loop: str, id: str) -> None:
@@ -329,16 +333,47 @@ def _aged(one: Evaluation, now: datetime) -> Evaluation:
     return msgspec.structs.replace(one, status="timeout", reason=f"given up after {MOST_S:g} s") if late else one
 
 
-def _watched(process: subprocess.Popen[bytes], given: bytes, name: str) -> None:
+def _in_line(settings: Settings, loop: str, id: str) -> None:
     try:
-        _, told = process.communicate(given, timeout=MOST_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        _log.warning("the evaluation %s was given up after %g s", name, MOST_S)
+        with _places:
+            if _is_wanted(settings, loop, id):
+                _watched(settings, loop, id)
+    finally:
+        _lines.release()
+
+
+def _is_wanted(settings: Settings, loop: str, id: str) -> bool:
+    try:
+        with State(settings.state_url) as state:
+            entry = state.get(_key(loop, id))
+    except StateError:
+        return True  # nobody said that it is not
+    return entry is not None and _aged(_decode(entry.value), datetime.now(UTC)).status == "pending"
+
+
+def _watched(settings: Settings, loop: str, id: str) -> None:
+    """Run an evaluation's process to its end, or until nobody waits for what it finds."""
+    command = [sys.executable, "-m", "pipelines.operations.evaluations", loop, id]
+    given: bytes | None = msgspec.json.encode(settings)
+    process = subprocess.Popen(  # noqa: S603 - our own module; loop and id are arguments and pass no shell
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    while True:
+        try:
+            _, told = process.communicate(given, timeout=_LOOK_S)
+        except subprocess.TimeoutExpired:
+            given = None  # it has been sent
+            if _is_wanted(settings, loop, id):
+                continue
+            process.kill()
+            process.communicate()
+            _log.warning("the evaluation %s/%s was deleted, or given up after %g s", loop, id, MOST_S)
+            return
+        if process.returncode:
+            _log.warning(
+                "the process of the evaluation %s/%s ended with %d: %s", loop, id, process.returncode, told[-500:]
+            )
         return
-    if process.returncode:
-        _log.warning("the process of the evaluation %s ended with %d: %s", name, process.returncode, told[-500:])
 
 
 def main(loop: str, id: str) -> None:

@@ -221,6 +221,12 @@ def _begun(call: Call, loop: str, id: str, asked: EvaluationContract) -> Evaluat
     try:
         with State(settings.state_url) as state:
             made = evaluations.add(state, wanted, now=now, by=BY)
+            if made is wanted:
+                try:
+                    evaluations.start(settings, loop, id)
+                except evaluations.TooManyEvaluationsError:
+                    evaluations.remove(state, loop, id, by=BY)
+                    raise
     except evaluations.EvaluationExistsError as error:
         raise RefusedError(409, _INVALID, str(error)) from error
     except evaluations.TooManyEvaluationsError as error:
@@ -228,8 +234,6 @@ def _begun(call: Call, loop: str, id: str, asked: EvaluationContract) -> Evaluat
     except FieldError as error:
         twice = error.field == "policies" and "differ" in error.wanted
         raise RefusedError(400, "DuplicateCustomPolicyNames" if twice else _INVALID, str(error)) from error
-    if made is wanted:
-        evaluations.start(settings, loop, id)
     return made
 
 

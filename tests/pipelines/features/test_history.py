@@ -12,6 +12,9 @@ from pipelines.features.copies import Copies
 from pipelines.features.history import FILES_PER_MERGE, History
 from pipelines.features.store import Features
 from pipelines.settings import Settings, parse_loop
+from pipelines.state.failures import StateError
+from pipelines.state.holding import holding
+from pipelines.state.state import State
 from pipelines.storage import Storage
 from tests.worlds.s3 import BUCKET, S3
 
@@ -86,6 +89,25 @@ def test_homes_that_share_storage_share_the_history_and_an_erasure(tmp_path: Pat
     assert there.read()["subject_id"].to_pylist() == ["b", "c"]
     assert len(s3.asked()) == 2  # what is there, and what is new
     assert {found.key.rpartition(".")[2] for found in Storage(homes[0].files_url).list("features")} == {"parquet"}
+
+
+@pytest.mark.connected
+def test_homes_that_share_storage_trim_what_either_wrote_one_at_a_time(tmp_path: Path, s3: S3) -> None:
+    homes = [
+        Settings(home=str(tmp_path / name), files=f"s3://{BUCKET}/trim", state=f"sqlite:///{tmp_path / 'state.db'}")
+        for name in ("a", "b")
+    ]
+    here, there = (History(Copies(settings, "shop", lease_s=0.4), SCHEMA) for settings in homes)
+    for number in range(1, 6):
+        here.append(number, push(number, "a"))
+        there.append(number, push(10 + number, "a"))
+    with State(homes[0].state_url) as state, holding(state, "features/shop"):
+        for rewrite in (lambda: there.trim(START + timedelta(days=1)), lambda: there.erase("a")):
+            with pytest.raises(StateError, match="features/shop: another machine"):
+                rewrite()
+    assert there.trim(START + timedelta(days=1))[0] == 4 + 4  # each home's latest file stays: it may be pushed again
+    assert [history.read()["x"].to_pylist() for history in (here, there)] == [[5.0, 15.0]] * 2
+    assert len(Storage(homes[0].files_url).list("features")) == 10
 
 
 @pytest.mark.connected

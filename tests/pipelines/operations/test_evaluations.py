@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 
 from decision.errors import FieldError
 from pipelines.operations import evaluations
 from pipelines.operations.evaluations import Asked, Evaluation
+from pipelines.operations.waiting import wait_until
 from pipelines.settings import Settings
 from pipelines.state.state import State
 from tests.worlds.synthetic import BAD, GOOD, new_loop, new_settings, open_parts, play, settle
@@ -112,6 +115,32 @@ def test_what_was_deleted_while_it_was_under_way_leaves_nothing(settings: Settin
     evaluations.work_out(settings, "news", "e")
     assert evaluations.read(state, "news", "e", now=NOW) is None
     assert not evaluations.remove(state, "news", "e", by="a test")
+
+
+def test_whoever_asks_and_deletes_again_and_again_gets_no_more_processes(settings: Settings, state: State) -> None:
+    def running() -> list[psutil.Process]:
+        mine = psutil.Process().children()
+        return [each for each in mine if each.is_running() and "pipelines.operations.evaluations" in each.cmdline()]
+
+    most = 0
+    for number in range(4 * evaluations.MOST_AT_ONCE):
+        evaluations.add(state, asked(f"e{number}", created_at=datetime.now(UTC)), now=NOW, by="a test")
+        evaluations.start(settings, "news", f"e{number}")
+        wait_until(lambda known=number: running() or known > 1, "the first to run")
+        most = max(most, len(running()))
+        evaluations.remove(state, "news", f"e{number}", by="a test")
+    assert 1 <= most <= evaluations.MOST_AT_ONCE
+    wait_until(lambda: not running(), "those that nobody waits for to end")
+
+
+def test_more_than_may_wait_are_refused(settings: Settings, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(evaluations, "_lines", line)
+    with evaluations._places, evaluations._places:  # both places are taken
+        evaluations.start(settings, "news", "e1")
+        with pytest.raises(evaluations.TooManyEvaluationsError, match="wait"):
+            evaluations.start(settings, "news", "e2")
+    wait_until(lambda: line.acquire(blocking=False), "the line to be empty")
 
 
 @pytest.mark.parametrize(
