@@ -12,13 +12,32 @@ from decision.drift import PROFILE_FILE
 from decision.errors import FieldError, Words
 from decision.exploration.rule import Exploration
 from decision.features import VERSION
+from decision.options import Cap
 from decision.oracles.factory import load_oracle
-from decision.policy import OraclePolicy
+from decision.policy import CappedPolicy, OraclePolicy
 
 MANIFEST_FILE = "manifest.json"
 MAX_BYTES = 512 << 20
 BESIDE = (PROFILE_FILE,)
 """Files of a version that are none of its model's."""
+TRUSTED = "trusted-"
+"""What the names of the trusted model's files begin with."""
+
+
+class Trusted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The part of a policy with a cap that does not see what the caller supplies.
+
+    Attributes:
+        supplied: names of the context features that it was trained without, see `decision.exploration.cap`.
+        cap: no probability is more than cap + 1 times this part's.
+        oracle: kind of its reward model.
+        exploration: its rule.
+    """
+
+    supplied: tuple[str, ...]
+    cap: Cap
+    oracle: str
+    exploration: Exploration
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,6 +58,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         created_at: time of training, ISO 8601.
         parent: version it replaces, "" for none.
         features_version: of the rules by which the features it learned from were flattened, see `decision.features`.
+        trusted: of a policy with a cap, the part that does not see what the caller supplies; None without a cap.
         files: SHA-256 by name.
     """
 
@@ -56,6 +76,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     created_at: str
     parent: str = ""
     features_version: int = 1
+    trusted: Trusted | None = None
     files: dict[str, str] = {}
 
 
@@ -64,10 +85,19 @@ def pack(policy: OraclePolicy, manifest: Manifest, beside: Mapping[str, bytes] |
 
     Args:
         policy: what is packed.
-        manifest: where it comes from.
+        manifest: where it comes from; of a policy with a cap it has the kind of the `trusted` model.
         beside: {name: bytes} of files that no model reads, `BESIDE`.
+
+    Raises:
+        FieldError: the policy has a cap and the manifest does not say so, or the other way round.
     """
-    files = {**policy.oracle.save(), **(beside or {})}
+    files, trusted = {**policy.oracle.save(), **(beside or {})}, manifest.trusted
+    if (trusted is None) == isinstance(policy, CappedPolicy):
+        raise FieldError("trusted", wanted="given for a policy with a cap, and only there", got=trusted)
+    if trusted is not None and isinstance(policy, CappedPolicy):
+        files |= {TRUSTED + name: data for name, data in policy.trusted.oracle.save().items()}
+        near = policy.trusted.exploration
+        trusted = msgspec.structs.replace(trusted, supplied=policy.supplied, cap=policy.cap, exploration=near)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
     stored = msgspec.structs.replace(
         manifest,
@@ -75,6 +105,7 @@ def pack(policy: OraclePolicy, manifest: Manifest, beside: Mapping[str, bytes] |
         exploration=policy.exploration,
         features_version=policy.features_version,
         action_ids=policy.action_ids,
+        trusted=trusted,
     )
     return {**files, MANIFEST_FILE: msgspec.json.format(msgspec.json.encode(stored), indent=2)}
 
@@ -110,11 +141,26 @@ def unpack(files: dict[str, bytes]) -> tuple[OraclePolicy, Manifest]:
             raise FieldError(f"files.{name}", wanted=f"a file of SHA-256 {digest}", got=Words("another"))
     if not 1 <= manifest.features_version <= VERSION:
         raise FieldError("features_version", wanted=f"between 1 and {VERSION}", got=manifest.features_version)
-    oracle = load_oracle(manifest.oracle, {name: data for name, data in files.items() if name not in BESIDE})
-    policy = OraclePolicy(
-        oracle,
-        manifest.exploration,
+    policy = _loaded(manifest.oracle, model_of(files), manifest.exploration, manifest)
+    trusted = manifest.trusted
+    if trusted is None:
+        return policy, manifest
+    near = _loaded(trusted.oracle, model_of(files, trusted=True), trusted.exploration, manifest)
+    return CappedPolicy(policy, near, supplied=trusted.supplied, cap=trusted.cap), manifest
+
+
+def model_of(files: Mapping[str, bytes], *, trusted: bool = False) -> dict[str, bytes]:
+    """Return the files of a version's model, or of its `trusted` one, under the names that the model gave them."""
+    if trusted:
+        return {name.removeprefix(TRUSTED): data for name, data in files.items() if name.startswith(TRUSTED)}
+    others = (MANIFEST_FILE, *BESIDE)
+    return {name: data for name, data in files.items() if name not in others and not name.startswith(TRUSTED)}
+
+
+def _loaded(kind: str, files: dict[str, bytes], exploration: Exploration, manifest: Manifest) -> OraclePolicy:
+    return OraclePolicy(
+        load_oracle(kind, files),
+        exploration,
         features_version=manifest.features_version,
         action_ids=manifest.action_ids,
     )
-    return policy, manifest

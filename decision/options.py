@@ -68,6 +68,8 @@ Generations = Annotated[int, msgspec.Meta(ge=0, le=1_000)]
 Samples = Annotated[int, msgspec.Meta(ge=2, le=1_000)]
 Average = Annotated[int, msgspec.Meta(ge=1, le=16)]
 
+Cap = Annotated[float, msgspec.Meta(ge=1, le=1_000_000)]
+
 Fraction = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 Spacing = Annotated[float, msgspec.Meta(ge=0.01, le=0.5)]
 DriftBatch = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -117,6 +119,8 @@ class PolicySettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
         floor_minimum: its smallest share, reached once the log holds what it should; never more than ``floor``.
         floor_rows: uniform draws that the log should hold, so that any policy can be judged on it; while the share
             ``floor`` of its rows is fewer, so many.
+        cap: where ``features.supplied_by_caller`` names features: what they say raises no probability above cap + 1
+            times that of a policy trained without them.
     """
 
     oracle: PolicyKind = "logistic"
@@ -134,6 +138,7 @@ class PolicySettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
     floor: Share = 0.05
     floor_minimum: Share = 0.01
     floor_rows: NotNegative = 250.0
+    cap: Cap = 4.0
 
 
 SHIPPED = PolicySettings()

@@ -7,6 +7,7 @@ the draw. `pmf` validates what it returns: nothing that is no distribution leave
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import isfinite
 from typing import Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from decision.batch import Batch, Features, Floats, one
 from decision.errors import FieldError, Words
+from decision.exploration.cap import capped, capped_few, without_supplied
 from decision.exploration.mix import check_pmf, with_floor, with_floor_few
 from decision.exploration.rule import Exploration, rule_of
 from decision.exploration.uniform import uniform
@@ -145,6 +147,58 @@ class OraclePolicy:
 
     def _read(self, batch: Batch) -> Batch:
         return with_ids(batch) if self.action_ids else batch
+
+
+class CappedPolicy(OraclePolicy):
+    """An oracle policy near one that does not see what the caller supplies, see `decision.exploration.cap`.
+
+    Attributes:
+        full: the policy that sees everything; its scores are this one's.
+        trusted: the one that was trained, and is asked, without the features in `supplied`.
+        supplied: names of context features that the caller supplies.
+        cap: K; no probability is more than K + 1 times the trusted one.
+    """
+
+    def __init__(self, full: OraclePolicy, trusted: OraclePolicy, *, supplied: Sequence[str], cap: float) -> None:
+        super().__init__(
+            full.oracle, full.exploration, features_version=full.features_version, action_ids=full.action_ids
+        )
+        self.full, self.trusted, self.supplied, self.cap = full, trusted, tuple(supplied), cap
+
+    def trusted_pmf(self, batch: Batch) -> Floats:
+        """Return [m] probabilities without a look at what the caller supplies, validated.
+
+        Raises:
+            FieldError: the trusted oracle's scores led to no distribution.
+        """
+        return self.trusted.pmf(blinded(batch, self.supplied))
+
+    def pmf_of(self, scores: Floats, batch: Batch) -> Floats:
+        """Return [m] probabilities of `scores` ([m], of the policy that sees everything), capped and validated.
+
+        Raises:
+            FieldError: the scores of one of the two led to no distribution.
+        """
+        offsets = batch.offsets
+        out = capped(self.full.pmf_of(scores, batch), self.trusted_pmf(batch), offsets, cap=self.cap)
+        check_pmf(out, offsets)
+        return out
+
+    def prepare(self, actions: Sequence[Features], action_ids: Sequence[str]) -> Pmfs:
+        """Return what gives the probabilities of `actions` ([k]) in contexts, as `OraclePolicy.prepare`."""
+        full, trusted = self.full.prepare(actions, action_ids), self.trusted.prepare(actions, action_ids)
+        supplied, cap = self.supplied, self.cap
+
+        def pmfs(contexts: Sequence[Features]) -> list[list[float]]:
+            near = trusted(without_supplied(contexts, supplied))
+            return [capped_few(f, t, cap=cap) for f, t in zip(full(contexts), near, strict=True)]
+
+        return pmfs
+
+
+def blinded(batch: Batch, supplied: Sequence[str]) -> Batch:
+    """Return the decisions without the context features in `supplied`."""
+    return replace(batch, contexts=without_supplied(batch.contexts, supplied)) if supplied else batch
 
 
 def features_version_of(policy: Policy) -> int:

@@ -8,8 +8,9 @@ import msgspec
 
 from decision.batch import Batch, one
 from decision.draw import draw
+from decision.fairness.clamp import ClampedPolicy
 from decision.features import VERSION, flatten, looked_up
-from decision.policy import OraclePolicy, features_version_of
+from decision.policy import CappedPolicy, OraclePolicy, features_version_of
 from decision.protocols import Policy
 from decision.records import Decision, Outcome
 
@@ -26,6 +27,9 @@ class ExplainedDecision(Decision, frozen=True, kw_only=True, gc=False):
         redrawn_index: index that the record's distribution and seed draw now.
         draw_matches: whether that is the logged action at the logged propensity.
         pmf_recomputed_equal: whether the version gives the same distribution again; None where it cannot be asked.
+        cap: the version's: no probability is more than cap + 1 times its trusted one; None without a cap.
+        pmf_uncapped: [k] what the version says before its cap; None without one.
+        pmf_trusted: [k] what it says without a look at the features that the caller supplies; None without a cap.
     """
 
     context: _Object
@@ -36,6 +40,9 @@ class ExplainedDecision(Decision, frozen=True, kw_only=True, gc=False):
     redrawn_index: int
     draw_matches: bool
     pmf_recomputed_equal: bool | None
+    cap: float | None
+    pmf_uncapped: list[float] | None
+    pmf_trusted: list[float] | None
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -66,10 +73,16 @@ def explained(record: Decision, policy: Policy | None) -> ExplainedDecision:
     """
     scores: list[float] | None = None
     recomputed: bool | None = None
+    cap: float | None = None
+    uncapped: list[float] | None = None
+    trusted: list[float] | None = None
     if policy is not None:
         batch = batch_of(record, features_version_of(policy))
         if isinstance(policy, OraclePolicy):
             scores = policy.scores(batch).tolist()
+        if (near := _capped(policy)) is not None:
+            cap, trusted = near.cap, near.trusted_pmf(batch).tolist()
+            uncapped = near.full.pmf(batch).tolist()
         if record.mode == "online" and record.guard_weight == 0.0:
             recomputed = policy.pmf(batch).tolist() == record.pmf
     again = draw(record.pmf, record.seed)
@@ -80,7 +93,15 @@ def explained(record: Decision, policy: Policy | None) -> ExplainedDecision:
         redrawn_index=again,
         draw_matches=again == record.action_index and record.propensity == record.pmf[again],
         pmf_recomputed_equal=recomputed,
+        cap=cap,
+        pmf_uncapped=uncapped,
+        pmf_trusted=trusted,
     )
+
+
+def _capped(policy: Policy) -> CappedPolicy | None:
+    plain = policy.unclamped if isinstance(policy, ClampedPolicy) else policy
+    return plain if isinstance(plain, CappedPolicy) else None
 
 
 def batch_of(record: Decision, version: int = VERSION) -> Batch:

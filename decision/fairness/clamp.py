@@ -6,6 +6,9 @@ members, and all who look like them, come to within b of each other, each from i
 change places. Several pairs intersect their intervals; where nothing is left, the middle of what lies between them is
 taken. The other actions keep their proportions. The clamped distribution is the policy's: it is drawn from and logged,
 so propensities are exact.
+
+What a policy with a cap (`decision.exploration.cap`) says is clamped after the cap: whoever looks like a member of a
+pair may then have more of the compared action than his own cap allows, up to what its members' caps and the panel do.
 """
 
 from __future__ import annotations
@@ -54,6 +57,9 @@ class ClampedPolicy(OraclePolicy):
         policy: the policy.
         anchors: the upheld pairs.
         protected: names that similarity does not look at, in lower case.
+
+    Attributes:
+        unclamped: the policy.
     """
 
     def __init__(self, policy: OraclePolicy, anchors: Iterable[Anchor], protected: Iterable[str]) -> None:
@@ -63,6 +69,7 @@ class ClampedPolicy(OraclePolicy):
             features_version=policy.features_version,
             action_ids=policy.action_ids,
         )
+        self.unclamped = policy
         self._protected = frozenset(name.casefold() for name in protected)
         self._anchors: dict[Seen, list[Anchor]] = {}
         for anchor in anchors:
@@ -71,7 +78,7 @@ class ClampedPolicy(OraclePolicy):
 
     def pmf_of(self, scores: Floats, batch: Batch) -> Floats:
         """Return [m] probabilities of `scores` ([m]), clamped for the people of upheld pairs."""
-        pmf = super().pmf_of(scores, batch)
+        pmf = self.unclamped.pmf_of(scores, batch)
         for row, context in enumerate(batch.contexts):
             anchors = self._anchors.get(seen_of(context, self._protected))
             if anchors is not None:
@@ -104,4 +111,4 @@ class ClampedPolicy(OraclePolicy):
     def _plain(self, person: Features, batch: Batch, start: int, stop: int) -> Floats:
         """Return what `person` would get of these actions without a clamp."""
         asked = one(person, batch.actions[start:stop], batch.action_ids[start:stop])
-        return super().pmf_of(self.scores(asked), asked)
+        return self.unclamped.pmf_of(self.scores(asked), asked)

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -289,9 +290,10 @@ def _trained(parts: Installation, loop: LoopSettings, values: dict[str, Any]) ->
     """Return the policy that the loop would have under other settings, learned from the rows that are not held out."""
     from decision.exploration.sigma import MOST_ROWS
     from decision.oracles.factory import new_oracle
+    from decision.policy import CappedPolicy, OraclePolicy
     from decision.protocols import FitsChunks
     from pipelines.settings import Variant
-    from pipelines.training.train import scheduled_policy
+    from pipelines.training.train import blinded_log, scheduled_policy
     from pipelines.training.trial import unfit_is_refused
     from pipelines.training.variants import configuration, learned
     from pipelines.training.window import window
@@ -302,10 +304,19 @@ def _trained(parts: Installation, loop: LoopSettings, values: dict[str, Any]) ->
     changed = parse_loop(loop_toml(loop.name, given), loop.name, {})
     rows = window(parts.lake, changed, None)
     made = configuration(changed, Variant(), 0, rows.reward)
-    with unfit_is_refused(loop.name):
-        by_chunks = isinstance(new_oracle(made.oracle), FitsChunks)
-        _, oracle, tally = learned(rows.chunks() if by_chunks else [rows.learned()], made, [])
-    return scheduled_policy(changed, made, oracle, tally, rows.unseen(MOST_ROWS))
+    by_chunks = isinstance(new_oracle(made.oracle), FitsChunks)
+
+    def policy_without(supplied: Sequence[str]) -> OraclePolicy:
+        read = rows.chunks() if by_chunks else [rows.learned()]
+        with unfit_is_refused(loop.name):
+            _, oracle, tally = learned(((blinded_log(log, supplied), age) for log, age in read), made, [])
+        unseen, ages = rows.unseen(MOST_ROWS)
+        return scheduled_policy(changed, made, oracle, tally, (blinded_log(unseen, supplied), ages))
+
+    full, supplied = policy_without(()), changed.features.supplied_by_caller
+    if not supplied:
+        return full
+    return CappedPolicy(full, policy_without(supplied), supplied=supplied, cap=changed.policy.cap)
 
 
 def _check(asked: Evaluation) -> None:

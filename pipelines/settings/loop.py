@@ -172,7 +172,7 @@ class GateSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class FeatureSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Online features, looked up by ``subject_id`` at decision time.
+    """Online features, looked up by ``subject_id`` at decision time, and which of the context's are not to be believed.
 
     Attributes:
         enabled: look features up and log the snapshot.
@@ -180,12 +180,17 @@ class FeatureSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=
         half_life_s: half-life of those statistics, in seconds.
         cache_s: how long what was looked up for a subject may be served again, in seconds, where nobody has written to
             the store meanwhile; 0 for not at all.
+        supplied_by_caller: features of the context that whom the decision is about can write, as ``["age",
+            "device.model"]``, with all that stands below them: ``policy.cap`` bounds what they can do.
     """
 
     enabled: bool = False
     stream: bool = True
     half_life_s: Positive = 3600.0
     cache_s: NotNegative = 10.0
+    supplied_by_caller: Annotated[
+        tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=200)], ...], msgspec.Meta(max_length=100)
+    ] = ()
 
 
 class GuardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -381,3 +386,6 @@ class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if self.training.variants:
             wanted = "empty where policy.oracle is 'session'; session.also names further methods"
             raise FieldError("training.variants", wanted=wanted, got=Words("given"))
+        if self.features.supplied_by_caller:
+            wanted = "empty where policy.oracle is 'session', which reads no features of the context"
+            raise FieldError("features.supplied_by_caller", wanted=wanted, got=Words("given"))

@@ -40,7 +40,7 @@ from pipelines.logs import step
 from pipelines.registry.registry import Registry
 from pipelines.scratch import scratch
 from pipelines.settings import LoopSettings, Variant
-from pipelines.training.train import exploration_of
+from pipelines.training.train import exploration_of, no_cap_of_a_file
 from pipelines.training.trained import POLICY, code_version, libraries
 from pipelines.training.unseen import Newest, held_out
 from pipelines.training.variants import configuration
@@ -286,12 +286,13 @@ def train_from_dsjson(
         progress: told the number of lines learned from so far.
 
     Raises:
-        FieldError: the oracle does not stream, or a line is no decision.
+        FieldError: the oracle does not stream, a line is no decision, or the loop's callers supply features.
         SupportError: the file holds no decision.
         RegistryError: the registry cannot be reached.
     """
     if loop.policy.oracle not in STREAMING or loop.policy.bag > 1:
         raise FieldError("policy.oracle", wanted=f"one of {list(STREAMING)}, not bagged", got=loop.policy.oracle)
+    no_cap_of_a_file(loop)
     reward = _range(path, loop)
     made = configuration(loop, Variant(passes=1), seed, reward)
     oracle = new_oracle(made.oracle)

@@ -7,14 +7,15 @@ a warm start.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from decision.artifact import BESIDE, MANIFEST_FILE, Manifest, unpack
+from decision.artifact import Manifest, Trusted, model_of, unpack
 from decision.batch import Interactions, Ints
 from decision.errors import FieldError, SupportError
 from decision.exploration.rule import Exploration
@@ -25,7 +26,7 @@ from decision.generations import Tally, training_weights
 from decision.options import SESSION, Range
 from decision.oracles.action_ids import with_ids
 from decision.oracles.factory import new_oracle
-from decision.policy import OraclePolicy
+from decision.policy import CappedPolicy, OraclePolicy, blinded
 from decision.protocols import FitsChunks, Oracle
 from decision.reward import Rewards
 from pipelines.engines.engine import Engine
@@ -98,41 +99,51 @@ def train(
     if rows.data.rows < loop.training.minimum or not rows.rows:
         raise SupportError(f"loop {loop.name} has {rows.data.rows} interactions, {loop.training.minimum} are needed")
     before = [version.version for version in versions if version.tags.get(ENDS) in rows.data.trainings]
-    earlier = _earlier(registry, loop, before, rows.reward)
     held: tuple[Interactions, Ints] | None = None
     own = configuration(loop, Variant(), seed, rows.reward)
     if loop.training.variants or not isinstance(new_oracle(own.oracle), FitsChunks):
         held = rows.learned()
-    compared = untried(loop) if held is None else compare(*held, loop, seed, earlier, rows.reward)
+    compared = untried(loop)
+    if held is not None:
+        compared = compare(*held, loop, seed, _earlier(registry, loop, before, rows.reward), rows.reward)
     chosen = next(entry for entry in compared if entry.chosen)
     made = configuration(loop, msgspec.convert(chosen.variant, Variant), seed, rows.reward)
 
     probe = Probe()
 
-    def learn(also: Interactions | None = None) -> tuple[str, Oracle, Tally]:
-        with unfit_is_refused(loop.name):
-            return learned(probe.watching(rows.chunks() if held is None else [held]), made, earlier, also, progress)
+    def learn(supplied: Sequence[str] = ()) -> _Part:
+        known = _earlier(registry, loop, before, rows.reward, supplied)
 
-    kind, oracle, tally = learn()
-    policy = scheduled_policy(loop, made, oracle, tally, rows.unseen(MOST_ROWS))
-    fair: FairFit | None = None
-    if pairs is not None and len(pairs):
+        def fit(also: Interactions | None = None) -> tuple[str, Oracle, Tally]:
+            read = probe.watching(rows.chunks() if held is None else [held])
+            with unfit_is_refused(loop.name):
+                return learned(((blinded_log(log, supplied), age) for log, age in read), made, known, also, progress)
+
+        kind, oracle, tally = fit()
+        unseen, ages = rows.unseen(MOST_ROWS)
+        policy = scheduled_policy(loop, made, oracle, tally, (blinded_log(unseen, supplied), ages))
+        if pairs is None or not len(pairs):
+            return _Part(kind, policy, tally, None)
+        first, second = (blinded(batch, supplied) for batch in (pairs.first, pairs.second))
         if made.action_ids:
-            pairs = replace(pairs, first=with_ids(pairs.first), second=with_ids(pairs.second))
-        fair = fit_with_pairs(
-            oracle,
-            lambda also: learn(also)[1],
-            pairs,
-            policy.exploration,
-            cost=loop.fairness.cost,
-        )
-        policy = OraclePolicy(fair.oracle, policy.exploration, action_ids=made.action_ids)
+            first, second = with_ids(first), with_ids(second)
+        asked = replace(pairs, first=first, second=second)
+        fair = fit_with_pairs(oracle, lambda also: fit(also)[1], asked, policy.exploration, cost=loop.fairness.cost)
+        return _Part(kind, OraclePolicy(fair.oracle, policy.exploration, action_ids=made.action_ids), tally, fair)
+
+    kind, policy, tally, fair = learn()
+    trusted: Trusted | None = None
+    if supplied := loop.features.supplied_by_caller:
+        near, cap = learn(supplied), loop.policy.cap
+        trusted = Trusted(supplied=supplied, cap=cap, oracle=near.kind, exploration=near.policy.exploration)
+        policy = CappedPolicy(policy, near.policy, supplied=supplied, cap=cap)
     alarms = alarms_of(policy.oracle, rows.unread)
     parent = registry.aliases(loop.name).get("champion", "")
     manifest = Manifest(
         loop=loop.name,
         oracle=kind,
         exploration=policy.exploration,
+        trusted=trusted,
         reward=msgspec.to_builtins(loop.reward),
         training={
             **msgspec.to_builtins(loop.training),
@@ -180,12 +191,27 @@ def train(
     )
 
 
+class _Part(NamedTuple):
+    """What one fit leaves: the policy, the kind of its model, the rows counted, and what pairs changed."""
+
+    kind: str
+    policy: OraclePolicy
+    tally: Tally
+    fair: FairFit | None
+
+
+def blinded_log(log: Interactions, supplied: Sequence[str]) -> Interactions:
+    """Return the interactions without the context features in `supplied`."""
+    return replace(log, batch=blinded(log.batch, supplied))
+
+
 def _earlier(
-    registry: Registry, loop: LoopSettings, versions: list[str], reward: Range
+    registry: Registry, loop: LoopSettings, versions: list[str], reward: Range, supplied: Sequence[str] = ()
 ) -> list[tuple[str, dict[str, bytes]]]:
     """Return kind and files of as many earlier models as the loop's settings ask for, newest last.
 
-    A model for rewards of a smaller range than `reward` is not resumed.
+    A model for rewards of a smaller range than `reward` is not resumed. Where features are `supplied` by the caller,
+    the models are those that were trained without just these.
     """
     wanted = [loop.training, *loop.training.variants]
     warm = any(entry.warm_start for entry in wanted)
@@ -197,11 +223,13 @@ def _earlier(
             _, manifest = unpack(files)
         except (FieldError, ImportError):  # a model of a former kind is no reason not to train
             continue
-        known = manifest.exploration
+        known, near = manifest.exploration, manifest.trusted
         if warm and not known.low <= reward.low < reward.high <= known.high:
             continue
-        own = {name: data for name, data in files.items() if name not in (MANIFEST_FILE, *BESIDE)}
-        found.append((manifest.oracle, own))
+        if not supplied:
+            found.append((manifest.oracle, model_of(files)))
+        elif near is not None and set(near.supplied) == set(supplied):
+            found.append((near.oracle, model_of(files, trusted=True)))
     return found
 
 
@@ -234,6 +262,17 @@ def scheduled_policy(
         wanted=settings.floor_rows,
     )
     return OraclePolicy(oracle, rule, action_ids=made.action_ids)
+
+
+def no_cap_of_a_file(loop: LoopSettings) -> None:
+    """Refuse to make a version of a file for a loop whose versions have a cap: its trusted part is learned from rows.
+
+    Raises:
+        FieldError: the loop has features that the caller supplies.
+    """
+    if supplied := loop.features.supplied_by_caller:
+        wanted = "empty for a version that is made of a file: it would have no cap"
+        raise FieldError("features.supplied_by_caller", wanted=wanted, got=list(supplied))
 
 
 def exploration_of(loop: LoopSettings, rows: float, reward: Range | None = None) -> Exploration:

@@ -19,7 +19,7 @@ from decision.exploration.mix import check_pmf
 from decision.features import MAX_NUMBER
 from decision.oracles.encoder import NOTHING_LEFT_OUT, LeftOut
 from decision.oracles.ensemble import EnsembleOracle
-from decision.policy import OraclePolicy
+from decision.policy import CappedPolicy, OraclePolicy
 from decision.protocols import Oracle
 from decision.ragged import ragged_offsets
 
@@ -127,6 +127,9 @@ def packed(
         again, _ = unpack(files)
         scores, wanted = again.scores(batch), policy.scores(batch)
         check_pmf(again.pmf_of(scores, batch), batch.offsets)
+        if isinstance(again, CappedPolicy) and isinstance(policy, CappedPolicy):
+            scores = np.append(scores, again.trusted.scores(batch))
+            wanted = np.append(wanted, policy.trusted.scores(batch))
     except (OSError, MemoryError):
         raise
     except Exception as error:

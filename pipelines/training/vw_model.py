@@ -22,7 +22,7 @@ from decision.oracles.adf.shape import Shape
 from decision.policy import OraclePolicy
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings
-from pipelines.training.train import ENDS, exploration_of
+from pipelines.training.train import ENDS, exploration_of, no_cap_of_a_file
 from pipelines.training.trained import POLICY, code_version, libraries
 
 MAX_FILE = 64 << 20
@@ -65,11 +65,13 @@ def register_vw_model(
         shape: of the lines that it learned from.
 
     Raises:
-        FieldError: it is no model of ``--cb_adf`` or ``--cb_explore_adf``, or has options that are not read.
+        FieldError: it is no model of ``--cb_adf`` or ``--cb_explore_adf``, has options that are not read, or the loop
+            has features that the caller supplies.
         RegistryError: the registry cannot be reached.
     """
     if len(data) > MAX_FILE:
         raise FieldError(name, wanted=f"at most {MAX_FILE} bytes", got=len(data))
+    no_cap_of_a_file(loop)
     oracle = AdfOracle(data, AdfSettings(shape=shape), name=name)
     exploration = _exploration(loop, oracle.head.epsilon)
     at, digest = now.astimezone(UTC).isoformat(), hashlib.sha256(data).hexdigest()

@@ -28,6 +28,8 @@ class ActionRow(NamedTuple):
         score: its expected reward.
         plain: its probability under the policy in charge, before any clamp.
         own: the same after the clamp.
+        uncapped: the same before the cap on what the caller supplies, too; None without a cap.
+        trusted: without a look at what the caller supplies; None without a cap.
         candidate: under the candidate.
         probability: as drawn from, after everything.
         features: in words.
@@ -38,6 +40,8 @@ class ActionRow(NamedTuple):
     score: float | None
     plain: float | None
     own: float | None
+    uncapped: float | None
+    trusted: float | None
     candidate: float | None
     probability: float
     features: str
@@ -85,7 +89,8 @@ def view_of(core: Core, record: ExplainedDecision) -> DecisionView:
     if isinstance(policy, OraclePolicy) and record.scores is not None:
         try:
             batch = batch_of(record, features_version_of(policy))
-            plain = OraclePolicy.pmf_of(policy, np.array(record.scores), batch).tolist()
+            before = policy.unclamped if isinstance(policy, ClampedPolicy) else policy
+            plain = before.pmf_of(np.array(record.scores), batch).tolist()
             features, left_out = effects(policy, batch, record.action_index, record.scores)
             linear = type(policy.oracle).__name__ == "LinearOracle"
         except (DecisionError, ArithmeticError, LookupError, RuntimeError):  # it asks for more than was logged
@@ -99,6 +104,8 @@ def view_of(core: Core, record: ExplainedDecision) -> DecisionView:
             None if record.scores is None else record.scores[number],
             None if plain is None else plain[number],
             None if own is None or policy is None else own[number],
+            None if record.pmf_uncapped is None else record.pmf_uncapped[number],
+            None if record.pmf_trusted is None else record.pmf_trusted[number],
             None if record.pmf_candidate is None else record.pmf_candidate[number],
             record.pmf[number],
             _in_words(offered),

@@ -166,6 +166,9 @@ _EXPLANATION: dict[str, Any] = {
             "redrawn_index": 1,
             "draw_matches": True,
             "pmf_recomputed_equal": None,
+            "cap": None,
+            "pmf_uncapped": None,
+            "pmf_trusted": None,
         }
     ],
     "outcomes": [],

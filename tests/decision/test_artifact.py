@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
-from decision.artifact import MANIFEST_FILE, Manifest, pack, unpack
+from decision.artifact import MANIFEST_FILE, Manifest, Trusted, model_of, pack, unpack
 from decision.errors import FieldError
 from decision.exploration.rule import Exploration
 from decision.oracles.factory import load_oracle
 from decision.oracles.linear import LinearOracle
 from decision.oracles.vw import VwOracle, VwSettings
-from decision.policy import OraclePolicy
+from decision.policy import CappedPolicy, OraclePolicy, blinded
 from tests.strategies import interactions_of
 
 DATA = interactions_of(np.random.default_rng(0), 200)
@@ -42,6 +44,46 @@ def test_unpacked_policy_decides_as_the_packed_one(kind: str, fit: bool) -> None
     assert np.array_equal(again.pmf(DATA.batch), policy.pmf(DATA.batch))
     assert (manifest.loop, manifest.seed, manifest.exploration) == ("news", 7, policy.exploration)
     assert set(manifest.files) == set(files) - {MANIFEST_FILE}
+
+
+def with_a_cap() -> tuple[CappedPolicy, Manifest]:
+    parts = []
+    for supplied in ((), ("c0",)):
+        oracle = LinearOracle()
+        oracle.fit(replace(DATA, batch=blinded(DATA.batch, supplied)))
+        parts.append(OraclePolicy(oracle, Exploration(kind="squarecb", gamma=5e3 + len(supplied), floor=0.1)))
+    policy = CappedPolicy(*parts, supplied=("c0",), cap=1.0)
+    near = Trusted(supplied=("c0",), cap=1.0, oracle="linear", exploration=policy.trusted.exploration)
+    numbers = {"loop": "news", "oracle": "linear", "seed": 7, "code_version": "0", "created_at": "2026-11-01"}
+    return policy, Manifest(**numbers, exploration=policy.exploration, trusted=near)
+
+
+def test_a_policy_with_a_cap_is_loaded_with_both_its_models() -> None:
+    policy, manifest = with_a_cap()
+    files = pack(policy, manifest)
+    again, found = unpack(files)
+    assert isinstance(again, CappedPolicy)
+    assert found.trusted == manifest.trusted
+    assert np.array_equal(again.pmf(DATA.batch), policy.pmf(DATA.batch))
+    assert not np.array_equal(again.pmf(DATA.batch), policy.full.pmf(DATA.batch))
+    assert model_of(files) == policy.full.oracle.save()
+    assert model_of(files, trusted=True) == policy.trusted.oracle.save()
+
+
+def test_a_cap_that_the_manifest_does_not_name_is_not_packed() -> None:
+    policy, manifest = with_a_cap()
+    for one, told in ((policy, None), (policy.full, manifest.trusted)):
+        with pytest.raises(FieldError, match="trusted"):
+            pack(one, msgspec.structs.replace(manifest, trusted=told))
+
+
+def test_a_cap_outside_its_range_is_refused() -> None:
+    policy, manifest = with_a_cap()
+    files = pack(policy, manifest)
+    stored = json.loads(files[MANIFEST_FILE])
+    stored["trusted"]["cap"] = -1
+    with pytest.raises(FieldError, match="manifest"):
+        unpack(files | {MANIFEST_FILE: json.dumps(stored).encode()})
 
 
 @pytest.mark.parametrize("kind", MAKE)

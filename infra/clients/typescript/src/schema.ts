@@ -445,6 +445,9 @@ export interface components {
          *             redrawn_index: index that the record's distribution and seed draw now.
          *             draw_matches: whether that is the logged action at the logged propensity.
          *             pmf_recomputed_equal: whether the version gives the same distribution again; None where it cannot be asked.
+         *             cap: the version's: no probability is more than cap + 1 times its trusted one; None without a cap.
+         *             pmf_uncapped: [k] what the version says before its cap; None without one.
+         *             pmf_trusted: [k] what it says without a look at the features that the caller supplies; None without a cap.
          */
         ExplainedDecision: {
             /** @description Version of this record's schema. */
@@ -518,6 +521,12 @@ export interface components {
             draw_matches: boolean;
             /** @description Whether the version gives the same distribution again; None where it cannot be asked. */
             pmf_recomputed_equal: boolean | null;
+            /** @description The version's: no probability is more than cap + 1 times its trusted one; None without a cap. */
+            cap: number | null;
+            /** @description [k] what the version says before its cap; None without one. */
+            pmf_uncapped: number[] | null;
+            /** @description [k] what it says without a look at the features that the caller supplies; None without a cap. */
+            pmf_trusted: number[] | null;
         };
         /**
          * Outcome
@@ -996,7 +1005,10 @@ export interface operations {
                      *           "scores": null,
                      *           "redrawn_index": 1,
                      *           "draw_matches": true,
-                     *           "pmf_recomputed_equal": null
+                     *           "pmf_recomputed_equal": null,
+                     *           "cap": null,
+                     *           "pmf_uncapped": null,
+                     *           "pmf_trusted": null
                      *         }
                      *       ],
                      *       "outcomes": []
