@@ -18,6 +18,7 @@ from pipelines.log.kafka.log import KafkaLog
 from pipelines.log.protocol import TOPICS
 from pipelines.log.sqlite.log import Group, LocalLog
 from pipelines.operations.waiting import wait_until
+from pipelines.progress import Progress, counted, silent
 from serving.spool import Spool
 from tests.contracts.event_log import read_all
 from tests.kafka_broker import lost_sockets, own_broker
@@ -133,13 +134,13 @@ def test_forwarder_killed_at_random_moments_loses_nothing_and_keeps_the_order(so
     assert kill_forwarder(source, tmp_path, 4, seed=42) > 400
 
 
-def kill_forwarder(source: LocalLog, folder: Path, kills: int, seed: int) -> int:
+def kill_forwarder(source: LocalLog, folder: Path, kills: int, seed: int, progress: Progress = silent) -> int:
     """Kill a forwarder under load so many times, check what arrived, and return how many outcomes it brought."""
     rng = random.Random(seed)
     with lost_sockets(), own_broker() as broker:
         with Load(source, per_second=1500) as load:
             process = start_forwarder(folder, broker.bootstrap)
-            for n in range(kills):
+            for n in counted(range(kills), progress, "kills", total=kills):
                 if n % 2:  # while it starts and connects, or in the midst of forwarding
                     assert process.stdout is not None
                     assert process.stdout.readline() == b"forwarding\n"

@@ -22,6 +22,7 @@ from pipelines.lake.lake import Lake
 from pipelines.log.protocol import DECISIONS, OUTCOMES, TOPICS
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.operations.waiting import wait_until
+from pipelines.progress import Progress, counted, silent
 from tests.worlds.lake import LATER, LOOP, START, WINDOW, World, decision, outcome
 from tests.worlds.s3 import BUCKET, S3
 
@@ -104,7 +105,14 @@ def test_ingesters_on_object_storage_that_are_killed_keep_each_message_once(tmp_
 
 
 def kill_ingesters(
-    folder: Path, kills: int, at_once: int, seed: int, *, lake: str | None = None, longest_s: float = 0.4
+    folder: Path,
+    kills: int,
+    at_once: int,
+    seed: int,
+    *,
+    lake: str | None = None,
+    longest_s: float = 0.4,
+    progress: Progress = silent,
 ) -> int:
     """Kill ingesters under load; check the lake and return what was in it by then.
 
@@ -115,10 +123,12 @@ def kill_ingesters(
         seed: of the moments.
         lake: address of the lake.
         longest_s: how long one works at most.
+        progress: told of the kills.
     """
     world, rng = World(folder, lake=lake), random.Random(seed)
     with Load(world) as load:
-        for n in range(kills // at_once):
+        rounds = kills // at_once
+        for n in counted(range(rounds), progress, "kills", total=rounds):
             started = [folder / f"started-{n}-{i}" for i in range(at_once)]
             processes = [start(world, path) for path in started]
             wait_until(lambda paths=started: all(path.exists() for path in paths), "the ingesters to start")
@@ -142,10 +152,10 @@ def kill_ingesters(
     assert {topic for topic, _, _ in missing} <= {DECISIONS}
     events = world.lake.decisions(LOOP.name)["event_id"].to_pylist()
     assert sorted(events) == sorted(load.decided)
-    counted = counters(world.lake, LOOP, LATER)
-    assert counted.duplicates_seen == len(missing) == load.repeated
-    assert counted.dead_letters == load.rubbish
-    assert counted.balanced
-    assert counted.joined + counted.expired == counted.decided == len(load.decided)
-    assert world.lake.table("interactions").count() == counted.decided
+    balance = counters(world.lake, LOOP, LATER)
+    assert balance.duplicates_seen == len(missing) == load.repeated
+    assert balance.dead_letters == load.rubbish
+    assert balance.balanced
+    assert balance.joined + balance.expired == balance.decided == len(load.decided)
+    assert world.lake.table("interactions").count() == balance.decided
     return killed_at

@@ -30,6 +30,7 @@ from pipelines.nightly import nightly
 from pipelines.operations.follow import Follower
 from pipelines.operations.installation import Installation
 from pipelines.operations.waiting import wait_until
+from pipelines.progress import Progress, counted, silent
 from pipelines.registry.registry import Registry
 from pipelines.registry.stated import charge_key
 from pipelines.settings import LoopSettings, load_settings
@@ -94,7 +95,7 @@ def test_followers_killed_at_random_moments_keep_each_message_once(tmp_path: Pat
     assert kill_followers(tmp_path, 3, seed=3) > 0
 
 
-def kill_nights(folder: Path, kills: int, seed: int) -> int:
+def kill_nights(folder: Path, kills: int, seed: int, progress: Progress = silent) -> int:
     """Kill nights so often, check what came of them, and return how many decisions were brought in.
 
     Every fourth is left alone. A moment is any of those that the last of these took, so that each step is met, however
@@ -112,6 +113,7 @@ def kill_nights(folder: Path, kills: int, seed: int) -> int:
         process.join(None if whole else rng.uniform(0.0, longest_s))
         killed = kill(process)
         done += killed
+        progress("kills", done, kills)
         number += 1
         if not killed:  # it came to its end before: the next one has something to do
             assert process.exitcode == 0
@@ -133,13 +135,13 @@ def kill_nights(folder: Path, kills: int, seed: int) -> int:
     return played
 
 
-def kill_followers(folder: Path, kills: int, seed: int) -> int:
+def kill_followers(folder: Path, kills: int, seed: int, progress: Progress = silent) -> int:
     """Kill followers so often while decisions come in, check the lake, and return how many decisions are there."""
     settings = new_settings(folder)
     loop = new_loop(settings, LOOP)
     log, lake = open_parts(settings)
     rng, played, seen = random.Random(seed), 0, 0
-    for number in range(kills):
+    for number in counted(range(kills), progress, "kills", total=kills):
         process = start(run_follower, folder, number)
         until = time.monotonic() + rng.uniform(0.0, 2.0)
         while time.monotonic() < until:
@@ -167,6 +169,6 @@ def check_lake(log: LocalLog, lake: Lake, loop: LoopSettings, played: int) -> No
     assert sorted(row["event_id"] for row in decisions) == sorted(f"{LOOP}-{n}" for n in range(played))
     assert all(row["seed"] == seed_of(LOOP, row["event_id"]) for row in decisions)
     assert all(draw(row["pmf"], row["seed"]) == row["action_index"] for row in decisions)
-    counted = counters(lake, loop, later)
-    assert counted.balanced
-    assert (counted.pending, counted.joined + counted.expired) == (0, played)
+    balance = counters(lake, loop, later)
+    assert balance.balanced
+    assert (balance.pending, balance.joined + balance.expired) == (0, played)

@@ -16,6 +16,7 @@ import pytest
 
 from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
 from pipelines.operations.waiting import wait_until
+from pipelines.progress import Progress, silent
 from pipelines.settings import load_settings
 from tests.e2e.traffic import Load, check_booked_once
 from tests.worlds.fleet import processes_of
@@ -47,7 +48,7 @@ def test_workers_that_still_start_when_their_supervisor_is_killed_end(tmp_path: 
         wait_until(lambda: not processes_of(tmp_path), "the workers to end", progress=lambda: processes_of(tmp_path))
 
 
-def kill_service(folder: Path, kills: int, seed: int, *, whom: Whom = "service") -> int:
+def kill_service(folder: Path, kills: int, seed: int, *, whom: Whom = "service", progress: Progress = silent) -> int:
     """Kill a service under load so many times, check its books, and return how many decisions it acknowledged.
 
     Args:
@@ -56,6 +57,7 @@ def kill_service(folder: Path, kills: int, seed: int, *, whom: Whom = "service")
         seed: of the moments.
         whom: all of its processes at once; one of two workers, which the supervisor replaces; or the supervisor, whose
             workers have to end by themselves.
+        progress: told of the kills.
     """
     settings = load_settings({}, home=str(folder), port=free_port(), workers=1 if whom == "service" else 2)
     loop = settings.loop_path("news")
@@ -72,6 +74,7 @@ def kill_service(folder: Path, kills: int, seed: int, *, whom: Whom = "service")
             wait_until_ready(running, settings, output)
             for _ in range(left if whom == "worker" else 1):
                 left -= 1
+                progress("kills", kills - left, kills)
                 time.sleep(rng.uniform(0.05, 0.6))
                 if whom == "service":
                     kill_all(folder)
