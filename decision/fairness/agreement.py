@@ -11,6 +11,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+BANDS = (
+    (0.8, "agree"),
+    (0.667, "mostly agree"),
+    (0.2, "agree in part"),
+    (-1.0, "agree hardly more than chance would have it"),
+)
+"""From which alpha on auditors are said to do what.
+
+From .8 on judgements may be relied upon, from .667 on for tentative conclusions (Krippendorff 2004, "Content Analysis",
+p. 241). Below .2, which is ours, the gate trusts no panel unless its loop says otherwise.
+"""
+
 
 class Agreement(NamedTuple):
     """How far the auditors agree.
@@ -51,6 +63,15 @@ def agreement(units: Iterable[Sequence[Hashable]]) -> Agreement:
     expected = float(margins.sum() ** 2 - (margins**2).sum()) / (total - 1)
     alpha = None if expected == 0.0 else 1.0 - observed / expected
     return Agreement(alpha, equal / pairs, len(kept), total)
+
+
+def in_words(found: Agreement) -> str:
+    """Return what auditors do who agree so far, to be read after "They": see `BANDS`."""
+    if found.pairwise is None:
+        return "have not judged the same pair yet"
+    if found.alpha is None:
+        return "have all said the same so far"
+    return next((words for least, words in BANDS if found.alpha >= least), BANDS[-1][1])
 
 
 def accuracy(judged: Mapping[str, Sequence[tuple[Hashable, Hashable]]]) -> dict[str, float]:

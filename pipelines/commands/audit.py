@@ -137,7 +137,8 @@ def status(loop: Loop, home: Home = None, json: Json = False) -> Outcome:
         table.add_row("judgements", str(seen.judgements))
         table.add_row("judgements asked for", str(seen.backlog))
         table.add_row("overdue", str(seen.overdue))
-        table.add_row("Krippendorff's alpha", "-" if seen.alpha is None else f"{seen.alpha:.3f}")
+        alpha = "" if seen.alpha is None else f" (Krippendorff's alpha {seen.alpha:.3f})"
+        table.add_row("the auditors", f"{seen.agreement}{alpha}")
         rate = "-" if seen.rate is None else f"{seen.rate:.4f} [{seen.rate_low:.4f}, {seen.rate_high:.4f}]"
         table.add_row("violation rate among near pairs", rate)
         table.add_row("audit log entries", str(seen.entries))

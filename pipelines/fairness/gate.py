@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import sqlalchemy as sa
 
+from decision.fairness.agreement import in_words
 from pipelines.fairness import tables as t
 from pipelines.fairness.mine import policy_of
 from pipelines.fairness.report import agreement_of, rate_of
@@ -144,7 +145,8 @@ def assess(
             notes.append(told)
     if rule.evidence and agreed.alpha is not None and agreed.alpha < rule.agreement:
         refusals.append(
-            f"fairness: too little evidence: the auditors' agreement is {agreed.alpha:.2f}, {rule.agreement} is needed"
+            f"fairness: too little evidence: the auditors {in_words(agreed)}: their agreement is {agreed.alpha:.2f}, "
+            f"{rule.agreement} is needed"
         )
     numbers: dict[str, float | None] = {
         "fairness_value": registry.metrics(loop.name, version).get("eval.value"),

@@ -12,13 +12,14 @@ import numpy as np
 import sqlalchemy as sa
 
 from decision.errors import FieldError
-from decision.fairness.agreement import accuracy, agreement
+from decision.fairness.agreement import Agreement, accuracy, agreement, in_words
 from decision.fairness.probe import Probe, Rate, violation_rate
 from decision.fairness.resolve import tally
 from decision.fairness.rule import Rule
 from pipelines.fairness import tables as t
 from pipelines.fairness.standing import Standing, limits
 from pipelines.fairness.store import Governance, stamp
+from pipelines.fairness.tasks import still_asked
 
 WORST = 10
 
@@ -30,10 +31,12 @@ class Panels(msgspec.Struct, frozen=True, kw_only=True):
         loop: the loop.
         tasks: count by status.
         streams: count by stream.
-        backlog: judgements that are still asked for.
+        backlog: judgements that are still asked for and can still be given.
         overdue: open tasks whose deadline is over.
         oldest_open: when the oldest open task was opened; None without.
         judgements: judgements so far.
+        auditors: people who judged.
+        agreement: how far they agree, in words to be read after "They"; see `decision.fairness.agreement.BANDS`.
         alpha: Krippendorff's alpha over the panels' judgements; adjudicators are none of them.
         pairwise: share of equal pairs of judgements.
         gold: share of right answers to tasks with a known one, by auditor.
@@ -55,6 +58,8 @@ class Panels(msgspec.Struct, frozen=True, kw_only=True):
     overdue: int
     oldest_open: str | None
     judgements: int
+    auditors: int
+    agreement: str
     alpha: float | None
     pairwise: float | None
     gold: dict[str, float]
@@ -75,8 +80,7 @@ def status(store: Governance, loop: str, *, now: datetime) -> Panels:
     said = _said(store, loop)
     own = {row["task_id"] for row in tasks}
     open_tasks = [row for row in tasks if row["status"] == "open"]
-    open_ids = {row["task_id"] for row in open_tasks}
-    asked = [row for row in store.rows(sa.select(t.assignments.c.task_id)) if row["task_id"] in open_ids]
+    asked = store.rows(still_asked(stamp(now)).where(t.tasks.c.loop == loop))
     judged = [row for row in said if row["task_id"] in own]
     found = agreement_of(tasks, judged)
     by_task = {row["task_id"]: row for row in tasks}
@@ -94,10 +98,12 @@ def status(store: Governance, loop: str, *, now: datetime) -> Panels:
         loop=loop,
         tasks=_counts(tasks, "status"),
         streams=_counts(tasks, "stream"),
-        backlog=len(asked) - sum(row["task_id"] in open_ids for row in judged),
+        backlog=len(asked),
         overdue=sum(row["due_at"] is not None and row["due_at"] <= stamp(now) for row in open_tasks),
         oldest_open=min((row["opened_at"] for row in open_tasks), default=None),
         judgements=len(judged),
+        auditors=len(unfair),
+        agreement=in_words(found),
         alpha=found.alpha,
         pairwise=found.pairwise,
         gold=accuracy(gold),
@@ -116,7 +122,7 @@ def status(store: Governance, loop: str, *, now: datetime) -> Panels:
     )
 
 
-def agreement_of(tasks: list[dict[str, Any]], said: list[dict[str, Any]]) -> Any:
+def agreement_of(tasks: list[dict[str, Any]], said: list[dict[str, Any]]) -> Agreement:
     """Return the panels' agreement on ``unfair`` and ``fair``; tasks with a known answer are left out."""
     gold = {row["task_id"] for row in tasks if row["stream"] == "gold"}
     units: dict[str, list[str]] = {}

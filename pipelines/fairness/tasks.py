@@ -186,13 +186,9 @@ def assign(store: Governance, loop: str, *, now: datetime, by: str, rng: np.rand
 
 def queue(store: Governance, person: Person, *, now: datetime) -> list[dict[str, Any]]:
     """Return the open tasks of an auditor that they have not judged, the most urgent first, as they may see them."""
-    mine = _unjudged(person.person_id).subquery()
-    query = (
-        sa.select(t.tasks)
-        .join(mine, mine.c.task_id == t.tasks.c.task_id)
-        .where(t.tasks.c.due_at > stamp(now), t.tasks.c.payload.is_not(None))
-        .order_by(t.tasks.c.due_at, t.tasks.c.task_id)
-    )
+    mine = still_asked(stamp(now)).where(t.assignments.c.person_id == person.person_id).subquery()
+    query = sa.select(t.tasks).join(mine, mine.c.task_id == t.tasks.c.task_id)
+    query = query.order_by(t.tasks.c.due_at, t.tasks.c.task_id)
     return [_shown(row) for row in store.rows(query)]
 
 
@@ -286,18 +282,26 @@ def _rule_id(writing: Writing, loop: str, rule: Rule) -> int:
     return rule_id
 
 
-def _unjudged(person_id: str | None = None) -> Query:
+def still_asked(at: str) -> Query:
+    """Return the query for assignments whose judgement can still be given at the time `at`, as the store writes it.
+
+    What was due before, pairs of erased people and people without a key are none of them.
+    """
+    active = _unjudged().join(t.people, t.people.c.person_id == t.assignments.c.person_id)
+    return active.where(t.people.c.revoked_at.is_(None), t.tasks.c.due_at > at, t.tasks.c.payload.is_not(None))
+
+
+def _unjudged() -> Query:
     """Return the query for assignments on open tasks without a judgement."""
     same = sa.and_(
         t.judgements.c.task_id == t.assignments.c.task_id, t.judgements.c.person_id == t.assignments.c.person_id
     )
-    query = (
+    return (
         sa.select(t.assignments.c.task_id, t.assignments.c.person_id)
         .join(t.tasks, t.tasks.c.task_id == t.assignments.c.task_id)
         .outerjoin(t.judgements, same)
         .where(t.tasks.c.status == "open", t.judgements.c.task_id.is_(None))
     )
-    return query if person_id is None else query.where(t.assignments.c.person_id == person_id)
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:

@@ -83,13 +83,32 @@ def adjudicate(
 
 
 def appeal(
-    store: Governance, loop: str, *, reason: str, now: datetime, by: str, event_id: str = "", task_id: str = ""
+    store: Governance,
+    loop: str,
+    *,
+    reason: str,
+    now: datetime,
+    by: str,
+    event_id: str = "",
+    task_id: str = "",
+    person: Person | None = None,
 ) -> str:
     """Take an appeal against a decision, which the next mining pairs, or a verdict, which becomes a dispute again.
 
+    Args:
+        store: where.
+        loop: the loop.
+        reason: why.
+        now: time, UTC.
+        by: who, for the log.
+        event_id: the decision,
+        task_id: or the pair.
+        person: the one who appeals, where known; a member of the panel, an owner or an administrator, and once a pair.
+
     Raises:
-        FieldError: not exactly one of `event_id` and `task_id` is given, there is no reason, or the verdict cannot be
-            appealed.
+        FieldError: not exactly one of `event_id` and `task_id` is given, there is no reason, the verdict cannot be
+            appealed, or they appealed it before.
+        ForbiddenError: they neither sat on the panel nor own the model, nor are administrators.
     """
     if bool(event_id) == bool(task_id):
         raise FieldError("event_id", wanted="either event_id or task_id", got=event_id)
@@ -101,6 +120,8 @@ def appeal(
             found = writing.rows(with_rule().where(t.tasks.c.task_id == task_id, t.tasks.c.loop == loop))
             if not found or found[0]["status"] not in ("upheld", "dismissed"):
                 raise FieldError("task_id", wanted="a pair that was upheld or dismissed", got=task_id)
+            if person is not None:
+                _check_appeal(writing, found[0], person)
             _decide(writing, found[0], "disputed", "appealed", by, reason.strip(), _counted(writing, found[0]))
         writing.connection.execute(
             sa.insert(t.appeals).values(
@@ -116,6 +137,15 @@ def appeal(
         told = {"loop": loop, "event_id": event_id, "task_id": task_id}
         writing.log("appeal", appeal_id, {**told, "reason": digest(reason.strip())})
     return appeal_id
+
+
+def _check_appeal(writing: Writing, task: dict[str, Any], person: Person) -> None:
+    sat = judgements_on(task["task_id"]).where(t.judgements.c.person_id == person.person_id)
+    if not (person.may("administrator") or task["loop"] in person.owns or writing.rows(sat)):
+        raise ForbiddenError("only the panel, the owner and administrators appeal a verdict")
+    of_pair = t.verdicts.c.task_id == task["task_id"], t.verdicts.c.status == "disputed"
+    if writing.rows(sa.select(t.verdicts).where(*of_pair, t.verdicts.c.by == person.person_id)):
+        raise FieldError("task_id", wanted="a pair that you have not appealed before", got=task["task_id"])
 
 
 def close(writing: Writing, task: dict[str, Any], *, overdue: bool) -> bool:

@@ -16,6 +16,11 @@ from tests.parts import require
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
+_WIDER = """(width) => document.documentElement.scrollWidth <= width ? [] : [
+  document.documentElement.scrollWidth,
+  ...[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > width)
+    .map(e => e.outerHTML.slice(0, 120))]"""
+
 
 @contextmanager
 def serving(app: App) -> Iterator[str]:
@@ -56,3 +61,21 @@ def sign_in(page: Any, address: str, key: str) -> None:
     page.get_by_label("Your key").fill(key)
     page.keyboard.press("Enter")
     page.wait_for_url(lambda url: "login" not in url)
+
+
+def sign_in_to_judge(page: Any, address: str, key: str) -> None:
+    """Sign a new auditor in and leave the tour for the first pair."""
+    sign_in(page, address, key)
+    page.get_by_role("button", name="Show me my first pair").click()
+    page.wait_for_url("**/console/review")
+
+
+def barriers(page: Any, width: int) -> list[Any]:
+    """What of a page, with everything on it opened, shuts somebody out by axe, or is wider than `width` pixels."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    for closed in page.locator("details").all():
+        closed.evaluate("e => { e.open = true; }")
+    found = Axe().run(page).response["violations"]
+    told = [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found]
+    return [*told, *page.evaluate(_WIDER, width)]

@@ -10,9 +10,10 @@ import pytest
 import sqlalchemy as sa
 
 from decision.fairness.blinding import payload
+from decision.fairness.pair_name import pair_name
 from decision.fairness.rule import Rule
 from pipelines.fairness import tables as t
-from tests.browser.console_server import chromium, serving, sign_in
+from tests.browser.console_server import barriers, chromium, serving, sign_in, sign_in_to_judge
 from tests.worlds.panel_service import House
 from tests.worlds.panels import LOOP, NOW, pair
 
@@ -88,19 +89,21 @@ def said_of(house: House) -> list[tuple[str, float | None, str]]:
 
 def test_an_auditor_works_through_the_queue_without_a_mouse(house: House, address: str, page: Any) -> None:
     house.panel.open(shown_pair(), shown_pair(0.9, 0.2), shown_pair(0.7, 0.6), rule=Rule(auditors=5))
-    sign_in(page, address, house.panel.keys[0])
+    sign_in_to_judge(page, address, house.panel.keys[0])
     page.get_by_role("heading", name="Person A").wait_for()
-    assert page.get_by_text("Pair 1 of 3").is_visible()
+    assert page.get_by_text("3 left to judge, this is number 1 · 0 judged").is_visible()
     page.keyboard.press("j")
-    page.get_by_text("Pair 2 of 3").wait_for()
+    page.get_by_text("3 left to judge, this is number 2").wait_for()
     page.keyboard.press("k")
-    page.get_by_text("Pair 1 of 3").wait_for()
+    page.get_by_text("3 left to judge, this is number 1").wait_for()
+    name = page.get_by_role("heading", level=1).inner_text()
     page.keyboard.press("1")
     page.keyboard.press("r")
     page.keyboard.type("The same in all that counts, j and 2 included.")
     page.keyboard.press("Escape")
     page.keyboard.press("Enter")
-    page.get_by_role("status").filter(has_text="Your judgement is saved. 2 left.").wait_for()
+    page.get_by_role("status").filter(has_text=f"Your judgement of {name} is saved. 2 left.").wait_for()
+    assert page.get_by_text("2 left to judge, this is number 1 · 1 judged").is_visible()
     page.keyboard.press("2")
     page.keyboard.press("Enter")
     page.get_by_role("status").filter(has_text="1 left").wait_for()
@@ -118,7 +121,7 @@ def test_review_works_without_scripts_and_by_tab_alone(house: House, address: st
     house.panel.open(shown_pair())
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    sign_in(page, address, house.panel.keys[0])
+    sign_in_to_judge(page, address, house.panel.keys[0])
     order: list[str] = []
     for _ in range(12):
         page.keyboard.press("Tab")
@@ -127,7 +130,8 @@ def test_review_works_without_scripts_and_by_tab_alone(house: House, address: st
         order.append(name)
         if name == "Save judgement":
             break
-    wanted = ["Skip to the content", "Review", "Sign out", "unfair", "acceptable", "reason", "Save judgement"]
+    pages = ["Review", "What I judged", "How it works"]
+    wanted = ["Skip to the content", *pages, "Sign out", "unfair", "acceptable", "reason", "Save judgement"]
     assert order == wanted  # the radio group is one stop; arrows move inside it
     page.locator("#unfair").focus()
     page.keyboard.press("ArrowDown")
@@ -143,12 +147,14 @@ def test_what_is_wrong_with_a_judgement_is_said_at_its_field_and_nothing_typed_i
     house: House, address: str, page: Any
 ) -> None:
     house.panel.open(shown_pair())
-    sign_in(page, address, house.panel.keys[0])
+    sign_in_to_judge(page, address, house.panel.keys[0])
     page.get_by_label("Unfair").check()
     page.get_by_label("Largest difference you would accept").select_option("1.0")
     page.get_by_label("Why?").fill("Too alike.")
     page.get_by_role("button", name="Save judgement").click()
-    page.get_by_role("alert").filter(has_text="Acceptable must be a number below the gap").wait_for()
+    page.get_by_role("alert").filter(
+        has_text="so the largest one that you would accept must be less than the 52 points of this pair."
+    ).wait_for()
     assert page.get_by_label("Largest difference you would accept").get_attribute("aria-invalid") == "true"
     assert page.get_by_label("Unfair").is_checked()
     assert page.get_by_label("Why?").input_value() == "Too alike."
@@ -157,7 +163,7 @@ def test_what_is_wrong_with_a_judgement_is_said_at_its_field_and_nothing_typed_i
 
 def test_the_page_tells_screen_readers_what_it_shows(house: House, address: str, page: Any) -> None:
     house.panel.open(shown_pair())
-    sign_in(page, address, house.panel.keys[0])
+    sign_in_to_judge(page, address, house.panel.keys[0])
     assert page.locator("html").get_attribute("lang") == "en"
     assert page.title() == "Review · Decision console"
     for name in ("Person A", "Person B"):
@@ -171,15 +177,98 @@ def test_the_page_tells_screen_readers_what_it_shows(house: House, address: str,
         .filter(e => !(e.labels && e.labels.length) && !e.innerText.trim()).length"""
     )
     assert unnamed == 0
-    assert page.get_by_text("52.0 percentage points").is_visible()  # probabilities stand before the verdict
+    assert page.get_by_text("a difference of 52 points").is_visible()  # probabilities stand before the verdict
 
 
 def test_text_has_enough_contrast(house: House, address: str, page: Any) -> None:
     """WCAG 2.2 level AA asks for 4.5 to 1."""
     house.panel.open(shown_pair())
-    sign_in(page, address, house.panel.keys[0])
+    sign_in_to_judge(page, address, house.panel.keys[0])
     worst = page.evaluate(_CONTRAST)
     assert worst[0] >= 4.5, worst
+
+
+def test_a_first_visit_begins_with_the_tour_and_the_second_does_not(house: House, address: str, browser: Any) -> None:
+    house.panel.open(shown_pair())
+    for _ in range(2):
+        context = browser.new_context(java_script_enabled=False)
+        page = context.new_page()
+        sign_in(page, address, house.panel.keys[1])
+        if page.url.endswith("/console/tour"):
+            assert page.get_by_role("heading", name="How it works").is_visible()
+            page.get_by_role("button", name="Show me my first pair").focus()
+            page.keyboard.press("Enter")
+            page.wait_for_url("**/console/review")
+            first = True
+        else:
+            assert page.url.endswith("/console/review")
+            first = False
+        context.close()
+    assert not first
+    assert [entry.actor for entry in house.store.entries(kind="tour_taken")] == [house.panel.people[1].person_id]
+
+
+def test_an_auditor_sees_how_the_panel_decided_and_appeals_and_the_owner_reads_why(
+    house: House, address: str, browser: Any
+) -> None:
+    (task,) = house.panel.open(shown_pair())
+    house.panel.judge(task, "fair", "unfair", "unfair", "unfair", "unfair")
+    name = pair_name(task)
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    sign_in(page, address, house.panel.keys[0])
+    page.get_by_role("link", name="What I judged").click()
+    page.get_by_text("the 5 of you agree hardly more than chance would have it").wait_for()
+    assert page.get_by_text("Krippendorff’s alpha 0.00; 60.0 % of pairs of judgements are equal").is_visible()
+    assert page.get_by_text("Your panels found as you did on 0 of 1 pairs.").is_visible()
+    row = page.get_by_role("row").filter(has_text=name)
+    assert row.filter(has_text="The panel upheld it: 4 of 5 found it unfair, 3 were needed.").count() == 1
+    page.get_by_role("link", name=name).click()
+    page.get_by_label("Why is the verdict wrong?").fill("One rents, one owns.")
+    page.get_by_role("button", name="Appeal the verdict").focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("status").filter(has_text="Your appeal is written down").wait_for()
+    assert page.get_by_text("You appealed: “One rents, one owns.”").is_visible()
+    assert page.get_by_role("button", name="Appeal the verdict").count() == 0
+    context.close()
+
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    sign_in(page, address, house.keys["owner"])
+    page.get_by_role("link", name="All verdicts").click()
+    page.get_by_text("A member of the panel appealed: “One rents, one owns.”").wait_for()
+    page.get_by_role("link", name=name).click()
+    page.get_by_text("Nothing, until an adjudicator decides").wait_for()
+    assert page.get_by_role("row").filter(has_text="When it was judged").filter(has_text="52 points").count() == 1
+    assert "Auditor 0" not in page.content()
+    assert house.panel.people[0].person_id not in page.content()
+    context.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_page_of_the_panels_shuts_anybody_out_or_is_wider_than_the_screen(
+    house: House, address: str, browser: Any, width: int
+) -> None:
+    upheld, divided, _ = house.panel.open(shown_pair(), shown_pair(0.9, 0.2), shown_pair(0.7, 0.6))
+    house.panel.judge(upheld, "fair", "unfair", "unfair", "unfair", "unfair")
+    house.panel.judge(divided, "unfair", "unfair", "fair", "fair", "cannot_tell")
+    dashboard = f"/console/fairness/{LOOP}"
+    pages = {
+        house.panel.keys[0]: ("/console/tour", "/console/review", "/console/judged", f"/console/judged/{upheld}"),
+        house.keys["owner"]: (dashboard, f"{dashboard}/pairs", f"{dashboard}/pairs/{upheld}"),
+        house.keys["adjudicator"]: ("/console/disputes",),
+        house.keys["administrator"]: ("/console/panels",),
+    }
+    for key, paths in pages.items():
+        context = browser.new_context(viewport={"width": width, "height": 900})
+        page = context.new_page()
+        sign_in(page, address, key)
+        for path in paths:
+            assert page.goto(address + path).status == 200, path
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)
+                assert barriers(page, width) == [], (path, scheme)
+        context.close()
 
 
 def test_an_adjudicator_decides_a_dispute(house: House, address: str, page: Any) -> None:
@@ -230,7 +319,7 @@ def test_the_dashboard_shows_rate_agreement_frontier_and_worst_pairs(house: Hous
     assert page.get_by_role("img", name="Reward against violations by version").count() == 1
     page.get_by_text("The same as a table").click()
     assert page.get_by_role("row").filter(has_text="refused").filter(has_text="100.0 %").count() == 1
-    assert page.get_by_role("row").filter(has_text="70.0 %").first.is_visible()
+    assert page.get_by_role("row").filter(has_text="70 points").first.is_visible()
     assert page.get_by_role("link", name="Review").count() == 0
     page.goto(f"{address}/console/fairness/other")
     page.get_by_text("another owner").wait_for()

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.evaluation.standing import Alarm
 from pipelines.guard.store import GuardStore
-from tests.browser.console_server import chromium, serving
+from tests.browser.console_server import barriers, chromium, serving
 from tests.worlds.operated import Operated
 
 pytestmark = pytest.mark.connected
@@ -21,10 +21,6 @@ QUESTION: dict[str, Any] = {
     "context": {"c0": 1.0, "c1": 0.5},
     "actions": [{"id": "a", "features": {"a0": 1.0}}, {"id": "b", "features": {"a1": 0.3}}],
 }
-_WIDER = """(width) => document.documentElement.scrollWidth <= width ? [] : [
-  document.documentElement.scrollWidth,
-  ...[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > width)
-    .map(e => e.outerHTML.slice(0, 120))]"""
 PAGES = (
     "/console/login",
     "/console/loops",
@@ -71,19 +67,12 @@ def kinds(site: Operated) -> list[str]:
 def test_no_page_shuts_anybody_out_or_is_wider_than_the_screen(
     browser: Any, address: str, scheme: Any, width: int
 ) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page, axe = context.new_page(), Axe()
+    page = context.new_page()
     for path in PAGES:
         answer = page.goto(address + path)
         assert answer.status == (404 if path.endswith("/nothing") else 200), path
-        for closed in page.locator("details").all():
-            closed.evaluate("e => { e.open = true; }")
-        found = axe.run(page).response["violations"]
-        told = [(one["id"], [node["html"][:120] for node in one["nodes"]]) for one in found]
-        assert told == [], path
-        assert page.evaluate(_WIDER, width) == [], path
+        assert barriers(page, width) == [], path
     context.close()
 
 

@@ -29,7 +29,7 @@ from pipelines.lake.lake import Lake
 from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings, load_loop, load_settings
-from tests.browser.console_server import chromium, sign_in
+from tests.browser.console_server import chromium, sign_in_to_judge
 from tests.worlds.credit import LOOP, TEXT, person
 from tests.worlds.synthetic import new_settings
 
@@ -108,7 +108,7 @@ def judge_over_http(site: Site, key: str) -> None:
 def judge_in_browser(site: Site, key: str, left: int) -> None:
     with chromium() as browser:
         page = browser.new_page()
-        sign_in(page, site.url, key)
+        sign_in_to_judge(page, site.url, key)
         for done in range(left):
             page.get_by_role("heading", name="Person A").wait_for()
             page.keyboard.press("1")

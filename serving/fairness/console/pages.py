@@ -1,8 +1,11 @@
-"""The console's pages: sign in, review, disputes, panels and people, and each loop's dashboard."""
+"""The console's pages: sign in, review, disputes, panels and people, and each loop's dashboard.
+
+What an auditor judged is in `own`, what verdicts changed in `verdicts`.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from decision.errors import FieldError
+from decision.fairness.agreement import BANDS
+from decision.fairness.pair_name import pair_name
 from pipelines.fairness import tables as t
 from pipelines.fairness.errors import NoTaskError
 from pipelines.fairness.frontier import draw, frontier
@@ -21,10 +26,13 @@ from pipelines.fairness.people import revoke as revoke_key
 from pipelines.fairness.report import replay, status
 from pipelines.fairness.tasks import LIMITS, Judgement, assign, judge, queue
 from pipelines.fairness.verdicts import adjudicate, close_overdue
+from pipelines.fairness.views.judged import count_judged, is_new
 from serving.console.app import Operators
 from serving.console.frame import Form, in_words, one
-from serving.fairness.console.site import COOKIE, LOGIN, Page, Site
-from serving.fairness.desk import Desk, allowed, answering, own_loop
+from serving.fairness.console.own import Own
+from serving.fairness.console.site import COOKIE, LOGIN, Site, difference, points
+from serving.fairness.console.verdicts import Verdicts
+from serving.fairness.desk import Desk, allowed, own_loop
 from serving.problems import ProblemError
 from serving.routes import Route
 
@@ -46,46 +54,32 @@ class Pages:
 
     def routes(self) -> list[Route]:
         """Return the routes."""
-        made: list[tuple[Literal["GET", "POST"], str, Page, str, str]] = [
-            ("GET", "/console", self.home, "openConsole", "Go where one works"),
-            ("GET", "/console/", self.home, "openConsoleHome", "Go where one works"),
-            ("GET", LOGIN, self.login, "showLogin", "Show the page to sign in"),
-            ("POST", LOGIN, self.sign_in, "signIn", "Sign in"),
-            ("POST", "/console/logout", self.logout, "signOut", "Sign out"),
-            ("GET", "/console/review", self.review, "showReview", "Show the pair to judge"),
-            ("POST", "/console/review/{task_id}", self.judge, "submitReview", "Judge a pair"),
-            ("GET", "/console/disputes", self.disputes, "showDisputes", "Show the disputes"),
-            ("POST", "/console/disputes/{task_id}", self.adjudicate, "submitVerdict", "Decide a dispute"),
-            ("GET", "/console/panels", self.panels, "showPanels", "Show the panels and the people"),
-            ("POST", "/console/panels/{loop}/assign", self.assign, "submitAssignment", "Draw a loop's panels"),
-            ("POST", "/console/people", self.add_person, "submitPerson", "Add someone"),
-            ("POST", "/console/people/{person_id}/revoke", self.revoke, "submitRevocation", "Revoke a key"),
-            ("GET", "/console/fairness/{loop}", self.dashboard, "showFairness", "Show how a loop's panels stand"),
+        route, people = self._site.route, "/console/people"
+        return [
+            route("GET", "/console", self.home, "openConsole", "Go where one works", signed_in=False),
+            route("GET", "/console/", self.home, "openConsoleHome", "Go where one works", signed_in=False),
+            route("GET", LOGIN, self.login, "showLogin", "Show the page to sign in", signed_in=False),
+            route("POST", LOGIN, self.sign_in, "signIn", "Sign in", signed_in=False),
+            route("POST", "/console/logout", self.logout, "signOut", "Sign out"),
+            route("GET", "/console/review", self.review, "showReview", "Show the pair to judge"),
+            route("POST", "/console/review/{task_id}", self.judge, "submitReview", "Judge a pair"),
+            route("GET", "/console/disputes", self.disputes, "showDisputes", "Show the disputes"),
+            route("POST", "/console/disputes/{task_id}", self.adjudicate, "submitVerdict", "Decide a dispute"),
+            route("GET", "/console/panels", self.panels, "showPanels", "Show the panels and the people"),
+            route("POST", "/console/panels/{loop}/assign", self.assign, "submitAssignment", "Draw a loop's panels"),
+            route("POST", people, self.add_person, "submitPerson", "Add someone"),
+            route("POST", f"{people}/{{person_id}}/revoke", self.revoke, "submitRevocation", "Revoke a key"),
+            route("GET", "/console/fairness/{loop}", self.dashboard, "showFairness", "Show how a loop's panels stand"),
+            *Own(self._desk, self._site).routes(),
+            *Verdicts(self._desk, self._site).routes(),
         ]
-        return [self._route(*row) for row in made]
-
-    def _route(self, method: Literal["GET", "POST"], path: str, work: Page, name: str, summary: str) -> Route:
-        open_to_all = path in (LOGIN, "/console", "/console/")
-        return Route(
-            method=method,
-            path=path,
-            name=name,
-            tag="console",
-            summary=summary,
-            answer=answering(self._site.page(work, signed_in=not open_to_all)),
-            role="visitor",
-            request=dict[str, str] if method == "POST" else None,
-            response=str,
-            also=(303, 401, 403, 404, 413, 422, 500),
-            content="text/html; charset=utf-8",
-            form=True,
-            reads_body=False,
-        )
 
     async def home(self, request: Request, person: Person, form: Form) -> Response:
         """Go where the person works: an operator to the loops."""
         if not person.active:
             return RedirectResponse(self._operators.home, 303)
+        if person.may("auditor") and await run_in_threadpool(is_new, self._desk.store, person):
+            return RedirectResponse("/console/tour", 303)
         place = "review" if person.may("auditor") else "disputes" if person.may("adjudicator") else "panels"
         if not person.may("auditor", "adjudicator", "administrator") and person.owns:
             place = f"fairness/{person.owns[0]}"
@@ -133,8 +127,8 @@ class Pages:
             judgement = _judgement(said, one(form, "payload_hash"))
             await run_in_threadpool(judge, self._desk.store, person, task_id, judgement, now=self._desk.now())
         except FieldError as error:
-            return await self._review(request, person, task_id, said=said, error=in_words(error), status=422)
-        return RedirectResponse("/console/review?saved=1", 303)
+            return await self._review(request, person, task_id, said=said, error=error, status=422)
+        return RedirectResponse(f"/console/review?saved={task_id}", 303)
 
     async def disputes(self, request: Request, person: Person, form: Form) -> Response:
         """Show the pairs on which panels are divided."""
@@ -217,7 +211,7 @@ class Pages:
             return {"seen": seen, "frontier": found, "frontier_svg": svg, "quorums": folded if seen.judgements else []}
 
         values = await run_in_threadpool(work)
-        return await self._site.render(request, "dashboard.html", title=f"Fairness of {loop}", **values)
+        return await self._site.render(request, "dashboard.html", title=f"Fairness of {loop}", bands=BANDS, **values)
 
     async def _review(
         self,
@@ -226,7 +220,7 @@ class Pages:
         wanted: str,
         *,
         said: dict[str, str] | None = None,
-        error: str = "",
+        error: FieldError | None = None,
         status: int = 200,
     ) -> Response:
         allowed(person, "auditor")
@@ -235,7 +229,9 @@ class Pages:
         if wanted and wanted not in ids:
             raise NoTaskError("There is no such pair for you to judge.")
         at = ids.index(wanted) if wanted else 0
-        saved = "saved" in request.query_params
+        saved = request.query_params.get("saved", "")[:32]
+        told = f"Your judgement of {pair_name(saved)} is saved. {len(tasks)} left." if saved else ""
+        judged = await run_in_threadpool(count_judged, self._desk.store, person)
         return await self._site.render(
             request,
             "review.html",
@@ -244,12 +240,13 @@ class Pages:
             task=tasks[at] if tasks else None,
             at=at,
             left=len(tasks),
+            judged=judged,
             before=ids[at - 1] if at > 0 else "",
             after=ids[at + 1] if at + 1 < len(ids) else "",
             limits=LIMITS,
             said=said or _EMPTY,
-            error=error,
-            notice=f"Your judgement is saved. {len(tasks)} left." if saved else "",
+            error="" if error is None else _told(error, said or _EMPTY, tasks[at]["payload"]),
+            notice=told,
         )
 
     async def _panels(
@@ -299,6 +296,17 @@ class Pages:
             payload = msgspec.json.decode(row["payload"])
             out.append({"task_id": row["task_id"], "payload": payload, "reasons": reasons, **votes})
         return out
+
+
+def _told(error: FieldError, said: dict[str, str], payload: dict[str, Any]) -> str:
+    """Return what is wrong with a judgement in the units of the page."""
+    if error.field != "acceptable" or said["verdict"] not in ("unfair", "fair"):
+        return in_words(error)
+    side = "less than" if said["verdict"] == "unfair" else "no less than"
+    return (
+        f"You call the difference {said['verdict']}, so the largest one that you would accept must be {side} the "
+        f"{points(difference(payload))} of this pair."
+    )
 
 
 def _judgement(said: dict[str, str], payload_hash: str) -> Judgement:

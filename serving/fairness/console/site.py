@@ -11,16 +11,19 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from decision.fairness.agreement import in_words
+from decision.fairness.pair_name import pair_name
 from pipelines.fairness.people import Person, by_session
 from serving.console.frame import Form, check_form, environment, form_of, form_token, rendered
-from serving.fairness.desk import Desk, body
+from serving.fairness.desk import Desk, answering, body
 from serving.problems import ProblemError, failed, problem_of
+from serving.routes import Route
 
 _log = logging.getLogger(__name__)
 
@@ -29,20 +32,34 @@ LOGIN = "/console/login"
 Page = Callable[[Request, Person, Form], Awaitable[Response]]
 
 
-def points(payload: dict[str, Any]) -> str:
+def points(gap: float) -> str:
+    """Return a difference of two probabilities in percentage points, as every page has it: ``52 points``."""
+    shown = f"{100 * gap:.1f}".removesuffix(".0")
+    return f"{shown} point{'' if shown == '1' else 's'}"
+
+
+def difference(payload: dict[str, Any]) -> float:
     """Return the difference of a pair's probabilities."""
     first, second = (card["probability"] for card in payload["cards"])
-    return f"{100 * abs(first - second):.1f} percentage points"
+    return abs(first - second)
 
 
-def gap(limit: float) -> str:
-    """Return an acceptable gap in words."""
+def accepted(limit: float) -> str:
+    """Return an acceptable difference in words."""
     if limit == 0.0:
-        return "None at all"
-    return "Any" if limit >= 1.0 else f"{100 * limit:.0f} percentage points"
+        return "none at all"
+    return "any" if limit >= 1.0 else points(limit)
 
 
-_templates = environment(Path(__file__).parent / "templates", points=points, gap=gap)
+_templates = environment(
+    Path(__file__).parent / "templates",
+    points=points,
+    difference=difference,
+    accepted=accepted,
+    pair_name=pair_name,
+    does=in_words,
+    said=lambda verdict: str(verdict).replace("_", " "),
+)
 
 
 class Site:
@@ -81,6 +98,33 @@ class Site:
 
         return run
 
+    def route(
+        self,
+        method: Literal["GET", "POST"],
+        path: str,
+        work: Page,
+        name: str,
+        summary: str,
+        *,
+        signed_in: bool = True,
+    ) -> Route:
+        """Return a page as a route."""
+        return Route(
+            method=method,
+            path=path,
+            name=name,
+            tag="console",
+            summary=summary,
+            answer=answering(self.page(work, signed_in=signed_in)),
+            role="visitor",
+            request=dict[str, str] if method == "POST" else None,
+            response=str,
+            also=(303, 401, 403, 404, 413, 422, 500),
+            content="text/html; charset=utf-8",
+            form=True,
+            reads_body=False,
+        )
+
     async def person(self, request: Request) -> Person | None:
         """Return who is signed in."""
         token = request.cookies.get(COOKIE, "")
@@ -109,7 +153,7 @@ def _pages_of(person: Person | None) -> list[tuple[str, str]]:
         return []
     out: list[tuple[str, str]] = []
     if person.may("auditor"):
-        out.append(("/console/review", "Review"))
+        out += [("/console/review", "Review"), ("/console/judged", "What I judged"), ("/console/tour", "How it works")]
     if person.may("adjudicator"):
         out.append(("/console/disputes", "Disputes"))
     if person.may("administrator"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 import sqlalchemy as sa
 
 from decision.draw import draw
@@ -18,6 +19,7 @@ from pipelines.fairness.people import add_person
 from pipelines.fairness.publish import publish
 from pipelines.fairness.store import Governance
 from pipelines.fairness.tasks import Judgement, assign, judge, queue
+from pipelines.fairness.views.effect import effect_of
 from pipelines.settings import load_loop
 from pipelines.training.train import train
 from serving.start import open_core
@@ -43,6 +45,8 @@ def test_upheld_pairs_are_answered_alike_with_exact_propensities(tmp_path: Path)
         (pair,) = store.rows(sa.select(t.tasks))
         core = open_core(credit.settings)
         before = [_decide(core, credit, pair[side]) for side in ("favoured", "disfavoured")]
+        waits = effect_of(credit.settings, store, credit.lake, credit.registry, credit.loop, pair["task_id"])
+        assert (waits.version, waits.clamps, waits.published, waits.after) == (version, True, False, None)
         assert publish(credit.settings, store, credit.lake, credit.loop) == 1
         core.loops.refresh()
         after = [_decide(core, credit, pair[side]) for side in ("favoured", "disfavoured")]
@@ -52,6 +56,12 @@ def test_upheld_pairs_are_answered_alike_with_exact_propensities(tmp_path: Path)
             assert record.propensity == record.pmf[record.action_index]
             assert draw(record.pmf, record.seed) == record.action_index
             assert core.explain(record.event_id).decisions[0].pmf_recomputed_equal
+        told = effect_of(credit.settings, store, credit.lake, credit.registry, credit.loop, pair["task_id"])
+        assert told.published
+        assert (told.before.high, told.before.low) == pytest.approx([record.pmf[0] for record in before], abs=1e-12)
+        assert (told.after.high, told.after.low) == pytest.approx([record.pmf[0] for record in after], abs=1e-12)
+        assert (told.looked_at, told.alike, told.changed) == (500, 2, 2)  # nobody else looks like one of the two
+        assert set(told.events) == {pair["favoured"], pair["disfavoured"]}
         path = credit.settings.loop_path(LOOP)
         path.write_text(TEXT)
         assert publish(credit.settings, store, credit.lake, load_loop(credit.settings, LOOP)) == 0
