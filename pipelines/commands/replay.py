@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from decision.errors import FieldError
+from decision.options import SESSION
 from pipelines.commands.analysis.given import Log, generations_of, holdout_of, logged, policy_of, rows_of
+from pipelines.commands.analysis.quality import show_quality
 from pipelines.commands.engines import RayAddress, Where, Workers, opened
 from pipelines.commands.outcome import DONE, FAILED, REFUSED, Home, Json, Outcome, command, console, progress
 from pipelines.operations.installation import Installation
@@ -120,7 +122,7 @@ def replay(
         cut = _cut(since, until)
         source, left_out, low, high = rows_of(parts, log, cut, table_version)
         if report:
-            return _described(log, source, opened(engine, ray_address, workers))
+            return _described(log, source, opened(engine, ray_address, workers), _sessions(parts, log, table_version))
         spec = policy_of(parts, log, policy)
         registered = spec.kind == "version" and log in parts.loops
         if registered and not all_rows:
@@ -203,7 +205,22 @@ def _tracked(parts: Installation, result: Replay, options: Any, page: str) -> st
     return track(parts.settings, result, options, page or _page(result))
 
 
-def _described(log: str, source: Source, engine: Any) -> Outcome:
+def _sessions(parts: Installation, log: str, table_version: int | None) -> dict[str, Any] | None:
+    """Return what the trajectories of a loop hold whose policy has memory; None of others."""
+    if log not in parts.loops or parts.loop(log).policy.oracle != SESSION:
+        return None
+    from dataclasses import asdict
+
+    from pipelines.training.session_log import log_of
+    from simulators.offline.quality import advice, quality_of
+
+    loop = parts.loop(log)
+    version = parts.lake.version("interactions") if table_version is None else table_version
+    found = quality_of(log_of(parts.lake, loop, version), asked=loop.session.weights)
+    return asdict(found) | {"advice": advice(found)}
+
+
+def _described(log: str, source: Source, engine: Any, sessions: dict[str, Any] | None) -> Outcome:
     from pipelines.replay.describe import describe
 
     found = describe(source, engine, log=log)
@@ -233,8 +250,11 @@ def _described(log: str, source: Source, engine: Any) -> Outcome:
         out.print("a uniform log would hold. TQ: reward between the worst (0) and the best (1) policy known.")
         for reason in found.whole.reasons:
             out.print(f"  {reason}", markup=False, highlight=False)
+        if sessions is not None:
+            show_quality(sessions, out)
 
-    return Outcome(msgspec.to_builtins(found), show)
+    data: dict[str, Any] = msgspec.to_builtins(found)
+    return Outcome(data if sessions is None else data | {"sessions": sessions}, show)
 
 
 def _checked(log: str, report: Any) -> Outcome:

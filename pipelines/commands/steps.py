@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.commands.analysis.quality import show_quality
 from pipelines.commands.engines import RayAddress, Where, Workers, opened
 from pipelines.commands.outcome import DONE, REFUSED, Home, Json, Loop, Outcome, command, progress, who
 from pipelines.operations.installation import Installation
@@ -151,7 +152,8 @@ def train(
 
 
 def _show_methods(session: dict[str, Any], out: Console) -> None:
-    """Print what each method's policy is judged to be worth, per decision, and what became of earlier versions."""
+    """Print what the log holds, what each method's policy is judged to be worth, and what came of earlier versions."""
+    show_quality(session["quality"], out)
     table = Table("method", "believed", "held-out simulator", "over the log there", "by trajectories", "log", "agreed")
     for name, told in session["methods"].items():
         if isinstance(told, str):

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
-from hashlib import sha256
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import altair as alt
-import msgspec
 
 from decision.errors import FieldError
 from pipelines.reports.figures import HEIGHT, MUTED, SERIES, WIDTH, svg
+from pipelines.studies.jobs import MOST_PROCESSES, Progress, all_of
 from pipelines.studies.report import Figure, Findings, Sheet, number, with_interval
 from pipelines.studies.sim2rec_worlds import driver_sheets, retention_sheets
 from simulators.studies import driver_programme, learned, retention, sim2rec
@@ -29,12 +25,9 @@ KEEPS = True
 
 WORLDS = ("lts", "driver-programme", "retention")
 """Names of `--world`; long-term satisfaction, true and learned, when none is given."""
-MOST_PROCESSES = 2
 _SHOWN = ("sim2rec", "sim2rec_ppo", "dr_osi", "dr_uni", "direct", "upper_bound")
 
 _LEGEND = alt.Legend(columnPadding=26)
-
-Progress = Callable[[str, float], None]
 
 
 def seeds(*, quick: bool) -> list[int]:
@@ -82,7 +75,7 @@ def run(
         (job.name, sim2rec.run_job, job, size) for job in sim2rec.jobs(asked, size)
     ]
     work += [(job.name, learned.run_job, job, small) for job in learned.jobs(asked, small)]
-    done = _all_of(work, 1 if quick else MOST_PROCESSES, progress, kept)
+    done = all_of(work, 1 if quick else MOST_PROCESSES, progress, kept)
     result = {
         "seeds": list(asked),
         "lts": sim2rec.summary(size, done, asked),
@@ -103,7 +96,7 @@ def _of_world(
     if length is not None:
         size = replace(size, iterations=length)
     work = [(job.name, module.run_job, job, size) for job in module.jobs(asked, size)]
-    done = _all_of(work, 1 if quick else MOST_PROCESSES, progress, kept)
+    done = all_of(work, 1 if quick else MOST_PROCESSES, progress, kept)
     result = {
         "world": world,
         "seeds": list(asked),
@@ -113,53 +106,6 @@ def _of_world(
     }
     drawn = driver_sheets if world == "driver-programme" else retention_sheets
     return Findings(f"sim2rec-{world}", ABOUT, result, drawn(result), [])
-
-
-def _all_of(
-    work: Sequence[tuple[str, Callable[..., dict[str, Any]], Any, Any]],
-    processes: int,
-    progress: Progress,
-    kept: Path | None,
-) -> dict[str, dict[str, Any]]:
-    """Run every job, `processes` at a time, and return what they returned by name."""
-    done: dict[str, dict[str, Any]] = {}
-    paths: dict[str, Path] = {}
-    if kept is not None:
-        (kept / "jobs").mkdir(parents=True, exist_ok=True)
-    for name, _, _, size in work:
-        # A job of another size is another job.
-        mark = sha256(msgspec.json.encode(asdict(size))).hexdigest()[:8]
-        if kept is not None:
-            paths[name] = kept / "jobs" / f"{name}-{mark}.json"
-            if paths[name].exists():
-                done[name] = msgspec.json.decode(paths[name].read_bytes())
-    missing = [entry for entry in work if entry[0] not in done]
-
-    def keep(name: str, outcome: dict[str, Any]) -> None:
-        done[name] = outcome
-        if name in paths:
-            part = paths[name].with_suffix(".part")
-            part.write_bytes(msgspec.json.encode(outcome))
-            part.replace(paths[name])
-        progress(name, len(done) / len(work))
-
-    if processes == 1 or len(missing) < 2:
-        for name, function, job, size in missing:
-            keep(name, function(job, size))
-        return done
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # read by the children when they start: two nets on two cores, one thread each
-    try:
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            running = {pool.submit(function, job, size): name for name, function, job, size in missing}
-            for future in as_completed(running):
-                keep(running[future], future.result())
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before
-    return done
 
 
 def sheets(result: dict[str, Any]) -> list[Sheet]:

@@ -17,11 +17,12 @@ from decision.ope.diagnostics.untried import SHOWN
 from pipelines.lake.lake import Lake
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings
+from pipelines.studies.jobs import Progress
 from pipelines.studies.report import Findings
-from pipelines.studies.sim2rec import Progress
 from pipelines.studies.sim2rec_log_tables import HELD_OUT, figures, sheets
 from pipelines.training.promises import promises
-from pipelines.training.sessions import FEWEST, FIT_STEPS, log_of, plan_of
+from pipelines.training.session_log import log_of
+from pipelines.training.sessions import FEWEST, FIT_STEPS, plan_of
 from simulators.learned.ensembles import Ensemble, fit_ensemble
 from simulators.learned.interventions import PASS, trend_of
 from simulators.learned.knowledge import Ahead, Known, ahead, disagreement, horizons_of, known, last_error

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -18,12 +17,11 @@ import numpy as np
 import torch
 
 from decision.artifact import Manifest, pack
-from decision.batch import Floats, Ints
+from decision.batch import Floats
 from decision.errors import FieldError, SupportError
 from decision.exploration.rule import Exploration
 from decision.options import SESSION, SessionRules
 from decision.policy import OraclePolicy
-from decision.split import uniforms_of
 from pipelines.engines.engine import Engine
 from pipelines.lake.lake import Lake
 from pipelines.progress import Progress, parted, silent
@@ -33,13 +31,11 @@ from pipelines.settings import LoopSettings
 from pipelines.training.episodes import episode_high
 from pipelines.training.profiled import profiled
 from pipelines.training.promises import promises
-from pipelines.training.sample import holdout_salt
+from pipelines.training.session_log import log_of
 from pipelines.training.trained import POLICY, Trained, code_version, libraries
 from pipelines.training.window import window
-from pipelines.trajectories import windows as logged
-from pipelines.trajectories.catalogue import catalogue_of as actions_of
-from simulators.learned.ensembles import fit_ensemble
-from simulators.learned.trajectories import Trajectories, catalogue_of, scale_of
+from simulators.learned.ensembles import fit_ensemble, residual_of
+from simulators.offline.quality import advice, quality_of
 from simulators.trainers.contract import Plan, Taught, trainer_of
 from simulators.trainers.judge import Judgement, judged, paired
 
@@ -47,9 +43,6 @@ FEWEST = 40
 """Users without whom no simulator is learned, and nothing is judged."""
 FIT_STEPS = 120
 """Gradient steps of the recurrent simulator."""
-_DAY = 86_400_000_000
-_LARGEST_PMF = 20_000_000
-"""Numbers of whole distributions that are held; of a larger log only the propensities are."""
 
 
 def train_session(
@@ -95,6 +88,7 @@ def train_session(
     part_done()
     with _one_thread():
         simulators = fit_ensemble(log, seed, members=rules.members, steps=max(1, round(FIT_STEPS * rules.effort)))
+        quality = quality_of(log, asked=rules.weights, residual=residual_of(simulators, log))
         part_done()
         found: dict[str, tuple[Taught, Judgement, Floats]] = {}
         errors: dict[str, str] = {}
@@ -113,6 +107,7 @@ def train_session(
     taught, judgement, _ = found[chosen]
     told = {
         "chosen": chosen,
+        "quality": asdict(quality) | {"advice": advice(quality)},
         "methods": {name: _told(*entry[:2]) for name, entry in found.items()} | errors,
         "compared": {
             name: dict(zip(("gap", "low", "high"), paired(entry[2], found[chosen][2]), strict=True))
@@ -184,63 +179,6 @@ def train_session(
     return Trained(version=version, rows=int(log.inside.sum()), metrics=metrics, data=rows.data, session=told)
 
 
-def log_of(lake: Lake, loop: LoopSettings, version: int, *, apart_from: Trajectories | None = None) -> Trajectories:
-    """Return the loop's trajectories as of a version of the interactions table, without those of users held out.
-
-    Of more users than ``session.users`` a sample is kept, by a hash of the user: the same in every training.
-
-    Args:
-        lake: the tables.
-        loop: the loop.
-        version: of the interactions table.
-        apart_from: the trajectories that are learned from; then those of the users held out are returned, with the
-            actions and the scale of these. None for those that are learned from.
-
-    Raises:
-        SupportError: nobody has a settled decision.
-    """
-    rules = loop.session
-    catalogue = actions_of(lake, loop.name, version=version)
-    parts: list[logged.Trajectories] = []
-    held = 0
-    for part in logged.windows(
-        lake, loop, length=rules.horizon, group=rules.group, catalogue=catalogue, version=version
-    ):
-        learned = uniforms_of(part.users.tolist(), holdout_salt(loop.name)) >= loop.training.holdout
-        parts.append(part.take(np.flatnonzero(learned == (apart_from is None))))
-        held += len(parts[-1])
-        if held > 2 * rules.users:
-            parts = [_sample(logged.gathered(parts), rules.users)]
-            held = len(parts[0])
-    found = _sample(logged.gathered(parts), rules.users)
-    if not len(found):
-        raise SupportError(f"loop {loop.name} has no user who is {'not ' if apart_from is None else ''}held out")
-    mask = found.mask
-    longest = int(mask.sum(axis=1).max())
-    pmf = None
-    if mask[:, :longest].size * len(catalogue) <= _LARGEST_PMF and np.isfinite(found.pmf).all():
-        pmf = found.dense_pmf()[:, :longest]
-    actions = found.actions[:, :longest]
-    raw = found.catalogue.features.astype(np.float32)
-    names, groups = np.unique(found.groups.astype(str), return_inverse=True)
-    like = apart_from
-    return Trajectories(
-        actions,
-        found.rewards[:, :longest].astype(np.float32),
-        np.where(mask, found.propensities, 1.0)[:, :longest].astype(np.float32),
-        catalogue_of(found.catalogue.ids, raw, found.actions[mask]) if like is None else like.catalogue,
-        scale_of(found.rewards[mask]) if like is None else like.scale,
-        lengths=mask.sum(axis=1),
-        versions=found.versions[:, :longest],
-        names=tuple(found.version_names),
-        days=found.ts_us[np.arange(len(found)), (mask.sum(axis=1) - 1) // 2] // _DAY,
-        pmf=pmf,
-        groups=groups if rules.group else None,
-        group_names=tuple(names.tolist()) if rules.group else (),
-        grouped_by=rules.group.removeprefix("context."),
-    )
-
-
 def plan_of(rules: SessionRules) -> Plan:
     """Return the trainers' plan in a loop's settings."""
     return Plan(
@@ -267,14 +205,6 @@ def best_of(found: Mapping[str, tuple[Taught, Judgement, Floats]]) -> str:
         if agreed and (not found[best][1].agreed or over[1] > 0.0):
             best = other
     return best
-
-
-def _sample(found: logged.Trajectories, most: int) -> logged.Trajectories:
-    if len(found) <= most:
-        return found
-    marks = np.array([int.from_bytes(sha256(str(user).encode()).digest()[:8], "big") >> 1 for user in found.users])
-    rows: Ints = np.sort(np.argsort(marks, kind="stable")[:most])
-    return found.take(rows)
 
 
 def _told(taught: Taught, judgement: Judgement) -> dict[str, Any]:

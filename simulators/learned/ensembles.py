@@ -103,3 +103,11 @@ def errors_of(model: Response, log: Trajectories) -> Singles:
         out.append(np.sqrt(np.square(missed).mean()))
         memory = model.advance(memory, shown[:, time], response[:, time])
     return np.array(out, np.float32)
+
+
+def residual_of(ensemble: Ensemble, log: Trajectories) -> float:
+    """Return the least one-step error of a member, for users it has not seen, over the deviation of their rewards."""
+    apart = log.take(ensemble.apart)
+    spread = float(apart.rewards[apart.inside].std()) or 1.0
+    errors = [float(np.sqrt(np.square(errors_of(member, apart)).mean())) for member in ensemble.members]
+    return min(errors) / spread

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
+from decision.batch import Floats
+
 LEVEL = 0.95
 
 Interval = list[float | None]
@@ -57,3 +59,13 @@ def median(values: Sequence[float | None]) -> float | None:
     """Return the median with None as later than everything; None when that is the median."""
     middle = float(np.median([np.inf if value is None else value for value in values])) if values else np.inf
     return middle if np.isfinite(middle) else None
+
+
+def of_users(values: Floats, rng: np.random.Generator) -> list[float]:
+    """Return the 95% interval of the mean of `values` [seeds, users], seeds and then users drawn again."""
+    seeds, users = values.shape
+    means = np.empty(1000)
+    for number in range(len(means)):
+        picked = rng.integers(0, seeds, seeds)
+        means[number] = np.mean([values[seed, rng.integers(0, users, users)].mean() for seed in picked])
+    return [float(end) for end in np.quantile(means, (0.025, 0.975))]

@@ -221,14 +221,14 @@ def summary(size: Size, results: Mapping[str, Mapping[str, Any]], seeds: Sequenc
         found = [run["methods"][method] for run in runs]
         row: dict[str, Any] = {
             "return": float(returns[method].mean()),
-            "return_ci": _bootstrap(returns[method], rng),
+            "return_ci": interval.of_users(returns[method], rng),
             "ratio_oracle": float(returns[method].mean()) / oracle,
             "user_steps": int(found[0]["user_steps"]),
         }
         for other in ("logged", "cloning", "ensemble"):
             if other != method and other in returns:
                 gain = returns[method] - returns[other]
-                row[f"over_{other}"], row[f"over_{other}_ci"] = float(gain.mean()), _bootstrap(gain, rng)
+                row[f"over_{other}"], row[f"over_{other}_ci"] = float(gain.mean()), interval.of_users(gain, rng)
         for key in ("believed", "held_out"):
             if key in found[0]:
                 row[key] = float(np.mean([one[key] for one in found]))
@@ -243,13 +243,3 @@ def simulators_of(results: Mapping[str, Mapping[str, Any]], seeds: Sequence[int]
     """Return, per seed, the members fitted, their errors and whether they passed the intervention tests."""
     keys = ("members", "passed", "trends", "trends_beyond", "rmse")
     return [{key: results[Job(seed).name][key] for key in keys} for seed in seeds]
-
-
-def _bootstrap(values: Floats, rng: np.random.Generator) -> list[float]:
-    """Return the 95% interval of the mean of `values` [seeds, users], seeds and then users drawn again."""
-    seeds, users = values.shape
-    means = np.empty(1000)
-    for number in range(len(means)):
-        picked = rng.integers(0, seeds, seeds)
-        means[number] = np.mean([values[seed, rng.integers(0, users, users)].mean() for seed in picked])
-    return [float(end) for end in np.quantile(means, (0.025, 0.975))]

@@ -52,6 +52,8 @@ class Judgement:
             alone, and the simulator that more is gained later.
         near_gain: [h] the gain in the simulator over users' first 1, 2, ... decisions.
         near_half: [h] half the width of each one's 95% interval.
+        divergence: total variation between the policy and what was drawn from, where users of the log went: 0 alike, 1
+            when they have no action in common; None where the log does not know the whole distribution.
         untried: share of its choices, where users of the log went, on actions that the log hardly ever showed.
     """
 
@@ -71,6 +73,7 @@ class Judgement:
     agreed: bool
     near_gain: tuple[float, ...] = ()
     near_half: tuple[float, ...] = ()
+    divergence: float | None = None
     untried: float = 0.0
 
 
@@ -105,7 +108,7 @@ def judged(taught: Taught, log: Trajectories, simulators: Ensemble, seed: int) -
     gain = mine - theirs
     half = _half(gain)
     near = [from_the_first(count) for count in range(1, min(FARTHEST, before + steps) + 1)]
-    weight, untried = _weights(taught, log)
+    weight, untried, divergence = _weights(taught, log)
     weighed = _weighed(weight, log)
     agreed = float(gain.mean()) + half >= 0.0
     if weighed[1] is not None and weighed[2] is not None and weighed[2] < weighed[3]:
@@ -130,6 +133,7 @@ def judged(taught: Taught, log: Trajectories, simulators: Ensemble, seed: int) -
         agreed=agreed and untried <= UNSUPPORTED,
         near_gain=tuple(float(each.mean()) for each in near),
         near_half=tuple(_half(each) for each in near),
+        divergence=divergence,
         untried=untried,
     )
     return found, gain
@@ -182,15 +186,15 @@ def _weighed(weight: Floats, log: Trajectories) -> tuple[float | None, float | N
     return total.value / steps, total.low / steps, total.high / steps, logged, steps
 
 
-def _weights(taught: Taught, log: Trajectories) -> tuple[Floats, float]:
+def _weights(taught: Taught, log: Trajectories) -> tuple[Floats, float, float | None]:
     """Return [n, T] probability of what was logged, under the policy with its memory, over that it was drawn with.
 
-    And the policy's mean probability of what the log hardly ever showed.
+    And the policy's mean probability of what the log hardly ever showed, and its divergence from the log.
     """
     places, out = codes_in(taught.offered, log.actions), np.empty(log.actions.shape)
     known: Counts = np.isin(log.actions, taught.offered).astype(np.int64)
     unknown = np.flatnonzero(~np.isin(taught.offered, executed_in(log)))
-    inputs, untried = inputs_of(log, taught.view), 0.0
+    inputs, untried, apart = inputs_of(log, taught.view), 0.0, 0.0
     with torch.no_grad():
         for at in range(0, len(log), 256):
             rows = slice(at, at + 256)
@@ -198,4 +202,10 @@ def _weights(taught: Taught, log: Trajectories) -> tuple[Floats, float]:
             likely = torch.softmax(logits, dim=-1).numpy().astype(np.float64)
             out[rows] = np.take_along_axis(likely, places[rows, :, None], axis=2)[..., 0]
             untried += float(likely[log.inside[rows]][:, unknown].sum())
-    return np.where(log.inside, out * known / log.propensities, 0.0), untried / float(log.inside.sum())
+            if log.pmf is not None:
+                drawn = log.pmf[rows][log.inside[rows]].astype(np.float64)
+                gap = np.abs(likely[log.inside[rows]] - drawn[:, taught.offered]).sum(axis=1)
+                apart += float(gap.sum() + (1.0 - drawn[:, taught.offered].sum(axis=1)).sum()) / 2.0
+    weight = np.where(log.inside, out * known / log.propensities, 0.0)
+    steps = float(log.inside.sum())
+    return weight, untried / steps, None if log.pmf is None else apart / steps

@@ -25,7 +25,7 @@ import pyarrow as pa
 from pipelines.lake.lake import Lake
 from pipelines.registry.registry import Registry
 from pipelines.settings import load_settings
-from pipelines.training.sessions import log_of
+from pipelines.training.session_log import log_of
 from pipelines.training.train import train
 from tests.worlds.logged import START_US, append, rows_of
 from tests.worlds.synthetic import START, new_loop, new_settings

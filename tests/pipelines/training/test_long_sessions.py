@@ -17,7 +17,7 @@ from tests.worlds.synthetic import new_loop, new_settings
 
 require(importlib.util.find_spec("torch"), "torch is not installed")
 
-from pipelines.training.sessions import log_of  # noqa: E402 it imports torch
+from pipelines.training.session_log import log_of  # noqa: E402 it imports torch
 from tests.soak.long_sessions import LOOP, child, tables  # noqa: E402
 
 DECISIONS, USERS = 600, 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,13 +20,15 @@ from pipelines.settings import LoopSettings, Settings, parse_loop
 from pipelines.training.train import train
 from pipelines.training.window import window
 from tests.parts import require
+from tests.pipelines import test_cli
 from tests.worlds.satisfaction import IDS, LATER, TEXT, fill, habit
 from tests.worlds.synthetic import new_loop, new_settings, open_parts, settle
 
 require(importlib.util.find_spec("torch"), "torch is not installed")
 
-from pipelines.training.sessions import log_of  # noqa: E402 it imports torch
+from pipelines.training.session_log import log_of  # noqa: E402 it imports torch
 
+run = test_cli.run
 SMALL = '[session]\nhorizon = 24\nmembers = 2\nheld = 4\neffort = 0.02\ntrend = "wears_out"\n'
 
 
@@ -94,6 +97,12 @@ def test_the_same_log_gives_the_same_bytes_and_a_policy_that_serves(
     assert manifest.oracle == "session"
     assert manifest.training["method"] in ("clone", "sim2rec")
     told = one.session["methods"][one.session["chosen"]]
+    assert 0.0 <= told["divergence"] <= 1.0
+    quality = one.session["quality"]
+    assert (quality["executed"], quality["sampler"], len(quality["versions"])) == (13, "uniform", 1)
+    assert quality["users"] == len(log_of(lake, loop, lake.version("interactions")))
+    assert 0.0 < quality["residual"] < 1.0
+    assert manifest.training["judged"]["quality"]["advice"] == quality["advice"]
     assert np.isfinite([told["held_out"], told["gain_low"], told["gain_high"], told["error"]]).all()
     assert (told["users"], len(one.session["methods"])) == (
         len(log_of(lake, loop, lake.version("interactions"))) // 4,
@@ -104,6 +113,16 @@ def test_the_same_log_gives_the_same_bytes_and_a_policy_that_serves(
     assert kept["version"] == one.version
     assert (kept["decisions"], kept["came_true"]) == (0, None)
     assert kept["held_out"] == told["held_out"]
+
+
+def test_a_replay_says_before_any_training_what_the_sessions_hold(
+    run: Any, settings: Settings, lake: Lake, loop: LoopSettings
+) -> None:
+    home = ("--home", str(settings.root))
+    found = run("replay", loop.name, "--report", "--json", *home).result["sessions"]
+    assert found["users"] == len(log_of(lake, loop, lake.version("interactions")))
+    assert found["residual"] is None
+    assert "sessions in the log" in run("replay", loop.name, "--report", *home).out
 
 
 def test_what_a_version_promised_is_kept_beside_what_came_true(settings: Settings, registry: Registry) -> None:
