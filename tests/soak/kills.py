@@ -61,7 +61,7 @@ KILLS = {
 
 def told(what: str, done: float, total: float | None = None) -> None:
     """Say how far a part is."""
-    print(f"\r{done:.0f} of {total:.0f} {what}", end="", file=sys.stderr, flush=True)
+    print(f"\r{done:.0f} of {total:.0f} {what}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
 def main() -> None:
