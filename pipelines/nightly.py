@@ -205,7 +205,9 @@ class _Night:
             )
         )
         figures = self._figures(night)
-        kept = raise_alarms(self.settings, self.loop.name, self.run.run_id, night.alarms, figures)
+        kept = raise_alarms(
+            self.settings, self.loop.name, self.run.run_id, night.alarms, figures, now=self.run.started_at
+        )
         return {**msgspec.to_builtins(night), "standing": [alarm.key for alarm in kept.alarms]}
 
     def _figures(self, night: Alarmed) -> Figures:

@@ -17,8 +17,8 @@ import numpy as np
 from scipy.stats import hypergeom
 
 from decision.drift.layout import FEW, Feature
-from decision.drift.observed import Observed
-from decision.drift.profile import Cell, Counted, Profile, count, layout_of
+from decision.drift.observed import Described, Observed
+from decision.drift.profile import Cell, Counted, Profile, count, counted_actions, layout_of
 from decision.drift.rewards import LEAST_BEFORE, LEAST_NOW, Rewards, compared
 from decision.drift.sources import Source, sources
 
@@ -93,6 +93,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
         before: those of the profile.
         features: of the contexts, those that moved first, then by index; at most 50.
         offers: of actions.
+        actions: features of the offered actions, likewise; [] where one side does not know them.
         rewards: those that changed first, then by p-value; at most 50. None is there without enough decisions.
         sources: where a change of the rewards of all decisions comes from, the most telling first.
         tested: cells of features, and of rewards, that were looked at.
@@ -102,6 +103,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     before: int
     features: list[Moved] = []
     offers: Moved | None = None
+    actions: list[Moved] = []
     rewards: list[Changed] = []
     sources: list[Source] = []
     tested: tuple[int, int] = (0, 0)
@@ -116,17 +118,15 @@ def drift(profile: Profile, observed: Observed, *, error: float) -> Drift:
         error: chance that a feature, or that a reward, is called moved where nothing changed; each.
     """
     counted = count(observed, layout_of(profile))
-    cells = sum(feature.cells for feature in profile.features) + profile.offers.cells
+    own = profile.actions if observed.actions else None
+    of_actions = [] if own is None else own.features
+    cells = sum(feature.cells for feature in (*profile.features, *of_actions)) + profile.offers.cells
     n, m = observed.effective, profile.effective
     moved = [
         _moved(feature, before, now, n, m, cells, error)
         for feature, before, now in zip(profile.features, profile.cells, counted.cells, strict=True)
     ]
-    unknown = _unknown(profile, observed)
-    moved = [
-        msgspec.structs.replace(entry, new=unknown.get(entry.name, {})) if entry.name in unknown else entry
-        for entry in moved
-    ]
+    moved = _with_new(moved, profile.features, observed)
     offers = _moved(profile.offers, profile.offer_cells, counted.offer_cells, n, m, cells, error)
     if profile.churn >= CHURN:
         offers = msgspec.structs.replace(offers, alarmed=False)
@@ -134,12 +134,33 @@ def drift(profile: Profile, observed: Observed, *, error: float) -> Drift:
     return Drift(
         rows=len(observed),
         before=profile.rows,
-        features=sorted(moved, key=lambda entry: (not entry.alarmed, -entry.psi))[:_SHOWN],
+        features=_worst_first(moved),
         offers=offers,
+        actions=_worst_first(_moved_actions(profile, observed, cells, error)),
         rewards=sorted(rewards, key=lambda entry: (not entry.alarmed, entry.p, -entry.share))[:_SHOWN],
         sources=sources(profile, counted),
         tested=(cells, tested),
     )
+
+
+def _worst_first(moved: list[Moved]) -> list[Moved]:
+    return sorted(moved, key=lambda entry: (not entry.alarmed, -entry.psi))[:_SHOWN]
+
+
+def _moved_actions(profile: Profile, observed: Observed, cells: int, error: float) -> list[Moved]:
+    if profile.actions is None or not observed.actions:
+        return []
+    before, now = profile.actions, counted_actions(observed.actions, profile.actions.features)
+    n, m = now.effective, before.effective
+    if profile.churn >= CHURN:
+        # Decisions of one day share its actions. Where these come and go, an action is one observation, however often
+        # it was offered.
+        n, m = min(n, now.distinct), min(m, before.distinct)
+    moved = [
+        _moved(feature, former, late, n, m, cells, error)
+        for feature, former, late in zip(before.features, before.cells, now.cells, strict=True)
+    ]
+    return _with_new(moved, before.features, observed.actions)
 
 
 def stability(before: Sequence[float], now: Sequence[float], floor: float) -> float:
@@ -192,9 +213,14 @@ def _chances(now: Sequence[float], before: Sequence[float], n: float, m: float) 
     return np.minimum(1.0, 2.0 * np.minimum(less, more)).tolist()
 
 
-def _unknown(profile: Profile, observed: Observed) -> dict[str, dict[str, float]]:
-    """Return the values that features with all their values in the profile have now and did not have, with shares."""
-    known = {feature.name: set(feature.values) for feature in profile.features if feature.complete and feature.values}
+def _with_new(moved: list[Moved], features: Sequence[Feature], observed: Described) -> list[Moved]:
+    unknown = _unknown(features, observed)
+    return [msgspec.structs.replace(entry, new=unknown.get(entry.name, {})) for entry in moved]
+
+
+def _unknown(features: Sequence[Feature], observed: Described) -> dict[str, dict[str, float]]:
+    """Return the values that features with all their values in `features` have now and did not have, with shares."""
+    known = {feature.name: set(feature.values) for feature in features if feature.complete and feature.values}
     times = np.bincount(observed.name.code, minlength=len(observed.name.names))
     found: dict[str, dict[str, float]] = {}
     for code in np.argsort(-times, kind="stable").tolist():

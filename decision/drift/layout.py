@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from decision.columns import Texts
-from decision.drift.observed import Observed
+from decision.drift.observed import Described
 from decision.ragged import Floats, Ints
 
 MOST_FEATURES, MOST_VALUES, MOST_ACTIONS = 200, 30, 300
@@ -80,8 +80,8 @@ class _Entries(NamedTuple):
     value: Floats
 
 
-def laid_out(observed: Observed) -> list[Feature]:
-    """Return the features of the contexts, those of most decisions first, at most `MOST_FEATURES`."""
+def laid_out(observed: Described) -> list[Feature]:
+    """Return the features, those of most decisions or offers first, at most `MOST_FEATURES`."""
     entries = _entries(observed)
     width = len(entries.bases)
     pairs = np.unique(entries.base * len(observed) + entries.row) // max(len(observed), 1)
@@ -116,7 +116,7 @@ def laid_out_actions(name: str, ids: Texts, subject: Ints) -> Feature:
     return Feature(name=name, values=values, complete=complete)
 
 
-def members(features: Sequence[Feature], observed: Observed) -> Iterator[Members]:
+def members(features: Sequence[Feature], observed: Described) -> Iterator[Members]:
     """Yield who is in which cell of each feature."""
     entries = _entries(observed)
     known = {feature.name: place for place, feature in enumerate(features)}
@@ -156,7 +156,7 @@ def _once(row: Ints, cell: Ints, n: int) -> Members:
     return Members(pairs % max(n, 1), pairs // max(n, 1))
 
 
-def _entries(observed: Observed) -> _Entries:
+def _entries(observed: Described) -> _Entries:
     bases: dict[str, int] = {}
     words: dict[str, int] = {}
     base, word = np.zeros(len(observed.name.names), np.int64), np.full(len(observed.name.names), -1, np.int64)

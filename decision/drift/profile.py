@@ -15,7 +15,7 @@ import numpy as np
 
 from decision.drift import PROFILE_FILE
 from decision.drift.layout import Feature, Members, cells_of, laid_out, laid_out_actions, members, members_of
-from decision.drift.observed import Observed
+from decision.drift.observed import Described, Observed, Offered, effective_of
 from decision.drift.rewards import LEAST_NOW, Rewards, rewards_of
 from decision.errors import FieldError
 from decision.ragged import Floats, Ints
@@ -43,6 +43,22 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     rewards: Rewards | None = None
 
 
+class Actions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the features of offered actions look like: shares are means over decisions of shares of their offers.
+
+    Attributes:
+        effective: equally weighted decisions that would tell as much.
+        distinct: actions with different ids among them.
+        features: of the actions.
+        cells: of each feature; without rewards.
+    """
+
+    effective: float
+    distinct: int
+    features: list[Feature]
+    cells: list[list[Cell]]
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """What a sample of decisions looks like.
 
@@ -61,6 +77,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         cut: smallest and largest reward that is told apart, see `within`.
         churn: share of offers of actions that the sample's first or second half does not know.
         blind: mean rewards are those of actions that are drawn blindly, see `decision.drift.rewards`.
+        actions: features of the offered actions; None where they are not known, as in profiles of earlier releases.
     """
 
     schema_version: int = 1
@@ -77,6 +94,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     cut: tuple[float, float]
     churn: float
     blind: bool = True
+    actions: Actions | None = None
 
 
 class Layout(NamedTuple):
@@ -129,6 +147,7 @@ def profile_of(observed: Observed, *, blind: bool = True) -> Profile:
         cut=cut,
         churn=_churn(observed),
         blind=blind,
+        actions=None if not observed.actions else counted_actions(observed.actions, laid_out(observed.actions)),
     )
 
 
@@ -154,7 +173,7 @@ def count(observed: Observed, layout: Layout) -> Counted:
     reward = np.clip(observed.reward, *layout.cut)
     plain = np.where(known, observed.weight / observed.propensity, 0.0)
     weight = rate * plain
-    block = np.unique(observed.block, return_inverse=True)[1].astype(np.int64)
+    block = _blocks(observed)
     offered = members_of(layout.offers, observed.offer_row, observed.offered, n)
     unseen, unseen_cells = _unseen(observed, layout)
     (whole,) = rewards_of(every, np.zeros(n, np.int64), 1, weight, reward, block)
@@ -167,6 +186,25 @@ def count(observed: Observed, layout: Layout) -> Counted:
         _cells(draws, layout.drawn.cells, observed, plain, reward, block, unseen_cells),
         whole if n and observed.weight @ unseen <= MOST_UNSEEN * observed.weight.sum() else None,
     )
+
+
+def counted_actions(offered: Offered, features: list[Feature]) -> Actions:
+    """Return the features of at least one offered action in the cells of `features`."""
+    decisions = np.unique(offered.decision, return_inverse=True)[1]
+    nothing = np.zeros(0)
+    return Actions(
+        effective=effective_of(np.bincount(decisions, offered.weight)),
+        distinct=int(np.unique(offered.action.code).size),
+        features=features,
+        cells=[
+            _cells(found, feature.cells, offered, None, nothing, _blocks(offered))
+            for feature, found in zip(features, members(features, offered), strict=True)
+        ],
+    )
+
+
+def _blocks(observed: Described) -> Ints:
+    return np.unique(observed.block, return_inverse=True)[1].astype(np.int64)
 
 
 def _unseen(observed: Observed, layout: Layout) -> tuple[Floats, Floats]:
@@ -210,6 +248,8 @@ def decoded(data: bytes) -> Profile:
         raise FieldError(PROFILE_FILE, wanted="a profile of training data", got=error) from error
     layouts = [*profile.features, profile.offers, profile.drawn]
     counts = [*map(len, profile.cells), len(profile.offer_cells), len(profile.drawn_cells)]
+    if profile.actions is not None:
+        layouts, counts = [*layouts, *profile.actions.features], [*counts, *map(len, profile.actions.cells)]
     if profile.schema_version != 1 or [feature.cells for feature in layouts] != counts:
         raise FieldError(PROFILE_FILE, wanted="a profile whose cells fit its features", got=counts[:5])
     return profile
@@ -218,7 +258,7 @@ def decoded(data: bytes) -> Profile:
 def _cells(
     found: Members,
     cells: int,
-    observed: Observed,
+    observed: Described,
     weight: Floats | None,
     reward: Floats,
     block: Ints,

@@ -8,7 +8,7 @@ before, so that the worst day of a week is no alarm in itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -41,6 +41,8 @@ LEAST = 100
 """Decisions without which nothing is compared; fewer are looked at together with those of the night before."""
 MOST = 200_000
 """Decisions that are looked at; of more, an even share."""
+MOST_TEXTS = 20_000
+"""Decisions of a night whose actions' features are looked at; of more, an even share."""
 COLLAPSED, COLLAPSED_TO = 0.01, 0.1
 """Exploration died below this entropy, as a share of the uniform policy's, or below this share of its former one."""
 FAIR = 0.05
@@ -154,7 +156,12 @@ def _looked_for(
     for p in ends:
         wanted |= (pc.field("partition") == int(p)) & (pc.field("offset") >= start.get(p, 0))
     share = min(1.0, MOST / max(1, np.count_nonzero(ago >= since)))
-    found = _some(data, mine & wanted, share)
+
+    def late(p: Ints, at: Ints) -> _Bools:
+        return _night_of(p, at, nights) >= first
+
+    described = min(1.0, MOST_TEXTS / max(1, np.count_nonzero(late(partition, offset))))
+    found = _some(data, mine & wanted, share, described, late)
     places = found["partition"].to_numpy().astype(np.int64), found["offset"].to_numpy()
     night = _night_of(*places, nights)
     rows = Rows(found, night >= first, np.minimum(night, first))
@@ -188,14 +195,25 @@ def _first(sizes: Ints) -> int:
     return 0
 
 
-def _some(data: Any, where: Any, share: float) -> pa.Table:
-    """Return an even share of the rows, chosen by their offsets."""
+def _some(data: Any, where: Any, share: float, described: float, late: Callable[[Ints, Ints], _Bools]) -> pa.Table:
+    """Return an even share of the rows, chosen by their offsets.
+
+    Args:
+        data: the table.
+        where: a condition on its rows.
+        share: of those that fulfil it.
+        described: share of them that keep the texts of their actions, if they are late: texts are most of a row.
+        late: whether rows are, by partition and offset.
+    """
     parts: list[pa.Table] = []
     for batch in data.to_batches(columns=list(_READ), filter=where, batch_size=16_384):
         table = pa.Table.from_batches([batch])
         if share < 1.0:
             table = table.filter(pa.array(evenly(table["offset"].to_numpy(), share)))
-        parts.append(table)
+        offset = table["offset"].to_numpy()
+        looked = evenly(offset, described) & late(table["partition"].to_numpy().astype(np.int64), offset)
+        texts = pc.if_else(pa.array(looked), table["actions"], pa.scalar(None, pa.string()))
+        parts.append(table.set_column(table.column_names.index("actions"), "actions", texts))
     return pa.concat_tables(parts).combine_chunks().sort_by([("partition", "ascending"), ("offset", "ascending")])
 
 

@@ -18,7 +18,7 @@ from decision.artifact import Manifest, unpack
 from decision.batch import Floats, Interactions, Ints
 from decision.columns import FeatureRows, Texts, joined
 from decision.drift.layout import laid_out, members
-from decision.drift.observed import Observed
+from decision.drift.observed import Described
 from decision.errors import SupportError
 from decision.ope.estimate import Estimate
 from decision.ope.estimators.dr import dr, dr_sums, dr_terms
@@ -254,19 +254,12 @@ def _add(shares: dict[str, list[float]], log: Interactions, old: Floats, new: Fl
 def _segments(slices: list[_Slice], apart: Floats) -> list[Segment]:
     contexts = joined([part.contexts for part in slices])
     name, value, offsets = contexts.entries()
-    n, none = apart.size, np.zeros(0, np.int64)
-    every = np.arange(n, dtype=np.int64)
-    observed = Observed(
+    every = np.arange(apart.size, dtype=np.int64)
+    observed = Described(
         row=np.repeat(every, np.diff(offsets)),
         name=Texts(contexts.names, name.astype(np.int64)),
         value=value,
-        offer_row=none,
-        offered=Texts([], none),
-        pmf=np.zeros(0),
-        drawn=Texts([""], np.zeros(n, np.int64)),
-        propensity=np.ones(n),
-        reward=np.zeros(n),
-        weight=np.ones(n),
+        weight=np.ones(every.size),
         block=every,
         subject=every,
     )
@@ -275,7 +268,7 @@ def _segments(slices: list[_Slice], apart: Floats) -> list[Segment]:
     for feature, (row, cell) in zip(features, members(features, observed), strict=True):
         for at in range(feature.cells):
             own = row[cell == at]
-            if LEAST <= own.size <= _LARGEST * n:
+            if LEAST <= own.size <= _LARGEST * every.size:
                 found[feature.segment(at)] = own
     lifts = simultaneous({of: MeanSums.of(terms[own], weight[own], cubes=True) for of, own in found.items()})
     segments = [

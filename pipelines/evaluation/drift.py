@@ -108,6 +108,15 @@ def drift_alarms(drifted: Drifted) -> list[Alarm]:
         for moved in found.features
         if moved.alarmed
     ][:_NAMED]
+    alarms += [
+        Alarm(
+            kind="action_feature_drift",
+            subject=moved.name,
+            text=_moved(f"the actions' feature {moved.name!r}", moved, beside),
+        )
+        for moved in found.actions
+        if moved.alarmed
+    ][:_NAMED]
     if found.offers is not None and found.offers.alarmed:
         alarms.append(Alarm(kind="action_drift", text=_moved("the offer of actions", found.offers, beside)))
     changed = [entry for entry in found.rewards if entry.alarmed]

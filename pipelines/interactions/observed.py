@@ -11,17 +11,22 @@ import pyarrow.compute
 from numpy.typing import NDArray
 
 from decision.batch import Floats, Ints
-from decision.drift.observed import Observed, blocks_of
+from decision.columns import Texts
+from decision.drift.observed import Observed, Offered, blocks_of
+from decision.ragged import ragged_offsets, ragged_rows
 from pipelines.interactions.arrays import interned, pmf_of, sizes_of
+from pipelines.lake.features import flat_actions
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
 
 COLUMNS = (
     *("ts", "event_id", "subject_id", "action_ids", "action_index", "propensity", "reward", "reward_version"),
-    *("pmf", "context_names", "context_values", "partition", "offset"),
+    *("pmf", "actions", "context_names", "context_values", "partition", "offset"),
 )
 MOST_ROWS = 50_000
 """Decisions that are looked at; of more, an even share."""
+MOST_OFFERS = 200_000
+"""Offered actions whose features are looked at; of more, those of an even share of the decisions."""
 LEAST_BLOCK = 100
 _DAY_US = 86_400_000_000
 
@@ -36,7 +41,7 @@ def observed_of(parts: Iterable[tuple[pa.Table, Floats]]) -> Observed | None:
     """Return the rows of tables with `COLUMNS`, and what each stands for, as arrays; None for no row.
 
     Rows whose features are not in columns, since they cannot be read or were written before there were such, are left
-    out.
+    out. Features of actions are those of the rows whose ``actions`` are not null and can be read.
     """
     tables, weights = list[pa.Table](), list[Floats]()
     for table, weight in parts:
@@ -52,8 +57,9 @@ def observed_of(parts: Iterable[tuple[pa.Table, Floats]]) -> Observed | None:
     every = np.arange(len(whole), dtype=np.int64)
     offered = interned(pc.list_flatten(whole["action_ids"]))
     first = np.cumsum(offers) - offers
-    subject = interned(pc.coalesce(whole["subject_id"], whole["event_id"]))
+    subject = np.asarray(interned(pc.coalesce(whole["subject_id"], whole["event_id"])).code, np.int64)
     micros = pc.cast(pc.cast(whole["ts"], pa.timestamp("us", "UTC")), pa.int64()).to_numpy()
+    block = blocks_of(micros, LEAST_BLOCK, _DAY_US)
     return Observed(
         row=np.repeat(every, entries),
         name=interned(pc.list_flatten(whole["context_names"])),
@@ -65,6 +71,43 @@ def observed_of(parts: Iterable[tuple[pa.Table, Floats]]) -> Observed | None:
         propensity=whole["propensity"].to_numpy(),
         reward=whole["reward"].to_numpy().astype(np.float64),
         weight=weight,
-        block=blocks_of(micros, LEAST_BLOCK, _DAY_US),
-        subject=np.asarray(subject.code, np.int64),
+        block=block,
+        subject=subject,
+        actions=_offered(whole["actions"], offers, offered, weight, block, subject),
+    )
+
+
+def _offered(
+    texts: pa.ChunkedArray, sizes: Ints, ids: Texts, weight: Floats, block: Ints, subject: Ints
+) -> Offered | None:
+    """Return the offers of decisions with what is known of the actions; None where that is nothing.
+
+    Args:
+        texts: [n] JSON lists of features, or null.
+        sizes: [n] offers of each decision.
+        ids: [m] of the offered actions.
+        weight: [n] of the decisions.
+        block: [n] stretch of time of each.
+        subject: [n] whom each is about.
+    """
+    known = np.flatnonzero(texts.is_valid().to_numpy())
+    known = known[:: max(1, -(-int(sizes[known].sum()) // MOST_OFFERS))]
+    flat = flat_actions(texts.take(pa.array(known)), sizes[known])
+    readable = np.ones(known.size, np.bool_)
+    readable[list(flat.errors)] = False
+    where = known[readable]
+    mine = ragged_offsets(sizes[where])
+    name, value, ends = flat.rows.take(ragged_rows(ragged_offsets(sizes[known])[:-1][readable], mine)).entries()
+    if not name.size:
+        return None
+    decision = np.repeat(where, sizes[where])
+    return Offered(
+        row=np.repeat(np.arange(decision.size, dtype=np.int64), np.diff(ends)),
+        name=Texts(flat.rows.names, name.astype(np.int64)),
+        value=value,
+        weight=(weight / sizes)[decision],
+        block=block[decision],
+        subject=subject[decision],
+        decision=decision,
+        action=ids.take(ragged_rows(ragged_offsets(sizes)[:-1][where], mine)),
     )

@@ -227,7 +227,8 @@ def _drift(run: Run) -> list[Section]:
     beside = (
         f"Beside the {found['before']:,} decisions of version {drift['version']}'s training data that its profile has."
     )
-    features = [*found["features"][:_FEATURES], *([found["offers"]] if found.get("offers") else [])]
+    of_actions = [moved | {"name": f"of actions: {moved['name']}"} for moved in found.get("actions", [])[:_FEATURES]]
+    features = [*found["features"][:_FEATURES], *of_actions, *([found["offers"]] if found.get("offers") else [])]
     rows = [
         (
             moved["name"],

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from decision.errors import FieldError
+from pipelines.evaluation.standing import clear
 from pipelines.guard.operate import operate
 from pipelines.guard.report import GuardReport
 from pipelines.promotion.rollback import rollback
@@ -53,6 +54,7 @@ class Action:
         danger: it takes something away.
         guarded: it needs a guard.
         fits: whether the rollout is one that it can be done to.
+        listed: whether the loop's page leads to it beside the others; else from what it is done to.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Action:
     danger: bool = False
     guarded: bool = True
     fits: Callable[[GuardReport], bool] = lambda seen: True
+    listed: bool = True
 
 
 def _operated(asked: Asked, **what: Any) -> Any:
@@ -112,6 +115,12 @@ def _roll_back(asked: Asked) -> str:
     return f"{f'Version {done.to_version}' if done.to_version else 'The baseline'} decides again"
 
 
+def _clear(asked: Asked) -> str:
+    key = asked.fields.get("alarm", "")
+    clear(asked.core.settings, asked.loop, [key], now=asked.now, by=asked.by)
+    return f"{'All alarms are' if key == 'all' else f'The alarm {key} is'} cleared, until it comes back"
+
+
 def _under_way(seen: GuardReport) -> bool:
     return seen.status in ("climbing", "frozen") and not seen.stopped
 
@@ -157,5 +166,15 @@ ACTIONS = (
         fields=("reason", "to"),
         danger=True,
         guarded=False,
+    ),
+    Action(
+        "clear",
+        "Clear the alarm",
+        "The alarm is known, and stays quiet for as long as every night finds it again. When it has been away and "
+        "comes back, it is raised anew.",
+        _clear,
+        fields=("alarm",),
+        guarded=False,
+        listed=False,
     ),
 )

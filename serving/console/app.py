@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
 import msgspec
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from pipelines.evaluation.standing import alarms_key
 from pipelines.fairness.store import Governance
 from pipelines.registry.tracking import RegistryError
 from pipelines.reports.night import night_told
@@ -33,9 +34,9 @@ from serving.console.loop import (
 )
 from serving.console.nights import Nights
 from serving.console.operating import Operating, ways
-from serving.console.overview import Glance, glance
+from serving.console.overview import Glance, alarms_in, glance
 from serving.console.rates import Rates
-from serving.console.site import HOME, LOGIN, LOGOUT, SESSION, Sessions, Site, set_cookie
+from serving.console.site import HOME, LOGIN, LOGOUT, SESSION, Sessions, Site, asked, set_cookie
 from serving.core import Core
 from serving.errors import UnavailableError, UnknownLoopError
 from serving.problems import ProblemError, unavailable
@@ -45,7 +46,6 @@ from serving.wire import check_id
 EXPLAINS = "Show how a decision came about"
 MOST_SLOTS, MOST_OUTCOMES = 50, 100
 _LONGEST_KEY = 4_096
-_MOST_QUERY, _LONGEST_QUERY = 8, 400
 
 
 class Operators:
@@ -146,7 +146,11 @@ class Operators:
     def loop(self, call: Call, form: Form) -> Response:
         """Show a loop."""
         core, name = self._core, call.path["loop"]
-        seen, nights = glance(core, self._nights, self._counted, self._rates, name), self._nights.of(name)
+        core.snapshot(name)
+        entry = self._state.get(alarms_key(name))  # what somebody cleared a moment ago is not shown again
+        standing = alarms_in(core, name, None if entry is None else entry.value)
+        seen = glance(core, self._nights, self._counted, self._rates, name, standing)
+        nights = self._nights.of(name)
         loop, guard = core.snapshot(name).loop, guard_of(core, name)
         try:
             versions, verdicts = versions_of(core, name, nights), core.registry.verdicts(name)
@@ -159,6 +163,7 @@ class Operators:
             title=name,
             it=seen,
             acts=ways(core, name, guard) if call.caller.holds("operate") else [],
+            operates=call.caller.holds("operate"),
             explains=call.caller.holds("explain"),
             chart=Markup(value_chart(nights, loop)),  # noqa: S704 - drawn here, every text in it escaped
             guard=guard if loop.guard.enabled else msgspec.structs.replace(guard, status="off"),
@@ -166,9 +171,11 @@ class Operators:
             legs=legs_of(guard),
             versions=versions,
             health=health_of(nights),
-            changes=changes(core, name, guard.history, verdicts, governance),
+            drift=self._nights.drift(name, nights),
+            changes=changes(core, name, guard.history, verdicts, seen.standing.clearings, governance),
             nights=nights[: -SHOWN_NIGHTS - 1 : -1],
-            notice=_query(call, "done"),
+            kept={night.run_id for night in nights},
+            notice=asked(call, "done"),
         )
 
     def night(self, call: Call, form: Form) -> Response:
@@ -187,7 +194,7 @@ class Operators:
 
     def find(self, call: Call, form: Form) -> Response:
         """Go to the page of the decision whose id was typed."""
-        loop, event_id = call.path["loop"], _query(call, "event_id").strip()
+        loop, event_id = call.path["loop"], asked(call, "event_id").strip()
         self._core.snapshot(loop)
         check_id("event_id", event_id)
         return RedirectResponse(f"{HOME}/{quote(loop, safe='')}/decisions/{quote(event_id, safe='')}", 303)
@@ -212,15 +219,6 @@ class Operators:
             if self._governance is None:
                 self._governance = Governance.at(self._core.settings)
             return self._governance
-
-
-def _query(call: Call, name: str) -> str:
-    """Return a value of the query, "" without it."""
-    try:
-        found = parse_qs(call.scope.get("query_string", b"").decode("latin-1"), max_num_fields=_MOST_QUERY)
-    except ValueError:
-        return ""
-    return found.get(name, [""])[0][:_LONGEST_QUERY]
 
 
 def address_of(call: Call) -> str:

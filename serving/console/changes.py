@@ -1,4 +1,4 @@
-"""What changed in a loop of late, and by whom: settings, verdicts, the guard's moves, the panels' audit log."""
+"""What changed in a loop of late, and by whom: settings, verdicts, the guard's moves, cleared alarms, the audit log."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from decision.errors import FieldError
+from pipelines.evaluation.standing import Cleared
 from pipelines.fairness import tables as t
 from pipelines.fairness.store import Governance
 from pipelines.guard.store import Move
@@ -48,7 +49,12 @@ class Changed(NamedTuple):
 
 
 def changes(
-    core: Core, loop: str, moves: Sequence[Move], verdicts: Sequence[WrittenVerdict], governance: Governance | None
+    core: Core,
+    loop: str,
+    moves: Sequence[Move],
+    verdicts: Sequence[WrittenVerdict],
+    clearings: Sequence[Cleared],
+    governance: Governance | None,
 ) -> list[Changed]:
     """Return the latest changes of a loop, newest first; blocking.
 
@@ -57,12 +63,14 @@ def changes(
         loop: the loop.
         moves: of its guard.
         verdicts: of the registry.
+        clearings: alarms that were cleared.
         governance: the panels' store; None for a loop without panels.
 
     Raises:
         StateError: State cannot be reached.
     """
     found = [*_settings(core, loop), *map(_move, moves[-SHOWN:]), *map(_verdict, verdicts[-SHOWN:])]
+    found += [Changed(_utc(one.at), one.by, f"Alarm cleared: {one.key}", [one.text]) for one in clearings]
     if governance is not None:
         of_loop = sa.select(t.audit_log).where(t.audit_log.c.subject == loop)
         for row in governance.rows(of_loop.order_by(t.audit_log.c.seq.desc()).limit(_MOST)):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from pipelines.evaluation.drift import Drifted
 from pipelines.evaluation.rewards import Rewards
 from pipelines.runs import Run
 from pipelines.settings import check_loop_name
 from pipelines.state.state import State
+from serving.console.drifting import DriftView, drift_view
 
 MOST = 90
 """Nights of a loop that are shown, the latest."""
@@ -45,6 +48,7 @@ class Night(msgspec.Struct, frozen=True, kw_only=True):
         health: of its version, see `pipelines.evaluation.health.Health`.
         skipped: why nothing was trained or judged, "" where it was.
         reasons: of its verdict.
+        looked: whether it looked for alarms and drift.
     """
 
     run_id: str
@@ -63,6 +67,7 @@ class Night(msgspec.Struct, frozen=True, kw_only=True):
     health: dict[str, Any] | None = None
     skipped: str = ""
     reasons: list[str] = []
+    looked: bool = False
 
 
 class Nights:
@@ -75,6 +80,7 @@ class Nights:
     def __init__(self, state: State) -> None:
         self._state = state
         self._held: dict[str, tuple[int, Night]] = {}
+        self._drift: dict[str, tuple[str, Drifted | None]] = {}
         self._looking = threading.Lock()
 
     def of(self, loop: str) -> list[Night]:
@@ -97,6 +103,21 @@ class Nights:
                         self._held[key] = (entry.version, night_of(msgspec.json.decode(entry.value, type=Run)))
             found = [self._held[key][1] for key in latest if key in self._held]
         return sorted(found, key=lambda night: (night.started_at, night.run_id))
+
+    def drift(self, loop: str, nights: Sequence[Night]) -> DriftView | None:
+        """Return the drift that the latest of a loop's `nights` found which looked; None where none can tell.
+
+        Raises:
+            StateError: State cannot be reached.
+        """
+        night = next((night for night in reversed(nights) if night.looked), None)
+        if night is None:
+            return None
+        kept = self._drift.get(loop)
+        if kept is None or kept[0] != night.run_id:
+            run = self.run(loop, night.run_id)
+            kept = self._drift[loop] = (night.run_id, None if run is None else _drift_of(run))
+        return None if kept[1] is None else drift_view(kept[1], night.started_at, night.run_id)
 
     def run(self, loop: str, run_id: str) -> Run | None:
         """Return the manifest of a night, None where none is kept under this id.
@@ -141,7 +162,16 @@ def night_of(run: Run) -> Night:
         health=evaluated.get("health"),
         skipped=skipped,
         reasons=(run.result("promote") or {}).get("reasons", []),
+        looked=bool(alarms),
     )
+
+
+def _drift_of(run: Run) -> Drifted | None:
+    """Return what a night's manifest says of drift; None of one of another release."""
+    try:
+        return msgspec.convert((run.result("alarms") or {}).get("drift"), Drifted)
+    except msgspec.ValidationError:
+        return None
 
 
 def _number(estimate: dict[str, Any] | None) -> Number | None:

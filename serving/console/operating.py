@@ -11,6 +11,7 @@ from urllib.parse import quote
 from starlette.responses import RedirectResponse, Response
 
 from decision.errors import FieldError
+from pipelines.evaluation.standing import standing
 from pipelines.guard.report import GuardReport
 from pipelines.guard.store import FencedError
 from pipelines.operations.apply import SettingsMovedError, differing
@@ -21,7 +22,7 @@ from pipelines.settings import parse_loop
 from serving.console.actions import ACTIONS, Action, Asked
 from serving.console.frame import Form, in_words
 from serving.console.loop import guard_of
-from serving.console.site import HOME, Site, Work, fields, who
+from serving.console.site import HOME, Site, Work, asked, fields, who
 from serving.core import Core
 from serving.problems import ProblemError, unavailable
 from serving.routes import Call, Route
@@ -44,7 +45,7 @@ def ways(core: Core, loop: str, seen: GuardReport) -> list[Way]:
     found = [
         Way(action.name, action.label, action.danger)
         for action in ACTIONS
-        if (enabled and action.fits(seen) if action.guarded else has_champion)
+        if action.listed and (enabled and action.fits(seen) if action.guarded else has_champion)
     ]
     return [*found, Way("settings", "Change settings", danger=False)]
 
@@ -78,7 +79,9 @@ class Operating:
         ]
 
     def _asking(self, action: Action) -> Work:
-        return lambda call, form: self._confirm(call, action)
+        return lambda call, form: self._confirm(
+            call, action, values={name: asked(call, name) for name in action.fields}
+        )
 
     def _acting(self, action: Action) -> Work:
         def act(call: Call, form: Form) -> Response:
@@ -122,6 +125,7 @@ class Operating:
             guard=seen,
             policy_version=snapshot.policy_version,
             versions=self._versions(loop) if action.name == "rollback" else [],
+            alarms=standing(self._core.settings, loop).alarms if action.name == "clear" else [],
             values=values or {},
             error=error,
         )

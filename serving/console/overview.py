@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from decision.errors import FieldError
 from pipelines.evaluation.rewards import Running, running
-from pipelines.evaluation.standing import alarms_key, standing_in
+from pipelines.evaluation.standing import Alarm, Standing, alarms_key, standing_in
 from pipelines.reports.lines import spark
 from serving.console.counted import Counted
 from serving.console.nights import Night, Nights, Number
@@ -47,7 +47,7 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
         trend: the nights' mean rewards, drawn; "" of fewer than two.
         lift: of the policy in charge over the baseline; None where no night knows.
         join_rate: share of mature decisions that met an outcome; None before one is mature.
-        alarms: those that stand, in words.
+        standing: the alarms.
         last_night: the latest; None before the first.
     """
 
@@ -64,12 +64,27 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
     trend: str
     lift: Lift | None
     join_rate: float | None
-    alarms: list[str]
+    standing: Standing
     last_night: Night | None
 
+    @property
+    def alarms(self) -> list[Alarm]:
+        """Those that stand."""
+        return self.standing.alarms
 
-def glance(core: Core, nights: Nights, counted: Counted, rates: Rates, name: str) -> Glance:
+
+def glance(
+    core: Core, nights: Nights, counted: Counted, rates: Rates, name: str, standing: Standing | None = None
+) -> Glance:
     """Return a loop at a glance; blocking.
+
+    Args:
+        core: of the service.
+        nights: of the loops.
+        counted: counts of the loops.
+        rates: of the service.
+        name: of the loop.
+        standing: its alarms; None for those of the service's last look at State, at most a second ago.
 
     Raises:
         UnknownLoopError: there is no such loop.
@@ -85,9 +100,8 @@ def glance(core: Core, nights: Nights, counted: Counted, rates: Rates, name: str
     counts, joined = says.counters or {}, None
     if counts.get("joined", 0) + counts.get("expired", 0):
         joined = counts["joined"] / (counts["joined"] + counts["expired"])
-    alarms: list[str] = []
-    with suppress(FieldError):
-        alarms = [alarm.text for alarm in standing_in(core.settings, name, core.loops.seen(alarms_key(name))).alarms]
+    if standing is None:
+        standing = alarms_in(core, name, core.loops.seen(alarms_key(name)))
     return Glance(
         name=name,
         says=says,
@@ -104,9 +118,16 @@ def glance(core: Core, nights: Nights, counted: Counted, rates: Rates, name: str
         trend=Markup(spark([one.total / one.n for one in sums], f"Mean reward of {len(sums)} nights")),  # noqa: S704 - drawn here, its text escaped
         lift=lift_of(found, says.policy_version),
         join_rate=joined,
-        alarms=alarms,
+        standing=standing,
         last_night=found[-1] if found else None,
     )
+
+
+def alarms_in(core: Core, name: str, value: bytes | None) -> Standing:
+    """Return the alarms in what stands under a loop's `alarms_key`; none where it cannot be read."""
+    with suppress(FieldError):
+        return standing_in(core.settings, name, value)
+    return Standing()
 
 
 def in_words(version: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any, Literal, Protocol
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 from starlette.responses import RedirectResponse, Response
 
@@ -24,6 +24,7 @@ HOME, LOGIN, LOGOUT = "/console/loops", "/console/login", "/console/signout"
 SESSION, FORMS = "operator_session", "operator_form"
 """Cookies: of who signed in, and of who need not."""
 _TOKEN_CHARS = 43
+_MOST_QUERY, _LONGEST_QUERY = 8, 400
 _STATUSES = (303, 401, 403, 404, 409, 410, 422, 429, 500, 503)
 _ANYBODY_HERE = "somebody on this machine"
 
@@ -168,6 +169,15 @@ def cookie(call: Call, name: str) -> str:
     except CookieError:
         return ""
     return "" if found is None else found.value
+
+
+def asked(call: Call, name: str) -> str:
+    """Return a value of the query, "" without it."""
+    try:
+        found = parse_qs(call.scope.get("query_string", b"").decode("latin-1"), max_num_fields=_MOST_QUERY)
+    except ValueError:
+        return ""
+    return found.get(name, [""])[0][:_LONGEST_QUERY]
 
 
 def set_cookie(headers: dict[bytes, bytes], scheme: str, answer: Response, name: str, value: str) -> None:

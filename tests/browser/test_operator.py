@@ -30,6 +30,7 @@ PAGES = (
     "/console/loops/shop/nights/20251231T000000.000000",
     "/console/loops/shop/stop",
     "/console/loops/shop/rollback",
+    "/console/loops/shop/clear?alarm=value",
     "/console/loops/shop/settings",
     "/console/loops/nothing",
 )

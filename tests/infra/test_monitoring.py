@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def scrape(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What /metrics shows of a service that decided, repeated, took outcomes, refused and failed."""
     core = open_at(tmp_path_factory.mktemp("home"))
     call = Caller(core)
-    raise_alarms(core.settings, "news", "night", [], FIGURES)
+    raise_alarms(core.settings, "news", "night", [], FIGURES, now=datetime(2026, 3, 2, tzinfo=UTC))
     core.loops.refresh()
     body = {"event_id": "e1", "context": {}, "actions": [{"id": "a"}, {"id": "b"}]}
     for _ in range(2):

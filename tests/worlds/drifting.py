@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from decision.columns import Texts
-from decision.drift.observed import Observed
+from decision.drift.observed import Observed, Offered
 
 ACTIONS = ["a", "b", "c"]
 
@@ -72,6 +74,44 @@ def night(
         weight=np.ones(n),
         block=every * blocks // n,
         subject=every,
+    )
+
+
+def with_actions(
+    rng: np.random.Generator, decisions: Observed, *, days: int = 0, price: float = 10.0, unpriced: float = 0.0
+) -> Observed:
+    """Return `decisions` with features of what they offered: a category, and a price about `price`.
+
+    Args:
+        rng: draws the features.
+        decisions: three offers each.
+        days: of actions that are there for a day; 0 for features that are drawn with every offer.
+        price: mean of a number.
+        unpriced: share without it.
+    """
+    n = 3 * len(decisions)
+    day = np.repeat(np.arange(len(decisions)) * days // len(decisions), 3)
+    action = 20 * day + rng.integers(0, 20, n) if days else np.asarray(decisions.offered.code, np.int64)
+    many = 20 * days if days else n
+    which = action if days else np.arange(n)
+    category, amount = rng.integers(0, 4, many), price * np.exp(0.3 * rng.standard_normal(many))
+    priced = np.flatnonzero(~(rng.random(many) < unpriced)[which])
+    start = int(rng.integers(1 << 40))  # no action comes back
+    return replace(
+        decisions,
+        actions=Offered(
+            row=np.concatenate((np.arange(n), priced)),
+            name=Texts(
+                [*(f"category={i}" for i in range(4)), "price"], np.append(category[which], np.full(priced.size, 4))
+            ),
+            value=np.concatenate((np.ones(n), amount[which[priced]])),
+            weight=np.repeat(decisions.weight / 3, 3),
+            block=np.repeat(decisions.block, 3),
+            subject=np.repeat(decisions.subject, 3),
+            decision=np.repeat(np.arange(len(decisions)), 3),
+            action=Texts.of([f"{start + id}" for id in action.tolist()]) if days else decisions.offered,
+        ),
+        offered=Texts.of([f"{start + id}" for id in action.tolist()]) if days else decisions.offered,
     )
 
 

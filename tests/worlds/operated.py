@@ -10,7 +10,9 @@ import msgspec
 import numpy as np
 
 from decision.batch import Batch, Interactions
+from decision.drift.compare import Changed, Drift, Moved
 from pipelines.evaluation.alarms import Alarmed
+from pipelines.evaluation.drift import Drifted
 from pipelines.evaluation.health import health
 from pipelines.evaluation.rewards import rewards_of
 from pipelines.evaluation.standing import Alarm, raise_alarms
@@ -23,6 +25,33 @@ from tests.serving.http.test_app import Caller
 from tests.worlds.lake import START
 from tests.worlds.rollout import TEXT, GuardedLoop
 
+DRIFT = Drift(
+    rows=2_000,
+    before=12_000,
+    features=[
+        Moved(
+            name="device",
+            psi=0.31,
+            missing=0.0,
+            missing_before=0.0,
+            cell="phone",
+            share=0.71,
+            share_before=0.4,
+            p=1e-9,
+            new={"watch": 0.05},
+            alarmed=True,
+        ),
+        Moved(
+            name="hour", psi=0.12, missing=0.0, missing_before=0.0, cell="missing", share=0.0, share_before=0.0, p=1.0
+        ),
+    ],
+    actions=[
+        Moved(
+            name="price", psi=0.02, missing=0.2, missing_before=0.1, cell="missing", share=0.2, share_before=0.1, p=1.0
+        )
+    ],
+    rewards=[Changed(of="", mean=0.3, mean_before=0.5, share=1.0, effective=500.0, p=1e-5, alarmed=True)],
+)
 REWARD = "[reward]\nminimum = 0.0\nmaximum = 1.0\n"
 
 
@@ -59,7 +88,7 @@ class Operated:
             state = self.shop.step()
         self.guard = state
         write_nights(self.shop.settings.state_url, "shop", nights, failed=failed)
-        raise_alarms(self.shop.settings, "shop", "last", alarms)
+        raise_alarms(self.shop.settings, "shop", _run_id(1), alarms, now=START - timedelta(days=1))
         self.shop.close()
         self.settings = msgspec.structs.replace(self.shop.settings, **settings)
         self.core: Core = open_core(self.settings, clock=lambda: (self.shop.now + timedelta(seconds=5)).timestamp())
@@ -83,7 +112,7 @@ def write_nights(state_url: str, loop: str, nights: int, *, failed: bool = False
                 for name in (STEPS[:5] if ends_badly else STEPS)
             ]
             run = Run(
-                run_id=begun.strftime("%Y%m%dT%H%M%S.%f"),
+                run_id=_run_id(nights - number),
                 loop=loop,
                 started_at=begun,
                 seed=1,
@@ -92,6 +121,10 @@ def write_nights(state_url: str, loop: str, nights: int, *, failed: bool = False
                 steps=steps,
             )
             state.put({f"run/{loop}/{run.run_id}": (None, msgspec.json.encode(run))}, by="nightly")
+
+
+def _run_id(days: int) -> str:
+    return (START - timedelta(days=days)).strftime("%Y%m%dT%H%M%S.%f")
 
 
 def _results(rng: np.random.Generator, number: int, rewards: np.ndarray[Any, Any]) -> dict[str, dict[str, Any]]:
@@ -115,6 +148,7 @@ def _results(rng: np.random.Generator, number: int, rewards: np.ndarray[Any, Any
                 join_rate=0.93,
                 entropy=0.4 + 0.02 * number,
                 rewards=rewards_of(rewards),
+                drift=Drifted(version="1", found=DRIFT),
             )
         ),
         "evaluate": {

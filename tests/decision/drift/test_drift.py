@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -15,7 +16,7 @@ from decision.drift.observed import Observed, blocks_of
 from decision.drift.profile import MAX_BYTES, decoded, encoded, profile_of
 from decision.errors import FieldError
 from tests.soak.drift import false_alarms
-from tests.worlds.drifting import night
+from tests.worlds.drifting import night, with_actions
 
 ERROR = 0.001
 
@@ -143,6 +144,45 @@ def test_actions_that_come_and_go_all_the_time_are_no_alarm() -> None:
     half = np.where(before.offer_row * 2 < len(before), before.offered.code, before.offered.code + 3)
     churning = replace(before, offered=Texts([*"abc", *"def"], half))
     assert "offers" not in alarmed(churning, news)[0]
+
+
+def moved_actions(before: Observed, late: Observed, *, error: float = ERROR) -> set[str]:
+    return {
+        entry.name for entry in drift(decoded(encoded(profile_of(before))), late, error=error).actions if entry.alarmed
+    }
+
+
+@pytest.mark.parametrize(
+    ("late", "moved"), [({}, set[str]()), ({"price": 15.0}, {"price"}), ({"unpriced": 0.2}, {"price"})]
+)
+def test_features_of_actions_are_held_against_training_too(late: dict[str, float], moved: set[str]) -> None:
+    rng = np.random.default_rng(13)
+    before, after = with_actions(rng, night(rng, 6_000)), with_actions(rng, night(rng, 2_000), **late)
+    assert moved_actions(before, after) == moved
+    shares = profile_of(before).actions
+    assert shares is not None
+    assert [sum(cell.share for cell in cells) for cells in shares.cells] == pytest.approx([1.0, 1.0])
+    assert shares.effective == pytest.approx(6_000)
+    assert drift(profile_of(before), replace(after, actions=None), error=ERROR).actions == []
+
+
+def test_a_profile_of_an_earlier_release_knows_no_features_of_actions() -> None:
+    rng = np.random.default_rng(14)
+    kept = msgspec.json.decode(encoded(profile_of(night(rng, 2_000))))
+    del kept["actions"]
+    assert decoded(msgspec.json.encode(kept)).actions is None
+    assert drift(decoded(msgspec.json.encode(kept)), with_actions(rng, night(rng, 500)), error=ERROR).actions == []
+
+
+@pytest.mark.statistical
+def test_another_catalogue_of_the_same_kind_is_no_drift_and_one_without_prices_is() -> None:
+    """20 actions a day, never the same: at .05, more than 6 of 20 nights have a probability of 4e-5 at most."""
+    rng, false = np.random.default_rng(15), 0
+    for _ in range(20):
+        week = with_actions(rng, night(rng, 1_400, blocks=7), days=7)
+        false += bool(moved_actions(week, with_actions(rng, night(rng, 400, blocks=1), days=1), error=0.05))
+    assert false <= 6, false
+    assert moved_actions(week, with_actions(rng, night(rng, 600, blocks=1), days=1, unpriced=1.0)) == {"price"}
 
 
 def test_a_unit_of_the_rewards_changes_nothing() -> None:

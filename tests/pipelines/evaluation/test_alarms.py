@@ -15,7 +15,16 @@ import pytest
 from decision.errors import FieldError
 from decision.records import Decision
 from pipelines.evaluation.alarms import ERROR, Alarmed, Rows, alarms, looked_at
-from pipelines.evaluation.standing import Alarm, alarms_key, clear, raise_alarms, standing
+from pipelines.evaluation.standing import (
+    KINDS,
+    Alarm,
+    Cleared,
+    Raised,
+    alarms_key,
+    clear,
+    raise_alarms,
+    standing,
+)
 from pipelines.ingestion.ingest import ingest
 from pipelines.interactions.join import join
 from pipelines.settings import LoopSettings, Settings, load_settings
@@ -53,6 +62,7 @@ def table(rng: np.random.Generator, n: int, **changes: Any) -> pa.Table:
         "policy_version": ["3"] * n,
         "mode": ["online"] * n,
         "action_ids": [["a", "b", "c"]] * n,
+        "actions": ['[{"x":1.0},{"x":2.0},{"kind":"old"}]'] * n,
         "action_index": drawn,
         "pmf": pmf.tolist(),
         "propensity": pmf[np.arange(n), drawn],
@@ -204,14 +214,32 @@ def settings(tmp_path: Path) -> Settings:
 def test_a_cleared_alarm_is_quiet_until_it_comes_back(settings: Settings) -> None:
     untried, fell = Alarm(kind="untried", subject="a:b", text="never"), Alarm(kind="value", text="fell")
     assert standing(settings, "shop").alarms == []
-    assert raise_alarms(settings, "shop", "1", [untried, fell]).alarms == [untried, fell]
-    assert clear(settings, "shop", ["untried:a:b"]).alarms == [fell]
-    assert raise_alarms(settings, "shop", "2", [untried]).alarms == []
-    assert raise_alarms(settings, "shop", "3", []).cleared == []
-    assert raise_alarms(settings, "shop", "4", [untried]).alarms == [untried]
-    assert clear(settings, "shop", ["all"]).alarms == []
+    assert raise_alarms(settings, "shop", "1", [untried, fell], now=LATER).alarms == [untried, fell]
+    assert clear(settings, "shop", ["untried:a:b"], now=LATER, by="ada").alarms == [fell]
+    assert raise_alarms(settings, "shop", "2", [untried], now=LATER).alarms == []
+    assert raise_alarms(settings, "shop", "3", [], now=LATER).cleared == []
+    assert raise_alarms(settings, "shop", "4", [untried], now=LATER).alarms == [untried]
+    assert clear(settings, "shop", ["all"], now=LATER, by="ada").alarms == []
     with pytest.raises(FieldError, match="clear"):
-        clear(settings, "shop", ["untried:zz"])
+        clear(settings, "shop", ["untried:zz"], now=LATER, by="ada")
+
+
+def test_an_alarm_says_since_which_night_it_stands_and_who_cleared_it(settings: Settings) -> None:
+    fell, day = Alarm(kind="value", text="fell"), timedelta(days=1)
+    for number in range(3):
+        found = raise_alarms(settings, "shop", f"night-{number}", [fell], now=LATER + number * day)
+    assert found.since == {"value": Raised(night="night-0", at=LATER.isoformat())}
+    found = clear(settings, "shop", ["all"], now=LATER + 3 * day, by="ada")
+    done = Cleared(key="value", text="fell", by="ada", at=(LATER + 3 * day).isoformat())
+    assert found.clearings == [done]
+    assert raise_alarms(settings, "shop", "night-4", [], now=LATER + 4 * day).clearings == [done]
+    assert raise_alarms(settings, "shop", "night-5", [fell], now=LATER + 5 * day).since["value"].night == "night-5"
+    with State(settings.state_url) as state:
+        assert [one.by for one in state.history(alarms_key("shop"))][3] == "ada"
+
+
+def test_every_kind_of_alarm_says_what_to_do() -> None:
+    assert all(Alarm(kind=kind, text="").to_do for kind in KINDS)
 
 
 def test_alarms_that_cannot_be_read_are_named(settings: Settings) -> None:
@@ -226,6 +254,6 @@ def test_alarms_of_an_earlier_release_stand_until_the_next_night(settings: Setti
     (settings.root / "alarms").mkdir(parents=True)
     (settings.root / "alarms" / "shop.json").write_bytes(msgspec.json.encode({"night": "1", "found": [fell]}))
     assert standing(settings, "shop").alarms == [fell]
-    assert clear(settings, "shop", ["value"]).alarms == []
-    assert raise_alarms(settings, "shop", "2", []).found == []
+    assert clear(settings, "shop", ["value"], now=LATER, by="ada").alarms == []
+    assert raise_alarms(settings, "shop", "2", [], now=LATER).found == []
     assert standing(settings, "shop").found == []

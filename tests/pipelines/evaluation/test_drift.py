@@ -120,6 +120,24 @@ def test_rewards_under_another_definition_are_no_drift(shop: Shop) -> None:
     assert profile.cells
 
 
+def test_features_of_actions_are_those_of_the_texts_that_were_read(shop: Shop) -> None:
+    table = shop.world.lake.read("interactions", lambda table: table.to_pyarrow_table(columns=list(COLUMNS)))
+    known = np.arange(len(table)) % 3 > 0
+    texts = pc.if_else(pa.array(known), table["actions"].cast(pa.string()), pa.scalar(None, pa.string()))
+    some = table.set_column(table.column_names.index("actions"), "actions", texts)
+    observed = observed_of([(some, np.ones(len(some)))])
+    assert observed is not None
+    assert observed.actions is not None
+    assert len(observed.actions) == 2 * np.count_nonzero(known)
+    assert observed.actions.weight.sum() == pytest.approx(np.count_nonzero(known))
+    assert set(observed.actions.name) == {"price"}
+    assert set(observed.actions.value) == {1.5, 2.0}
+    profile = trained_on(shop.registry, LOOP).profile
+    assert profile is not None
+    assert profile.actions is not None
+    assert [feature.name for feature in profile.actions.features] == ["price"]
+
+
 def test_rows_that_know_the_probability_of_their_draw_alone_are_looked_at_too(shop: Shop) -> None:
     table = shop.world.lake.read("interactions", lambda table: table.to_pyarrow_table(columns=list(COLUMNS)))
     known = np.arange(len(table)) % 3 > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -309,3 +310,37 @@ def test_what_a_browser_keeps_is_out_of_reach_of_scripts_and_of_other_sites(keye
     page = keyed.signed_in("operate").get("/console/loops")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert page.headers["cache-control"] == "no-store"
+
+
+def test_a_loop_s_page_says_what_drifted_in_words_worst_first(site: Operated) -> None:
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", Browser(site).get("/console/loops/shop").text))
+    rows = (
+        "device moved new: “watch” (5.0 %); phone: 71.0 %, 40.0 % in training 0.310",
+        "hour differs",
+        "price of the actions",
+    )
+    places = [text.index(row) for row in rows]
+    assert places == sorted(places)
+    assert "missing in 20.0 %, 10.0 % in training" in text
+    assert "all decisions changed 0.3 0.5 100.0 %" in text
+
+
+def test_an_alarm_is_cleared_behind_a_confirmation_with_who_did_it(tmp_path: Path) -> None:
+    site = Operated(tmp_path, alarms=(FELL, Alarm(kind="untried", subject="a b", text="a b was never tried")), nights=2)
+    browser = Browser(site)
+    page = browser.get("/console/loops/shop").text
+    assert "Found by every night since" in page
+    assert FELL.to_do in unescape(page)
+    assert 'href="/console/loops/shop/clear?alarm=untried%3Aa%20b"' in page
+    asks = browser.get("/console/loops/shop/clear?alarm=untried%3Aa%20b").text
+    assert '<option value="untried:a b" selected>' in asks
+    done = browser.post("/console/loops/shop/clear", alarm="untried:a b")
+    assert done.status_code == 303
+    after = browser.get("/console/loops/shop").text
+    assert "a b was never tried" not in after.partition("What changed lately")[0]
+    assert "Alarm cleared: untried:a b" in after
+    assert "somebody on this machine" in after
+    assert browser.post("/console/loops/shop/clear", alarm="joins").status_code == 422
+    assert browser.post("/console/loops/shop/clear", alarm="all").status_code == 303
+    assert "No alarm stands" in browser.get("/console/loops/shop/clear").text
+    site.close()

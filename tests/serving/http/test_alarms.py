@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from pipelines.operations.status import look
 from pipelines.settings import load_settings
 from tests.serving.http.test_app import Caller, open_at
 
+NOW = datetime(2026, 1, 5, tzinfo=UTC)
+
 
 def test_what_a_night_counted_is_seen_and_what_it_does_not_know_is_no_number(tmp_path: Path) -> None:
     init_loop(load_settings({}, home=str(tmp_path)), "nightless")
@@ -22,7 +25,7 @@ def test_what_a_night_counted_is_seen_and_what_it_does_not_know_is_no_number(tmp
     call = Caller(core)
     decisions, strays = {"joined": 5, "pending": 2, "expired": 1, "dropped": 0}, {"late": 3, "orphan": None}
     figures = Figures(at=1_000.0, value=0.25, join_rate=None, decisions=decisions, strays=strays)
-    raise_alarms(core.settings, "news", "night", [], figures)
+    raise_alarms(core.settings, "news", "night", [], figures, now=NOW)
     core.loops.refresh()
     shown = call("GET", "/metrics").text.splitlines()
     assert {
@@ -43,7 +46,7 @@ def test_alarms_are_seen_until_they_are_cleared(tmp_path: Path, capsys: pytest.C
     call = Caller(core)
     assert 'decision_alarms{kind="value",loop="news"} 0.0' in call("GET", "/metrics").text
     found = [Alarm(kind="untried", subject=action, text=f"{action} was never tried") for action in "ab"]
-    raise_alarms(core.settings, "news", "night", [*found, Alarm(kind="value", text="rewards fell")])
+    raise_alarms(core.settings, "news", "night", [*found, Alarm(kind="value", text="rewards fell")], now=NOW)
     core.loops.refresh()
     shown = call("GET", "/metrics").text
     assert 'decision_alarms{kind="untried",loop="news"} 2.0' in shown
