@@ -44,7 +44,7 @@ def test_a_bento_serves_from_an_empty_folder_with_pinned_packages_and_its_own_co
     assert {re.split("[=[]", line)[0] for line in packages} >= {"bentoml", "deltalake", "psycopg", "redis"}
     assert "torch" not in needed
 
-    module = bento / "src/serving/metrics.py"  # so that what answers cannot be this checkout
+    module = bento / "src/serving/telemetry/catalogue.py"  # so that what answers cannot be this checkout
     module.write_text(module.read_text().replace(MARK, f"{MARK}, by a bento"))
     init_loop(settings, "shop")
     empty, output = tmp_path / "empty", tmp_path / "output"
