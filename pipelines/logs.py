@@ -14,6 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal, ParamSpec, TextIO, TypeVar
 
@@ -24,6 +25,10 @@ from pipelines.settings import LoopSettings
 P = ParamSpec("P")
 T = TypeVar("T")
 Form = Literal["text", "json"]
+
+ABOUT: ContextVar[Callable[[], Mapping[str, str]] | None] = ContextVar("about", default=None)
+"""What the lines of a request are about, asked when there is one: loop, event and trace. A field of the line's own goes
+before it."""
 
 _PASSWORD = re.compile(r"(?<=://)([^/\s:@]*):([^@/\s]+)@")
 _QUERY = re.compile(r"(?i)([?&][\w.]*(?:password|secret|token|key)[\w.]*=)[^&\s'\"]+")
@@ -97,7 +102,7 @@ class TextFormatter(logging.Formatter):
         """Return the line."""
         at = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S")
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        given = getattr(record, "fields", {}).items()
+        given = _fields(record).items()
         fields = "".join(f" {name}={_plain(value)}" for name, value in given if value not in (None, ""))
         line = f"{at} {record.name} {level}{record.getMessage()}{fields}"
         return masked(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
@@ -117,16 +122,29 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "event": masked(record.getMessage()),
         }
-        for name, value in getattr(record, "fields", {}).items():
+        for name, value in _fields(record).items():
             line[f"{name}_" if name in line else name] = masked(value) if isinstance(value, str) else value
         if record.exc_info:
             line["error"] = masked(self.formatException(record.exc_info))
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the fields of a line, and what the request is about that it was written for."""
+    fields: dict[str, Any] = dict(getattr(record, "fields", {}))
+    about = ABOUT.get()
+    if about is not None:
+        for name, value in about().items():
+            fields.setdefault(name, value[:_LONGEST])
+    return fields
+
+
 def _plain(value: Any) -> str:
+    """Return a value as a word: in quotes where it has blanks, or what could be taken for the next line."""
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if " " in text else text
+    if text.isprintable():
+        return json.dumps(text, ensure_ascii=False) if " " in text else text
+    return json.dumps(text)
 
 
 class _Handler(logging.StreamHandler[TextIO]):
@@ -154,3 +172,19 @@ def set_up(form: Form = "text", level: int | str = logging.WARNING, stream: Text
     root.setLevel(logging.WARNING)
     for package in ("decision", "simulators", "pipelines", "serving"):
         logging.getLogger(package).setLevel(level)
+
+
+def take_over(*packages: str) -> None:
+    """Have the lines of other packages go out as ours do, once each: their own handlers, and those of the root, go.
+
+    Args:
+        packages: names of loggers that have handlers of their own.
+    """
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if type(handler) is logging.StreamHandler:  # no subclass: those are somebody's on purpose
+            root.removeHandler(handler)
+    for package in packages:
+        log = logging.getLogger(package)
+        log.handlers.clear()
+        log.propagate = True

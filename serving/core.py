@@ -36,6 +36,7 @@ from pipelines.settings import Settings
 from serving import metrics
 from serving.counters import Counts, LakeCounters
 from serving.deciding.decide import Ask, answer, decide, is_same_request
+from serving.deciding.failing import Failing
 from serving.deciding.question import Catalogues, Question, question_of
 from serving.deciding.turns import AT_ONCE, Decided, Turns
 from serving.errors import (
@@ -54,6 +55,7 @@ from serving.replicas.answers import Answers
 from serving.replicas.episodes import Episodes
 from serving.snapshot import OnlineFeatures, Snapshot
 from serving.spool import Give, Spool, given, on_disk, waited
+from serving.telemetry.traces import Traces
 from serving.wire import (
     DecideRequest,
     DecideResponse,
@@ -83,6 +85,7 @@ class Core:
         clock: seconds since 1970.
         episodes: what running episodes are pinned to.
         answers: what agrees with other replicas on one answer per event id; None on one machine.
+        traces: what begins traces of requests; None where they are off.
         refreshers: the threads that keep policies and memories fresh.
         resources: closes what was opened, the latest first.
         erased: whether State tells of an erasure of an event.
@@ -99,6 +102,7 @@ class Core:
     clock: Callable[[], float] = time.time
     episodes: Episodes | None = None
     answers: Answers | None = None
+    traces: Traces | None = None
     refreshers: tuple[Refresher, ...] = ()
     resources: ExitStack = field(default_factory=ExitStack)
     erased: Callable[[bytes], bool] = lambda event_id: False
@@ -108,6 +112,7 @@ class Core:
     _give: Give = field(init=False)
     _lake: LakeCounters = field(init=False)
     _turns: Turns = field(init=False)
+    _failing: Failing = field(init=False, default_factory=Failing)
     _counting: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -267,6 +272,7 @@ class Core:
         loop = snapshot.loop
         self.count(loop.name).fallbacks += 1
         metrics.count("fallbacks", loop.name)
+        self._failing.tell(ask, error)
         plain = Snapshot(loop, None, snapshot.baseline_version, snapshot.baseline, snapshot.baseline_version)
         plain = replace(plain, settings_version=snapshot.settings_version)
         return decide((ask._replace(snapshot=plain),), ts)[0]

@@ -6,6 +6,7 @@ A path is split where it has slashes and each part decoded once after that, so t
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -18,6 +19,7 @@ from pipelines.access.callers import ANYBODY, Caller
 from serving.core import Core
 from serving.errors import UnknownLoopError
 from serving.problems import PROBLEM, ProblemError, unavailable
+from serving.telemetry.traces import Trace
 from serving.wire import Problem
 
 Scope = MutableMapping[str, Any]
@@ -28,6 +30,7 @@ MAX_BODY = 1 << 20
 MAX_BATCH_BODY = 16 << 20
 MOST_ARRIVING = 256 << 20
 """Bytes of bodies of which more is to come, of all requests of a worker."""
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 Method = Literal["GET", "POST", "PUT", "DELETE"]
@@ -51,6 +54,7 @@ class Call:
         caller: who asks.
         session: of the console's, where its cookie stood for a key; "" else.
         asks: whether the service asks for keys.
+        trace: of the request; None where it is not traced.
     """
 
     core: Core
@@ -61,11 +65,18 @@ class Call:
     caller: Caller = ANYBODY
     session: str = ""
     asks: bool = False
+    trace: Trace | None = None
 
     @property
     def headers(self) -> dict[bytes, bytes]:
         """The request's headers, names in lower case."""
         return dict(self.scope["headers"])
+
+    def told(self) -> dict[str, str]:
+        """Return what a log line says of the request: its loop, its event and its trace, where they are known."""
+        known = {name: self.path[name] for name in ("loop", "event_id") if name in self.path}
+        trace_id = self.trace.trace_id if self.trace is not None else _traced_by(self.scope["headers"])
+        return known | {"trace_id": trace_id} if trace_id else known
 
     def loops(self) -> list[str]:
         """Return the names of the loops that are there for the caller."""
@@ -83,6 +94,15 @@ class Call:
     def _sees(self, name: str) -> bool:
         found = self.core.loops.get(name)
         return self.caller.sees_all() or (found is not None and self.caller.sees(found.loop))
+
+
+def _traced_by(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the trace that the caller names in ``traceparent`` (W3C Trace Context, 2021); "" for none."""
+    for name, value in headers:
+        if name == b"traceparent":
+            found = _TRACEPARENT.fullmatch(value)
+            return found[1].decode() if found is not None else ""
+    return ""
 
 
 class Application(Protocol):

@@ -22,7 +22,7 @@ import bentoml
 import click
 
 from decision.errors import FieldError
-from pipelines.logs import set_up
+from pipelines.logs import set_up, take_over
 from pipelines.operations.parent import end_with_parent, started_by_us
 from pipelines.operations.processes import check_keys, check_port
 from pipelines.settings import load_settings
@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 metrics.join_run()
 settings = load_settings()
 set_up(settings.log_format, settings.log_level)
+take_over("bentoml", "circus", "uvicorn.error")  # BentoML would write each of our lines a second time, in its form
 app = App(lambda: open_core(settings))
 _YOUNG_OBJECTS = 20_000
 _BENTOML_ANSWERS = frozenset({"/healthz", "/schema.json"})

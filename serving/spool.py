@@ -21,6 +21,7 @@ from decision.errors import FieldError, Words
 from pipelines.log.protocol import DECISIONS, FORWARDER_HEADERS, MAX_HEADERS, Headers, LogError, Message, check_message
 from pipelines.log.sqlite.log import Group, Stored
 from serving.errors import UnavailableError
+from serving.telemetry.traces import CURRENT, Trace, now_ns
 from serving.waiting.fair import FairQueue, QueueFull
 
 __all__ = [
@@ -66,10 +67,11 @@ class Written(Protocol):
 
 
 class Waiting(NamedTuple):
-    """Groups that are given together, and what tells whoever gave them what became of them."""
+    """Groups that are given together, what tells whoever gave them what became of them, and their request's trace."""
 
     groups: Sequence[Group]
     future: Answer
+    trace: Trace | None = None
 
 
 Give = Callable[[Sequence[Waiting], asyncio.AbstractEventLoop | None], None]
@@ -83,6 +85,8 @@ class _Entry(NamedTuple):
     size: int
     future: Answer
     loop: asyncio.AbstractEventLoop | None  # None: a thread waits
+    trace: Trace | None
+    taken_ns: int  # when, for the trace
 
 
 _Told = tuple[Answer, list[Stored] | None]
@@ -168,9 +172,10 @@ class Spool:
         """
         entries: list[_Entry] = []
         refused: list[tuple[Answer, Exception]] = []
-        for some, future in waiting:
+        for some, future, trace in waiting:
             try:
-                entries.append(_Entry(some, sum(map(self._checked, some)), future, loop))
+                size, taken_ns = sum(map(self._checked, some)), 0 if trace is None else now_ns()
+                entries.append(_Entry(some, size, future, loop, trace, taken_ns))
             except (FieldError, LogError) as error:
                 refused.append((future, error))
         with self._lock:
@@ -239,7 +244,8 @@ class Spool:
             return self._queue.take(_GROUPS_PER_COMMIT, _BYTES_PER_COMMIT)
 
     def _write(self, batch: list[_Entry]) -> None:
-        started = time.perf_counter()
+        traced = [entry for entry in batch if entry.trace is not None]
+        started, started_ns = time.perf_counter(), now_ns() if traced else 0
         results: list[Stored] | None = None
         error: Exception | None = None
         try:
@@ -258,7 +264,10 @@ class Spool:
                 self.bytes += sum(self._checked(group) for group, new in zip(groups, fresh, strict=True) if new)
         with self._lock:
             self._queue.done()
+        ended_ns = now_ns() if traced else 0
         _answer(batch, results, error)
+        for entry in traced:
+            _trace(entry, started_ns, ended_ns, entries=len(batch), failed=error is not None)
 
     def _probe(self) -> None:
         try:
@@ -274,6 +283,12 @@ class Spool:
         elif error is None and not self.healthy:
             _logger.warning("everything can be written down again")
         self.healthy = error is None
+
+
+def _trace(entry: _Entry, started_ns: int, ended_ns: int, *, entries: int, failed: bool) -> None:
+    if entry.trace is not None:
+        entry.trace.step("spool.queue", entry.taken_ns, started_ns, {}, failed=False)
+        entry.trace.step("spool.commit", started_ns, ended_ns, {"together": entries}, failed=failed)
 
 
 def _answer(batch: list[_Entry], results: list[Stored] | None, error: Exception | None) -> None:
@@ -320,7 +335,7 @@ async def given(give: Give, groups: Sequence[Group]) -> list[Stored]:
     """Hand over groups that are answered together, and return what became of each. Errors as `Spool.append_all`."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[list[Stored]] = loop.create_future()
-    give((Waiting(groups, future),), loop)
+    give((Waiting(groups, future, CURRENT.get()),), loop)
     return await future
 
 

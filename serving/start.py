@@ -29,6 +29,7 @@ from serving.replicas.pins import FilePins, OnlinePins
 from serving.sessions import Sessions
 from serving.snapshot import OnlineFeatures, Snapshot
 from serving.spool import Spool
+from serving.telemetry.traces import open_traces
 
 _LOOK_S = 1.0
 """Seconds between two questions whether it is time to look at the disk."""
@@ -49,6 +50,9 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
         opened.callback(log.close)
         for topic in (DECISIONS, OUTCOMES):
             log.create(topic, settings.partitions)
+        traces = open_traces(settings)
+        if traces is not None:
+            opened.callback(traces.close)
         registry = Registry(settings)
         loops = Loops(settings, registry)
         direct = None if settings.ack == "disk" else open_direct(settings)
@@ -73,6 +77,7 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
             registry=registry,
             episodes=episodes,
             answers=answers,
+            traces=traces,
             clock=clock,
         )
         opened.callback(loops.close)

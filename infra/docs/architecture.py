@@ -67,7 +67,7 @@ CAPTIONS = {
     "decision.ope": "off-policy evaluation",
     "serving.replicas": "agree on answers,|on pins of episodes",
     "serving.deciding": "in turns: question|to draw",
-    "serving.telemetry": "what it tells of itself",
+    "serving.telemetry": "metrics' catalogue,|traces",
     "serving.waiting": "a share of the queue|for each loop",
 }
 MODULES = {  # of the modules that stand in a package itself, those whose names leave a question

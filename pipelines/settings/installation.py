@@ -18,6 +18,7 @@ LOOP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9!_.*'()=-]+)*/?\Z")
 _ISSUER = re.compile(r"(https://[^/?#@\s]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?)(/[^?#\s]*)?")
 _ONLINE = re.compile(r"rediss?://[^/?#\s]+(/\d{1,4})?")
+_COLLECTOR = re.compile(r"https?://[^/?#@\s]+(/[^?#@\s]*)?")
 BENTO_PORT_OFFSET = 10_000
 """How far BentoML's own port is from the service's where no setting says."""
 
@@ -44,6 +45,10 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
             (``DECISION_STATE``).
         log_format: form of log lines, ``text`` or ``json`` (``DECISION_LOG_FORMAT``).
         log_level: least severity of the service's log lines (``DECISION_LOG_LEVEL``).
+        traces: address of an OpenTelemetry collector that takes OTLP over HTTP, as ``http://collector:4318``; "" for no
+            traces (``DECISION_TRACES``). Headers that it asks for stand in ``OTEL_EXPORTER_OTLP_HEADERS``.
+        traces_share: share of the requests that are traced where the caller does not say; one that sends a
+            ``traceparent`` decides itself (``DECISION_TRACES_SHARE``).
         reload_s: seconds between looks for a new champion (``DECISION_RELOAD_S``).
         drain_s: seconds for which a service that ends goes on answering while it says that it is not ready, so that
             balancers stop sending to it (``DECISION_DRAIN_S``).
@@ -87,6 +92,8 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     state: str = ""
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    traces: str = ""
+    traces_share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.01
     reload_s: Positive = 1.0
     drain_s: Annotated[float, msgspec.Meta(ge=0, le=20)] = 0.0
     grace_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 20.0
@@ -119,6 +126,9 @@ class Settings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if bool(self.oidc_issuer) != bool(self.oidc_audience):
             lacks, other = ("oidc_audience", "oidc_issuer") if self.oidc_issuer else ("oidc_issuer", "oidc_audience")
             raise FieldError(lacks, wanted=f"given, since {other} is", got=Words("empty"))
+        if self.traces and not _COLLECTOR.fullmatch(self.traces):
+            wanted = '"" for no traces, or a collector\'s address: http://host:port'
+            raise FieldError("traces", wanted=wanted, got=Words("another address"))  # it may hold a password
         if self.bento_port == self.port:
             raise FieldError("bento_port", wanted=f"another port than port, {self.port}", got=self.bento_port)
         if self.online and not _ONLINE.fullmatch(self.online):

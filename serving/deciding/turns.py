@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from decision.records import Decision
 from pipelines.log.sqlite.log import Group, Stored
 from serving.deciding.question import Question
 from serving.spool import Answer, Waiting, on_disk, waited
+from serving.telemetry.traces import CURRENT, Trace, now_ns
 
 AT_ONCE = 50  # questions between which others get a turn
 
@@ -34,6 +36,7 @@ class _Asked:
     loop: str
     question: Question
     future: Answer
+    trace: Trace | None = None
     decided: Decided | None = None
 
     def answered(self, stored: Sequence[Stored]) -> tuple[Decided, Stored]:
@@ -68,11 +71,11 @@ class Turns:
         """
         running = asyncio.get_running_loop()
         future: asyncio.Future[list[Stored]] = running.create_future()
-        asked = _Asked(loop, question, future)
+        asked = _Asked(loop, question, future, CURRENT.get())
         turn = self._turns.get(running)
         if turn is None:
             turn = self._turns[running] = []
-            running.call_soon(self._end, running)
+            running.call_soon(self._end, running, context=Context())  # it is of all who ask, not of the first
         turn.append(asked)
         return asked.answered(await on_disk(future))
 
@@ -104,6 +107,8 @@ class Turns:
                 self._decide_and_give(loop, some[start : start + AT_ONCE], running)
 
     def _decide_and_give(self, loop: str, turn: Sequence[_Asked], running: asyncio.AbstractEventLoop | None) -> None:
+        traced = [asked for asked in turn if asked.trace is not None]
+        begun_ns = now_ns() if traced else 0
         try:
             decided = self.decide(loop, [asked.question for asked in turn])
         except Exception as error:  # the loop is gone since it was asked
@@ -114,5 +119,18 @@ class Turns:
                 asked.future.set_exception(each)
             else:
                 asked.decided = each
-                waiting.append(Waiting((each.group,), asked.future))
+                waiting.append(Waiting((each.group,), asked.future, asked.trace))
+        ended_ns = now_ns() if traced else 0
         self.give(waiting, running)
+        for asked in traced:
+            _trace(asked, begun_ns, ended_ns, together=len(turn))
+
+
+def _trace(asked: _Asked, begun_ns: int, ended_ns: int, *, together: int) -> None:
+    if asked.trace is None:
+        return
+    told: dict[str, str] = {"loop": asked.loop}
+    if asked.decided is not None:
+        told |= {"event_id": asked.decided.event_id, "version": asked.decided.records[0].policy_version}
+    asked.trace.about(told)
+    asked.trace.step("decide", begun_ns, ended_ns, {**told, "together": together}, failed=asked.decided is None)

@@ -14,6 +14,7 @@ from collections.abc import Callable, MutableMapping
 from functools import cache
 from typing import Any
 
+from pipelines.logs import ABOUT
 from serving import metrics
 from serving.core import Core
 from serving.http import openapi, operations, personalizer, v1
@@ -21,10 +22,12 @@ from serving.http.access import Access
 from serving.http.reach import check_origin, check_page, check_reach, session_in
 from serving.problems import PROBLEM, ProblemError, failed, problem_of, unavailable
 from serving.routes import OF_KEYS, Application, BodyUnfinished, Call, Receive, Route, Scope, Send, Table, read_body
+from serving.telemetry.traces import CURRENT, Trace, Traces
 
 _DESCRIBED_S = 25.0
 _log = logging.getLogger(__name__)
 _PAGES = ("/fairness", "/console")
+_TRACED = ("decide", "report")
 _NO_ROUTE = "none"
 _NO_ANSWER = 504  # a request that is ended from outside, before it has one
 
@@ -99,6 +102,7 @@ class App:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun, name, status = time.perf_counter(), _NO_ROUTE, _NO_ANSWER
+        trace: Trace | None = None
         try:
             content, headers, route, call = b"application/json", (), None, None
             try:
@@ -108,6 +112,9 @@ class App:
                     check_reach(scope)
                 route, path = self._find(scope)
                 name, call = route.name, Call(core, scope, receive, path, asks=asks)
+                ABOUT.set(call.told)
+                if core.traces is not None:
+                    trace = call.trace = _begun(core.traces, route, scope)
                 body = await self._answer(route, call, asks=asks)
                 if not isinstance(body, bytes):
                     status = await _sent_by(body, scope, receive, send)
@@ -142,6 +149,8 @@ class App:
             raise
         finally:
             metrics.answered(name, status, time.perf_counter() - begun)
+            if trace is not None:
+                trace.end(status)
 
     def _find(self, scope: Scope) -> tuple[Route, dict[str, str]]:
         if self._close_pages is None and scope["path"].startswith(_PAGES):
@@ -217,6 +226,13 @@ class App:
                 self.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+def _begun(traces: Traces, route: Route, scope: Scope) -> Trace | None:
+    """Begin the trace of a request that decides or reports, and have what it calls know it; None without one."""
+    trace = traces.begin(route.method, route.path, scope["headers"]) if route.role in _TRACED else None
+    CURRENT.set(trace)
+    return trace
 
 
 def _without_body(send: Send) -> Send:

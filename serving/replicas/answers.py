@@ -93,12 +93,12 @@ class Answers:
             try:
                 standing = iter(self._standing([group for entry in entries for group in entry.waiting.groups]))
                 by_loop: dict[asyncio.AbstractEventLoop | None, list[Waiting]] = {}
-                for (groups, future), loop in entries:
-                    by_loop.setdefault(loop, []).append(Waiting([next(standing) for _ in groups], future))
+                for (groups, future, trace), loop in entries:
+                    by_loop.setdefault(loop, []).append(Waiting([next(standing) for _ in groups], future, trace))
                 for loop, waiting in by_loop.items():
                     self._give(waiting, loop)
             except Exception as error:  # whatever it was, the waiters must hear of it and the thread must go on
-                for (_, future), loop in entries:
+                for (_, future, _), loop in entries:
                     refuse((future,), error, loop)
             with self._turn:
                 self._queue.done()

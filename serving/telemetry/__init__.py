@@ -1,1 +1,1 @@
-"""What a running service tells of itself: the metrics that there are."""
+"""What a running service tells of itself: the metrics that there are, and traces of requests."""

@@ -75,7 +75,8 @@ CATALOGUE: tuple[Metric, ...] = (
         "answers",
         "decisions",
         "Decisions that the baseline took because the policy failed",
-        "Any is a failure of the version in charge. `decision rollback LOOP` puts the version before in charge.",
+        "The log of the service has each reason once, with its place; `decision rollback LOOP` puts the version before "
+        "in charge.",
         ("loop",),
     ),
     Metric(

@@ -6,12 +6,13 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from contextvars import copy_context
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from pipelines.logs import JsonFormatter, masked, numbers, set_up, step, tell
+from pipelines.logs import ABOUT, JsonFormatter, TextFormatter, masked, numbers, set_up, step, tell
 from pipelines.nightly import STEPS, nightly
 from pipelines.registry.registry import Registry
 from tests.worlds.synthetic import LATER, new_loop, new_settings, open_parts, play
@@ -91,6 +92,27 @@ def test_a_field_never_takes_the_place_of_the_lines_own() -> None:
     record.fields = {"time": 3, "event": "other", "rows": 1}
     line = json.loads(JsonFormatter().format(record))
     assert (line["event"], line["event_"], line["time_"], line["rows"]) == ("done", "other", 3, 1)
+
+
+def test_a_field_of_several_lines_stays_on_its_own() -> None:
+    record = logging.LogRecord("x", logging.INFO, "", 0, "done", (), None)
+    record.fields = {"loop": "a\n12:00:00_forged", "event_id": "b\u2028c", "version": 3}
+    line = TextFormatter().format(record)
+    assert len(line.splitlines()) == 1
+    assert "version=3" in line
+
+
+def test_a_line_says_what_its_request_is_about_and_its_own_fields_go_before_it() -> None:
+    record = logging.LogRecord("x", logging.INFO, "", 0, "done", (), None)
+    record.fields = {"loop": "own"}
+
+    def formatted() -> dict[str, str]:
+        ABOUT.set(lambda: {"loop": "news", "event_id": "e" * 1_000})
+        return json.loads(JsonFormatter().format(record))
+
+    line = copy_context().run(formatted)
+    assert (line["loop"], line["event_id"]) == ("own", "e" * 200)
+    assert "event_id" not in json.loads(JsonFormatter().format(record))
 
 
 def test_a_night_goes_by_in_lines_with_the_numbers_of_its_manifest(tmp_path: Path, lines: io.StringIO) -> None:
