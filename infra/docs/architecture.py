@@ -38,7 +38,7 @@ CAPTIONS = {
     "pipelines.training": "window, fit, manifest",
     "pipelines.guard": "the guarded rollout",
     "pipelines.settings": "loop.toml, environment",
-    "pipelines.fairness": "panels, verdicts,|the audit log",
+    "pipelines.fairness": "panels, verdicts, audit log",
     "pipelines.features": "Feast: uploads,|streams, lookups",
     "pipelines.formats": "other systems' logs",
     "pipelines.trajectories": "users' histories,|windows of them",

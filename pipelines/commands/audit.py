@@ -48,6 +48,9 @@ def mine(
     decisions: Annotated[int, typer.Option(help="Number of latest decisions to search.")] = 2_000,
     mined: Annotated[int, typer.Option(help="Mined pairs to open: a large gap over a small distance.")] = 20,
     probe: Annotated[int, typer.Option(help="Random pairs to open; they estimate the violation rate.")] = 10,
+    types: Annotated[
+        int, typer.Option(help="Pairs to open that tell kinds of auditors apart, where there are several.")
+    ] = 5,
     gold: Annotated[int, typer.Option(help="Pairs with a known answer to ask again.")] = 0,
     seed: Seed = 1,
     json: Json = False,
@@ -74,14 +77,16 @@ def mine(
                 decisions=decisions,
                 mined=mined,
                 probe=probe,
+                types=types,
                 gold=gold,
                 progress=progress,
             )
 
     def show(out: Console) -> None:
         out.print(
-            f"{done.window_id}: {done.mined} mined, {done.probe} probe, {done.gold} gold and {done.appeals} appeal "
-            f"tasks from {done.pairs} near pairs of {done.people} people (version {done.policy_version})"
+            f"{done.window_id}: {done.mined} mined, {done.probe} probe, {done.types} telling, {done.gold} gold and "
+            f"{done.appeals} appeal tasks from {done.pairs} near pairs of {done.people} people "
+            f"(version {done.policy_version})"
         )
 
     return Outcome(msgspec.to_builtins(done), show)
@@ -143,6 +148,43 @@ def status(loop: Loop, home: Home = None, json: Json = False) -> Outcome:
         table.add_row("violation rate among near pairs", rate)
         table.add_row("audit log entries", str(seen.entries))
         out.print(table)
+
+    return Outcome(msgspec.to_builtins(seen), show)
+
+
+@command
+def types(loop: Loop, home: Home = None, seed: Seed = 1, json: Json = False) -> Outcome:
+    """Look for auditors of several kinds among those who judged a loop's pairs; note the result for the dashboard.
+
+    A number of types is taken over a smaller one when it predicts held-out judgements better by two standard errors.
+
+    Example: `decision audit types credit`
+    """
+    from pipelines.fairness.judges.judge_types import judge_types, note, told
+    from pipelines.fairness.store import Governance
+
+    with Installation.at(home) as parts:
+        parts.loop(loop)
+        with Governance.at(parts.settings) as store:
+            seen = told(store, loop, judge_types(store, loop, seed=seed))
+            with store.write(datetime.now(UTC), who()) as writing:
+                note(writing, loop, seen)
+
+    def show(out: Console) -> None:
+        out.print(f"{seen.judgements} judgements of {seen.judges} auditors: ", end="")
+        out.print({0: "too few to tell kinds apart", 1: "of one kind"}.get(len(seen.types), f"{len(seen.types)} types"))
+        if not seen.types:
+            return
+        table = Table("type", "auditors", "holds unfair", "weighs, by standard deviation", title=f"auditors of {loop}")
+        for number, one in enumerate(seen.types, 1):
+            weighs = ", ".join(f"{name} {weight:+.2f}" for name, weight in one.weighs)
+            table.add_row(str(number), f"{one.judges:.1f}", f"{one.unfair:.0%}", weighs)
+        out.print(table)
+        table = Table("types", "log-likelihood of a held-out judgement", "standard error of the gain over one")
+        for number, (value, error) in enumerate(zip(seen.held_out, seen.gain_error, strict=True), 1):
+            table.add_row(str(number), f"{value:.4f}", "-" if number == 1 else f"{error:.4f}")
+        out.print(table)
+        out.print(f"{seen.backed} of {seen.upheld} upheld pairs are backed by each type")
 
     return Outcome(msgspec.to_builtins(seen), show)
 
@@ -394,6 +436,7 @@ for _name, _work in {
     "mine": mine,
     "assign": assign,
     "status": status,
+    "types": types,
     "adjudicate": adjudicate,
     "appeal": appeal,
     "replay": replay,

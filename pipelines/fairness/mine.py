@@ -2,7 +2,8 @@
 
 Mined pairs are the neighbours with the largest gap over their distance, or by a metric learned from earlier judgements;
 they steer learning. Probe pairs are drawn at random by stratum from all near pairs; they tell how often the policy
-violates. Auditors cannot tell which is which. Appeals and tasks with a known answer go in between.
+violates. Where the auditors are of several types, pairs that tell the types apart go in between, as do appeals and
+tasks with a known answer. Auditors cannot tell which is which.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from decision.fairness.mining import Metric, Pairs, action_pairs, learn_metric, 
 from decision.fairness.probe import sample, strata_of
 from decision.protocols import Policy
 from pipelines.fairness import tables as t
+from pipelines.fairness.judges.judge_types import judge_types, note, told
+from pipelines.fairness.judges.telling import telling
 from pipelines.fairness.store import Governance
 from pipelines.fairness.tasks import Pair, Stream, open_tasks, rule_of
 from pipelines.fairness.window import People, Scale, people_of
@@ -54,6 +57,7 @@ class Mined(msgspec.Struct, frozen=True, kw_only=True):
         ranking: ``ratio``, or ``learned`` from judged pairs.
         mined: tasks opened for the largest gaps.
         probe: for the random probe.
+        types: for pairs that tell types of auditors apart.
         gold: with a known answer.
         appeals: for appeals of decisions.
         tasks: their ids.
@@ -67,6 +71,7 @@ class Mined(msgspec.Struct, frozen=True, kw_only=True):
     ranking: str
     mined: int
     probe: int
+    types: int
     gold: int
     appeals: int
     tasks: list[str]
@@ -86,6 +91,7 @@ def mine(
     decisions: int = 2_000,
     mined: int = 20,
     probe: int = 10,
+    types: int = 5,
     gold: int = 0,
     progress: Progress = silent,
 ) -> Mined:
@@ -103,6 +109,7 @@ def mine(
         decisions: latest decisions looked at.
         mined: pairs with the largest gaps to open.
         probe: pairs of the random probe to open.
+        types: pairs to open that tell types of auditors apart; none where the auditors are of one type.
         gold: tasks to ask again of which the panel was of one mind.
         progress: told of the parts of the search that are done.
 
@@ -110,7 +117,7 @@ def mine(
         FieldError: a number is outside its range.
         SupportError: the loop has no two people to compare.
     """
-    for name, value in (("mined", mined), ("probe", probe), ("gold", gold)):
+    for name, value in (("mined", mined), ("probe", probe), ("types", types), ("gold", gold)):
         if not 0 <= value <= MOST_TASKS:
             raise FieldError(name, wanted=f"0 to {MOST_TASKS} tasks", got=value)
     if not 2 <= decisions <= MOST_DECISIONS:
@@ -147,6 +154,11 @@ def mine(
     for rank, position in enumerate(top, 1):
         chosen.append(("mined", _pair(people, pairs, action, position, name, loop, rng, rank=rank)))
     chosen += _probe(people, pairs, action, name, loop, rng, budget=probe, gap_over=large)
+    found = judge_types(store, loop.name, seed=seed)
+    asked = before | {frozenset((pair.favoured, pair.disfavoured)) for _, pair in chosen}
+    order = telling(found, people, pairs, larger_than=large)
+    for position in _best(order, pairs, people, asked, wanted=types, larger_than=large):
+        chosen.append(("types", _pair(people, pairs, action, position, name, loop, rng)))
     answered, appealed = _appealed(appeals, people, pairs, action, name, loop, rng)
     chosen += appealed + _gold(store, loop.name, rng, gold)
     window_id = f"w{secrets.token_hex(6)}"
@@ -160,12 +172,13 @@ def mine(
         by=by,
         details={"policy_version": name, "decisions": len(rows), "pairs": int(pairs.gap.size), "seed": seed},
     )
-    if answered:
-        with store.write(now, by) as writing:
-            for appeal_id, status in answered.items():
-                changed = sa.update(t.appeals).where(t.appeals.c.appeal_id == appeal_id).values(status=status)
-                writing.connection.execute(changed)
-                writing.log("appeal_paired", appeal_id, {"outcome": status, "window": window_id})
+    seen = told(store, loop.name, found)
+    with store.write(now, by) as writing:
+        note(writing, loop.name, seen)
+        for appeal_id, status in answered.items():
+            changed = sa.update(t.appeals).where(t.appeals.c.appeal_id == appeal_id).values(status=status)
+            writing.connection.execute(changed)
+            writing.log("appeal_paired", appeal_id, {"outcome": status, "window": window_id})
     part_done()
     streams = [stream for stream, _ in chosen]
     return Mined(
@@ -177,6 +190,7 @@ def mine(
         ranking="ratio" if metric is None else "learned",
         mined=streams.count("mined"),
         probe=streams.count("probe"),
+        types=streams.count("types"),
         gold=streams.count("gold"),
         appeals=streams.count("appeal"),
         tasks=made,

@@ -1,5 +1,8 @@
 """Upheld pairs as a file that the service clamps around; written only for loops that ask for it.
 
+Where auditors are of several types, a pair is clamped when each type backs it: a clamp acts on what was upheld without
+another look, and a majority of one kind shall not decide there for the others.
+
 A new file is written before State points to it, and the others are removed after: what was erased from one is in none.
 """
 
@@ -12,6 +15,7 @@ import msgspec
 
 from decision.fairness.clamp import Anchor
 from pipelines.fairness.anchors import Pointer, anchors_folder, anchors_key
+from pipelines.fairness.judges.judge_types import backed, judge_types
 from pipelines.fairness.standing import as_pairs, upheld
 from pipelines.fairness.store import Governance
 from pipelines.lake.lake import Lake
@@ -30,6 +34,8 @@ def publish(
 ) -> int:
     """Write the loop's upheld pairs for the service and return how many; remove the file where nothing is clamped.
 
+    Pairs that not every type of auditors backs are left out.
+
     Args:
         settings: the installation.
         store: the verdicts.
@@ -40,7 +46,8 @@ def publish(
     if not (loop.fairness.enabled and loop.fairness.clamp):
         _point(settings, loop.name, None)
         return 0
-    standing = [pair for pair in upheld(store, loop.name) if not {pair.favoured, pair.disfavoured} & set(without)]
+    standing = backed(judge_types(store, loop.name), upheld(store, loop.name))
+    standing = [pair for pair in standing if not {pair.favoured, pair.disfavoured} & set(without)]
     pairs = as_pairs(lake, loop.name, standing[-MAX_PAIRS:])
     anchors: list[Anchor] = []
     for row, (first, second) in enumerate(zip(pairs.first.contexts, pairs.second.contexts, strict=True)):

@@ -46,7 +46,7 @@ tasks = sa.Table(
     sa.Column("task_id", sa.String(32), primary_key=True),
     sa.Column("loop", sa.String(64), nullable=False, index=True),
     sa.Column("rule_id", sa.Integer, sa.ForeignKey("rules.rule_id"), nullable=False),
-    sa.Column("stream", sa.String(16), nullable=False),  # mined, probe, gold or appeal
+    sa.Column("stream", sa.String(16), nullable=False),  # mined, probe, types, gold or appeal
     sa.Column("status", sa.String(16), nullable=False, index=True),
     sa.Column("favoured", sa.String(300), nullable=False),  # event id of the better treated person
     sa.Column("disfavoured", sa.String(300), nullable=False),

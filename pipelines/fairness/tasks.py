@@ -26,7 +26,7 @@ from pipelines.fairness.verdicts import MAX_REASON, close, judgements_on, with_r
 from pipelines.logs import step
 from pipelines.settings import FairnessSettings
 
-Stream = Literal["mined", "probe", "gold", "appeal"]
+Stream = Literal["mined", "probe", "types", "gold", "appeal"]
 Verdict = Literal["unfair", "fair", "cannot_tell"]
 VERDICTS = ("unfair", "fair", "cannot_tell")
 LIMITS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0)

@@ -64,6 +64,28 @@ class Panel:
             said = Judgement(verdict=verdict, payload_hash=task["payload_hash"])  # type: ignore[arg-type]
             judge(self.store, person, task_id, said, now=at)
 
+    def judge_in_two_kinds(self, pairs: int, *, seed: int = 0, at: datetime = NOW + timedelta(hours=1)) -> list[str]:
+        """Have pairs judged: to every second auditor a gap between like incomes is unfair, to others like debts."""
+        rng = np.random.default_rng(seed)
+        made = self.open(*(unlike_pair(rng) for _ in range(pairs)))
+        for number, person in enumerate(self.people):
+            for task in queue(self.store, person, now=at):
+                first, second = (card["features"] for card in task["payload"]["cards"])
+                like = (
+                    abs(first["income"] - second["income"]) < 10
+                    if number % 2
+                    else abs(first["debt"] - second["debt"]) < 1
+                )
+                said = Judgement(verdict="unfair" if like else "fair", payload_hash=task["payload_hash"])
+                judge(self.store, person, task["task_id"], said, now=at)
+        return made
+
+
+def unlike_pair(rng: np.random.Generator) -> Pair:
+    """Return a pair of people drawn at random."""
+    cards = [{"income": round(rng.normal(40, 10), 1), "debt": round(rng.normal(3, 1), 2)} for _ in range(2)]
+    return pair(payload=payload(cards[0], cards[1], (0.9, 0.2), treatment="getting the loan"))
+
 
 def sqlite(folder: Path) -> Governance:
     return Governance(f"sqlite:///{folder / 'governance.db'}", folder / "anchors.jsonl")

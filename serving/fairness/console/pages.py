@@ -21,6 +21,7 @@ from decision.fairness.pair_name import pair_name
 from pipelines.fairness import tables as t
 from pipelines.fairness.errors import NoTaskError
 from pipelines.fairness.frontier import draw, frontier
+from pipelines.fairness.judges.judge_types import noted
 from pipelines.fairness.people import ROLES, Person, add_person, by_key, close_session, list_people, open_session
 from pipelines.fairness.people import revoke as revoke_key
 from pipelines.fairness.report import replay, status
@@ -208,7 +209,9 @@ class Pages:
             found = frontier(store, loop)
             folded = [replay(store, loop, quorum=quorum, sensitivity=0.0) for quorum in QUORUMS]
             svg = Markup(draw(found)) if found else ""  # noqa: S704 - drawn here; versions are escaped by the drawing
-            return {"seen": seen, "frontier": found, "frontier_svg": svg, "quorums": folded if seen.judgements else []}
+            quorums = folded if seen.judgements else []
+            told = {"types": noted(store, loop)}
+            return {"seen": seen, "frontier": found, "frontier_svg": svg, "quorums": quorums, **told}
 
         values = await run_in_threadpool(work)
         return await self._site.render(request, "dashboard.html", title=f"Fairness of {loop}", bands=BANDS, **values)

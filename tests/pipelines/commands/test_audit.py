@@ -64,6 +64,8 @@ def test_the_workflow_from_the_shell(shell: Shell, tmp_path: Path) -> None:
     assert shell("assign", "credit") == (0, {"closed": 0, "assigned": 4 + mined["probe"], "waiting": 0, "clamped": 0})
     status, seen = shell("status", "credit")
     assert (status, seen["tasks"], seen["judgements"]) == (0, {"open": 4 + mined["probe"]}, 0)
+    status, types = shell("types", "credit")
+    assert (status, types["types"], types["judgements"], types["upheld"]) == (0, [], 0, 0)
     status, whole = shell("verify")
     assert (status, whole["ok"]) == (0, True)
     exported = tmp_path / "audit.jsonl"

@@ -1,0 +1,1 @@
+"""The judges of a panel: whether they are of several kinds, and what follows from it."""
