@@ -10,7 +10,7 @@ SOAKS = $(filter-out __init__,$(notdir $(basename $(wildcard tests/soak/*.py))))
 WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup setup-dev demo test check infra-check format bench soak kafka docs picture client-schema clean hooks constraints
+.PHONY: help setup setup-dev demo test check infra-check format bench soak kafka docs docs-check picture client-schema clean hooks constraints
 .PHONY: licences monitoring sbom audit
 help: ## What each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,8 +61,12 @@ soak: setup-dev ## One long test by NAME, in full; prints a table; without NAME,
 kafka: setup ## A real Apache Kafka broker on this machine, for development
 	$(BIN)/python -m pipelines.operations.kafka_server $(ARGS)
 
-docs: setup ## Where the documentation is
-	@ls infra/docs/*.md infra/docs/adr/*.md
+docs: setup-dev ## The documentation as a site, build/site/index.html; needs no network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --config-file infra/site/mkdocs.yml
+	@echo "build/site/index.html; its search wants a server: $(BIN)/python -m http.server -d build/site"
+
+docs-check: setup-dev ## The site built strictly: links, code blocks and commands of all pages, nothing fetched, nothing undocumented
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_vocabulary.py tests/infra/site $(ARGS)
 
 picture: setup-dev ## Draw infra/docs/architecture.svg anew, from the contracts and the imports
 	$(BIN)/python -m infra.docs.architecture

@@ -24,7 +24,7 @@ from decision.oracles.action_ids import with_id, with_ids
 from decision.protocols import ManyModels, Oracle, Policy, Prepares
 
 Pmfs = Callable[[Sequence[Features]], list[list[float]]]
-"""From n contexts to the probabilities, [n][k], of the actions it was made for."""
+"""From n contexts to the probabilities, ``[n][k]``, of the actions it was made for."""
 
 _FEW = 64
 

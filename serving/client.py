@@ -1,8 +1,10 @@
 """The service in the caller's own process: the same core and spool, no HTTP.
 
-with Client(load_settings(home="...")) as client:
-    answer = client.decide("news", DecideRequest(context={"hour": 9}, actions=[Action("a"), Action("b")]))
-    client.outcome("news", OutcomeRequest(answer.event_id, 1.0))
+Threads may share a client:
+
+    with Client(load_settings(home="...")) as client:
+        answer = client.decide("news", DecideRequest(context={"hour": 9}, actions=[Action("a"), Action("b")]))
+        client.outcome("news", OutcomeRequest(answer.event_id, 1.0))
 """
 
 from __future__ import annotations

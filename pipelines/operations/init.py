@@ -80,7 +80,7 @@ def loop_toml(name: str, values: Mapping[str, Any] | None = None) -> str:
     sections: list[tuple[str, Any]] = []
     lines += _keys(LoopSettings, LoopSettings(name=name), "", given, sections)
     for section, default in sections:
-        lines += ["", *_comment(_summary(type(default))), f"[{section}]"]
+        lines += ["", *_comment(summary(type(default))), f"[{section}]"]
         lines += _keys(type(default), default, f"{section}.", given, [])
     if given:
         raise unknown_setting(next(iter(given)))
@@ -90,9 +90,7 @@ def loop_toml(name: str, values: Mapping[str, Any] | None = None) -> str:
 def _keys(
     kind: type[Any], defaults: Any, path: str, given: dict[str, Any], sections: list[tuple[str, Any]]
 ) -> list[str]:
-    meanings: dict[str, str] = {}
-    for ancestor in reversed(kind.__mro__):
-        meanings |= _attributes(ancestor)
+    said = meanings(kind)
     lines: list[str] = []
     for field in msgspec.structs.fields(kind):
         default = getattr(defaults, field.name)
@@ -100,10 +98,10 @@ def _keys(
             sections.append((field.name, default))
             continue
         limits = _limits(field.type)
-        meaning = meanings.get(field.name, "").rstrip(".")
+        meaning = said.get(field.name, "").rstrip(".")
         lines += _comment(f"{meaning} ({limits})" if limits else meaning)
         value = given.pop(f"{path}{field.name}", default)
-        lines.append(f"# {field.name} =" if value is None else f"{field.name} = {_toml(value)}")
+        lines.append(f"# {field.name} =" if value is None else f"{field.name} = {as_toml(value)}")
     return lines
 
 
@@ -113,12 +111,20 @@ def _limits(annotation: Any) -> str:
     return limits_in_words(annotation)
 
 
-def _summary(kind: type[Any]) -> str:
+def summary(kind: type[Any]) -> str:
+    """Return what the docstring of a section says first."""
     return (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ").replace("``", "`")
 
 
+def meanings(kind: type[Any]) -> dict[str, str]:
+    """Return what the docstrings of a class and its parents say of its attributes, {name: text}."""
+    found: dict[str, str] = {}
+    for ancestor in reversed(kind.__mro__):
+        found |= _attributes(ancestor)
+    return found
+
+
 def _attributes(kind: type[Any]) -> dict[str, str]:
-    """Return the "Attributes:" of a Google-style docstring, {name: text}."""
     _, _, section = (inspect.getdoc(kind) or "").partition("Attributes:\n")
     found: dict[str, str] = {}
     name = ""
@@ -136,11 +142,12 @@ def _comment(text: str) -> list[str]:
     return [f"# {line}" for line in textwrap.wrap(text, _WIDTH)]
 
 
-def _toml(value: Any) -> str:
+def as_toml(value: Any) -> str:
+    """Return a setting's value as ``loop.toml`` has it."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key} = {_toml(each)}' for key, each in value.items())}}}"
+        return f"{{{', '.join(f'{key} = {as_toml(each)}' for key, each in value.items())}}}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(as_toml, value))}]"
     return json.dumps(value)  # for text, numbers and booleans TOML and JSON agree

@@ -1,8 +1,8 @@
 """Client of the decision service: typed, for threads and tasks.
 
-with Client("http://127.0.0.1:8080", key=KEY) as client:
-    answer = client.decide("news", DecideRequest({"hour": 9}, [Action("sport"), Action("politics")]))
-    client.outcome("news", answer.outcome(1.0))
+    with Client("http://127.0.0.1:8080", key=KEY) as client:
+        answer = client.decide("news", DecideRequest({"hour": 9}, [Action("sport"), Action("politics")]))
+        client.outcome("news", answer.outcome(1.0))
 
 A decision is asked for by its event id, as often as it takes; where there is no answer in time the client takes the
 first action and says so. Outcomes that the service cannot take wait in a queue. `InProcess` puts the service's engine

@@ -1,0 +1,123 @@
+"""The code blocks of a page: fenced ones, and indented ones with the language that they are in."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_SHELL = re.compile(
+    r"(?:\$ )?(?:\(?(?:cd|export|pip|npm|python3?|bentoml|feast|sleep) |(?:\.venv/bin|infra)/|[A-Z][A-Z_]+=\S)"
+)
+_OURS = re.compile(r"^(?:\$ )?(?:decision|curl|make) ", re.MULTILINE)
+_PYTHON = re.compile(r"from \w|import [a-z]\w*$|with |def |# \w+\.py\n", re.MULTILINE)
+_FENCE = re.compile(r"(`{3,}|~{3,})\s*(\w*)\s*$")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of code.
+
+    Attributes:
+        language: ``sh``, ``toml``, ``json``, ``python``, ``ts``, ``yaml``; ``text`` for anything else.
+        text: the code, without the indentation.
+        first: the line of the page that it begins in, from 0: of fenced code, that of the fence.
+        end: the line behind it.
+        margin: its indentation: 4, or more in an item of a list; 0 where fences tell it.
+    """
+
+    language: str
+    text: str
+    first: int
+    end: int
+    margin: int
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """Yield the blocks of a page of Markdown, in order."""
+    lines = page.splitlines()
+    at, before = 0, ""
+    while at < len(lines):
+        line = lines[at]
+        fence = _FENCE.match(line)
+        if fence:
+            end = next((n for n in range(at + 1, len(lines)) if lines[n].strip() == fence[1]), len(lines) - 1)
+            yield Block(fence[2] or "text", "\n".join(lines[at + 1 : end]) + "\n", at, end + 1, 0)
+            at, before = end + 1, ""
+        elif line.startswith("    ") and line.strip() and not before:
+            end = at
+            for n in range(at, len(lines)):
+                if lines[n].startswith("    "):
+                    end = n + 1
+                elif lines[n].strip():
+                    break
+            margin = min(len(each) - len(each.lstrip()) for each in lines[at:end] if each.strip())
+            code = "\n".join(each[margin:] for each in lines[at:end]) + "\n"
+            yield Block(language(code), code, at, end, margin)
+            at = end
+        else:
+            before = line.strip()
+            at += 1
+
+
+def fenced(page: str) -> str:
+    """Return the page with every indented block between fences that name its language."""
+    lines = page.splitlines()
+    for block in reversed([each for each in blocks(page) if each.margin]):
+        fence = "````" if "```" in block.text else "```"
+        made = [f"{fence}{block.language}", *block.text.splitlines(), fence]
+        lines[block.first : block.end] = [f"{' ' * 4 * (block.margin > 4)}{line}" for line in made]
+    return "\n".join(lines) + "\n"
+
+
+def language(code: str) -> str:
+    """Return the language that code is in, as far as its looks tell."""
+    if _SHELL.match(code) or _OURS.search(code):
+        return "sh"
+    if code.startswith(("{", "[")) and _reads(json.loads, code):
+        return "json"
+    if code.startswith("import {"):
+        return "ts"
+    if _PYTHON.match(code) and _reads(lambda text: compile(text, "page", "exec"), code):
+        return "python"
+    if re.match(r"[a-z_]+:\n {2,}", code):
+        return "yaml"
+    return "toml" if _reads(tomllib.loads, code) else "text"
+
+
+def calls(code: str) -> list[list[str]]:
+    """Return the commands of shell code as words, without comments: a quoted word may have several lines."""
+    found: list[list[str]] = []
+    held = ""
+    for line in code.splitlines():
+        held = f"{held}\n{line}" if held else line.removeprefix("$ ")
+        if held.endswith("\\"):
+            held = held[:-1]
+            continue
+        try:
+            words = shlex.split(held, comments=True)
+        except ValueError:  # a quotation that goes on
+            continue
+        held = ""
+        command: list[str] = []
+        for word in words:
+            if word in ("&&", "||", "|", ";", "&"):
+                found.append(command)
+                command = []
+            else:
+                command.append(word)
+        found.append(command)
+    if held:
+        raise ValueError(f"a quotation has no end: {held}")
+    return [words for words in found if words]
+
+
+def _reads(reader: object, code: str) -> bool:
+    try:
+        reader(code)  # type: ignore[operator]
+    except (ValueError, SyntaxError):
+        return False
+    return True
