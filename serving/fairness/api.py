@@ -20,7 +20,7 @@ from pipelines.fairness.report import Panels, Replayed, export, replay, reports,
 from pipelines.fairness.tasks import Judgement, judge, queue, task_for
 from pipelines.fairness.verdicts import adjudicate, appeal
 from pipelines.fairness.verify import verify
-from serving.fairness.desk import Desk, Handler, answering, json, own_loop, query, read
+from serving.fairness.desk import Desk, Handler, allowed, answering, json, own_loop, query, read
 from serving.fairness.shapes import (
     AddedPerson,
     Adjudication,
@@ -150,7 +150,7 @@ class Api:
                 "/appeals",
                 self.appeal,
                 "appeal",
-                "Appeal a decision or a verdict (administrator, owner)",
+                "Appeal a decision (administrator, owner), or a verdict (its panel, too)",
                 Appeal,
                 Appealed,
                 {"loop": "credit", "reason": "The address is wrong.", "event_id": "e1"},
@@ -325,11 +325,12 @@ class Api:
         return json(seen)
 
     async def appeal(self, request: Request) -> Response:
-        """Take an appeal."""
-        person = await self._desk.who(request, "administrator", "owner")
+        """Take an appeal; of a verdict, from a member of its panel too."""
+        person = await self._desk.who(request, "administrator", "owner", "auditor")
         asked = await read(request, _appeal)
         loop = self._desk.known_loop(asked.loop)
-        own_loop(person, loop)
+        if not asked.task_id:
+            own_loop(allowed(person, "administrator", "owner"), loop)
         made = await run_in_threadpool(
             appeal,
             self._desk.store,
@@ -339,6 +340,7 @@ class Api:
             task_id=asked.task_id,
             now=self._desk.now(),
             by=person.person_id,
+            person=person,
         )
         return json({"appeal_id": made}, 201)
 

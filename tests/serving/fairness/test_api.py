@@ -25,7 +25,7 @@ EVERY = [
     ("GET", "/fairness/pairs/t0", {"administrator"}),
     ("POST", "/fairness/replay", {"adjudicator", "administrator", "owner"}),
     ("GET", f"/fairness/metrics?loop={LOOP}", {"adjudicator", "administrator", "owner"}),
-    ("POST", "/fairness/appeals", {"administrator", "owner"}),
+    ("POST", "/fairness/appeals", {"administrator", "auditor", "owner"}),
     ("GET", "/fairness/export", {"administrator"}),
     ("GET", "/fairness/verify", {"administrator"}),
     ("GET", "/fairness/people", {"administrator"}),
@@ -145,6 +145,19 @@ def test_metrics_replay_export_and_verification_agree(house: House) -> None:
     lines = house("GET", "/fairness/export", key="administrator").text.splitlines()
     checked = check(Entry(**json.loads(line)) for line in lines)
     assert (checked.entries, checked.head, checked.faults) == (seen["entries"], seen["head"], ())
+
+
+def test_a_member_of_the_panel_appeals_its_verdict_once_and_nothing_else(house: House) -> None:
+    (task,) = house.panel.open(pair(), rule=Rule(auditors=5))
+    house.panel.judge(task, *["unfair"] * 5)
+    asked = {"loop": LOOP, "task_id": task, "reason": "They differ."}
+    assert house("POST", "/fairness/appeals", asked | {"loop": "other"}, key="auditor").status_code == 422
+    assert house("POST", "/fairness/appeals", asked, key="both").status_code == 201  # the owner, who did not sit on it
+    house("POST", f"/fairness/reports/{task}/adjudicate", {"verdict": "upheld", "note": "No."}, key="adjudicator")
+    assert house("POST", "/fairness/appeals", asked, key="both").json()["field"] == "task_id"
+    assert house("POST", "/fairness/appeals", asked, key="auditor").status_code == 201
+    of_decision = {"loop": LOOP, "event_id": "e1", "reason": "Mine."}
+    assert house("POST", "/fairness/appeals", of_decision, key="auditor").status_code == 403
 
 
 def test_people_are_added_by_administrators_and_their_keys_open(house: House) -> None:
