@@ -10,6 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from decision.errors import FieldError
 from decision.options import SESSION
@@ -22,6 +23,7 @@ from pipelines.operations.installation import Installation
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from decision.drift.segments import Found
     from pipelines.replay.replay import Replay
     from pipelines.replay.source import Cut, Source
 
@@ -46,6 +48,12 @@ def replay(
         str | None,
         typer.Option(help="Also estimate each value of this context field, or of policy_version, separately."),
     ] = None,
+    find_segments: Annotated[
+        bool,
+        typer.Option(
+            "--find-segments", help="Also search the contexts for segments in which the policy gains or loses."
+        ),
+    ] = False,
     group_by: Annotated[
         str | None, typer.Option(help="Feature that groups actions, for the estimators MIPS and OffCEM.")
     ] = None,
@@ -104,7 +112,7 @@ def replay(
 
     Examples: `decision replay news --policy champion --html report.html`,
     `decision replay news --policy mine:policy --from 2026-03-01 --segment country`,
-    `decision replay news --policy phones.toml`,
+    `decision replay news --policy phones.toml`, `decision replay news --policy 7 --find-segments`,
     `decision replay news --check-propensities`, `decision replay news --report`
     """
     if html is not None and not html.startswith("s3://") and not Path(html).absolute().parent.is_dir():
@@ -132,6 +140,7 @@ def replay(
             level=level,
             where=_pair(where),
             segment=segment,
+            find_segments=find_segments,
             grouping=group_by,
             replicates=replicates,
             low=low,
@@ -309,6 +318,8 @@ def _show(result: Replay, out: Console) -> None:
                 name or "(none)", f"{estimate.value:.5f}", f"[{estimate.low:.5f}, {estimate.high:.5f}]", str(estimate.n)
             )
         out.print(parts)
+    if result.found is not None:
+        _searched(result.found, out)
     _first(result, out)
     if result.left_out:
         out.print(f"left out: {result.left_out}", highlight=False)
@@ -317,6 +328,24 @@ def _show(result: Replay, out: Console) -> None:
     for reason in result.reasons:
         if reason not in result.refused:
             out.print(f"doubt: {reason}", style="red", markup=False, highlight=False)
+
+
+def _searched(found: Found, out: Console) -> None:
+    if found.segments:
+        title = f"segments: lift over what was logged, {found.level:.0%} intervals that hold together"
+        table = Table("segment", "share", "lift", "interval", "beyond the rest", "interval", "", title=title)
+        for one in found.segments:
+            table.add_row(
+                Text(one.of),
+                f"{one.share:.1%}",
+                *(f"{one.lift.value:+.5f}", f"[{one.lift.low:+.5f}, {one.lift.high:+.5f}]"),
+                *(f"{one.beyond.value:+.5f}", f"[{one.beyond.low:+.5f}, {one.beyond.high:+.5f}]"),
+                ("loses" if one.beyond.value < 0 else "gains") if one.apart else "",
+            )
+        out.print(table)
+    from pipelines.replay.segments import in_words
+
+    out.print(in_words(found), markup=False, highlight=False)
 
 
 def _first(result: Replay, out: Console) -> None:

@@ -27,6 +27,7 @@ from pipelines.replay.models import Predicted, RewardModels
 from pipelines.replay.policies.functions import ReadsRows
 from pipelines.replay.policy import OneAtATime, PolicySpec, Tested, pmf_of, reads_features
 from pipelines.replay.rows import Loaded, action_groups, group_of_hash, labels_of, load, matching_rows
+from pipelines.replay.segments import Kept, kept_of
 from pipelines.replay.source import COLUMNS, FLAT, Source
 from pipelines.replay.survey import EXTENT_COLUMNS, Extent, Survey, extent_of, survey_of
 
@@ -48,6 +49,7 @@ class Job:
         sampled: columns of the sample of rows that the survey keeps; none for no sample.
         robust: whether the survey weighs rows for MRDR.
         features: whether somebody reads features.
+        searched: whether rows are kept to search segments in.
         generations: policies that drew the log, for balanced weights; empty to leave them out.
         extent: of the log, once known.
         crossfit: what reward models are fitted on, while they are.
@@ -64,6 +66,7 @@ class Job:
     sampled: tuple[str, ...] = ()
     robust: bool = False
     features: bool = False
+    searched: bool = False
     generations: tuple[PolicySpec, ...] = ()
     extent: Extent = field(default_factory=Extent)
     crossfit: CrossFit | None = None
@@ -79,14 +82,16 @@ class Evaluated:
     Attributes:
         sums: with the logged propensities.
         balanced: with those of the mixture of all generations; None without.
+        kept: some of the rows, to search segments in; none where nobody asked.
     """
 
     sums: EvaluationSums
     balanced: EvaluationSums | None
+    kept: tuple[Kept, ...] = ()
 
     def __add__(self, other: Evaluated) -> Evaluated:
         mixed = None if self.balanced is None or other.balanced is None else self.balanced + other.balanced
-        return Evaluated(self.sums + other.sums, mixed)
+        return Evaluated(self.sums + other.sums, mixed, self.kept + other.kept)
 
 
 def extent_unit(job: Job, unit: int) -> Extent:
@@ -129,7 +134,10 @@ def evaluate_unit(job: Job, unit: int) -> Evaluated | None:
         predicted = None if job.models is None else job.models.predict(loaded, oracles)
         shard = _shard(job, job.plan, loaded, pmf, predicted)
         mixed = _balanced(job, job.plan, loaded, generations, shard.rows) if generations else None
-        part = Evaluated(evaluation_sums(shard, job.plan), mixed)
+        kept: tuple[Kept, ...] = ()
+        if job.searched:
+            kept = (kept_of(loaded, shard.rows, rows_of_log=job.extent.rows, model=job.plan.model),)
+        part = Evaluated(evaluation_sums(shard, job.plan), mixed, kept)
         total = part if total is None else total + part
     return total
 

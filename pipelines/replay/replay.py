@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from decision.drift.segments import Found
 from decision.errors import FieldError, SupportError, Words
 from decision.ope.diagnostics.propensities import PropensityReport
 from decision.ope.diagnostics.sample_size import Needed, rows_needed
@@ -41,6 +42,7 @@ from pipelines.replay.passes import Evaluated, Job, evaluate_unit, extent_unit, 
 from pipelines.replay.policies.rules import Rules
 from pipelines.replay.policy import PolicySpec, reads_features, spec_of
 from pipelines.replay.propensities import check_propensities
+from pipelines.replay.segments import found_in
 from pipelines.replay.source import COLUMNS, Source, TableSource
 from pipelines.replay.survey import CHECKED_COLUMNS, Extent, Survey
 
@@ -58,6 +60,7 @@ class Options(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
         check: test the log's propensities too.
         where: (name, value) of the one segment that is looked at.
         segment: name of the segments that are estimated apart.
+        find_segments: search the contexts for segments in which the policy gains or loses otherwise than elsewhere.
         grouping: feature of actions that groups them, for MIPS and OffCEM.
         replicates: of the bootstrap; 0 for none.
         seed: of the bootstrap.
@@ -72,6 +75,7 @@ class Options(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     check: bool = True
     where: tuple[str, str] | None = None
     segment: str | None = None
+    find_segments: bool = False
     grouping: str | None = None
     replicates: Annotated[int, msgspec.Meta(ge=0, le=MAX_REPLICATES)] = 1_000
     seed: Seed = 0
@@ -131,6 +135,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
         trend: the confidence sequences as the log grew.
         segments: the policy's value by segment, with intervals that hold together; None where the segment's rows
             cannot support an estimate.
+        found: what the search for segments found; None where none was asked for, or when refused.
         diagnostics: of the weights.
         unsupported: mean probability with which the policy does what the log never draws.
         propensities: whether the log's propensities can be believed; None when not asked.
@@ -159,6 +164,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     needed: Needed | None
     trend: list[Point]
     segments: dict[str, Estimate | None]
+    found: Found | None
     diagnostics: Diagnostics
     unsupported: float
     propensities: PropensityReport | None
@@ -252,7 +258,8 @@ def replay_log(
         grouping=options.grouping,
         sampled=COLUMNS if options.reward_model in LEARNED else CHECKED_COLUMNS if options.check else (),
         robust=options.reward_model != "none",
-        features=looks or options.reward_model in LEARNED or bool(generations),
+        searched=options.find_segments,
+        features=looks or options.find_segments or options.reward_model in LEARNED or bool(generations),
     )
     for label, setting in ((options.where and options.where[0], "where"), (options.segment, "segment")):
         if label:
@@ -392,6 +399,9 @@ def _replay(
         needed=_needed(found, options, extent.rows),
         trend=_trend(found, job),
         segments=found.segments,
+        found=_searched(evaluated, options, extent)
+        if options.find_segments and (options.force or not refused)
+        else None,
         diagnostics=diagnostics,
         unsupported=found.unsupported,
         propensities=report,
@@ -402,6 +412,10 @@ def _replay(
         last=_iso(extent.last),
         table_version=getattr(job.source, "version", None),
     )
+
+
+def _searched(evaluated: Evaluated, options: Options, extent: Extent) -> Found:
+    return found_in(evaluated.kept, level=options.level, counted=extent.counted)
 
 
 def _needed(found: Results, options: Options, rows: int) -> Needed | None:

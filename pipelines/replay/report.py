@@ -8,6 +8,7 @@ from typing import Any
 from decision.ope.estimate import Estimate
 from pipelines.replay import figures as replay_figures
 from pipelines.replay.replay import Replay
+from pipelines.replay.segments import in_words
 from pipelines.reports import figures
 from pipelines.reports.pages import render
 
@@ -54,7 +55,8 @@ def replay_report(result: Replay) -> str:
     if segments:
         whole = first.value if first is not None else result.logged.value
         drawn["forest"] = replay_figures.forest(segments, whole=whole)
-    return render("replay.html", result=result, figures=drawn, words=_WORDS)
+    words = "" if result.found is None else in_words(result.found)
+    return render("replay.html", result=result, figures=drawn, words=_WORDS, found_words=words)
 
 
 def _row(name: str, estimate: Estimate, result: Replay) -> dict[str, Any]:

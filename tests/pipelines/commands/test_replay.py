@@ -50,6 +50,9 @@ def test_a_loop_is_streamed_from_its_table_as_of_any_version(run: Any, settled: 
 def test_segments_ranges_and_callables(run: Any, settled: Path, tmp_path: Path, monkeypatch: Any) -> None:
     found = run("replay", "news", *QUICK, "--segment", "likes", "--json").result
     assert sorted(found["segments"]) == ["a", "b", "c"]
+    searched = run("replay", "news", *QUICK, "--find-segments", "--json").result["found"]
+    assert searched["searched"] + searched["estimated"] == 400
+    assert "pairs of them were looked at" in " ".join(run("replay", "news", *QUICK, "--find-segments").out.split())
     part = run("replay", "news", *QUICK, "--where", "likes=a", "--json").result
     assert part["rows"] == found["segments"]["a"]["n"]
     middle = found["first"][:10]

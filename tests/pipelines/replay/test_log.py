@@ -29,7 +29,7 @@ from tests.pipelines.replay.test_replay import log
 
 UNIFORM = PolicySpec(kind="uniform", name="uniform policy")
 START = datetime(2026, 3, 1, tzinfo=UTC)
-OPTIONS = Options(reward_model="means", segment="country", grouping="kind", replicates=50)
+OPTIONS = Options(reward_model="means", segment="country", find_segments=True, grouping="kind", replicates=50)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,18 @@ def test_a_segment_is_the_rows_of_its_label(rows: pa.Table) -> None:
     assert bits(run(TableSource(rows), part)) == bits(run(TableSource(alone)))
     result = run(TableSource(rows))
     assert {name: None if e is None else e.n for name, e in result.segments.items()} == {"at": 800, "be": 400}
+
+
+def test_segments_that_stand_out_are_searched_in_one_half_and_shown_with_what_was_looked_at(rows: pa.Table) -> None:
+    result = run(TableSource(rows))
+    assert result.found is not None
+    assert result.found.searched + result.found.estimated == 1_200
+    assert result.found.singles == 4  # two countries, and a number of two values
+    assert 2 <= result.found.pairs <= 4  # those of a hundred decisions in the half
+    page = replay_report(result)
+    assert "Segments that were found" in page
+    assert f"4 segments and {result.found.pairs} pairs of them were looked at" in page
+    assert run(TableSource(rows), msgspec.structs.replace(OPTIONS, find_segments=False)).found is None
 
 
 def test_generations_are_weighed_together(rows: pa.Table) -> None:
