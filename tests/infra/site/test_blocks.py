@@ -22,12 +22,13 @@ from infra.site.blocks import blocks, calls, fenced, language
 from pipelines import cli
 from pipelines.replay.policies.rules import Rules
 from pipelines.settings import parse_loop
-from serving.http import personalizer, v1
+from serving.http import operations, personalizer, v1
 
 ROOT = Path(__file__).parents[3]
 PAGES = [*sorted((ROOT / "infra/docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 SERVICE = ("localhost:8080", "127.0.0.1:8080")
 
+ROUTES = (*v1.ROUTES, *personalizer.ROUTES, *operations.routes(bytes, lambda: None))
 each_page = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 
 
@@ -60,7 +61,7 @@ def ask(words: list[str]) -> None:
         parts = url.path.split("/")
         fits = [
             route
-            for route in (*v1.ROUTES, *personalizer.ROUTES)
+            for route in ROUTES
             for path in (route.path, *route.also_at)
             if route.method == method and len(parts) == path.count("/") + 1
             if all(want == got or want[:1] == "{" for want, got in zip(path.split("/"), parts, strict=True))
