@@ -43,7 +43,7 @@ LEAST = 100
 """Decisions of a segment without which nothing is said of it."""
 _LARGEST = 0.95
 _SHOWN = 20
-_NOT_SETTINGS = ("alarms", "variants", "mean_reward", "fairness_pairs")
+_NOT_SETTINGS = ("alarms", "auxiliary", "variants", "mean_reward", "fairness_pairs")
 
 
 class LearnedFrom(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,6 +35,7 @@ from pipelines.registry.registry import Registry
 from pipelines.registry.tracking import RegistryError
 from pipelines.reports.card import card, summary
 from pipelines.settings import LoopSettings
+from pipelines.training.aligned import is_mixed
 from pipelines.training.window import window
 from pipelines.trajectories.memories import memory_of
 
@@ -230,6 +231,8 @@ def evaluate(
     sums, latest, memory = found.sums, found.latest, memory_of(policy)
     compared, base_name = sums.compared, base[0]
     newest, pmf, scores = latest.joined()
+    mixed = is_mixed(manifest.training)
+    sigma = 0.0 if mixed else policy.exploration.sigma
     values = [_value("version", f"version {version}", sums.worth[""])]
     if other_version is not None:
         values.append(_value("against", other[0], sums.worth[other[0]]))
@@ -250,16 +253,18 @@ def evaluate(
         lift=compared[other[0]].lift,
         switched=compared[other[0]].switched,
         kept=compared[other[0]].kept,
-        predicted=compared[other[0]].score(policy.exploration.sigma),
+        predicted=compared[other[0]].score(sigma),
         over_proven=None if proven == other else compared[proven[0]],
-        proven_predicted=compared[proven[0]].score(policy.exploration.sigma),
+        proven_predicted=compared[proven[0]].score(sigma),
         lift_estimate=compared[other[0]].lift.estimate(),
         values=values,
         health=health(newest, pmf, scores, nothing=loop.reward.default, featured=latest.featured),
         trajectories=None if memory is None else trajectories(lake, loop, policy, memory, loop.gate.session_steps),
         witness=witness_of(lake, registry, loop.name, version, manifest, rows.data.table_version),
         untried=None if memory is None else untried(newest, pmf, floor=policy.exploration.floor),
-        agreement=agreement(version, newest, scores) if loop.mode == "apprentice" else None,
+        agreement=agreement(version, newest, pmf if mixed or memory is not None else scores)
+        if loop.mode == "apprentice"
+        else None,
     )
     chart = evaluation_chart(
         f"{loop.name}, version {version}",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from decision.artifact import unpack
+from decision.artifact import manifest_of, unpack
 from decision.batch import Floats, Interactions
 from decision.exploration.mix import with_floor
 from decision.options import SESSION
@@ -27,6 +27,7 @@ from pipelines.interactions.arrays import asked_of, read_apart
 from pipelines.lake.lake import Lake
 from pipelines.registry.tracking import RegistryError
 from pipelines.settings import LoopSettings
+from pipelines.training.aligned import is_mixed
 from pipelines.training.window import Window
 from pipelines.trajectories.memories import memory_of
 
@@ -96,6 +97,10 @@ class Asked:
             for reference, version in self.references.items()
         }
         memory = memory_of(policy)
+        usual = None if memory is None else memory.usual
+        training = manifest_of(self.files[self.version]).training
+        if is_mixed(training):
+            usual = float(training["mean_reward"])
         return Question(
             policy=policy,
             seen=lambda table, log: asking.seen(policy, table, log),
@@ -104,7 +109,7 @@ class Asked:
             drawn={version: (count, asking.drawing(version)) for version, count in self.drawn.items()},
             share=loop.gate.share,
             reward=self.rows.reward,
-            usual=None if memory is None else memory.usual,
+            usual=usual,
             by_user=loop.name if memory is not None or loop.policy.oracle == SESSION else None,
         )
 

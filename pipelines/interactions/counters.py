@@ -111,7 +111,7 @@ def _counted(tables: Mapping[Table, DeltaTable], loop: LoopSettings, now_us: int
     data: dict[Table, Any] = {} if every else {name: tables[name].to_pyarrow_dataset() for name in _SETTLING}
     named = {
         "reward": _text(reward.outcome),
-        "known": ", ".join(map(_text, {reward.outcome, ACTIVATION, *reward.others})),
+        "known": ", ".join(map(_text, {reward.outcome, ACTIVATION, *reward.beside})),
         "outside": " OR ".join([f"value < {low!r}"] * math.isfinite(low) + [f"value > {high!r}"] * math.isfinite(high))
         or "FALSE",
     }

@@ -34,11 +34,11 @@ def doubt_of(name: str, value: float, reward: RewardSettings) -> Doubt | None:
         FieldError: the field does not fit for certain: a name outside of a list that the loop gives, or a value outside
             of the range where each value is one that the reward may take (any aggregation but ``sum``).
     """
-    if name == ACTIVATION or name in reward.others:
+    if name == ACTIVATION or name in reward.beside:
         return None
     if name != reward.outcome:
         if reward.others:
-            raise FieldError.choice("name", [reward.outcome, ACTIVATION, *reward.others], name)
+            raise FieldError.choice("name", [reward.outcome, ACTIVATION, *reward.beside], name)
         return "name"
     low, high = range_of(reward)
     if low <= value <= high:

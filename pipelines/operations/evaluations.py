@@ -293,6 +293,7 @@ def _trained(parts: Installation, loop: LoopSettings, values: dict[str, Any]) ->
     from decision.policy import CappedPolicy, OraclePolicy
     from decision.protocols import FitsChunks
     from pipelines.settings import Variant
+    from pipelines.training.aligned import aligned_with
     from pipelines.training.train import blinded_log, scheduled_policy
     from pipelines.training.trial import unfit_is_refused
     from pipelines.training.variants import configuration, learned
@@ -302,7 +303,8 @@ def _trained(parts: Installation, loop: LoopSettings, values: dict[str, Any]) ->
     defaults = flat(msgspec.to_builtins(LoopSettings(name=loop.name)))
     given = {path: value for path, value in stands.items() if value != defaults[path]} | values
     changed = parse_loop(loop_toml(loop.name, given), loop.name, {})
-    rows = window(parts.lake, changed, None)
+    with unfit_is_refused(loop.name):
+        rows, _ = aligned_with(window(parts.lake, changed, None), changed, 0)
     made = configuration(changed, Variant(), 0, rows.reward)
     by_chunks = isinstance(new_oracle(made.oracle), FitsChunks)
 

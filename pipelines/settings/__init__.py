@@ -9,6 +9,7 @@ share State have a loop's settings there, as `decision apply` put them.
 
 from pipelines.settings.installation import BENTO_PORT_OFFSET, LOOP_NAME, Settings, check_loop_name, load_settings
 from pipelines.settings.loop import (
+    AuxiliaryOutcome,
     BaselineSettings,
     FairnessSettings,
     FeatureSettings,
@@ -41,6 +42,7 @@ __all__ = [
     "LOOPS",
     "LOOP_NAME",
     "MAX_FILE_BYTES",
+    "AuxiliaryOutcome",
     "BaselineSettings",
     "FairnessSettings",
     "FeatureSettings",

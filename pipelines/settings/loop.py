@@ -38,6 +38,24 @@ from decision.validation import Checked
 _GUARD, _PANEL = GuardRules(), Rule()
 
 
+class AuxiliaryOutcome(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An outcome that may be learned from beside the reward.
+
+    Attributes:
+        outcome: its name.
+        weights: what a training may give it, in deviations of the reward per deviation of the outcome; 0 is always
+            tried, and a weight below 0 says that less is better.
+        aggregation: how several of a decision become one number; without any it is 0.
+    """
+
+    outcome: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    weights: Annotated[tuple[Annotated[float, msgspec.Meta(ge=-100, le=100)], ...], msgspec.Meta(max_length=16)] = (
+        *(0.03, 0.1, 0.3),
+        *(1.0, 3.0),
+    )
+    aggregation: Literal["sum", "earliest", "latest", "min", "max", "mean"] = "sum"
+
+
 class RewardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How outcomes become a reward.
 
@@ -51,9 +69,12 @@ class RewardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
         maximum: largest possible reward, likewise.
         version: name of this definition, stored with every row; change it when you change the definition.
         others: names of outcomes that are recorded beside it and change no reward. With any listed, an outcome of
-            another name is refused; without, it is counted as doubtful.
+            another name, but for those of `auxiliary`, is refused; without, it is counted as doubtful.
         activates: a reward activates its deferred decision, all slots of it; without, only an outcome named
             ``activation`` does.
+        auxiliary: outcomes that come sooner or more often, as ``[{outcome = "click"}]``: a training learns from them
+            too, as far as that earns more of the reward itself on decisions that it has not seen. The gate, the guard
+            and every report go by the reward alone.
     """
 
     outcome: str = "reward"
@@ -67,6 +88,12 @@ class RewardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
         tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=256)], ...], msgspec.Meta(max_length=100)
     ] = ()
     activates: bool = True
+    auxiliary: Annotated[tuple[AuxiliaryOutcome, ...], msgspec.Meta(max_length=4)] = ()
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Names of the outcomes that are known beside the reward's."""
+        return (*self.others, *(one.outcome for one in self.auxiliary))
 
     def _relations(self) -> None:
         low, high = self.minimum, self.maximum
@@ -76,6 +103,11 @@ class RewardSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise FieldError("default", wanted=f"at least minimum = {low}", got=self.default)
         if high is not None and self.default > high:
             raise FieldError("default", wanted=f"at most maximum = {high}", got=self.default)
+        names = [one.outcome for one in self.auxiliary]
+        if self.outcome in names:
+            raise FieldError("auxiliary", wanted="outcomes other than the reward's", got=self.outcome)
+        if len(set(names)) != len(names):
+            raise FieldError("auxiliary", wanted="outcomes that differ from each other", got=names)
 
 
 class BaselineSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -373,8 +405,19 @@ class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if self.guard.unit == "episode" and self.reward.minimum not in (None, 0.0):
             wanted = f"'decision' or 'slate' where reward.minimum is {self.reward.minimum}, not 0"
             raise FieldError("guard.unit", wanted=wanted, got=self.guard.unit)
+        if self.reward.auxiliary:
+            self._auxiliary_relations()
         if self.policy.oracle == SESSION:
             self._session_relations()
+
+    def _auxiliary_relations(self) -> None:
+        if self.policy.oracle == SESSION:
+            wanted = "empty where policy.oracle is 'session', which learns from the reward alone"
+            raise FieldError("reward.auxiliary", wanted=wanted, got=Words("given"))
+        for one in (self.training, *self.training.variants):
+            if one.warm_start or (one.average or 1) > 1:
+                wanted = "empty beside warm_start or average: models of other nights have learned other sums"
+                raise FieldError("reward.auxiliary", wanted=wanted, got=Words("given"))
 
     def _session_relations(self) -> None:
         if self.policy.exploration != "softmax":

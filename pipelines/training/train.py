@@ -36,6 +36,7 @@ from pipelines.progress import Progress, silent
 from pipelines.registry.registry import Registry
 from pipelines.reports.card import card, summary
 from pipelines.settings import LoopSettings, Variant
+from pipelines.training.aligned import aligned_with
 from pipelines.training.profiled import profiled
 from pipelines.training.trained import POLICY, Trained, code_version, libraries
 from pipelines.training.trial import Probe, alarms_of, packed, unfit_is_refused
@@ -99,6 +100,8 @@ def train(
     if rows.data.rows < loop.training.minimum or not rows.rows:
         raise SupportError(f"loop {loop.name} has {rows.data.rows} interactions, {loop.training.minimum} are needed")
     before = [version.version for version in versions if version.tags.get(ENDS) in rows.data.trainings]
+    with unfit_is_refused(loop.name):
+        rows, aligned = aligned_with(rows, loop, seed, progress)
     held: tuple[Interactions, Ints] | None = None
     own = configuration(loop, Variant(), seed, rows.reward)
     if loop.training.variants or not isinstance(new_oracle(own.oracle), FitsChunks):
@@ -132,6 +135,7 @@ def train(
         return _Part(kind, OraclePolicy(fair.oracle, policy.exploration, action_ids=made.action_ids), tally, fair)
 
     kind, policy, tally, fair = learn()
+    mean_reward = tally.mean_reward - sum(one.factor * one.mean for one in aligned)
     trusted: Trusted | None = None
     if supplied := loop.features.supplied_by_caller:
         near, cap = learn(supplied), loop.policy.cap
@@ -150,7 +154,8 @@ def train(
             **msgspec.to_builtins(loop.policy),
             **msgspec.to_builtins(made.rules),
             "oracle": made.oracle.kind,
-            "mean_reward": tally.mean_reward,
+            "mean_reward": mean_reward,
+            **({"auxiliary": msgspec.to_builtins(aligned)} if aligned else {}),
             **({"alarms": alarms} if alarms else {}),
             "variants": msgspec.to_builtins(compared) if len(compared) > 1 else [],
             **({} if fair is None else {"fairness_pairs": int(fair.gaps.size), "fairness_cost": fair.cost}),
@@ -169,12 +174,13 @@ def train(
         "train.uniform_rows": tally.uniform_rows,
         "train.sigma": policy.exploration.sigma,
         "train.floor": policy.exploration.floor,
-        "train.mean_reward": tally.mean_reward,
+        "train.mean_reward": mean_reward,
         "train.alarms": float(len(alarms)),
         "train.unread_rows": float(len(rows.unread)),
         "train.holdout_rows": float(rows.data.holdout),
         **{f"train.{name}": number for name, number in msgspec.to_builtins(tally.balance()).items()},
         **({} if fair is None else fair.metrics()),
+        **{f"train.auxiliary_{i}_weight": one.weight for i, one in enumerate(aligned)},
         **{f"train.variant_{i}_loss": c.loss for i, c in enumerate(compared) if c.loss is not None},
     }
     version = registry.register(

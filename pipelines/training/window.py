@@ -16,7 +16,8 @@ where its rows are and which of them are held out or learned from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
@@ -28,13 +29,14 @@ import pyarrow as pa
 import pyarrow.compute
 
 from decision.batch import Floats, Interactions, Ints
-from decision.errors import SupportError
+from decision.errors import FieldError, SupportError
 from decision.generations import ages
 from decision.options import Range
 from decision.split import uniforms_of
 from pipelines.engines.engine import Engine, LocalEngine
 from pipelines.interactions.arrays import READ, read_apart
 from pipelines.interactions.observed import evenly
+from pipelines.interactions.outcomes import values_of
 from pipelines.lake.lake import Lake
 from pipelines.progress import Progress, counted, silent
 from pipelines.settings import LoopSettings
@@ -148,6 +150,7 @@ class Window:
         self.unread: dict[str, str] = {}
         self._ends = looked.ends[before].tolist()
         self.reward: Range = looked.rewards.range(loop.reward.minimum, loop.reward.maximum)
+        self._added: dict[str, float] = {}
         self.data = Data(
             table_version=table_version,
             rows=rows,
@@ -224,14 +227,14 @@ class Window:
         for number in reversed(self.slices):
             held = unpacked(self._held[number])
             place = self._starts[number] + np.cumsum(~held)[held]
-            part = self._part(number, _LEARNED, self._held)
+            part = self._part(number, self._columns, self._held)
             first = max(len(part) - left, 0)
             tables.append(part.slice(first))
             places.append(place[first:])
             left -= len(part) - first
             if not left:
                 break
-        log, errors = read_apart(pa.concat_tables(tables[::-1]))
+        log, errors = self._read(pa.concat_tables(tables[::-1]))
         weight = log.weights.copy()
         weight[list(errors)] = 0.0
         return replace(log, weight=weight), self.ages(np.concatenate(places[::-1]))
@@ -239,7 +242,7 @@ class Window:
     def picked(self) -> Iterator[pa.Table]:
         """Yield the rows to learn from, slice by slice, in the columns that learning needs."""
         for number in self._numbers():
-            yield self._part(number, _LEARNED, self._picked)
+            yield self._part(number, self._columns, self._picked)
 
     def sampled(self, columns: tuple[str, ...], most: int) -> Iterator[tuple[pa.Table, Floats]]:
         """Yield rows to learn from slice by slice, about `most` in all, and how many decisions each one stands for.
@@ -259,6 +262,22 @@ class Window:
             [self._ages_in(number) for number in self.slices]
         )
 
+    def beside(self) -> Floats:
+        """Return [a, n] values of the loop's auxiliary outcomes, in the order of `learned`."""
+        parts = [self._beside(table) for table in self.picked()]
+        return np.concatenate(parts, axis=1)
+
+    def adding(self, factors: Mapping[str, float], reward: Range) -> Window:
+        """Return the same rows with other rewards to learn from; those to judge on keep theirs.
+
+        Args:
+            factors: what the value of each auxiliary outcome is multiplied by, by its name; left out for 0.
+            reward: range of the sums.
+        """
+        more = copy(self)
+        more._added, more.reward, more.unread = dict(factors), reward, {}
+        return more
+
     def chunks(self) -> Iterator[tuple[Interactions, Ints]]:
         """Yield the rows to learn from slice by slice: with their weights, and their age in generations, see `ages`."""
         for number, table in enumerate(self.picked()):
@@ -275,7 +294,7 @@ class Window:
         return counted(self.slices, self._progress, "parts of the window read", total=len(self.slices))
 
     def _weighed(self, table: pa.Table) -> Interactions:
-        (log, errors), rate = read_apart(table), self._sample.rate(table)
+        (log, errors), rate = self._read(table), self._sample.rate(table)
         if not errors:
             return log if (rate == 1.0).all() else replace(log, weight=log.weights / rate)
         weight = log.weights / rate
@@ -283,6 +302,22 @@ class Window:
         events = table["event_id"]
         self.unread |= {events[row].as_py(): str(error) for row, error in errors.items()}
         return replace(log, weight=weight)
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return (*_LEARNED, "outcomes") if self._loop.reward.auxiliary else _LEARNED
+
+    def _read(self, table: pa.Table) -> tuple[Interactions, dict[int, FieldError]]:
+        """Return rows as arrays, with what is added to their rewards, and which cannot be read."""
+        log, errors = read_apart(table)
+        if not any(self._added.values()):
+            return log, errors
+        factor = [self._added.get(one.outcome, 0.0) for one in self._loop.reward.auxiliary]
+        return replace(log, reward=log.reward + np.array(factor) @ self._beside(table)), errors
+
+    def _beside(self, table: pa.Table) -> Floats:
+        auxiliary = self._loop.reward.auxiliary
+        return np.stack([values_of(table, one.outcome, one.aggregation) for one in auxiliary])
 
     def _ages_in(self, number: int) -> Ints:
         held, picked = unpacked(self._held[number]), unpacked(self._picked[number])

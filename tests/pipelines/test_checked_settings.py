@@ -27,6 +27,7 @@ PACKAGES = (decision, simulators, pipelines, serving)
 GIVEN: dict[str, dict[str, Any]] = {
     "LoopSettings": {"name": "x"},
     "SessionSettings": {"actions": ["a"], "levels": [0.5]},
+    "AuxiliaryOutcome": {"outcome": "click"},
 }
 """What a struct without a default for everything is made with."""
 
