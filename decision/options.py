@@ -18,6 +18,7 @@ RULES = {
     "fastcb": "decision.exploration.fastcb",
     "epsilon_greedy": "decision.exploration.epsilon_greedy",
     "softmax": "decision.exploration.softmax",
+    "tilt": "decision.exploration.tilt",
     "regcb": "decision.exploration.regcb",
     "thompson": "decision.exploration.votes",
     "uniform": "decision.exploration.uniform",
@@ -55,6 +56,8 @@ Importance = Literal["none", "clipped", "sqrt"]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Steepness = Annotated[float, msgspec.Meta(ge=0, le=100)]
+"""Power of the place in a ranking, see `decision.exploration.tilt`."""
 ErrorRate = Annotated[float, msgspec.Meta(gt=0, lt=0.5)]
 """Error probability of a one-sided test, or a share that stays the smaller part."""
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -114,7 +117,7 @@ class PolicySettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=T
         falcon_scale: c of ``falcon``, whose gamma is c sqrt(actions x rows learned from) per sigma; exploration costs
             at most 1 / c of the standard error of one action's mean in a uniform log of as many rows.
         epsilon: share explored uniformly by ``epsilon_greedy``.
-        inverse_temperature: of ``softmax``, per sigma; larger explores less.
+        inverse_temperature: of ``softmax`` and ``tilt``, per sigma; larger explores less.
         floor: largest share of decisions drawn uniformly under every rule (the uniform stratum), so logs keep support.
         floor_minimum: its smallest share, reached once the log holds what it should; never more than ``floor``.
         floor_rows: uniform draws that the log should hold, so that any policy can be judged on it; while the share

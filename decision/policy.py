@@ -18,6 +18,7 @@ from decision.errors import FieldError, Words
 from decision.exploration.cap import capped, capped_few, without_supplied
 from decision.exploration.mix import check_pmf, with_floor, with_floor_few
 from decision.exploration.rule import Exploration, rule_of
+from decision.exploration.tilt import ranked
 from decision.exploration.uniform import uniform
 from decision.features import VERSION
 from decision.oracles.action_ids import with_id, with_ids
@@ -25,6 +26,9 @@ from decision.protocols import ManyModels, Oracle, Policy, Prepares
 
 Pmfs = Callable[[Sequence[Features]], list[list[float]]]
 """From n contexts to the probabilities, ``[n][k]``, of the actions it was made for."""
+
+BaselineKind = Literal["uniform", "first", "ranking"]
+"""Every action alike, the first one offered, or the order offered as a ranking."""
 
 _FEW = 64
 
@@ -54,6 +58,26 @@ class FirstPolicy:
     def prepare(self, actions: Sequence[Features], action_ids: Sequence[str]) -> Pmfs:
         """Return what gives the probabilities of `actions` ([k]) in any contexts."""
         pmf = [1.0] + [0.0] * (len(actions) - 1)
+        return lambda contexts: [pmf] * len(contexts)
+
+
+class RankingPolicy:
+    """The order offered as the application's ranking: an action's probability falls as a power of its place.
+
+    Attributes:
+        steepness: the power, 0 or more, see `decision.exploration.tilt.ranked`.
+    """
+
+    def __init__(self, steepness: float) -> None:
+        self.steepness = steepness
+
+    def pmf(self, batch: Batch) -> Floats:
+        """Return [m] probabilities."""
+        return ranked(batch.offsets, steepness=self.steepness)
+
+    def prepare(self, actions: Sequence[Features], action_ids: Sequence[str]) -> Pmfs:
+        """Return what gives the probabilities of `actions` ([k]) in any contexts."""
+        pmf = ranked(np.array([0, len(actions)], dtype=np.int64), steepness=self.steepness).tolist()
         return lambda contexts: [pmf] * len(contexts)
 
 
@@ -217,6 +241,8 @@ def check_scores(scores: Floats) -> None:
         raise FieldError("scores", wanted="finite numbers", got=scores)
 
 
-def baseline_policy(kind: Literal["uniform", "first"]) -> Policy:
-    """Return the reference policy of `kind`."""
+def baseline_policy(kind: BaselineKind, *, steepness: float = 1.0) -> Policy:
+    """Return the reference policy of `kind`; `steepness` is that of a ``ranking``."""
+    if kind == "ranking":
+        return RankingPolicy(steepness)
     return UniformPolicy() if kind == "uniform" else FirstPolicy()

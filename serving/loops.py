@@ -270,7 +270,7 @@ class Loops:
 
 
 def _with_loop(current: Snapshot | None, loop: LoopSettings) -> Snapshot:
-    baseline, version = baseline_policy(loop.reference), f"baseline:{loop.reference}"
+    baseline, version = baseline_policy(loop.reference, steepness=loop.steepness), f"baseline:{loop.reference}"
     if current is None or current.policy is None:
         return Snapshot(loop, None, version, baseline, version)
     return replace(current, loop=loop, baseline=baseline, baseline_version=version)

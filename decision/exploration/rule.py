@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError
-from decision.options import RULES, SHIPPED, NotNegative, Range, RuleKind, Share
+from decision.options import RULES, SHIPPED, NotNegative, Range, RuleKind, Share, Steepness
 
 
 class Exploration(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,7 +23,8 @@ class Exploration(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
         gamma: of ``squarecb``, per `unit`; of ``fastcb``, which scales rewards to [0, 1], without unit; where `sigma`
             is not known, also the largest that ``falcon`` may reach.
         epsilon: epsilon-greedy's share of uniform draws.
-        inverse_temperature: lambda of ``softmax``, per `unit`.
+        inverse_temperature: lambda of ``softmax`` and ``tilt``, per `unit`.
+        steepness: eta of ``tilt``: how fast the application's ranking falls; 0 for none.
         falcon_scale: c of ``falcon``.
         rows: effective number of rows that the oracle was trained on, for ``falcon``; the training fills it in.
         sigma: standard deviation of rewards about what the oracle predicts, in reward units; the training fills it in.
@@ -38,6 +39,7 @@ class Exploration(Range, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gamma: NotNegative = SHIPPED.gamma
     epsilon: Share = SHIPPED.epsilon
     inverse_temperature: NotNegative = SHIPPED.inverse_temperature
+    steepness: Steepness = 0.0
     falcon_scale: NotNegative = SHIPPED.falcon_scale
     rows: NotNegative = 0.0
     sigma: NotNegative = 0.0

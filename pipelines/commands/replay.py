@@ -34,7 +34,7 @@ def replay(
     policy: Annotated[
         str,
         typer.Option(
-            help="champion, uniform, first, a version, module:function, rules.toml, or a folder with a model."
+            help="champion, uniform, first, ranking, a version, module:function, rules.toml, or a folder with a model."
         ),
     ] = "uniform",
     since: Annotated[

@@ -20,6 +20,7 @@ from decision.batch import Floats, Interactions
 from decision.exploration.mix import with_floor
 from decision.options import SESSION
 from decision.policy import OraclePolicy, baseline_policy
+from decision.protocols import Policy
 from pipelines.engines.engine import Engine
 from pipelines.evaluation.holdout import MAX_VERSIONS, Latest, Pmf, Question, Sums, sums_of
 from pipelines.evaluation.trajectories import remembered
@@ -178,7 +179,7 @@ class Asking:
     def baseline(self, version: str | None) -> Pmf:
         """Return the probabilities of the baseline, a version or by the loop's kind."""
         if version is None:
-            return lambda table, log: baseline_policy(self._loop.reference).pmf(log.batch)
+            return lambda table, log: self._reference().pmf(log.batch)
         return self.drawing(version)
 
     def drawing(self, version: str) -> Pmf:
@@ -198,9 +199,12 @@ class Asking:
         log = asked_of(policy, table, log)
         return log if memory is None else remembered(self._lake, self._loop, table, memory, log)
 
+    def _reference(self) -> Policy:
+        return baseline_policy(self._loop.reference, steepness=self._loop.steepness)
+
     def _first_nights(self, log: Interactions) -> Floats:
         """Return the probabilities of the baseline while it was in charge: it explored."""
-        pmf = baseline_policy(self._loop.reference).pmf(log.batch)
+        pmf = self._reference().pmf(log.batch)
         return (
             pmf
             if self._loop.reference == "uniform"

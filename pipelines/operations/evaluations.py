@@ -253,7 +253,7 @@ def _judged(parts: Installation, asked: Evaluation) -> list[Judged]:
     source = TableSource(held, Cut(since=asked.start, until=asked.end))
     champion = parts.registry.aliases(loop.name).get("champion")
     if champion is None:
-        online = PolicySpec(kind=loop.reference, name=f"{loop.reference} policy")
+        online = PolicySpec(kind=loop.reference, name=f"{loop.reference} policy", steepness=loop.steepness)
     else:
         online = PolicySpec(kind="version", name=f"version {champion}", files=parts.registry.files(loop.name, champion))
     policies: list[tuple[str, str, Origin, PolicySpec]] = [

@@ -17,7 +17,7 @@ import pyarrow as pa
 from decision.batch import Batch, Floats, Interactions
 from decision.errors import FieldError
 from decision.exploration.mix import check_pmf
-from decision.policy import FirstPolicy, UniformPolicy, baseline_policy, features_version_of
+from decision.policy import FirstPolicy, RankingPolicy, UniformPolicy, baseline_policy, features_version_of
 from decision.protocols import Policy
 from pipelines.interactions.arrays import asked_of
 from pipelines.replay.policies.functions import OneByOne, OverColumns, ReadsRows
@@ -35,13 +35,15 @@ class PolicySpec(msgspec.Struct, frozen=True, kw_only=True):
         name: the policy in words.
         files: of a version, or the one of rules.
         path: ``module:name`` of a Python callable.
+        steepness: of ``ranking``, see `decision.exploration.tilt`.
         held: the policy itself, of kind ``object``.
     """
 
-    kind: Literal["uniform", "first", "version", "python", "rules", "object"]
+    kind: Literal["uniform", "first", "ranking", "version", "python", "rules", "object"]
     name: str
     files: dict[str, bytes] = {}
     path: str = ""
+    steepness: float = 1.0
     held: Any = None
 
     def load(self) -> Tested:
@@ -51,8 +53,8 @@ class PolicySpec(msgspec.Struct, frozen=True, kw_only=True):
             FieldError: there is no such callable, the files of a version do not fit their manifest, or rules cannot be
                 read.
         """
-        if self.kind == "uniform" or self.kind == "first":
-            return baseline_policy(self.kind)
+        if self.kind == "uniform" or self.kind == "first" or self.kind == "ranking":
+            return baseline_policy(self.kind, steepness=self.steepness)
         if self.kind == "version":
             from decision.artifact import unpack
 
@@ -69,7 +71,7 @@ def spec_of(policy: Policy, name: str) -> PolicySpec:
 
 def reads_features(policy: Tested) -> bool:
     """Return whether a policy looks at features; the reference policies look at the number of actions alone."""
-    return not isinstance(policy, UniformPolicy | FirstPolicy)
+    return not isinstance(policy, UniformPolicy | FirstPolicy | RankingPolicy)
 
 
 def pmf_of(policy: Tested, table: pa.Table, log: Interactions) -> Floats:

@@ -31,6 +31,7 @@ from decision.options import (
     SessionRules,
     Share,
     Spacing,
+    Steepness,
 )
 from decision.records import Mode
 from decision.validation import Checked
@@ -114,14 +115,17 @@ class BaselineSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields
     """The reference that the policy is measured against, and that decides when there is no policy.
 
     Attributes:
-        kind: ``uniform``, ``first`` for the first action offered (the application's own choice), or ``auto``, which is
-            ``first`` in apprentice mode and ``uniform`` otherwise.
+        kind: ``uniform``, ``first`` for the first action offered (the application's own choice), ``ranking`` for the
+            order offered as the application's own ranking, or ``auto``, which is ``first`` in apprentice mode and
+            ``uniform`` otherwise.
+        steepness: of ``ranking``: the action at place r is drawn in proportion to r to the power of minus this.
         explore: share of uniform draws mixed into the baseline while it answers online, so that there is something to
             learn from the first request on: Personalizer's exploration percentage, divided by 100. Other modes return
             what the baseline says.
     """
 
-    kind: Literal["auto", "uniform", "first"] = "auto"
+    kind: Literal["auto", "uniform", "first", "ranking"] = "auto"
+    steepness: Steepness = 1.0
     explore: Share = 0.2
 
 
@@ -395,13 +399,21 @@ class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     retention: RetentionSettings = RetentionSettings()
 
     @property
-    def reference(self) -> Literal["uniform", "first"]:
+    def reference(self) -> Literal["uniform", "first", "ranking"]:
         """The kind of the baseline."""
         if self.baseline.kind == "auto":
             return "first" if self.mode == "apprentice" else "uniform"
         return self.baseline.kind
 
+    @property
+    def steepness(self) -> float:
+        """How fast the ranking of the order offered falls; 0 where the order is none."""
+        return self.baseline.steepness if self.reference == "ranking" else 0.0
+
     def _relations(self) -> None:
+        if self.policy.exploration == "tilt" and self.reference != "ranking":
+            wanted = "'ranking' where policy.exploration is 'tilt', which re-weights one; without, it is 'softmax'"
+            raise FieldError("baseline.kind", wanted=wanted, got=self.baseline.kind)
         if self.guard.unit == "episode" and self.reward.minimum not in (None, 0.0):
             wanted = f"'decision' or 'slate' where reward.minimum is {self.reward.minimum}, not 0"
             raise FieldError("guard.unit", wanted=wanted, got=self.guard.unit)

@@ -295,6 +295,7 @@ def exploration_of(loop: LoopSettings, rows: float, reward: Range | None = None)
         gamma=rule.gamma,
         epsilon=rule.epsilon,
         inverse_temperature=rule.inverse_temperature,
+        steepness=loop.steepness,
         falcon_scale=rule.falcon_scale,
         rows=rows,
         low=reward.low,

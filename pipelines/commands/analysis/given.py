@@ -9,6 +9,7 @@ import typer
 
 from decision.errors import FieldError
 from pipelines.operations.installation import Installation
+from pipelines.settings import BaselineSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,6 +90,9 @@ def policy_of(parts: Installation, log: str, policy: str) -> PolicySpec:
 
     if policy == "uniform" or policy == "first":
         return PolicySpec(kind=policy, name=f"{policy} policy")
+    if policy == "ranking":
+        steepness = parts.loop(log).baseline.steepness if log in parts.loops else BaselineSettings().steepness
+        return PolicySpec(kind=policy, name="ranking policy", steepness=steepness)
     if policy.endswith(".toml") or "/" in policy or (":" not in policy and Path(policy).is_dir()):
         return _from_disk(Path(policy))
     if ":" in policy:
@@ -96,7 +100,7 @@ def policy_of(parts: Installation, log: str, policy: str) -> PolicySpec:
     if log not in parts.loops:
         raise FieldError(
             "policy",
-            wanted="uniform, first, module:function, rules.toml or a folder with a model for an import",
+            wanted="uniform, first, ranking, module:function, rules.toml or a folder with a model for an import",
             got=policy,
         )
     version = policy
@@ -108,7 +112,9 @@ def policy_of(parts: Installation, log: str, policy: str) -> PolicySpec:
     elif policy not in {entry.version for entry in parts.registry.versions(log)}:
         known = [entry.version for entry in parts.registry.versions(log) if entry.kept == "whole"]
         raise FieldError(
-            "policy", wanted=f"champion, uniform, first, module:function, rules.toml or one of {known}", got=policy
+            "policy",
+            wanted=f"champion, uniform, first, ranking, module:function, rules.toml or one of {known}",
+            got=policy,
         )
     return PolicySpec(kind="version", name=f"version {version}", files=parts.registry.files(log, version))
 
@@ -152,5 +158,6 @@ def generations_of(parts: Installation, log: str) -> dict[str, PolicySpec]:
         for entry in parts.registry.versions(log)
         if entry.kept == "whole"
     }
-    kind = parts.loop(log).reference
-    return out | {name: PolicySpec(kind=kind, name=f"{kind} policy") for name in ("", f"baseline:{kind}")}
+    kind, steepness = parts.loop(log).reference, parts.loop(log).steepness
+    drawn = PolicySpec(kind=kind, name=f"{kind} policy", steepness=steepness)
+    return out | dict.fromkeys(("", f"baseline:{kind}"), drawn)

@@ -33,7 +33,7 @@ def check(
         str,
         typer.Argument(
             metavar="POLICY",
-            help="champion, uniform, first, a version, module:function, rules.toml, or a folder with a model.",
+            help="champion, uniform, first, ranking, a version, module:function, rules.toml, or a folder with a model.",
             show_default=False,
         ),
     ],

@@ -219,7 +219,7 @@ class _Check:
         if parts is None or champion is None:
             explore = 0.0 if loop.reference == "uniform" or loop.mode != "online" else loop.baseline.explore
             return Answers(
-                baseline_policy(loop.reference),
+                baseline_policy(loop.reference, steepness=loop.steepness),
                 f"{loop.reference} policy, which answers until a version is in charge",
                 (lambda pmf, offsets: with_floor(pmf, offsets, explore)) if explore else None,
             )

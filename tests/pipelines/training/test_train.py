@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 
 from decision.artifact import MANIFEST_FILE, Manifest, unpack
-from decision.errors import SupportError
+from decision.errors import FieldError, SupportError
 from pipelines.lake.lake import Lake
 from pipelines.registry.registry import Registry
-from pipelines.settings import LoopSettings, Settings
+from pipelines.settings import LoopSettings, Settings, parse_loop
 from pipelines.training import window as windows
-from pipelines.training.train import train
+from pipelines.training.train import exploration_of, train
 from pipelines.training.trained import code_version
 from pipelines.training.window import window
 from tests.worlds.synthetic import LATER, new_loop, new_settings, open_parts, play, settle, value_of
@@ -215,3 +215,12 @@ def test_a_training_repeated_under_its_key_is_the_same_version(
     first = train(lake, registry, loop, seed=1, now=LATER, key="run 7")
     again = train(lake, registry, loop, seed=1, now=LATER + timedelta(hours=1), key="run 7")
     assert again == first
+
+
+def test_a_tilt_wants_a_ranking_to_re_weight() -> None:
+    text = '[policy]\nexploration = "tilt"\n'
+    with pytest.raises(FieldError, match=r"baseline\.kind"):
+        parse_loop(text, "news", {})
+    loop = parse_loop(text + '[baseline]\nkind = "ranking"\nsteepness = 2.0\n', "news", {})
+    assert exploration_of(loop, 10.0).steepness == 2.0
+    assert exploration_of(parse_loop("", "news", {}), 10.0).steepness == 0.0

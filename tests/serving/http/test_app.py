@@ -352,6 +352,23 @@ def test_first_action_baseline_is_what_apprentice_and_logging_only_return(tmp_pa
         core.close()
 
 
+def test_a_ranking_baseline_draws_by_the_place_of_what_may_be_shown(tmp_path: Path) -> None:
+    core = open_at(tmp_path, '[baseline]\nkind = "ranking"\nexplore = 0.0\n[policy]\nexploration = "tilt"\n')
+    try:
+        caller = Caller(core)
+        answer = caller("POST", "/v1/loops/news/decide", QUESTION | {"event_id": "whole"}).json()
+        record = decode_decision(caller.logged("whole")[0].value)
+        assert record.pmf == pytest.approx([6 / 11, 3 / 11, 2 / 11])
+        assert answer["propensity"] == record.pmf[record.action_index]
+        assert record.policy_version == "baseline:ranking"
+        caller("POST", "/v1/loops/news/decide", QUESTION | {"event_id": "part", "excluded_actions": ["a"]})
+        part = decode_decision(caller.logged("part")[0].value)
+        chances = dict(zip(part.action_ids, part.pmf, strict=True))
+        assert (chances["b"], chances["c"]) == pytest.approx((2 / 3, 1 / 3))
+    finally:
+        core.close()
+
+
 def test_a_loop_whose_file_is_wrong_says_so_and_the_others_are_served(tmp_path: Path) -> None:
     path = tmp_path / "loops" / "bad" / "loop.toml"
     path.parent.mkdir(parents=True)
