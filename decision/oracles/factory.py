@@ -12,7 +12,9 @@ from decision.oracles.kind import Kind, OracleSettings
 from decision.protocols import Oracle
 
 LOADABLE = {**ORACLES, "session": "decision.oracles.session"}
-"""Kinds that a registered version may be of, besides ``ensemble``, which is made of others."""
+"""Kinds that a registered version may be of, besides ``ensemble`` and ``kept``, which are made of others."""
+KEPT = "kept"
+"""Kind of a model that keeps what the champion does where that is as good, see `decision.oracles.kept`."""
 
 
 def new_oracle(settings: OracleSettings) -> Oracle:
@@ -43,6 +45,10 @@ def load_oracle(kind: str, files: dict[str, bytes]) -> Oracle:
             from decision.oracles.ensemble import EnsembleOracle
 
             return EnsembleOracle.load(files, load_oracle)
+        if kind == KEPT:
+            from decision.oracles.kept import KeptOracle
+
+            return KeptOracle.load(files, load_oracle)
         return _kind(kind).load(files)
     except DecisionError:
         raise
@@ -52,5 +58,5 @@ def load_oracle(kind: str, files: dict[str, bytes]) -> Oracle:
 
 def _kind(name: str) -> Kind:
     if name not in LOADABLE:
-        raise FieldError.choice("oracle", [*LOADABLE, "ensemble"], name)
+        raise FieldError.choice("oracle", [*LOADABLE, "ensemble", KEPT], name)
     return import_module(LOADABLE[name]).ORACLE

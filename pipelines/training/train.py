@@ -25,7 +25,8 @@ from decision.fairness.penalty import FairFit, UpheldPairs, fit_with_pairs
 from decision.generations import Tally, training_weights
 from decision.options import SESSION, Range
 from decision.oracles.action_ids import with_ids
-from decision.oracles.factory import new_oracle
+from decision.oracles.factory import KEPT, new_oracle
+from decision.oracles.kept import kept_after
 from decision.policy import CappedPolicy, OraclePolicy, blinded
 from decision.protocols import FitsChunks, Oracle
 from decision.reward import Rewards
@@ -143,6 +144,9 @@ def train(
         policy = CappedPolicy(policy, near.policy, supplied=supplied, cap=cap)
     alarms = alarms_of(policy.oracle, rows.unread)
     parent = registry.aliases(loop.name).get("champion", "")
+    keeping = keeping_from(registry, loop.name, parent, policy, kind, loop.training.margin) if parent else None
+    if keeping is not None:
+        kind, policy = KEPT, keeping
     manifest = Manifest(
         loop=loop.name,
         oracle=kind,
@@ -209,6 +213,35 @@ class _Part(NamedTuple):
 def blinded_log(log: Interactions, supplied: Sequence[str]) -> Interactions:
     """Return the interactions without the context features in `supplied`."""
     return replace(log, batch=blinded(log.batch, supplied))
+
+
+def keeping_from(
+    registry: Registry, loop: str, champion: str, policy: OraclePolicy, kind: str, margin: float
+) -> OraclePolicy | None:
+    """Return `policy` with ties for what the champion does; None where nothing is kept.
+
+    Nothing is kept of a champion that reads features otherwise, that remembers its users, that does not follow its
+    model alone, or that cannot be read.
+
+    Args:
+        registry: where the champion's files are.
+        loop: the loop.
+        champion: its version.
+        policy: as it was trained.
+        kind: of its oracle.
+        margin: what may be forgone, in deviations of rewards about the model.
+    """
+    if not margin:
+        return None
+    try:
+        former, manifest = unpack(registry.files(loop, champion))
+    except (FieldError, ImportError):
+        return None
+    alike = (former.features_version, former.action_ids) == (policy.features_version, policy.action_ids)
+    if not alike or manifest.oracle == SESSION or isinstance(former, CappedPolicy):
+        return None
+    oracle = kept_after((manifest.oracle, former.oracle), (kind, policy.oracle), margin * policy.exploration.unit)
+    return OraclePolicy(oracle, policy.exploration, action_ids=policy.action_ids)
 
 
 def _earlier(

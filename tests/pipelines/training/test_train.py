@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 
 from decision.artifact import MANIFEST_FILE, Manifest, unpack
 from decision.errors import FieldError, SupportError
+from decision.oracles.action_ids import with_ids
+from decision.oracles.kept import KeptOracle
 from pipelines.lake.lake import Lake
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings, parse_loop
@@ -17,7 +20,17 @@ from pipelines.training import window as windows
 from pipelines.training.train import exploration_of, train
 from pipelines.training.trained import code_version
 from pipelines.training.window import window
-from tests.worlds.synthetic import LATER, new_loop, new_settings, open_parts, play, settle, value_of
+from tests.worlds.synthetic import (
+    KINDS,
+    LATER,
+    batch_of,
+    new_loop,
+    new_settings,
+    open_parts,
+    play,
+    settle,
+    value_of,
+)
 
 ROWS = 800
 
@@ -224,3 +237,42 @@ def test_a_tilt_wants_a_ranking_to_re_weight() -> None:
     loop = parse_loop(text + '[baseline]\nkind = "ranking"\nsteepness = 2.0\n', "news", {})
     assert exploration_of(loop, 10.0).steepness == 2.0
     assert exploration_of(parse_loop("", "news", {}), 10.0).steepness == 0.0
+
+
+def test_a_margin_keeps_the_champions_action_and_the_files_hold_both_models(lake: Lake, tmp_path: Path) -> None:
+    settings = new_settings(tmp_path)
+    registry, keeping = Registry(settings), with_training(new_loop(settings, "colours"), margin=1e6)
+    first = train(lake, registry, keeping, seed=0, now=LATER)
+    _, manifest = unpack(registry.files("colours", first.version))
+    assert manifest.oracle == "logistic"  # there was nobody to keep anything of
+
+    registry.set_alias("colours", "champion", first.version, {})
+    fewer = with_policy(keeping, interactions=False)
+    second = train(lake, registry, fewer, seed=1, now=LATER)
+    policy, manifest = unpack(registry.files("colours", second.version))
+    assert (manifest.oracle, manifest.training["margin"], manifest.parent) == ("kept", 1e6, first.version)
+    assert isinstance(policy.oracle, KeptOracle)
+    (_, former), (_, new) = policy.oracle.members_by_kind
+    for kind in KINDS:
+        kept, alone = policy.scores(batch_of(kind)), new.predict(with_ids(batch_of(kind)))
+        assert kept.argmax() == former.predict(with_ids(batch_of(kind))).argmax() == KINDS.index(kind)
+        assert sorted(kept) == sorted(alone)
+
+    without = train(lake, registry, with_training(fewer, margin=0.0), seed=1, now=LATER)
+    assert unpack(registry.files("colours", without.version))[1].oracle == "logistic"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[policy]\nexploration = "thompson"',
+        "[fairness]\nenabled = true",
+        "[training]\nwarm_start = true",
+        "[training]\nvariants = [{average = 3}]",
+    ],
+)
+def test_a_margin_beside_what_it_does_not_go_with_is_refused(text: str) -> None:
+    head, training = text.split("\n", 1)
+    given = f"[training]\nmargin = 0.1\n{training}" if head == "[training]" else f"{text}\n[training]\nmargin = 0.1"
+    with pytest.raises(FieldError, match=r"training\.margin"):
+        parse_loop(given, "shop", {})
