@@ -21,6 +21,7 @@ STUDIES = {
     "stepmix": "pipelines.studies.stepmix",
     "fairness": "pipelines.studies.fairness",
     "sim2rec": "pipelines.studies.sim2rec",
+    "auxiliary": "pipelines.studies.auxiliary",
 }
 """Module of each study by name; one has ``seeds(quick=)`` and ``run(seeds, length, quick=, progress=)``.
 
@@ -42,7 +43,8 @@ def study(
         int | None,
         typer.Option(
             "--size",
-            help="Length of a run: decisions per generation (regression-oracle), episodes (stepmix), rounds.",
+            help="Length of a run: decisions per generation (regression-oracle), episodes (stepmix), rounds, "
+            "or decisions of a log (auxiliary).",
         ),
     ] = None,
     world: Annotated[
