@@ -14,6 +14,7 @@ _SHELL = re.compile(
 )
 _OURS = re.compile(r"^(?:\$ )?(?:decision|curl|make) ", re.MULTILINE)
 _PYTHON = re.compile(r"from \w|import [a-z]\w*$|with |def |# \w+\.py\n", re.MULTILINE)
+_ITEM = re.compile(r"(?:[-*]|\d+\.) ")
 _FENCE = re.compile(r"(`{3,}|~{3,})\s*(\w*)\s*$")
 
 
@@ -64,13 +65,32 @@ def blocks(page: str) -> Iterator[Block]:
 
 
 def fenced(page: str) -> str:
-    """Return the page with every indented block between fences that name its language."""
+    """Return the page as the site's Markdown wants it.
+
+    Every indented block stands between fences that name its language, and what goes on in an item of a list behind an
+    empty line is indented by four spaces.
+    """
     lines = page.splitlines()
     for block in reversed([each for each in blocks(page) if each.margin]):
         fence = "````" if "```" in block.text else "```"
         made = [f"{fence}{block.language}", *block.text.splitlines(), fence]
         lines[block.first : block.end] = [f"{' ' * 4 * (block.margin > 4)}{line}" for line in made]
-    return "\n".join(lines) + "\n"
+    return "\n".join(_items(lines)) + "\n"
+
+
+def _items(lines: list[str]) -> Iterator[str]:
+    item, goes_on, code, before = False, False, False, ""
+    for line in lines:
+        code ^= line.lstrip().startswith("```")
+        if line and not line.startswith(" "):
+            item = bool(_ITEM.match(line))
+            if item and goes_on and before:
+                yield ""
+            goes_on = False
+        moved = item and not before and not code and bool(re.match(r" {2,3}\S", line))
+        goes_on |= moved
+        yield f"    {line.lstrip()}" if moved else line
+        before = line.strip()
 
 
 def language(code: str) -> str:

@@ -26,6 +26,7 @@ from serving.http import operations, personalizer, v1
 
 ROOT = Path(__file__).parents[3]
 PAGES = [*sorted((ROOT / "infra/docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+ROUTES = (*v1.ROUTES, *personalizer.ROUTES, *operations.routes(lambda: b"", lambda: None))
 SERVICE = ("localhost:8080", "127.0.0.1:8080")
 
 ROUTES = (*v1.ROUTES, *personalizer.ROUTES, *operations.routes(bytes, lambda: None))
@@ -138,9 +139,11 @@ def test_blocks_are_found_and_fenced_where_they_stand() -> None:
 
 
 def test_code_in_an_item_of_a_list_stays_in_it() -> None:
-    page = "1. Check it:\n\n       make check\n\n2. Go on.\n"
+    page = "1. Check it:\n\n       make check\n\n   It takes\n   a while.\n2. Go on.\n"
     assert [(each.language, each.text) for each in blocks(page)] == [("sh", "make check\n")]
-    assert fenced(page) == "1. Check it:\n\n    ```sh\n    make check\n    ```\n\n2. Go on.\n"
+    assert (
+        fenced(page) == "1. Check it:\n\n    ```sh\n    make check\n    ```\n\n    It takes\n   a while.\n\n2. Go on.\n"
+    )
 
 
 def test_words_of_a_call_are_those_of_a_shell() -> None:
