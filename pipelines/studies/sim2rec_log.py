@@ -121,7 +121,7 @@ def _judged(
     low, high = int(learned.executed[first.argmin()]), int(learned.executed[first.argmax()])
     members: dict[str, Any] = {}
     for name, ok in zip(models, [*kept, True], strict=True):
-        members[name] = _plain(found[name], later[name]) | {"kept": ok}
+        members[name] = _plain(found[name], later[name]) | {"kept": ok, "gap": _told(found[name].mean_gap(apart))}
         if plan.trend != "none":
             trend = trend_of(models[name], learned, low, high, after=min(30, learned.steps // 4))
             members[name] |= {"at_once": trend.at_once, "worn": trend.worn}
@@ -131,14 +131,17 @@ def _judged(
         steps: disagreement(simulators.members, apart, most, before, steps) for steps in (1, min(25, horizons[-1]))
     }
     once, held = apart_on.values()
-    least = np.min([each.by_action[most] for name, each in found.items() if name != HELD_OUT], axis=0)
+    judged = [each for name, each in found.items() if name != HELD_OUT]
+    least = np.min([each.by_action[most] for each in judged], axis=0)
+    gap = np.min([each.gap[most] for each in judged], axis=0)
     share, executed = count / count.sum(), set(executed_in(learned).tolist())
     actions = [
         {
             "id": learned.catalogue.ids[code],
             "share": float(share[code]),
             "executed": code in executed,
-            "error": None if np.isnan(least[place]) else float(least[place]),
+            "error": _told(least[place]),
+            "gap": _told(gap[place]),
             "disagreement": float(once[place]),
             "disagreement_held": float(held[place]),
         }
@@ -148,6 +151,10 @@ def _judged(
         "actions": actions,
         "actions_offered": len(count),
     }
+
+
+def _told(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def _plain(one: Known, later: list[Ahead]) -> dict[str, Any]:

@@ -26,17 +26,19 @@ def sheets(result: dict[str, Any]) -> list[Sheet]:
             number(row["error"], 4),
             number(row["explained"]),
             number(row["surprise"], 2),
+            number(row["gap"]),
             f"{row['within_90']:.0%}",
             *([number(row["at_once"], 2), number(row["worn"], 2)] if trend else []),
         ]
         for name, row in members.items()
     ]
-    columns = ["simulator", "", "error", "variance explained", "surprise", "in its 90%"]
+    columns = ["simulator", "", "error", "variance explained", "surprise", "gap", "in its 90%"]
     columns += ["trend at once", "worn later"] if trend else []
     note = (
         f"One decision ahead, {log['users_apart']} users that no training sees, rewards {log['mean_reward']:.4g} +- "
         f"{log['deviation']:.4g}. To say the user's last reward again errs by {log['last_error']:.4g}. Surprise: "
-        "squared errors over those that it states."
+        "squared errors over those that it states. Gap: of what it says from what was answered, mean logarithm of the "
+        "ratio of both densities; 0 where all is right."
     )
     out.append(Sheet("What the simulators know", columns, rows, note))
     far = [
@@ -58,12 +60,21 @@ def sheets(result: dict[str, Any]) -> list[Sheet]:
             f"{row['share']:.2%}",
             "yes" if row["executed"] else "no",
             number(row["error"], 4),
+            number(row["gap"]),
             number(row["disagreement"], 4),
             number(row["disagreement_held"], 4),
         ]
         for row in result["actions"]
     ]
-    columns = ["action", "shown in", "executed", "least error", "disagreement", f"held for {result['held']}"]
+    columns = [
+        "action",
+        "shown in",
+        "executed",
+        "least error",
+        "least gap",
+        "disagreement",
+        f"held for {result['held']}",
+    ]
     out.append(
         Sheet("Actions", columns, cells, "Disagreement: deviation over the simulators of what it brings a decision.")
     )

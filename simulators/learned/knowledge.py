@@ -21,6 +21,8 @@ from simulators.learned.trajectories import Counts, Trajectories
 
 HORIZONS = (1, 2, 5, 10, 20, 40, 60)
 """Decisions ahead at which simulators are asked."""
+FEWEST = 30
+"""Decisions that showed an action, without which no gap is told."""
 _USERS = 200
 _Z = float(stats.norm.ppf(0.95))
 
@@ -35,6 +37,7 @@ class Known:
         surprise: mean squared error over the deviation stated; 1 where that is right, more where it is too sure.
         within: share of the responses inside of its 90% interval.
         by_action: [A] error of each action; NaN where it was not shown.
+        gap: [A] how far what it says of each action is from what was answered (`gap_of`); NaN where hardly shown.
     """
 
     error: float
@@ -42,6 +45,12 @@ class Known:
     surprise: float
     within: float
     by_action: Floats
+    gap: Floats
+
+    def mean_gap(self, log: Trajectories) -> float:
+        """Return the gap over the decisions of `log` whose actions have one; NaN without any."""
+        count = np.bincount(log.actions[log.inside], minlength=len(self.gap)) * np.isfinite(self.gap)
+        return float(np.nansum(self.gap * count) / count.sum()) if count.any() else float("nan")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +92,28 @@ def known(model: Response, log: Trajectories) -> Known:
         surprise=float(np.square(standard).mean()),
         within=float((np.abs(standard) <= _Z).mean()),
         by_action=np.sqrt(np.where(times > 0, total / np.maximum(times, 1), np.nan)),
+        gap=gap_of(standard, log.actions[inside], count),
     )
+
+
+def gap_of(standard: Floats, actions: Counts, count: int) -> Floats:
+    """Return [A] the dynamics gap of a simulator by action: mean of -log w over what it would answer itself.
+
+    w = P_real / P_simulated, the density of the answers over that which the simulator states (Niu et al. 2022, "When to
+    trust your simulator", H2O). They need classifiers for w. Here both are taken for normal: with answers of mean m and
+    variance v, standardised by what was stated, it is (log v + (1 + m^2) / v - 1) / 2, and 0 where all is right.
+
+    Args:
+        standard: [m] answers less what was expected, over the deviation stated.
+        actions: [m] codes of the actions.
+        count: A.
+    """
+    times = np.bincount(actions, minlength=count)
+    some = np.maximum(times, 1)
+    mean = np.bincount(actions, weights=standard, minlength=count) / some
+    variance = np.bincount(actions, weights=np.square(standard - mean[actions]), minlength=count) / some
+    variance = np.maximum(variance, 1e-12)
+    return np.where(times >= FEWEST, 0.5 * (np.log(variance) + (1.0 + np.square(mean)) / variance - 1.0), np.nan)
 
 
 def last_error(log: Trajectories) -> float:
