@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, final, get_args, get_origin
 
@@ -47,12 +48,17 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @final
     def __post_init__(self) -> None:
-        for field in msgspec.structs.fields(type(self)):
-            check_value(field.name, getattr(self, field.name), field.type)
+        for name, kind in _annotations(type(self)):
+            check_value(name, getattr(self, name), kind)
         for kind in reversed(type(self).__mro__):
             relations: Callable[[Any], None] | None = vars(kind).get("_relations")
             if relations is not None:
                 relations(self)
+
+
+@cache  # to resolve a class's annotations costs a hundred times as much as to check a value
+def _annotations(kind: type[Checked]) -> list[tuple[str, Any]]:
+    return [(field.name, field.type) for field in msgspec.structs.fields(kind)]
 
 
 def check_value(field: str, value: object, annotation: Any) -> None:

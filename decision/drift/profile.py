@@ -193,7 +193,7 @@ def counted_actions(offered: Offered, features: list[Feature]) -> Actions:
     decisions = np.unique(offered.decision, return_inverse=True)[1]
     nothing = np.zeros(0)
     return Actions(
-        effective=effective_of(np.bincount(decisions, offered.weight)),
+        effective=effective_of(np.bincount(decisions, offered.weight).astype(np.float64)),
         distinct=int(np.unique(offered.action.code).size),
         features=features,
         cells=[

@@ -125,7 +125,7 @@ class Operators:
         sample, found = self._rates.watch(), list[Glance]()
         for name in call.loops():
             with suppress(UnknownLoopError, UnavailableError):  # it went meanwhile
-                found.append(glance(self._core, self._nights, self._counted, self._rates, name))
+                found.append(glance(self._core, self._nights.of(name), self._counted, self._rates, name))
         known = {one.name for one in found}
         errors = self._core.loops.errors().items()
         broken = [pair for pair in errors if pair[0] not in known] if call.caller.sees_all() else []
@@ -149,11 +149,12 @@ class Operators:
         core.snapshot(name)
         entry = self._state.get(alarms_key(name))  # what somebody cleared a moment ago is not shown again
         standing = alarms_in(core, name, None if entry is None else entry.value)
-        seen = glance(core, self._nights, self._counted, self._rates, name, standing)
         nights = self._nights.of(name)
+        seen = glance(core, nights, self._counted, self._rates, name, standing)
         loop, guard = core.snapshot(name).loop, guard_of(core, name)
         try:
-            versions, verdicts = versions_of(core, name, nights), core.registry.verdicts(name)
+            verdicts = core.registry.verdicts(name)
+            versions = versions_of(core, name, nights, verdicts)
         except RegistryError as error:
             raise unavailable(f"the registry does not answer: {error}") from error
         governance = self._opened() if loop.fairness.enabled else None

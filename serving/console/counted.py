@@ -45,13 +45,17 @@ class Counted:
         self._refresher.close()
 
     def of(self, loop: str) -> dict[str, Any] | None:
-        """Return a loop's last counts; None while there are none, or no lake is there. Waits .15 s for the first."""
+        """Return a loop's last counts; None while there are none, or no lake is there.
+
+        Whoever asks first waits .15 s for them, and nobody after that.
+        """
         with self._changed:
+            new = loop not in self._wanted
             self._wanted[loop] = self._clock()
             if not self._started:
                 self._started = True
                 self._refresher.start()
-            if loop not in self._kept:
+            if new and loop not in self._kept:
                 self._changed.wait_for(lambda: loop in self._kept, _PATIENCE_S)
             kept = self._kept.get(loop)
         return None if kept is None else kept.counts

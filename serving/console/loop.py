@@ -74,7 +74,7 @@ class LegRow(NamedTuple):
     then: str
 
 
-def versions_of(core: Core, loop: str, nights: Sequence[Night]) -> list[VersionRow]:
+def versions_of(core: Core, loop: str, nights: Sequence[Night], verdicts: Sequence[WrittenVerdict]) -> list[VersionRow]:
     """Return the latest versions, newest first; blocking.
 
     Raises:
@@ -82,7 +82,7 @@ def versions_of(core: Core, loop: str, nights: Sequence[Night]) -> list[VersionR
     """
     registry = core.registry
     aliases, latest = registry.aliases(loop), dict[str, WrittenVerdict]()
-    for written in registry.verdicts(loop):
+    for written in verdicts:
         if _ends_rollout(written) and written.version in latest:
             continue  # the verdict before it says why
         latest[written.version] = written

@@ -13,7 +13,7 @@ from pipelines.evaluation.rewards import Running, running
 from pipelines.evaluation.standing import Alarm, Standing, alarms_key, standing_in
 from pipelines.reports.lines import spark
 from serving.console.counted import Counted
-from serving.console.nights import Night, Nights, Number
+from serving.console.nights import Night, Number
 from serving.console.rates import Rates
 from serving.core import Core
 from serving.wire import LoopDescription
@@ -74,13 +74,13 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def glance(
-    core: Core, nights: Nights, counted: Counted, rates: Rates, name: str, standing: Standing | None = None
+    core: Core, found: list[Night], counted: Counted, rates: Rates, name: str, standing: Standing | None = None
 ) -> Glance:
     """Return a loop at a glance; blocking.
 
     Args:
         core: of the service.
-        nights: of the loops.
+        found: nights of the loop.
         counted: counts of the loops.
         rates: of the service.
         name: of the loop.
@@ -91,7 +91,7 @@ def glance(
         UnavailableError: its settings cannot be read.
         StateError: State cannot be reached.
     """
-    says, found, sample = core.describe(name, counted=False), nights.of(name), rates.watch()
+    says, sample = core.describe(name, counted=False), rates.watch()
     says.counters = counted.of(name)
     loop = core.snapshot(name).loop
     kept = [night for night in found if night.rewards is not None and night.rewards.n]
