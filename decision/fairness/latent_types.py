@@ -174,7 +174,7 @@ def backing(types: Types, covariates: Floats, pair: Ints, judge: Ints, unfair: F
 
 def backed_by_each(backing: Floats) -> NDArray[np.bool_]:
     """Return [p] whether at least half of every type holds the pair to be unfair; `backing` as that function's."""
-    return (backing >= 0.5).all(1)
+    return np.all(backing >= 0.5, axis=1)
 
 
 def _check(said: Judgements, most: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from decision.fairness.blinding import payload
+from decision.fairness.blinding import Shown, payload
 from decision.fairness.rule import Rule
 from pipelines.fairness.people import Person, add_person
 from pipelines.fairness.store import Governance
@@ -83,7 +83,9 @@ class Panel:
 
 def unlike_pair(rng: np.random.Generator) -> Pair:
     """Return a pair of people drawn at random."""
-    cards = [{"income": round(rng.normal(40, 10), 1), "debt": round(rng.normal(3, 1), 2)} for _ in range(2)]
+    cards: list[Shown] = [
+        {"income": round(rng.normal(40, 10), 1), "debt": round(rng.normal(3, 1), 2)} for _ in range(2)
+    ]
     return pair(payload=payload(cards[0], cards[1], (0.9, 0.2), treatment="getting the loan"))
 
 

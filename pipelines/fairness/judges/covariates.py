@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 
@@ -70,16 +71,16 @@ class Covariates:
 
 
 def _unit(values: Sequence[object]) -> float:
-    numbers = [float(value) for value in values if _is_number(value)]
+    numbers = [value for value in values if _is_number(value)]
     whole = len(numbers) == sum(value is not None for value in values)
     return float(np.std(numbers)) if numbers and whole else 0.0
 
 
 def _apart(first: object, second: object, unit: float) -> float:
     if unit > 0.0 and _is_number(first) and _is_number(second):
-        return min(abs(float(first) - float(second)) / unit, _MOST_DEVIATIONS)  # type: ignore[arg-type]
+        return min(abs(first - second) / unit, _MOST_DEVIATIONS)
     return float(first != second)
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -198,7 +199,7 @@ def noted(store: Governance, loop: str) -> Noted | None:
     return msgspec.convert({**msgspec.json.decode(rows[0]["body"]), "at": rows[0]["at"]}, Noted)
 
 
-def _said(store: Governance, loop: str) -> list[dict[str, object]]:
+def _said(store: Governance, loop: str) -> list[dict[str, Any]]:
     """Return the latest judgements of active auditors on pairs that are still shown, the oldest first."""
     active = [person.person_id for person in list_people(store) if person.active]
     j = t.judgements.c
@@ -214,12 +215,9 @@ def _said(store: Governance, loop: str) -> list[dict[str, object]]:
 
 
 def _cards(payload: str) -> Cards:
-    first, second = ({n: v for n, v in card["features"].items() if v is not None} for card in _of(payload))
+    cards: list[dict[str, dict[str, Any]]] = msgspec.json.decode(payload)["cards"]
+    first, second = ({name: value for name, value in card["features"].items() if value is not None} for card in cards)
     return first, second
-
-
-def _of(payload: str) -> list[dict[str, dict[str, object]]]:
-    return msgspec.json.decode(payload)["cards"]
 
 
 def _weighs(names: Sequence[str], weights: Floats) -> list[tuple[str, float]]:

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from pipelines.fairness import tables as t
-from pipelines.fairness.judges.covariates import Covariates
+from pipelines.fairness.judges.covariates import Cards, Covariates
 from pipelines.fairness.judges.judge_types import NOTED, JudgeTypes, backed, judge_types, note, noted, told
 from pipelines.fairness.people import revoke
 from pipelines.fairness.standing import upheld
@@ -127,7 +127,9 @@ def test_covariates_are_the_gap_and_unsigned_differences_of_mean_0_and_variance_
 
 
 def test_a_feature_that_few_pairs_differ_in_is_not_named() -> None:
-    cards = [({"income": float(n), "visited.Ada": float(n == 0)}, {"income": 0.5}) for n in range(9)]
+    cards: list[Cards] = [({"income": float(n), "visited.Ada": float(n == 0)}, {"income": 0.5}) for n in range(9)]
     assert Covariates.of(cards, np.linspace(0.1, 0.9, 9)).names == ("gap", "income", "visited.Ada")
-    few = [({"income": float(n), **({"visited.Ada": 1.0} if n == 0 else {})}, {"income": 0.5}) for n in range(9)]
+    few: list[Cards] = [
+        ({"income": float(n), **({"visited.Ada": 1.0} if n == 0 else {})}, {"income": 0.5}) for n in range(9)
+    ]
     assert Covariates.of(few, np.linspace(0.1, 0.9, 9)).names == ("gap", "income")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from decision.fairness.blinding import Shown
 from decision.fairness.mining import Pairs
 from pipelines.fairness import tables as t
 from pipelines.fairness.judges.judge_types import backed, judge_types, noted
@@ -57,7 +59,7 @@ def store(credit: Credit) -> Iterator[Governance]:
         yield made
 
 
-def mined(store: Governance, credit: Credit, **options: int) -> Mined:
+def mined(store: Governance, credit: Credit, **options: Any) -> Mined:
     return mine(store, credit.lake, credit.registry, credit.loop, now=NOW, by="test", version="1", **options)
 
 
@@ -92,7 +94,7 @@ def test_the_most_telling_pair_is_alike_in_what_one_kind_forgives_only(
         found = judge_types(made, LOOP)
     assert found is not None
     assert len(found.types) == 2
-    shown = [{"income": 40.0 + 25 * (n == 1), "debt": 3.0 + 2 * (n == 2)} for n in range(4)]
+    shown: list[Shown] = [{"income": 40.0 + 25 * (n == 1), "debt": 3.0 + 2 * (n == 2)} for n in range(4)]
     people = People([], [], shown, np.zeros((4, 0)), ["approve"], np.zeros((4, 1)))
     favoured, disfavoured = np.array([0, 0, 0, 1]), np.array([3, 1, 2, 2])
     pairs = Pairs(favoured, disfavoured, np.array([0.7, 0.7, 0.7, 0.001]), np.zeros((4, 0)))
