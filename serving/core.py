@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from decision.errors import DecisionError, FieldError
+from decision.errors import FieldError
 from decision.guard.snapshot import weight_at
 from decision.join import ACTIVATION
 from decision.protocols import Policy
@@ -22,14 +22,12 @@ from decision.records import (
     MAX_RECORD_BYTES,
     Decision,
     Outcome,
-    decode_decision,
-    decode_outcome,
     encode,
 )
 from pipelines.evaluation.agreement import Agreement, agreement_in, agreement_key
 from pipelines.evaluation.standing import alarms_key, standing_in
-from pipelines.log.protocol import Headers, Message, of_loop, partition_of
-from pipelines.log.slates import whole, written
+from pipelines.log.protocol import DECISIONS, OUTCOMES, Headers
+from pipelines.log.slates import written
 from pipelines.log.sqlite.log import Group, Stored
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
@@ -40,14 +38,13 @@ from serving.deciding.failing import Failing
 from serving.deciding.question import Catalogues, Question, question_of
 from serving.deciding.turns import AT_ONCE, Decided, Turns
 from serving.errors import (
-    ErasedDecisionError,
     EventIdReusedError,
     UnavailableError,
-    UnknownDecisionError,
     UnknownLoopError,
 )
 from serving.event_ids import uuid7
-from serving.explain import ExplainedDecision, Explanation, explained
+from serving.explaining.explain import Explanation
+from serving.explaining.recorded import Recorded, records_in
 from serving.loops import Loops
 from serving.outcomes import outcomes_of
 from serving.refresher import Refresher
@@ -65,7 +62,6 @@ from serving.wire import (
     ProcessCounts,
 )
 
-DECISIONS, OUTCOMES = "decisions", "outcomes"
 MAX_SLATE_BYTES = 8 << 20
 MAX_BATCH_BYTES = 48 << 20
 """Of the records of a request, and of a batch: all that waits for the disk has `serving.spool.MOST_BYTES`."""
@@ -111,12 +107,14 @@ class Core:
     closed: bool = False
     _give: Give = field(init=False)
     _lake: LakeCounters = field(init=False)
+    _recorded: Recorded = field(init=False)
     _turns: Turns = field(init=False)
     _failing: Failing = field(init=False, default_factory=Failing)
     _counting: threading.Lock = field(init=False, default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self._lake = LakeCounters(self.settings, self.clock)
+        self._recorded = Recorded(self.settings, self.loops, self.spool, self._lake, lambda event: self.erased(event))
         give = self.spool.give if self.answers is None else self.answers.give
         self._give = give
         self._turns = Turns(lambda loop, questions: self._decided(self.snapshot(loop), questions), give)
@@ -287,7 +285,7 @@ class Core:
         with self._counting:
             counts.repeated += 1
         metrics.count("repeated", loop)
-        earlier = _records_in(decided.event_id, stored.messages)
+        earlier = records_in(decided.event_id, stored.messages)
         if not is_same_request(earlier, records, decided.question):
             raise EventIdReusedError(decided.event_id)
         return answer(earlier)
@@ -326,10 +324,7 @@ class Core:
 
     def _unknown(self, loop: str, event_ids: Sequence[str]) -> int:
         """Return how many of the ids no decision of the loop has; blocking."""
-        return sum(not self._kept(DECISIONS, event_id, loop) for event_id in event_ids)
-
-    def _kept(self, topic: str, event_id: str, loop: str) -> list[Message]:
-        return of_loop(self.spool.find(topic, event_id.encode()), loop)
+        return sum(not self._recorded.kept(DECISIONS, event_id, loop) for event_id in event_ids)
 
     def _reported(self, loop: str, number: int, doubts: Counter[str]) -> int:
         counts, doubts = self.count(loop), +doubts
@@ -348,26 +343,7 @@ class Core:
             UnknownDecisionError: there are none.
             ErasedDecisionError: they were erased.
         """
-        found = self._kept(DECISIONS, event_id, loop)
-        if not found:
-            return self._ingested(event_id, loop)
-        records = _records_in(event_id, found)
-        return [record for record in records if record.loop == records[0].loop]
-
-    def _ingested(self, event_id: str, loop: str) -> list[Decision]:
-        """Return the records of a decision that another replica made, or this one long ago."""
-        from pipelines.lake.records import decisions_under
-
-        partition = self._partition(event_id)
-        found = self._lake.read(lambda tables: decisions_under(tables, event_id, partition, loop))
-        if found:
-            return found
-        if self.erased(event_id.encode()):
-            raise ErasedDecisionError(event_id)
-        raise UnknownDecisionError(event_id)
-
-    def _partition(self, event_id: str) -> int:
-        return partition_of(event_id.encode(), self.spool.partitions)
+        return self._recorded.stored(event_id, loop)
 
     def explain(self, event_id: str, loop: str = "") -> Explanation:
         """Return how each record under `event_id` came about, its draw repeated; blocking.
@@ -380,40 +356,11 @@ class Core:
             UnknownDecisionError: there is no such decision.
             ErasedDecisionError: it was erased.
         """
-        records = self.stored(event_id, loop)
-        decisions = [self._explained(record) for record in records]
-        return Explanation(event_id, records[0].loop, decisions, self._reported_of(event_id, records[0].loop))
-
-    def _reported_of(self, event_id: str, loop: str) -> list[Outcome]:
-        """Return the outcomes of a decision: what the lake has, and then what this replica took that is not there."""
-        from pipelines.lake.records import outcomes_under
-
-        here = [decode_outcome(each.value) for each in self._kept(OUTCOMES, event_id, loop) if each.value]
-        if self.settings.log == "local:":
-            return here
-        partition = self._partition(event_id)
-        there = self._lake.read(lambda tables: outcomes_under(tables, event_id, partition, loop))
-        return [*there, *(outcome for outcome in here if outcome not in there)]
-
-    def _explained(self, record: Decision) -> ExplainedDecision:
-        try:
-            return explained(record, self._policy(record))
-        except (DecisionError, OSError, RuntimeError):  # the version is gone, or asks for more than was logged
-            return explained(record, None)
+        return self._recorded.explain(event_id, loop)
 
     def policy_of(self, record: Decision) -> Policy | None:
         """Return the version that a record names; None for a baseline, or where it cannot be loaded; blocking."""
-        with suppress(DecisionError, OSError, RuntimeError):
-            return self._policy(record)
-        return None
-
-    def _policy(self, record: Decision) -> Policy | None:
-        if record.policy_version.startswith("baseline:"):
-            return None
-        snapshot = self.loops.get(record.loop)
-        if snapshot is not None and snapshot.policy_version == record.policy_version:
-            return snapshot.policy
-        return self.loops.load(record.loop, record.policy_version)
+        return self._recorded.policy_of(record)
 
     def counters(self, loop: str) -> dict[str, Any] | None:
         """Return the lake's counters of a loop, None where there is no such loop or lake; blocking."""
@@ -486,14 +433,6 @@ class Core:
             if refresher.late:
                 return f"{refresher.name} have not been refreshed for {refresher.age_s:.0f} s"
         return None
-
-
-def _records_in(event_id: str, messages: Sequence[Message]) -> list[Decision]:
-    """Return the records of a decision from its messages; erased ones are empty."""
-    kept = [message for message in messages if message.value]
-    if not kept:
-        raise ErasedDecisionError(event_id)
-    return [decode_decision(value) for value in whole(kept)]
 
 
 def _groups(outcomes: Sequence[Outcome]) -> list[Group]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from pipelines.files import make_home
+from pipelines.log.protocol import TOPICS
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.online.connection import Online, open_online
 from pipelines.operations.processes import check_keys
@@ -17,7 +18,7 @@ from pipelines.retention.erasures import Erasures, is_announced
 from pipelines.settings import Settings
 from pipelines.state.state import State
 from serving import metrics
-from serving.core import DECISIONS, OUTCOMES, Core
+from serving.core import Core
 from serving.lags import INGEST_EVERY_S, DiskUse, IngestLag, Lags
 from serving.loops import Loops
 from serving.problems import TITLES
@@ -48,7 +49,7 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
     with ExitStack() as opened:  # closes what is open already when a later part fails
         log = LocalLog(settings.spool_path, clock=clock)
         opened.callback(log.close)
-        for topic in (DECISIONS, OUTCOMES):
+        for topic in TOPICS:
             log.create(topic, settings.partitions)
         traces = open_traces(settings)
         if traces is not None:

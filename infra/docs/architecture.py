@@ -68,6 +68,7 @@ CAPTIONS = {
     "serving.replicas": "agree on answers,|on pins of episodes",
     "serving.deciding": "in turns: question|to draw",
     "serving.telemetry": "metrics' catalogue,|traces",
+    "serving.explaining": "what is on record,|drawn again",
     "serving.waiting": "a share of the queue|for each loop",
 }
 MODULES = {  # of the modules that stand in a package itself, those whose names leave a question
@@ -83,7 +84,6 @@ MODULES = {  # of the modules that stand in a package itself, those whose names 
     "serving.outcomes": "what became of it,|as records",
     "serving.spool": "on disk before|the answer",
     "serving.counters": "what decisions|became",
-    "serving.explain": "draws again",
     "serving.event_ids": "UUIDv7",
     "serving.snapshot": "what an answer|depends on",
     "serving.errors": "the core's own",

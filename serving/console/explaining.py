@@ -13,7 +13,7 @@ from decision.errors import DecisionError
 from decision.fairness.clamp import ClampedPolicy
 from decision.policy import OraclePolicy, features_version_of
 from serving.core import Core
-from serving.explain import ExplainedDecision, batch_of
+from serving.explaining.explain import ExplainedDecision, batch_of
 
 MOST_FEATURES = 40
 _ENDS = 1e-9

@@ -12,7 +12,7 @@ from decision.errors import FieldError, Words
 from decision.records import SCHEMA_VERSION
 from serving.deciding.question import read_question, read_questions
 from serving.errors import ErasedDecisionError, UnknownDecisionError
-from serving.explain import Explanation
+from serving.explaining.explain import Explanation
 from serving.problems import problem_of
 from serving.routes import MAX_BATCH_BODY, Call, Query, Route
 from serving.wire import (

@@ -32,9 +32,10 @@ import numpy as np
 
 from decision.features import flatten
 from decision.records import encode
+from pipelines.log.protocol import DECISIONS
 from pipelines.log.sqlite.log import Group
 from pipelines.settings import load_settings
-from serving.core import DECISIONS, Core
+from serving.core import Core
 from serving.deciding.decide import Ask, answer, decide
 from serving.deciding.question import Question, read_question
 from serving.start import open_core

@@ -19,7 +19,7 @@ from decision.policy import OraclePolicy
 from decision.records import decode_decision
 from pipelines.registry.registry import Registry
 from pipelines.settings import load_settings
-from serving.explain import batch_of
+from serving.explaining.explain import batch_of
 from serving.start import open_core
 from serving.wire import Action, DecideRequest
 from tests.strategies import interactions_of

@@ -16,7 +16,7 @@ from decision.policy import OraclePolicy
 from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
 from pipelines.registry.registry import Registry
 from pipelines.settings import load_settings
-from serving.explain import batch_of
+from serving.explaining.explain import batch_of
 from tests.e2e.test_session_http import TEXT, post, recorded
 from tests.parts import require
 from tests.worlds.synthetic import new_loop, new_settings

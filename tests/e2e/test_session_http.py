@@ -20,7 +20,7 @@ from pipelines.log.sqlite.log import LocalLog
 from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings, load_settings
-from serving.explain import batch_of
+from serving.explaining.explain import batch_of
 from tests.decision.oracles.test_session import ACTIONS, oracle
 from tests.e2e.test_kill_service import kill_all
 from tests.worlds.synthetic import new_loop, new_settings

@@ -13,7 +13,7 @@ from decision.exploration.rule import Exploration
 from decision.policy import OraclePolicy
 from decision.records import Decision, decode_decision
 from pipelines.settings import load_settings
-from serving.explain import batch_of
+from serving.explaining.explain import batch_of
 from serving.start import open_core
 from serving.wire import Action, DecideRequest
 from tests.decision.oracles.test_session import ACTIONS, grouped

@@ -19,7 +19,7 @@ from decision.policy import OraclePolicy
 from decision.records import SCHEMA_VERSION, Decision, Outcome, decode_decision
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.settings import load_settings
-from serving.explain import batch_of
+from serving.explaining.explain import batch_of
 from serving.sessions import Sessions
 from serving.start import open_core
 from serving.wire import Action, DecideRequest, OutcomeRequest

@@ -126,7 +126,7 @@ def test_a_decisions_page_shows_scores_distributions_features_and_the_draw(site:
 
 def test_what_the_features_of_a_linear_model_add_makes_up_the_score(site: Operated) -> None:
     from serving.console.explaining import effects
-    from serving.explain import batch_of
+    from serving.explaining.explain import batch_of
 
     (record,) = site.core.explain("seen", "shop").decisions
     policy: Any = site.core.policy_of(record)

@@ -17,7 +17,7 @@ from decision.records import Decision
 from pipelines.settings import LoopSettings
 from serving.deciding.decide import Ask, decide
 from serving.deciding.question import Catalogues, read_question
-from serving.explain import explained
+from serving.explaining.explain import explained
 from serving.snapshot import Snapshot
 from tests.strategies import interactions_of
 

@@ -19,7 +19,7 @@ from decision.policy import OraclePolicy, UniformPolicy
 from pipelines.settings import LoopSettings
 from serving.deciding.decide import Ask, decide
 from serving.deciding.question import Catalogues, read_question
-from serving.explain import explained
+from serving.explaining.explain import explained
 from serving.snapshot import Snapshot
 
 BODY = {

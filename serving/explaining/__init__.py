@@ -1,0 +1,1 @@
+"""Explanations of decisions on record: where their records are, and how each came about."""
