@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def logged(
 
 def mixed(parts: Sequence[Trajectories]) -> Trajectories:
     """Return the logs of several policies at the same time as one; each is a version, by its place."""
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _STEPS}
+    joined: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _STEPS}
     sizes = [len(part) for part in parts]
     drew = np.repeat(np.arange(len(parts)), sizes)[:, None] + np.zeros((1, parts[0].steps), np.int64)
     names = tuple(str(number + 1) for number in range(len(parts)))
