@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
@@ -15,13 +16,16 @@ from decision.draw import draw
 from decision.records import decode_decision
 from pipelines.fairness import tables as t
 from pipelines.fairness.mine import mine
-from pipelines.fairness.people import add_person
+from pipelines.fairness.people import add_person, open_session
 from pipelines.fairness.publish import publish
 from pipelines.fairness.store import Governance
 from pipelines.fairness.tasks import Judgement, assign, judge, queue
 from pipelines.fairness.views.effect import effect_of
 from pipelines.settings import load_loop
 from pipelines.training.train import train
+from serving.core import Core
+from serving.fairness.console.site import COOKIE
+from serving.http.app import App
 from serving.start import open_core
 from serving.wire import Action, DecideRequest
 from tests.worlds.credit import LOOP, TEXT, Credit
@@ -62,6 +66,15 @@ def test_upheld_pairs_are_answered_alike_with_exact_propensities(tmp_path: Path)
         assert (told.after.high, told.after.low) == pytest.approx([record.pmf[0] for record in after], abs=1e-12)
         assert (told.looked_at, told.alike, told.changed) == (500, 2, 2)  # nobody else looks like one of the two
         assert set(told.events) == {pair["favoured"], pair["disfavoured"]}
+        owner, _ = add_person(store, name="O", roles=["owner"], owns=[LOOP], now=NOW, by="test")
+        token = open_session(store, owner, now=datetime.fromtimestamp(core.clock(), UTC))
+        page = " ".join(_page(core, f"/console/fairness/{LOOP}/pairs/{pair['task_id']}", token).split())
+        assert f"Version {version}, in charge, by itself" in page
+        assert "As they are answered now, clamped" in page
+        assert (
+            "Of the latest 500 decisions, 2 look like one of the two; 2 of them would get other probabilities" in page
+        )
+        assert pair["favoured"] not in page  # which decisions those are is for administrators
         path = credit.settings.loop_path(LOOP)
         path.write_text(TEXT)
         assert publish(credit.settings, store, credit.lake, load_loop(credit.settings, LOOP)) == 0
@@ -69,6 +82,17 @@ def test_upheld_pairs_are_answered_alike_with_exact_propensities(tmp_path: Path)
         core.loops.refresh()
         assert _decide(core, credit, pair["favoured"]).pmf == before[0].pmf
         core.close()
+
+
+def _page(core: Core, path: str, token: str) -> str:
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app=App(lambda: core))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get(path, headers={"cookie": f"{COOKIE}={token}"})
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 200, answer.text
+    return answer.text
 
 
 def _decide(core: object, credit: Credit, event_id: str) -> object:
