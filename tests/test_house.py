@@ -73,7 +73,7 @@ def test_a_circle_is_found_wherever_the_import_stands(tmp_path: Path, text: str)
 
 
 def test_every_folder_of_tests_mirrors_a_package() -> None:
-    beside = {"bench", "browser", "contracts", "e2e", "faults", "worlds"}
+    beside = {"bench", "browser", "contracts", "e2e", "faults", "newcomers", "worlds"}
     tests = ROOT / "tests"
     folders = {file.parent.relative_to(tests) for file in tests.rglob("test_*.py")}
     mirrored = [folder for folder in folders if folder.parts and folder.parts[0] not in beside]
