@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,7 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from pipelines.commands.outcome import Home, Json, Loop, Outcome, command, console, progress
 from pipelines.operations.installation import Installation
 
@@ -55,6 +56,9 @@ def demo(
     sessions: Annotated[
         bool, typer.Option("--sessions", help="A feed whose policy remembers its readers, instead of the digits.")
     ] = False,
+    tour: Annotated[
+        bool, typer.Option("--tour", help="Leave a living installation behind, to look around in on the console.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("out"),
     home: Annotated[Path | None, typer.Option(help="Keep the installation here (default: a temporary folder).")] = None,
     json: Json = False,
@@ -65,8 +69,15 @@ def demo(
     Open Bandit logs are imported and evaluated. With `--sessions`, a bandit wears the readers of a feed out, and a
     policy with memory, trained from the loop's own log, is rolled out by the guard in its place.
 
-    Examples: `decision demo`, `decision demo --log kafka --json`, `decision demo --sessions`
+    `--tour` fills an installation with a week of a shop and a day of a feed instead: nights, a rollout under way, a
+    refused version, an alarm, pairs for a panel. It says how to start the service, and who may sign in where.
+
+    Examples: `decision demo`, `decision demo --log kafka --json`, `decision demo --sessions`, `decision demo --tour`
     """
+    if tour:
+        if sessions or log != "local":
+            raise FieldError("tour", wanted="alone, without --sessions and --log", got=Words("more"))
+        return _tour(seed, quick, out / "tour" if home is None else home)
     if sessions:
         if log != "local":
             raise FieldError("log", wanted="'local' with --sessions", got=log)
@@ -79,6 +90,16 @@ def demo(
         plan = msgspec.structs.replace(plan, decisions=min(decisions, 1250), generations=min(generations, 2))
     result = run_demo(plan, out=out, home=home, console=console, progress=progress)
     return Outcome(result.summary(), lambda where: show_demo(result, where))
+
+
+def _tour(seed: int, quick: bool, home: Path) -> Outcome:
+    from pipelines.demo.tour import TourPlan, run_tour, show_tour
+
+    plan = TourPlan(seed=seed)
+    if quick:
+        plan = msgspec.structs.replace(plan, decisions=500, readers=40, visits=10, effort=0.02)
+    made = run_tour(plan, home=home, now=datetime.now(UTC), console=console, progress=progress)
+    return Outcome(msgspec.to_builtins(made), lambda where: show_tour(made, where))
 
 
 def _sessions(seed: int, quick: bool, out: Path, home: Path | None) -> Outcome:
