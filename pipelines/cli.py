@@ -18,7 +18,6 @@ from decision.errors import FieldError
 from pipelines.commands import (
     alarms,
     apply,
-    audit,
     data,
     doctor,
     features,
@@ -32,6 +31,7 @@ from pipelines.commands import (
     verify,
 )
 from pipelines.commands.analysis import policy
+from pipelines.commands.auditing.app import audit
 from pipelines.commands.imports import importer, vw_model
 from pipelines.commands.keeping import backup, tidy
 from pipelines.commands.moving import migrate
@@ -126,7 +126,7 @@ app.add_typer(
     help="Come from another system: what would its requests find here?",
 )
 app.add_typer(
-    audit.audit,
+    audit,
     name="audit",
     rich_help_panel="Panels of auditors",
     help="Mine pairs, assign panels, adjudicate disputes, verify the audit log.",

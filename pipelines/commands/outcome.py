@@ -37,6 +37,7 @@ Home = Annotated[
     Path | None, typer.Option("--home", help="Folder for all durable data (default: $DECISION_HOME or ./.decision).")
 ]
 Loop = Annotated[str, typer.Argument(metavar="LOOP", help="Name of the loop.", show_default=False)]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random draws.")]
 
 console = Console(stderr=True)
 """Where progress and messages go."""
