@@ -26,7 +26,6 @@ from serving.http import operations, personalizer, v1
 
 ROOT = Path(__file__).parents[3]
 PAGES = [*sorted((ROOT / "infra/docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-ROUTES = (*v1.ROUTES, *personalizer.ROUTES, *operations.routes(lambda: b"", lambda: None))
 SERVICE = ("localhost:8080", "127.0.0.1:8080")
 
 ROUTES = (*v1.ROUTES, *personalizer.ROUTES, *operations.routes(bytes, lambda: None))
