@@ -22,6 +22,7 @@ STUDIES = {
     "fairness": "pipelines.studies.fairness",
     "sim2rec": "pipelines.studies.sim2rec",
     "auxiliary": "pipelines.studies.auxiliary",
+    "redteam": "pipelines.studies.redteam",
 }
 """Module of each study by name; one has ``seeds(quick=)`` and ``run(seeds, length, quick=, progress=)``.
 
@@ -44,7 +45,7 @@ def study(
         typer.Option(
             "--size",
             help="Length of a run: decisions per generation (regression-oracle), episodes (stepmix), rounds, "
-            "or decisions of a log (auxiliary).",
+            "decisions of a log (auxiliary), or rows (redteam).",
         ),
     ] = None,
     world: Annotated[

@@ -43,6 +43,8 @@ class Recipe:
         explore: probability of a random document, on every third round.
         kale_shift: of the simulated users.
         noise: standard deviation of the reward.
+        lies: e; users report r exp(d) in place of the reward r, |d| <= e drawn evenly, half of them with one d for
+            good, the others with another at every step. The planner goes by what is true. 0 for none.
     """
 
     iterations: int = 40
@@ -54,8 +56,11 @@ class Recipe:
     explore: float = 0.15
     kale_shift: float = 0.0
     noise: float = REWARD_NOISE
+    lies: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.lies < 10.0:
+            raise FieldError("recipe.lies", wanted="0 or more and below 10", got=self.lies)
         for name in ("iterations", "users", "kept", "batches", "batch"):
             if getattr(self, name) < 1:
                 raise FieldError(f"recipe.{name}", wanted="1 or more", got=getattr(self, name))
@@ -118,7 +123,9 @@ def teach(
     while progress.iteration < last:
         users = draw_users(progress.rng, chocs, per_group, kale_shift=recipe.kale_shift)
         explore = recipe.explore if progress.iteration % 3 == 2 else 0.0
-        progress.episodes.append(labelled_episodes(progress.policy, view, users, progress.rng, explore, recipe.noise))
+        lies = lies_of(len(users), recipe.lies, progress.rng) if recipe.lies else None
+        found = labelled_episodes(progress.policy, view, users, progress.rng, explore, recipe.noise, lies)
+        progress.episodes.append(found)
         progress.user_steps += len(users) * HORIZON
         done = progress.iteration / recipe.iterations
         progress.optimizer.param_groups[0]["lr"] = recipe.rate * (1.0 - 0.97 * done)
@@ -129,10 +136,33 @@ def teach(
     return progress
 
 
+def lies_of(users: int, most: float, rng: np.random.Generator) -> Singles:
+    """Return [T, n] logarithms of what users multiply their reports by, as `Recipe.lies` has them with e = `most`."""
+    constant = rng.random(users) < 0.5
+    once, anew = rng.uniform(-most, most, users), rng.uniform(-most, most, (HORIZON, users))
+    return np.where(constant, once, anew).astype(np.float32)
+
+
+def told(observed: Singles, lie: Singles | float) -> Singles:
+    """Return observations [n, 3] in which the reward is multiplied by exp(`lie`) ([n] or one for all)."""
+    changed = observed.copy()
+    changed[:, 2] *= np.exp(lie)
+    return changed
+
+
 def labelled_episodes(
-    policy: ContextPolicy, view: View, users: LtsUsers, rng: np.random.Generator, explore: float, noise: float
+    policy: ContextPolicy,
+    view: View,
+    users: LtsUsers,
+    rng: np.random.Generator,
+    explore: float,
+    noise: float,
+    lies: Singles | None = None,
 ) -> tuple[Singles, Singles]:
-    """Roll the student out once; return its inputs [n, T, f] and the planner's advantages [n, T] along its way."""
+    """Roll the student out once; return its inputs [n, T, f] and the planner's advantages [n, T] along its way.
+
+    What it sees of rewards is multiplied by exp(`lies`) ([T, n]); None for what is true.
+    """
     planned = plan(users)
     env = LtsEnv(users, noise=noise)
     observed, _ = env.reset(seed=int(rng.integers(2**31)))
@@ -150,6 +180,8 @@ def labelled_episodes(
                 strong = np.where(rng.random(len(users)) < explore, rng.random(len(users)) < 0.5, strong)
             actions = documents(strong)
             observed, *_ = env.step(actions)
+            if lies is not None:
+                observed = told(observed, lies[time])
     return seen, advantages
 
 

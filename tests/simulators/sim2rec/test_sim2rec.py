@@ -21,7 +21,7 @@ from simulators.sim2rec.identification import returns_of_identification
 from simulators.sim2rec.network import ContextPolicy, arrays_of, load_arrays
 from simulators.sim2rec.ppo import PpoRecipe, begin, returns_of_actor, train
 from simulators.sim2rec.ppo import _advantages as advantages_of
-from simulators.sim2rec.student import Recipe, beginner, teach
+from simulators.sim2rec.student import Recipe, beginner, labelled_episodes, lies_of, teach
 from simulators.sim2rec.views import GroupMean, View, returns_of_policy
 
 SMALL = Recipe(iterations=4, users=28, kept=2, batches=3, batch=14)
@@ -34,6 +34,33 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def test_lies_are_bounded_and_half_of_the_users_tell_one_for_good() -> None:
+    """Of 400 users 150 to 250 lie for good, but for a chance of 1 in 10^6."""
+    lies = lies_of(400, 0.6, np.random.default_rng(0))
+    assert np.abs(lies).max() <= 0.6
+    assert 150 < (np.ptp(lies, axis=0) == 0.0).sum() < 250
+
+
+def test_lies_change_what_the_student_sees_of_rewards_and_nothing_else() -> None:
+    view, users = View(), draw_users(np.random.default_rng(1), AT_14, 20)
+    policy = ContextPolicy(view.width, seed=0)
+
+    def seen(lies: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        return labelled_episodes(policy, view, users, np.random.default_rng(2), 0.0, 0.1, lies)
+
+    (honest, labels), (same, _), (lied, _) = seen(None), seen(np.zeros((140, 20))), seen(np.full((140, 20), 0.5))
+    assert np.array_equal(honest, same)
+    assert np.array_equal(lied[:, 1, [0, 2, 3]], honest[:, 1, [0, 2, 3]])
+    assert np.allclose(lied[:, 1, 1], honest[:, 1, 1] + 0.5, rtol=0.0, atol=1e-5)
+    assert labels.shape == (20, 140)
+
+
+@pytest.mark.parametrize("lies", [-0.1, 10.0, float("nan")])
+def test_lies_outside_their_range_are_refused(lies: float) -> None:
+    with pytest.raises(FieldError, match=r"recipe\.lies"):
+        Recipe(lies=lies)
 
 
 def test_views_take_nothing_privileged() -> None:
