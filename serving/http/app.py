@@ -11,7 +11,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, MutableMapping
-from functools import cache
 from typing import Any
 
 from pipelines.logs import ABOUT
@@ -51,7 +50,6 @@ class App:
         self._table = Table(self._routes)
         self._close_pages: Callable[[], None] | None = None
         self._opening = threading.Lock()
-        self._document = b""
 
     @property
     def core(self) -> Core:
@@ -76,15 +74,12 @@ class App:
         return self.core.ready() or next((reason for watch in self.watched if (reason := watch()) is not None), None)
 
     def document(self) -> bytes:
-        """Return the OpenAPI document; blocking, seconds at the first call."""
+        """Return the OpenAPI document, made here; blocking for seconds."""
         self._open_pages()
-        with self._opening:  # many may ask at first: each would make it anew, and decisions wait for all of them
-            if not self._document:
-                self._document = openapi.document(self._routes)
-        return self._document
+        return openapi.document(self._routes)
 
     def describe(self) -> bytes:
-        """Return the OpenAPI document; blocking, seconds at the first call; another process makes it, if it can."""
+        """Return the OpenAPI document; blocking for seconds; another process makes it, if it can."""
         try:
             return _described()
         except (OSError, subprocess.SubprocessError) as error:
@@ -256,7 +251,6 @@ async def _sent_by(body: Application, scope: Scope, receive: Receive, send: Send
     return status
 
 
-@cache
 def _described() -> bytes:
     """Return the OpenAPI document from a process of its own.
 
