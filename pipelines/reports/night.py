@@ -195,7 +195,7 @@ def _learned(run: Run) -> list[Section]:
         )
         for entry in compared
     ]
-    return [Section("What was learned", lines, Table(("configuration", "loss", ""), rows))]
+    return [Section("What was learned", lines, Table(("configuration", "loss", "choice"), rows))]
 
 
 def _variant(variant: dict[str, Any]) -> str:
@@ -240,7 +240,7 @@ def _drift(run: Run) -> list[Section]:
         )
         for moved in features
     ]
-    columns = ("feature", "stability index", "missing (before)", "moved the most (before)", "new and gone", "")
+    columns = ("feature", "stability index", "missing (before)", "moved the most (before)", "new and gone", "raised")
     sections = [Section("Drift", [beside], Table(columns, rows))]
     rewards = [
         (
@@ -255,7 +255,7 @@ def _drift(run: Run) -> list[Section]:
     ]
     if rewards:
         text = "Rewards of actions that are drawn blindly, at their rates in training: no policy changes them."
-        table = Table(("decisions", "reward", "before", "share", "effective rows", ""), rewards)
+        table = Table(("decisions", "reward", "before", "share", "effective rows", "raised"), rewards)
         sections.append(Section("Rewards beside training", [text], table))
     return sections
 
