@@ -23,6 +23,7 @@ STUDIES = {
     "sim2rec": "pipelines.studies.sim2rec",
     "auxiliary": "pipelines.studies.auxiliary",
     "redteam": "pipelines.studies.redteam",
+    "offline": "pipelines.studies.offline",
 }
 """Module of each study by name; one has ``seeds(quick=)`` and ``run(seeds, length, quick=, progress=)``.
 
@@ -45,7 +46,7 @@ def study(
         typer.Option(
             "--size",
             help="Length of a run: decisions per generation (regression-oracle), episodes (stepmix), rounds, "
-            "decisions of a log (auxiliary), or rows (redteam).",
+            "decisions of a log (auxiliary), rows (redteam), or users of a log (offline).",
         ),
     ] = None,
     world: Annotated[

@@ -243,9 +243,20 @@ def returns_in_model(
 
 
 def returns_in_truth(
-    policy: ContextPolicy, view: GroupView, offered: tuple[int, ...], users: LtsUsers, seed: int, log: Trajectories
+    policy: ContextPolicy,
+    view: GroupView,
+    offered: tuple[int, ...],
+    users: LtsUsers,
+    seed: int,
+    log: Trajectories,
+    *,
+    greedy: bool = True,
 ) -> Floats:
-    """Return [n] what the policy's best document earns each user of the true world, whose `log` it was taught from."""
+    """Return [n] what the policy earns each user of the true world, whose `log` it was taught from.
+
+    By its best document each time; not `greedy`, by documents drawn from it, as it is served.
+    """
+    rng = np.random.default_rng(seed)
     env, features = LtsEnv(users), log.catalogue.features
     env.reset(seed=seed)
     n = len(users)
@@ -253,7 +264,7 @@ def returns_in_truth(
     state, total = policy.start(n), np.zeros(n)
     for time in range(env.horizon):
         logits, state = _logits(policy, view, response, shown, users.group, state, time)
-        documents = np.array(offered)[logits.argmax(axis=1)]
+        documents = np.array(offered)[logits.argmax(axis=1)] if greedy else drawn(logits, offered, rng)
         _, reward, *_ = env.step(documents)
         shown, response = features[documents], log.scale.response(reward)
         total += reward
