@@ -9,6 +9,8 @@ compile MLflow anew.
 from __future__ import annotations
 
 import importlib.util
+import io
+import logging
 import os
 import shutil
 import sys
@@ -19,6 +21,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from pipelines.logs import set_up
 from tests.mlflow_server import own_mlflow
 from tests.parts import require
 from tests.postgres_server import new_database, own_server
@@ -101,3 +104,15 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return s3_server
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """Give where log lines go, as JSON; afterwards they go where they went before."""
+    stream, root = io.StringIO(), logging.getLogger()
+    before = list(root.handlers), root.level
+    set_up("json", logging.INFO, stream)
+    yield stream
+    root.handlers, root.level = before
+    for package in ("decision", "simulators", "pipelines", "serving"):
+        logging.getLogger(package).setLevel(logging.NOTSET)

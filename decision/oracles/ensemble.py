@@ -7,7 +7,7 @@ members' disagreement is what Thompson-like rules explore by.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
@@ -15,6 +15,7 @@ import numpy as np
 
 from decision.batch import Batch, Floats, Interactions
 from decision.errors import FieldError, Words
+from decision.oracles.files.members import LoadMember, load_members, member_files
 from decision.protocols import Oracle
 
 SETTINGS_FILE = "ensemble.json"
@@ -66,12 +67,10 @@ class EnsembleOracle:
         kinds = [kind for kind, _ in self.members_by_kind]
         stored = _Stored(kinds, self._bootstrap, self._seed, self._fits)
         files = {SETTINGS_FILE: msgspec.json.encode(stored)}
-        for number, (_, member) in enumerate(self.members_by_kind):
-            files |= {f"member-{number}-{name}": data for name, data in member.save().items()}
-        return files
+        return files | member_files((member for _, member in self.members_by_kind), "member")
 
     @classmethod
-    def load(cls, files: dict[str, bytes], load_member: Callable[[str, dict[str, bytes]], Oracle]) -> EnsembleOracle:
+    def load(cls, files: dict[str, bytes], load_member: LoadMember) -> EnsembleOracle:
         """Return the ensemble that `save` described.
 
         Args:
@@ -89,9 +88,5 @@ class EnsembleOracle:
             raise FieldError(
                 SETTINGS_FILE, wanted=f"at most {MAX_MEMBERS} members that are no ensembles", got=Words("not")
             )
-        members: list[tuple[str, Oracle]] = []
-        for number, kind in enumerate(stored.kinds):
-            prefix = f"member-{number}-"
-            own = {name.removeprefix(prefix): data for name, data in files.items() if name.startswith(prefix)}
-            members.append((kind, load_member(kind, own)))
+        members = load_members(files, stored.kinds, "member", load_member)
         return cls(members, bootstrap=stored.bootstrap, seed=stored.seed, fits=stored.fits)

@@ -14,7 +14,7 @@ exploration rule's business: it gets the same scores, two of them exchanged.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -22,6 +22,7 @@ import numpy as np
 from decision.batch import Batch, Floats, Interactions, Ints
 from decision.errors import FieldError
 from decision.options import NotNegative
+from decision.oracles.files.members import LoadMember, load_members, member_files
 from decision.protocols import Oracle
 from decision.ragged import group_argmax
 
@@ -63,12 +64,10 @@ class KeptOracle:
         """Return the models' files, numbered, and what they are as JSON."""
         stored = _Stored([kind for kind, _ in self.members_by_kind], self.margins)
         files = {SETTINGS_FILE: msgspec.json.encode(stored)}
-        for number, (_, member) in enumerate(self.members_by_kind):
-            files |= {f"kept-{number}-{name}": data for name, data in member.save().items()}
-        return files
+        return files | member_files((member for _, member in self.members_by_kind), "kept")
 
     @classmethod
-    def load(cls, files: dict[str, bytes], load_member: Callable[[str, dict[str, bytes]], Oracle]) -> KeptOracle:
+    def load(cls, files: dict[str, bytes], load_member: LoadMember) -> KeptOracle:
         """Return the oracle that `save` described.
 
         Args:
@@ -84,11 +83,7 @@ class KeptOracle:
             raise FieldError(SETTINGS_FILE, wanted="models and margins", got=error) from error
         if "kept" in stored.kinds or len(stored.kinds) > MOST + 1:
             raise FieldError(SETTINGS_FILE, wanted=f"at most {MOST + 1} models that keep nothing", got=stored.kinds)
-        members: list[tuple[str, Oracle]] = []
-        for number, kind in enumerate(stored.kinds):
-            prefix = f"kept-{number}-"
-            own = {name.removeprefix(prefix): data for name, data in files.items() if name.startswith(prefix)}
-            members.append((kind, load_member(kind, own)))
+        members = load_members(files, stored.kinds, "kept", load_member)
         return cls(members, stored.margins)
 
 

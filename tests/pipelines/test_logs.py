@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
 from contextvars import copy_context
 from pathlib import Path
 
@@ -16,19 +15,6 @@ from pipelines.logs import ABOUT, JsonFormatter, TextFormatter, masked, numbers,
 from pipelines.nightly import STEPS, nightly
 from pipelines.registry.registry import Registry
 from tests.worlds.synthetic import LATER, new_loop, new_settings, open_parts, play
-
-
-@pytest.fixture
-def lines() -> Iterator[io.StringIO]:
-    """Where log lines go; afterwards as before."""
-    stream = io.StringIO()
-    root = logging.getLogger()
-    before = list(root.handlers), root.level
-    set_up("json", logging.INFO, stream)
-    yield stream
-    root.handlers, root.level = before
-    for package in ("decision", "simulators", "pipelines", "serving"):
-        logging.getLogger(package).setLevel(logging.NOTSET)
 
 
 def told(stream: io.StringIO) -> list[dict]:

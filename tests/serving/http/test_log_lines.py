@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,25 +11,11 @@ from typing import Any
 import pytest
 
 from decision.batch import Batch, Floats
-from pipelines.logs import set_up
 from serving.core import Core
 from tests.serving.http.test_app import QUESTION, Caller, open_at
 from tests.serving.telemetry.test_traces import CALLERS
 
 KEY = "a-secret-key"
-
-
-@pytest.fixture
-def lines() -> Iterator[io.StringIO]:
-    """Where log lines go; afterwards as before."""
-    stream = io.StringIO()
-    root = logging.getLogger()
-    before = list(root.handlers), root.level
-    set_up("json", logging.INFO, stream)
-    yield stream
-    root.handlers, root.level = before
-    for package in ("decision", "simulators", "pipelines", "serving"):
-        logging.getLogger(package).setLevel(logging.NOTSET)
 
 
 def told(stream: io.StringIO, event: str) -> list[dict[str, Any]]:
