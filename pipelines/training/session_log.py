@@ -17,8 +17,8 @@ from pipelines.trajectories.catalogue import catalogue_of as actions_of
 from simulators.learned.trajectories import Trajectories, catalogue_of, scale_of
 
 _DAY = 86_400_000_000
-_LARGEST_PMF = 20_000_000
-"""Numbers of whole distributions that are held; of a larger log only the propensities are."""
+_LARGEST = 20_000_000
+"""Numbers by decision and action that are held; of a larger log only what was shown is known, and its propensity."""
 
 
 def log_of(lake: Lake, loop: LoopSettings, version: int, *, apart_from: Trajectories | None = None) -> Trajectories:
@@ -54,9 +54,8 @@ def log_of(lake: Lake, loop: LoopSettings, version: int, *, apart_from: Trajecto
         raise SupportError(f"loop {loop.name} has no user who is {'not ' if apart_from is None else ''}held out")
     mask = found.mask
     longest = int(mask.sum(axis=1).max())
-    pmf = None
-    if mask[:, :longest].size * len(catalogue) <= _LARGEST_PMF and np.isfinite(found.pmf).all():
-        pmf = found.dense_pmf()[:, :longest]
+    small = mask[:, :longest].size * len(catalogue) <= _LARGEST
+    pmf = found.dense_pmf()[:, :longest] if small and np.isfinite(found.pmf).all() else None
     actions = found.actions[:, :longest]
     raw = found.catalogue.features.astype(np.float32)
     names, groups = np.unique(found.groups.astype(str), return_inverse=True)
@@ -72,6 +71,7 @@ def log_of(lake: Lake, loop: LoopSettings, version: int, *, apart_from: Trajecto
         names=tuple(found.version_names),
         days=found.ts_us[np.arange(len(found)), (mask.sum(axis=1) - 1) // 2] // _DAY,
         pmf=pmf,
+        offered=found.dense_offered()[:, :longest] if small else None,
         groups=groups if rules.group else None,
         group_names=tuple(names.tolist()) if rules.group else (),
         grouped_by=rules.group.removeprefix("context."),

@@ -92,9 +92,17 @@ class Trajectories:
     def dense_pmf(self) -> Singles:
         """Return [n, T, A] the distributions, 0 for what was not offered and outside of the mask."""
         out = np.zeros((*self.mask.shape, len(self.catalogue)), np.float32)
-        place = np.repeat(np.flatnonzero(self.mask), np.diff(self.offsets))
-        out.reshape(-1, out.shape[-1])[place, self.offered] = self.pmf
+        out.reshape(-1, out.shape[-1])[self._places(), self.offered] = self.pmf
         return out
+
+    def dense_offered(self) -> Bools:
+        """Return [n, T, A] whether each action was offered, whatever its probability."""
+        out = np.zeros((*self.mask.shape, len(self.catalogue)), np.bool_)
+        out.reshape(-1, out.shape[-1])[self._places(), self.offered] = True
+        return out
+
+    def _places(self) -> Ints:
+        return np.repeat(np.flatnonzero(self.mask), np.diff(self.offsets))
 
     def take(self, rows: Ints) -> Trajectories:
         """Return the windows at `rows` ([r]); the same may come twice."""

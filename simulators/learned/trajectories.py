@@ -134,7 +134,8 @@ class Trajectories:
         versions: [n, T] int64 codes of the policy that drew, into `names`; None when not known.
         names: of the policies.
         days: [n] int64 number of the day in whose course each trajectory was half over; None for one day.
-        pmf: [n, T, A] the whole distribution, 0 for what was not offered; None when not known.
+        pmf: [n, T, A] the whole distribution, 0 for what was not offered or never drawn; None when not known.
+        offered: [n, T, A] whether an action could have been shown; None when all could, or it is not known.
         groups: [n] int64 codes of each user's group; None for one group.
         group_names: of the groups; "" is that of users whose group is not known.
         grouped_by: path of the context's field that holds it, without "context."; "" where nothing does.
@@ -150,6 +151,7 @@ class Trajectories:
     names: tuple[str, ...] = ()
     days: Counts | None = None
     pmf: Singles | None = None
+    offered: Flags | None = None
     groups: Counts | None = None
     group_names: tuple[str, ...] = ()
     grouped_by: str = ""
@@ -208,7 +210,7 @@ class Trajectories:
         def of(values: NDArray[np.generic] | None) -> NDArray[np.generic] | None:
             return None if values is None else values[rows]
 
-        parts = {name: of(getattr(self, name)) for name in ("lengths", "versions", "days", "pmf", "groups")}
+        parts = {name: of(getattr(self, name)) for name in ("lengths", "versions", "days", "pmf", "offered", "groups")}
         return replace(
             self,
             actions=self.actions[rows],

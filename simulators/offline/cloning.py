@@ -4,7 +4,8 @@
 
 over whole trajectories, A the critic's advantages (advantage-weighted regression, Peng et al. 2019; the extraction of
 implicit Q-learning). The policy's head is a softmax over the actions of the log, which is the form that is served: its
-propensities are exact. Actions that were not offered at a step have no part in its loss.
+propensities are exact. Actions that were not offered at a step have no part in its loss. Those that were offered and
+that the version in charge never draws have one, or its trajectories would say nothing against them.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ def cloned(
         optimizer.param_groups[0]["lr"] = recipe.rate * (1.0 - 0.97 * step / recipe.steps)
         rows = rng.choice(n, min(recipe.batch, n), p=weights)
         logits, _ = policy(torch.from_numpy(inputs[rows]))
-        if log.pmf is not None:
-            logits = logits.masked_fill(torch.from_numpy(log.pmf[rows][..., offered] <= 0.0), _NEVER)
+        if log.offered is not None:
+            logits = logits.masked_fill(torch.from_numpy(~log.offered[rows][..., offered]), _NEVER)
         wanted = torch.from_numpy(chosen[rows])
         likely = functional.log_softmax(logits, dim=-1).gather(2, wanted[..., None])[..., 0]
         count = torch.from_numpy(counts[rows])

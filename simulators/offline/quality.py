@@ -102,7 +102,8 @@ def quality_of(log: Trajectories, *, asked: Kind = "pw", residual: float | None 
     returns, inside = returns_of(log), log.inside
     versions = _versions(log, returns)
     rewards = log.rewards[inside].astype(np.float64)
-    offered = np.full(rewards.shape, len(log.catalogue)) if log.pmf is None else (log.pmf[inside] > 0.0).sum(axis=1)
+    everything = np.full(rewards.shape, len(log.catalogue))
+    offered = everything if log.offered is None else log.offered[inside].sum(axis=1)
     weights = 1.0 / (log.propensities[inside].astype(np.float64) * offered)
     counts = float(weights.sum() ** 2 / np.square(weights).sum() / len(weights))
     means = [each.mean for each in versions if each.users >= FEWEST]

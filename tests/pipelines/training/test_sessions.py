@@ -70,6 +70,8 @@ def test_trajectories_of_a_lake_are_those_that_were_logged_but_for_users_held_ou
     assert found.propensities == pytest.approx(wanted.propensities[order], rel=1e-5)
     assert found.pmf is not None
     assert found.pmf.sum(axis=2) == pytest.approx(1.0, abs=1e-5)
+    assert found.offered is not None
+    assert found.offered.all()
     assert found.scale.form == "log"
 
 

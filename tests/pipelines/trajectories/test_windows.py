@@ -149,7 +149,16 @@ def test_actions_have_their_features_and_distributions_are_whole(tmp_path: Path)
     assert known.features.tolist() == [[1.0, 0.0, 0.5], [0.0, 0.0, 1.5], [0.0, 1.0, 3.0]]
     found = gathered(windows(world.lake, LOOP, length=3))
     assert found.dense_pmf().tolist() == [[[0.5, 0.25, 0.25], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]]
+    assert found.dense_offered().tolist() == [[[True, True, True], [False, False, True], [False, False, False]]]
     assert found.actions.tolist() == [[0, 2, 0]]
+
+
+def test_what_is_never_drawn_was_offered_all_the_same(tmp_path: Path) -> None:
+    sure = msgspec.structs.replace(visit("e0", "ann", timedelta(0)), pmf=[1.0, 0.0, 0.0], propensity=1.0)
+    world = world_of(tmp_path, sure)
+    found = gathered(windows(world.lake, LOOP, length=1))
+    assert found.dense_pmf().tolist() == [[[1.0, 0.0, 0.0]]]
+    assert found.dense_offered().tolist() == [[[True, True, True]]]
 
 
 def test_when_a_reward_was_known_is_told(tmp_path: Path) -> None:

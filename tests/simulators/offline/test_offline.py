@@ -164,6 +164,43 @@ def test_critic_and_clone_find_the_better_action() -> None:
     assert shares[1] > 0.8
 
 
+def without_a_floor() -> Trajectories:
+    """Return a log of which version 1 drew nine tenths, from a and b evenly, and version 2 the rest, always c."""
+    rng, shape = np.random.default_rng(11), (400, 6)
+    second = np.broadcast_to((np.arange(400) >= 360)[:, None], shape)
+    actions = np.where(second, 2, rng.integers(0, 2, shape))
+    pmf = np.where(second[..., None], [0.0, 0.0, 1.0], [0.5, 0.5, 0.0]).astype(np.float32)
+    catalogue = catalogue_of(["a", "b", "c"], np.zeros((3, 0), np.float32), actions)
+    drawn = np.where(second, 1.0, 0.5).astype(np.float32)
+    rewards = rng.normal(0.0, 1.0, shape).astype(np.float32)
+    return Trajectories(
+        actions, rewards, drawn, catalogue, scale_of(rewards), pmf=pmf, offered=np.ones((*shape, 3), np.bool_)
+    )
+
+
+def first_shares(log: Trajectories) -> list[float]:
+    """Return a plain clone's probabilities of a, b and c for a user nothing is known of."""
+    view, even = GroupView(None, 3), weights_of(log, "uniform")
+    recipe = CloneRecipe(steps=150, beta=0.0)
+    policy = cloned(log, view, np.arange(3), np.zeros(log.actions.shape, np.float32), even, recipe, 0)
+    with torch.no_grad():
+        logits, _ = policy(torch.from_numpy(inputs_of(log, view)[:1, :1]))
+    return torch.softmax(logits[0, 0], dim=-1).tolist()
+
+
+def test_versions_that_never_draw_what_others_do_are_mixed_as_often_as_they_drew() -> None:
+    """Seeded. An action that a version has at 0 was offered all the same, and its trajectories speak against it."""
+    assert first_shares(without_a_floor()) == pytest.approx([0.45, 0.45, 0.1], abs=0.05)
+
+
+def test_an_action_that_was_not_offered_has_no_part_in_the_loss() -> None:
+    """Seeded. c was offered to those users alone who were always shown it: nothing speaks against it."""
+    log = without_a_floor()
+    closed = np.ones((*log.actions.shape, 3), np.bool_)
+    closed[:360, :, 2] = False
+    assert first_shares(replace(log, offered=closed))[2] > 0.2
+
+
 def test_what_lies_beyond_a_last_step_is_not_learned_from() -> None:
     lengths = np.random.default_rng(3).integers(2, 12, 200)
     beyond = np.arange(12) >= lengths[:, None]

@@ -12,7 +12,7 @@ from simulators.environments.lts.planner import plan
 from simulators.learned.logs import logged, mixed
 from simulators.learned.trajectories import Trajectories
 from simulators.offline.quality import advice, quality_of
-from tests.simulators.offline.test_offline import bandit
+from tests.simulators.offline.test_offline import bandit, without_a_floor
 
 
 def known(log: Trajectories, shares: list[float]) -> Trajectories:
@@ -79,3 +79,8 @@ def test_quality_knows_no_unit() -> None:
     one, other = quality_of(log), quality_of(replace(log, rewards=np.float32(3e6) * log.rewards))
     for name in ("tq", "semivariance", "counts", "effective"):
         assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-3)
+
+
+def test_uniform_choice_is_among_what_was_offered_and_not_among_what_one_version_draws() -> None:
+    """Nine tenths weigh 1 / (1/2 * 3) and a tenth 1 / (1 * 3): (.9 * 2 + .1)^2 / (.9 * 4 + .1) of them count."""
+    assert quality_of(without_a_floor()).counts == pytest.approx(1.9**2 / 3.7, rel=1e-5)
