@@ -21,7 +21,7 @@ from serving.http.access import Access
 from serving.http.reach import check_origin, check_page, check_reach, session_in
 from serving.problems import PROBLEM, ProblemError, failed, problem_of, unavailable
 from serving.routes import OF_KEYS, Application, BodyUnfinished, Call, Receive, Route, Scope, Send, Table, read_body
-from serving.telemetry.traces import CURRENT, Trace, Traces
+from serving.telemetry.traces import CURRENT, Trace, Traces, now_ns
 
 _DESCRIBED_S = 25.0
 _log = logging.getLogger(__name__)
@@ -97,9 +97,10 @@ class App:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun, name, status = time.perf_counter(), _NO_ROUTE, _NO_ANSWER
-        trace: Trace | None = None
+        route: Route | None = None
+        call: Call | None = None
         try:
-            content, headers, route, call = b"application/json", (), None, None
+            content, headers = b"application/json", ()
             try:
                 core = self.core
                 asks = self._access is None or self._access.asks
@@ -108,8 +109,6 @@ class App:
                 route, path = self._find(scope)
                 name, call = route.name, Call(core, scope, receive, path, asks=asks)
                 ABOUT.set(call.told)
-                if core.traces is not None:
-                    trace = call.trace = _begun(core.traces, route, scope)
                 body = await self._answer(route, call, asks=asks)
                 if not isinstance(body, bytes):
                     status = await _sent_by(body, scope, receive, send)
@@ -144,8 +143,8 @@ class App:
             raise
         finally:
             metrics.answered(name, status, time.perf_counter() - begun)
-            if trace is not None:
-                trace.end(status)
+            if call is not None and call.trace is not None:
+                call.trace.end(status)
 
     def _find(self, scope: Scope) -> tuple[Route, dict[str, str]]:
         if self._close_pages is None and scope["path"].startswith(_PAGES):
@@ -173,10 +172,14 @@ class App:
                 self._close_pages = close
 
     async def _answer(self, route: Route, call: Call, *, asks: bool) -> bytes | Application:
+        traces = call.core.traces
+        begun_ns = 0 if traces is None else now_ns()
         if not asks and route.method != "GET" and route.role != "panel member":
             check_page(call.scope, signs_in=route.role == "visitor")
         if asks and route.role in OF_KEYS:
             await self._admit(route, call)
+        if traces is not None:  # a caller's flag has a trace made, so only who may ask gets one
+            call.trace = _begun(traces, route, call.scope, begun_ns)
         if route.request is not None and route.reads_body:
             call.body = await read_body(call.scope, call.receive, route.limit)
         return await route.answer(call)
@@ -223,9 +226,9 @@ class App:
                 return
 
 
-def _begun(traces: Traces, route: Route, scope: Scope) -> Trace | None:
+def _begun(traces: Traces, route: Route, scope: Scope, begun_ns: int) -> Trace | None:
     """Begin the trace of a request that decides or reports, and have what it calls know it; None without one."""
-    trace = traces.begin(route.method, route.path, scope["headers"]) if route.role in _TRACED else None
+    trace = traces.begin(route.method, route.path, scope["headers"], begun_ns) if route.role in _TRACED else None
     CURRENT.set(trace)
     return trace
 

@@ -96,13 +96,14 @@ class Traces:
         self._provider = provider
         self._tracer = provider.get_tracer("decision")
 
-    def begin(self, method: str, route: str, headers: Iterable[tuple[bytes, bytes]]) -> Trace | None:
+    def begin(self, method: str, route: str, headers: Iterable[tuple[bytes, bytes]], begun_ns: int) -> Trace | None:
         """Return the trace of a request; None where it is not sampled.
 
         Args:
             method: of the request.
             route: its path with parameters in braces: no value of a path goes in.
             headers: the request's, names in lower case.
+            begun_ns: when it came, in nanoseconds since 1970.
         """
         from opentelemetry.trace import SpanKind, set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -110,7 +111,7 @@ class Traces:
         given = next((value.decode("latin-1") for name, value in headers if name == _CALLERS), None)
         parent = None if given is None else TraceContextTextMapPropagator().extract({"traceparent": given})
         attributes = {"http.request.method": method, "http.route": route}
-        span = self._tracer.start_span(f"{method} {route}", parent, SpanKind.SERVER, attributes)
+        span = self._tracer.start_span(f"{method} {route}", parent, SpanKind.SERVER, attributes, start_time=begun_ns)
         return Trace(self._tracer, span, set_span_in_context(span)) if span.is_recording() else None
 
     def close(self) -> None:

@@ -117,6 +117,15 @@ def test_a_refusal_is_the_requests_status_and_nothing_of_its_path(collector: Col
     }
 
 
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer another-key"}])
+def test_who_may_not_ask_has_no_trace_made(collector: Collector, tmp_path: Path, headers: dict[str, str]) -> None:
+    core = open_at(tmp_path, traces=collector.url, traces_share=1.0, api_keys="a-secret-key")
+    answer = Caller(core)("POST", "/v1/loops/news/decide", QUESTION, **headers, traceparent=CALLERS)
+    assert answer.status_code == 401
+    core.close()
+    assert collector.sent == []
+
+
 @pytest.mark.parametrize("headers", [{}, {"traceparent": UNSAMPLED}, {"traceparent": "no trace at all"}])
 def test_what_is_not_sampled_is_not_sent(collector: Collector, tmp_path: Path, headers: dict[str, str]) -> None:
     core = open_at(tmp_path, traces=collector.url, traces_share=0.0)
