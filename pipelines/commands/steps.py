@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -16,6 +16,11 @@ from pipelines.commands.engines import RayAddress, Where, Workers, opened
 from pipelines.commands.outcome import DONE, REFUSED, Home, Json, Loop, Outcome, command, progress, who
 from pipelines.operations.installation import Installation
 
+if TYPE_CHECKING:
+    from pipelines.promotion.watch import SimulatorWatched
+
+_GAPS = 3
+"""Actions named beside the dynamics gap of a simulator."""
 Version = Annotated[str | None, typer.Option("--version", help="Version (default: the latest one trained).")]
 Seed = Annotated[int, typer.Option(help="Seed of all randomness in training.")]
 
@@ -326,6 +331,8 @@ def watch(
                 f"{one.group or '(none)'}: surprise {one.surprise:.2f}, alarm above {one.limit:.2f}; {one.users} users"
             )
             out.print(told, markup=False, style="red" if one.alarmed else None)
+        for simulator in found.simulators:
+            out.print(_gaps(simulator), markup=False, highlight=False)
         if found.odd_limit is not None:
             chance = 0.01 * found.users
             told = f"{found.odd} users surprise above {found.odd_limit:.2f} ({chance:.0f} would by chance)"
@@ -364,6 +371,16 @@ def rollback(
         )
 
     return Outcome(_plain(written), show)
+
+
+def _gaps(found: SimulatorWatched) -> str:
+    told = f"simulator {found.simulator}: dynamics gap {_gap(found.gap)} ({_gap(found.before)} before)"
+    largest = [f"{one.action} {_gap(one.gap)} ({_gap(one.before)} before)" for one in found.actions[:_GAPS]]
+    return f"{told}; the largest on {', '.join(largest)}" if largest else told
+
+
+def _gap(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.2f}"
 
 
 def _counted(what: str, counts: dict[str, Any]) -> Outcome:

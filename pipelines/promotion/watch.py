@@ -6,7 +6,8 @@ what users did before the policy in charge was made, and asked how surprising th
 place goes back to the version before, a bandit or the baseline, with a written verdict.
 
 The same is asked of every group of users by itself, and of every user: a city where something broke, or one who reports
-what is not so, drowns in the mean. Those are told of, and move nothing.
+what is not so, drowns in the mean. Those are told of, and move nothing. Nor does the dynamics gap, which says of every
+simulator on which actions users answer otherwise than before (`simulators.learned.knowledge`).
 """
 
 from __future__ import annotations
@@ -61,6 +62,38 @@ class GroupWatched(msgspec.Struct, frozen=True, kw_only=True):
     alarmed: bool
 
 
+class ActionGap(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a simulator is off on one action.
+
+    Attributes:
+        action: its id.
+        decisions: that showed it since.
+        gap: between what the simulator says and what was answered since, see `simulators.learned.knowledge.gap_of`.
+        before: the same of users before, held apart from learning; None where they were hardly shown it.
+    """
+
+    action: str
+    decisions: int
+    gap: float
+    before: float | None
+
+
+class SimulatorWatched(msgspec.Struct, frozen=True, kw_only=True):
+    """What a watch found of one simulator.
+
+    Attributes:
+        simulator: its name.
+        gap: the dynamics gap since, over the decisions whose actions have one; None where none has.
+        before: the same of users before, held apart from learning.
+        actions: up to 20 that were shown most, those with the largest gap first.
+    """
+
+    simulator: str
+    gap: float | None
+    before: float | None
+    actions: list[ActionGap]
+
+
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
     """What a watch found.
 
@@ -80,6 +113,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
         odd_limit: surprise that a user is odd above.
         odd: users above it; one in a hundred is so by chance.
         oddest: up to 20 of them, the most surprising first.
+        simulators: the dynamics gap of each, by action.
     """
 
     loop: str
@@ -97,6 +131,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     odd_limit: float | None = None
     odd: int = 0
     oddest: list[str] = []
+    simulators: list[SimulatorWatched] = []
 
 
 @step("watched")
@@ -141,7 +176,7 @@ def watch(
     if not isinstance(policy, OraclePolicy) or not isinstance(policy.oracle, SessionOracle):
         return msgspec.structs.replace(found, reason="the policy in charge was not made in simulators")
     made = datetime.fromisoformat(manifest.created_at)
-    part_done = parted(progress, "parts of the watch done", 5)
+    part_done = parted(progress, "parts of the watch done", 6)
     catalogue, table = catalogue_of(lake, loop.name), lake.version("interactions")
     before = _first(lake, loop, catalogue, table, length, until=made)
     part_done()
@@ -162,6 +197,7 @@ def watch(
     ensemble = fit_ensemble(known.take(rest), seed, members=2)
     part_done()
     models = [*ensemble.members, ensemble.held_out]
+    names = [*ensemble.names, "held out"]
     limit = calibrated(models, known.take(apart), seed, users=len(seen)).limit
     part_done()
     least = min(surprise(model, seen) for model in models)
@@ -170,6 +206,8 @@ def watch(
     odd_limit = float(np.nanquantile(usual, ODD))
     odd = np.flatnonzero(here > odd_limit)
     oddest = [str(since.users[row]) for row in odd[np.argsort(-here[odd], kind="stable")][:MAX_TOLD]]
+    part_done()
+    simulators = [_gap(name, model, known.take(apart), seen) for name, model in zip(names, models, strict=True)]
     part_done()
     found = msgspec.structs.replace(
         found,
@@ -181,6 +219,7 @@ def watch(
         odd_limit=odd_limit,
         odd=len(odd),
         oddest=oddest,
+        simulators=simulators,
     )
     if not found.alarmed:
         strange = ", ".join(one.group for one in groups if one.alarmed)
@@ -251,3 +290,28 @@ def _by_group(
         name = str(names[place])
         found.append(GroupWatched(group=name, users=users, surprise=least, limit=limit, alarmed=least > limit))
     return found
+
+
+def _gap(name: str, model: Response, apart: learned.Trajectories, seen: learned.Trajectories) -> SimulatorWatched:
+    from simulators.learned.knowledge import known
+
+    now, before = known(model, seen), known(model, apart)
+    times = np.bincount(seen.actions[seen.inside], minlength=len(seen.catalogue))
+    most = np.argsort(-times, kind="stable")[:MAX_TOLD]
+    told = most[np.isfinite(now.gap[most])]
+    actions = [
+        ActionGap(
+            action=seen.catalogue.ids[code],
+            decisions=int(times[code]),
+            gap=float(now.gap[code]),
+            before=_told(before.gap[code]),
+        )
+        for code in told[np.argsort(-now.gap[told], kind="stable")]
+    ]
+    return SimulatorWatched(
+        simulator=name, gap=_told(now.mean_gap(seen)), before=_told(before.mean_gap(apart)), actions=actions
+    )
+
+
+def _told(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

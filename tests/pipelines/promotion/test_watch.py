@@ -167,6 +167,24 @@ def _in_city(record: Decision | Outcome, names: tuple[str, ...]) -> Decision | O
     return msgspec.structs.replace(record, context=msgspec.Raw(msgspec.json.encode({"city": name})))
 
 
+def test_the_gap_of_every_simulator_says_on_which_actions_users_answer_otherwise(tmp_path: Path) -> None:
+    """Seeded. What documents beyond one bring became uncertain, and with it what is remembered where others follow."""
+    shop = Shop(tmp_path)
+    shop.see(users(1, 120), "before", timedelta(0))
+    log, rng = users(2, 60), np.random.default_rng(0)
+    far = log.actions > 12
+    odd = np.where(far, log.rewards * np.exp(rng.normal(0.0, 0.4, log.rewards.shape)), log.rewards)
+    shop.see(replace(log, rewards=odd.astype(np.float32)), "since", timedelta(days=4))
+    found = shop.watch(act=False)
+    assert len(found.simulators) == 3
+    for one in found.simulators:
+        assert one.gap is not None
+        assert one.before is not None
+        assert one.gap > one.before
+        assert {each.action for each in one.actions[:6]} == {f"d{number}" for number in range(13, 19)}
+        assert sum(each.decisions for each in one.actions) == 60 * STEPS
+
+
 def test_a_trajectory_too_short_to_judge_is_refused(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     with pytest.raises(FieldError, match="length"):
