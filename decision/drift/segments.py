@@ -133,7 +133,7 @@ def find_segments(
         contrast = centred * np.where(own, 1.0 / share, -1.0 / (1.0 - share))
         sums[name], shares[name] = there, share
         beyond[name] = MeanSums.of(contrast, importance[rest], counts, cubes=True)
-    lifts, others = simultaneous(sums, level=level), simultaneous(beyond, level=level)
+    lifts, others = (simultaneous(each, level=level, chosen=len(chosen)) for each in (sums, beyond))
     segments = [Segment(name, shares[name], lifts[name], others[name]) for name in sums]
     return Found(
         segments=sorted(segments, key=lambda one: (not one.apart, one.beyond.value)),

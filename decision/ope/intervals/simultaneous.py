@@ -16,14 +16,24 @@ from decision.ope.sums.means import MeanSums
 Key = TypeVar("Key")
 
 
-def simultaneous(sums: Mapping[Key, MeanSums], *, level: float = 0.95) -> dict[Key, Estimate]:
+def simultaneous(
+    sums: Mapping[Key, MeanSums], *, level: float = 0.95, chosen: int | None = None
+) -> dict[Key, Estimate]:
     """Return the estimate of every segment, at a level at which all intervals hold together.
 
+    Args:
+        sums: of each segment.
+        level: of all intervals together.
+        chosen: S, where segments were left out for what their rows are like: those that are left out count, too. None
+            where none was.
+
     Raises:
-        FieldError: the level is not in (0, 1).
+        FieldError: the level is not in (0, 1), or fewer were chosen than there are.
         SupportError: a segment has no rows.
     """
     if not 0 < level < 1:
         raise FieldError("level", wanted="a number in (0, 1)", got=level)
-    each = 1.0 - (1.0 - level) / max(len(sums), 1)
+    if chosen is not None and chosen < len(sums):
+        raise FieldError("chosen", wanted=f"{len(sums)} segments or more", got=chosen)
+    each = 1.0 - (1.0 - level) / max(chosen or len(sums), 1)
     return {name: part.estimate(each) for name, part in sums.items()}

@@ -9,6 +9,7 @@ from decision.columns import Texts
 from decision.drift.observed import Described
 from decision.drift.segments import CHOSEN, MOST_CELLS, Found, find_segments
 from decision.errors import FieldError
+from decision.ope.sums.means import MeanSums
 
 LIFT, PLANTED = 0.1, "country=AT and device=phone"
 
@@ -62,6 +63,29 @@ def test_a_planted_segment_is_found_and_its_interval_holds_it(effect: float) -> 
     assert found.searched + found.estimated == 20_000
     assert found.singles == 3 + 4 + 10
     assert 3 * 4 + 3 * 8 + 4 * 8 <= found.pairs <= 3 * 4 + 3 * 10 + 4 * 10
+
+
+def test_segments_that_are_left_out_count_among_those_whose_error_is_shared() -> None:
+    """In a segment that the policy nearly never reaches no interval can be had; the others' get no narrower by it."""
+    rng, n = np.random.default_rng(6), 20_000
+    kind, other = rng.integers(0, 8, n), rng.integers(0, 4, n)
+    terms = rng.standard_normal(n) + 0.4 * (kind == 0)
+    decisions = Described(
+        row=np.tile(np.arange(n), 2),
+        name=Texts([f"kind={at}" for at in range(8)] + [f"other={at}" for at in range(4)], np.append(kind, 8 + other)),
+        value=np.ones(2 * n),
+        weight=np.ones(n),
+        block=np.arange(n),
+        subject=np.arange(n),
+    )
+    half = rng.integers(0, 2, n)
+    rare = np.where((half == 1) & (kind != 0), (rng.random(n) < 2e-3) * 500.0, 1.0)
+    found = find_segments(decisions, terms, rare, half)
+    assert 0 < len(found.segments) < found.chosen
+    (one,) = [each.lift for each in found.segments if each.of == "kind=0"]
+    own = (half == 1) & (kind == 0)
+    alone = MeanSums.of(terms[own], rare[own], cubes=True).estimate(1.0 - 0.05 / found.chosen)
+    assert [one.low, one.high] == pytest.approx([alone.low, alone.high])
 
 
 @pytest.mark.statistical
