@@ -173,7 +173,11 @@ def backing(types: Types, covariates: Floats, pair: Ints, judge: Ints, unfair: F
 
 
 def backed_by_each(backing: Floats) -> NDArray[np.bool_]:
-    """Return [p] whether at least half of every type holds the pair to be unfair; `backing` as that function's."""
+    """Return [p] whether at least half of every type holds the pair to be unfair.
+
+    Args:
+        backing: [p, K] as that function's, of the types that are asked; without any, each pair is backed.
+    """
     return np.all(backing >= 0.5, axis=1)
 
 

@@ -1,7 +1,8 @@
 """Upheld pairs as a file that the service clamps around; written only for loops that ask for it.
 
-Where auditors are of several types, a pair is clamped when each type backs it: a clamp acts on what was upheld without
-another look, and a majority of one kind shall not decide there for the others.
+What a panel upheld is clamped. Where a loop asks for it (`fairness.clamp_by`) and its auditors are of several types, a
+pair is clamped only when each type backs it: a clamp acts without another look, and a majority of one kind does not
+decide there for the others then.
 
 A new file is written before State points to it, and the others are removed after: what was erased from one is in none.
 """
@@ -16,7 +17,7 @@ import msgspec
 from decision.fairness.clamp import Anchor
 from pipelines.fairness.anchors import Pointer, anchors_folder, anchors_key
 from pipelines.fairness.judges.judge_types import backed, judge_types
-from pipelines.fairness.standing import as_pairs, upheld
+from pipelines.fairness.standing import Standing, as_pairs, upheld
 from pipelines.fairness.store import Governance
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
@@ -29,12 +30,16 @@ MAX_PAIRS = 10_000
 
 
 @step("upheld pairs published")
+def clamped(store: Governance, loop: LoopSettings) -> list[Standing]:
+    """Return the pairs of `loop` that are to be clamped: those upheld, or those of them that every type backs."""
+    standing = upheld(store, loop.name)
+    return standing if loop.fairness.clamp_by == "panel" else backed(judge_types(store, loop.name), standing)
+
+
 def publish(
     settings: Settings, store: Governance, lake: Lake, loop: LoopSettings, *, without: Collection[str] = ()
 ) -> int:
     """Write the loop's upheld pairs for the service and return how many; remove the file where nothing is clamped.
-
-    Pairs that not every type of auditors backs are left out.
 
     Args:
         settings: the installation.
@@ -46,8 +51,7 @@ def publish(
     if not (loop.fairness.enabled and loop.fairness.clamp):
         _point(settings, loop.name, None)
         return 0
-    standing = backed(judge_types(store, loop.name), upheld(store, loop.name))
-    standing = [pair for pair in standing if not {pair.favoured, pair.disfavoured} & set(without)]
+    standing = [pair for pair in clamped(store, loop) if not {pair.favoured, pair.disfavoured} & set(without)]
     pairs = as_pairs(lake, loop.name, standing[-MAX_PAIRS:])
     anchors: list[Anchor] = []
     for row, (first, second) in enumerate(zip(pairs.first.contexts, pairs.second.contexts, strict=True)):

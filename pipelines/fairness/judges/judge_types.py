@@ -140,11 +140,14 @@ def judge_types(store: Governance, loop: str, *, seed: int = SEED) -> JudgeTypes
 def backed(found: JudgeTypes | None, standing: Sequence[Standing]) -> list[Standing]:
     """Return the pairs that each type backs; all of them where judges are of one type or too few judged.
 
-    A pair that is not among the judgements looked at, because it is older or its people were erased, is kept.
+    A pair that is not among the judgements looked at, because it is older or its people were erased, is kept. A type
+    that holds none of the judged pairs to be unfair weighs nothing, and is not asked: else two people who answer "fair"
+    to everything would leave no pair.
     """
     if found is None or len(found.types) == 1:
         return list(standing)
-    each = backed_by_each(backing(found.types, found.pairs, found.pair, found.judge, found.unfair))
+    tells = (unfair_probability(found.types, found.pairs) > 0.5).any(axis=0)
+    each = backed_by_each(backing(found.types, found.pairs, found.pair, found.judge, found.unfair)[:, tells])
     refused = {task for task, holds in zip(found.tasks, each, strict=True) if not holds}
     return [pair for pair in standing if pair.task_id not in refused]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -11,13 +12,16 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from decision.fairness.latent_types import backing
 from pipelines.fairness import tables as t
 from pipelines.fairness.judges.covariates import Cards, Covariates
 from pipelines.fairness.judges.judge_types import NOTED, JudgeTypes, backed, judge_types, note, noted, told
 from pipelines.fairness.people import revoke
+from pipelines.fairness.publish import clamped
 from pipelines.fairness.standing import upheld
 from pipelines.fairness.store import Governance
 from pipelines.fairness.verify import verify
+from pipelines.settings import parse_loop
 from tests.worlds.panels import LOOP, NOW, Panel, sqlite
 
 
@@ -70,6 +74,26 @@ def test_pairs_that_one_type_holds_to_be_fair_are_not_backed(panel: Panel, found
         if pair.task_id in kept:
             assert (incomes, debts) == (True, True)
     assert 0 < len(kept) < len(standing)
+
+
+def test_a_clamp_takes_the_panels_word_unless_a_loop_asks_each_type(panel: Panel, found: JudgeTypes) -> None:
+    standing = upheld(panel.store, LOOP)
+    for text, wanted in (("", standing), ('clamp_by = "each_type"', backed(found, standing))):
+        loop = parse_loop(f"[fairness]\nenabled = true\nclamp = true\n{text}", LOOP, {})
+        assert clamped(panel.store, loop) == wanted
+
+
+def test_people_who_call_nothing_unfair_take_no_clamp_away(panel: Panel, found: JudgeTypes) -> None:
+    """One type is as it was found, the other says "fair" of every pair."""
+    standing, types = upheld(panel.store, LOOP), found.types
+    never = np.append(np.zeros(types.weights.shape[1] - 1), -4.0)
+    other = replace(found, types=replace(types, weights=np.stack([types.weights[0], never])))
+    alone = replace(found, types=replace(types, weights=np.stack([types.weights[0]] * 2)))
+    each = backing(alone.types, alone.pairs, alone.pair, alone.judge, alone.unfair)[:, 0]
+    backed_by_the_first = {task for task, part in zip(found.tasks, each, strict=True) if part >= 0.5}
+    kept = {pair.task_id for pair in backed(other, standing)}
+    assert kept == backed_by_the_first & {pair.task_id for pair in standing}
+    assert kept
 
 
 def test_what_was_found_is_read_back_from_the_audit_log_which_verifies(panel: Panel, found: JudgeTypes) -> None:
