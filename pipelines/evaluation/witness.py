@@ -38,6 +38,8 @@ class Witness(msgspec.Struct, frozen=True, kw_only=True):
         missed: by how much it was off before, see `missed`.
         near_gain: [h] the gain over users' first 1, 2, ... decisions.
         near_half: [h] half the width of each one's 95% interval.
+        worst: simulator trained in where the version earns the least share of the best action held; "" if unknown.
+        worst_share: that share; None if unknown.
     """
 
     method: str
@@ -52,6 +54,8 @@ class Witness(msgspec.Struct, frozen=True, kw_only=True):
     missed: float = 0.0
     near_gain: list[float] = []
     near_half: list[float] = []
+    worst: str = ""
+    worst_share: float | None = None
 
     @property
     def worse(self) -> bool:
@@ -91,6 +95,8 @@ def witness_of(
         missed=missed(kept, told["error"]),
         near_gain=list(told.get("near_gain", ())),
         near_half=list(told.get("near_half", ())),
+        worst=told.get("worst", ""),
+        worst_share=told.get("worst_share"),
     )
 
 

@@ -132,6 +132,7 @@ def promote(
         )
         opens = (opens or (said.better and loop.guard.enabled)) and not said.refused
         reasons += [*said.refused, *_on_its_word(evaluated.witness, loop)] if said.better else said.refused
+        reasons += _worst(evaluated.witness)
         numbers |= _numbers(evaluated.trajectories, evaluated.witness)
     if (unknown := evaluated.untried) is not None:
         reasons, numbers = [*reasons, *(told := _unknown(unknown))], numbers | {"untried": unknown.share}
@@ -180,10 +181,20 @@ def _on_its_word(witness: Witness | None, loop: LoopSettings) -> list[str]:
     return [says if loop.guard.enabled else f"{says}; without a guard that is not enough"]
 
 
+def _worst(witness: Witness | None) -> list[str]:
+    """Return where the version does worst of all simulators that were learned; [] where no share is known."""
+    if witness is None or witness.worst_share is None:
+        return []
+    share = f"{witness.worst_share:.3f} of what each user's best action brings there, held"
+    return [f"note: of the simulators it earns least in {witness.worst}, {share}"]
+
+
 def _numbers(found: Trajectories, witness: Witness | None) -> dict[str, float]:
     numbers = {"trajectories": found.value.value, "trajectories_logged": found.logged}
     if witness is None:
         return numbers
+    if witness.worst_share is not None:
+        numbers |= {"witness_worst_share": witness.worst_share}
     return numbers | {f"witness_{name}": getattr(witness, name) for name in ("gain", "gain_low", "gain_high", "missed")}
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 from decision.batch import Floats
+from simulators.learned.embedding import spread_out
 from simulators.learned.interventions import memory_after
 from simulators.learned.responses import Response
 from simulators.learned.trajectories import Counts, Trajectories
@@ -23,7 +24,9 @@ HORIZONS = (1, 2, 5, 10, 20, 40, 60)
 """Decisions ahead at which simulators are asked."""
 FEWEST = 30
 """Decisions that showed an action, without which no gap is told."""
-_USERS = 200
+USERS = 200
+"""Users that actions are held for, at most."""
+_HELD = 20
 _Z = float(stats.norm.ppf(0.95))
 
 
@@ -174,15 +177,48 @@ def disagreement(models: Sequence[Response], log: Trajectories, actions: Counts,
         before: steps that go as logged first.
         steps: how long each is held.
     """
-    reached = log.take(np.flatnonzero(log.inside[:, before - 1])[:_USERS])
-    n, count = len(reached), len(actions)
-    shown = np.tile(log.catalogue.features[actions], (n, 1))
-    said: list[Floats] = []
-    for model in models:
-        memory, total = np.repeat(memory_after(model, reached, before), count, axis=0), np.zeros(n * count)
-        for _ in range(steps):
-            response, _ = model.predict(memory, shown)
-            total += log.scale.reward(response)
-            memory = model.advance(memory, shown, response)
-        said.append(total.reshape(n, count) / steps)
+    reached = log.take(np.flatnonzero(log.inside[:, before - 1])[:USERS])
+    said = [held_in(model, reached, actions, before, steps) for model in models]
     return np.std(said, axis=0).mean(axis=0)
+
+
+def held_in(model: Response, log: Trajectories, actions: Counts, before: int, steps: int) -> Floats:
+    """Return [n, a] what each action, held for `steps`, is expected to bring each user in `model`, per decision.
+
+    Args:
+        model: the simulator.
+        log: n users who went on for `before` steps, which go as logged.
+        actions: [a] codes of the actions.
+        before: steps that go as logged first.
+        steps: how long each is held.
+    """
+    n, count = len(log), len(actions)
+    shown = np.tile(log.catalogue.features[actions], (n, 1))
+    memory, total = np.repeat(memory_after(model, log, before), count, axis=0), np.zeros(n * count)
+    for _ in range(steps):
+        response, _ = model.predict(memory, shown)
+        total += log.scale.reward(response)
+        memory = model.advance(memory, shown, response)
+    return total.reshape(n, count) / steps
+
+
+def share_of_best(
+    model: Response, log: Trajectories, actions: Counts, before: int, steps: int, earned: Floats
+) -> float:
+    """Return the share that a policy earns of what each user's best action brings, held, in `model`; NaN below 0.
+
+    What is best in a learned simulator nobody knows; held actions are a lower bound that is cheap, so a policy that
+    changes actions well may earn more than 1. Of many actions the 20 farthest apart are tried, with 200 users.
+
+    Args:
+        model: the simulator.
+        log: n users who went on for `before` steps.
+        actions: [a] codes of the actions that the policy may show.
+        before: steps that go as logged first.
+        steps: how long each action is held, and the policy decided.
+        earned: [n] what the policy earned each user there, per decision.
+    """
+    tried = actions[spread_out(log.catalogue.features[actions], _HELD)]
+    few = np.arange(min(USERS, len(log)))
+    best = float(held_in(model, log.take(few), tried, before, steps).max(axis=1).mean())
+    return float(earned[few].mean()) / best if best > 0.0 else float("nan")

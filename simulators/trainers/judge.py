@@ -21,6 +21,7 @@ from decision.errors import SupportError
 from decision.ope.diagnostics.refusals import UNSUPPORTED
 from decision.ope.sequential.trajectories import FARTHEST, WeightedSums, logger_scales, steps_of, weighted_pdis
 from simulators.learned.ensembles import Ensemble
+from simulators.learned.knowledge import share_of_best
 from simulators.learned.lookahead import returns_in_model
 from simulators.learned.responses import Response
 from simulators.learned.trajectories import Counts, Trajectories
@@ -36,6 +37,8 @@ class Judgement:
 
     Attributes:
         believed: mean over the simulators trained in; what the student was taught to think.
+        worst: the one of them where it earns the least share of the best action held there; "" without shares.
+        worst_share: that share (`simulators.learned.knowledge.share_of_best`); None where rewards are not above 0.
         held_out: in the simulator held out.
         logged_held_out: what the logged actions earn the same users there.
         error: how far that is from what they did earn: the witness's own error.
@@ -75,6 +78,8 @@ class Judgement:
     near_half: tuple[float, ...] = ()
     divergence: float | None = None
     untried: float = 0.0
+    worst: str = ""
+    worst_share: float | None = None
 
 
 def judged(taught: Taught, log: Trajectories, simulators: Ensemble, seed: int) -> tuple[Judgement, Floats]:
@@ -116,8 +121,14 @@ def judged(taught: Taught, log: Trajectories, simulators: Ensemble, seed: int) -
         room, middle = _half(first), float(first.mean())
         same = weighed[1] - weighed[3] <= middle + room and middle - room <= weighed[2] - weighed[3]
         agreed = same and float(gain.mean()) - half > 0.0
+    believed = [in_model(member) for member in simulators.members]
+    shares = [
+        share_of_best(member, users, taught.offered, before, steps, earned)
+        for member, earned in zip(simulators.members, believed, strict=True)
+    ]
+    told = not np.isnan(shares).any()
     found = Judgement(
-        believed=float(np.mean([in_model(member).mean() for member in simulators.members])),
+        believed=float(np.mean([earned.mean() for earned in believed])),
         held_out=float(mine.mean()),
         logged_held_out=float(theirs.mean()),
         error=float(theirs.mean() - truly.mean()),
@@ -135,6 +146,8 @@ def judged(taught: Taught, log: Trajectories, simulators: Ensemble, seed: int) -
         near_half=tuple(_half(each) for each in near),
         divergence=divergence,
         untried=untried,
+        worst=simulators.names[int(np.argmin(shares))] if told else "",
+        worst_share=float(min(shares)) if told else None,
     )
     return found, gain
 

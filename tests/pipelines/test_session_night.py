@@ -32,6 +32,9 @@ def test_a_night_makes_a_candidate_with_memory_and_the_next_one_waits_for_the_gu
     assert registry.aliases("feed") == {"candidate": version}
     numbers = found["promote"]["numbers"]
     assert {"trajectories", "witness_gain", "witness_missed"} <= set(numbers)
+    worst, share = (found["evaluate"]["witness"][name] for name in ("worst", "worst_share"))
+    assert numbers["witness_worst_share"] == share
+    assert f"note: of the simulators it earns least in {worst}, {share:.3f} of" in " ".join(found["promote"]["reasons"])
     assert found["evaluate"]["witness"]["promises"] == []
     state = guard(settings, loop, lake, registry, LATER)
     assert (state.status, state.candidate_version) == ("climbing", version)

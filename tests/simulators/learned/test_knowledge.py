@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulators.learned.knowledge import ahead, disagreement, horizons_of, known, last_error
+from simulators.learned.knowledge import ahead, disagreement, horizons_of, known, last_error, share_of_best
 from simulators.learned.trajectories import Scale, Singles, Trajectories, catalogue_of
 
 USERS, STEPS, SD = 300, 30, 0.2
@@ -94,3 +94,15 @@ def test_disagreement_is_the_deviation_over_models(log: Trajectories) -> None:
     assert disagreement([Line(off=0.3), Line(off=-0.3)], log, codes, 7, 5) == pytest.approx(0.3, rel=1e-5)
     slopes = disagreement([Line(0.9), Line(1.1)], log, codes, 7, 1)
     assert slopes == pytest.approx(0.1 * np.abs(log.catalogue.features[:, 0]), rel=1e-4)
+
+
+def test_a_share_is_of_what_the_best_action_brings_when_it_is_held(log: Trajectories) -> None:
+    """Held, actions a to c bring -1.22, 0 and 1.22 and what all are off by; nothing is drawn."""
+    users, actions = log.take(np.arange(10)), np.arange(3)
+    _, next_best, best = log.catalogue.features[:3, 0].tolist()
+    half = np.full(10, 0.5 * (best + 1.0))
+    assert share_of_best(Line(off=1.0), users, actions, 3, 4, half) == pytest.approx(0.5)
+    assert share_of_best(Line(off=1.0), users, np.array([0, 1]), 3, 4, half) == pytest.approx(
+        half[0] / (next_best + 1.0)
+    )
+    assert np.isnan(share_of_best(Line(off=-9.0), users, actions, 3, 4, half))

@@ -63,7 +63,11 @@ def test_no_witness_speaks_for_a_policy_that_shows_what_the_log_did_not() -> Non
         for candidates in ("executed", "all")
     )
     assert executed.untried == 0.0
-    # Hardly taught, it shows each of 30 documents alike, of which the log showed 13.
+    # Hardly taught, it earns less than each user's best document, held, and one simulator is the worst.
+    assert executed.worst in simulators.names
+    assert executed.worst_share is not None
+    assert 0.5 < executed.worst_share < 1.0
+    # And it shows each of 30 documents alike, of which the log showed 13.
     assert everything.untried == pytest.approx(17 / 30, abs=0.1)
     assert not everything.agreed
 
