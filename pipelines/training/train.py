@@ -26,7 +26,7 @@ from decision.generations import Tally, training_weights
 from decision.options import SESSION, Range
 from decision.oracles.action_ids import with_ids
 from decision.oracles.factory import KEPT, new_oracle
-from decision.oracles.kept import kept_after
+from decision.oracles.kept import KeptOracle, kept_after
 from decision.policy import CappedPolicy, OraclePolicy, blinded
 from decision.protocols import FitsChunks, Oracle
 from decision.reward import Rewards
@@ -37,7 +37,7 @@ from pipelines.progress import Progress, silent
 from pipelines.registry.registry import Registry
 from pipelines.reports.card import card, summary
 from pipelines.settings import LoopSettings, Variant
-from pipelines.training.aligned import aligned_with
+from pipelines.training.aligned import aligned_with, is_mixed
 from pipelines.training.profiled import profiled
 from pipelines.training.trained import POLICY, Trained, code_version, libraries
 from pipelines.training.trial import Probe, alarms_of, packed, unfit_is_refused
@@ -247,29 +247,47 @@ def keeping_from(
 def _earlier(
     registry: Registry, loop: LoopSettings, versions: list[str], reward: Range, supplied: Sequence[str] = ()
 ) -> list[tuple[str, dict[str, bytes]]]:
-    """Return kind and files of as many earlier models as the loop's settings ask for, newest last.
-
-    A model for rewards of a smaller range than `reward` is not resumed. Where features are `supplied` by the caller,
-    the models are those that were trained without just these.
-    """
+    """Return kind and files of as many earlier models as the loop's settings ask for, newest last; see `resumable`."""
     wanted = [loop.training, *loop.training.variants]
     warm = any(entry.warm_start for entry in wanted)
     count = max(1 if entry.warm_start else (entry.average or 1) - 1 for entry in wanted)
     found: list[tuple[str, dict[str, bytes]]] = []
     for version in versions[len(versions) - min(count + 1, len(versions)) :] if count else []:
-        files = registry.files(loop.name, version)
-        try:
-            _, manifest = unpack(files)
-        except (FieldError, ImportError):  # a model of a former kind is no reason not to train
-            continue
-        known, near = manifest.exploration, manifest.trusted
-        if warm and not known.low <= reward.low < reward.high <= known.high:
-            continue
-        if not supplied:
-            found.append((manifest.oracle, model_of(files)))
-        elif near is not None and set(near.supplied) == set(supplied):
-            found.append((near.oracle, model_of(files, trusted=True)))
+        model = resumable(registry.files(loop.name, version), reward if warm else None, supplied)
+        if model is not None:
+            found.append(model)
     return found
+
+
+def resumable(
+    files: dict[str, bytes], reward: Range | None = None, supplied: Sequence[str] = ()
+) -> tuple[str, dict[str, bytes]] | None:
+    """Return kind and files of the model of a version that a training may go on with; None where there is none.
+
+    A model that learned from auxiliary outcomes too is none: it expects other sums than rewards. Of a version that
+    keeps what former ones did, it is the newest model, which learned from the rows of its own training.
+
+    Args:
+        files: of the version.
+        reward: range that the model has to be made for; None for any.
+        supplied: features that it has to be trained without, just these.
+    """
+    try:
+        policy, manifest = unpack(files)
+    except (FieldError, ImportError):  # a model of a former kind is no reason not to train
+        return None
+    known, near = manifest.exploration, manifest.trusted
+    if reward is not None and not known.low <= reward.low < reward.high <= known.high:
+        return None
+    if is_mixed(manifest.training):
+        return None
+    if supplied:
+        fits = near is not None and set(near.supplied) == set(supplied)
+        return (near.oracle, model_of(files, trusted=True)) if near is not None and fits else None
+    if isinstance(policy.oracle, KeptOracle):
+        kind, newest = policy.oracle.members_by_kind[-1]
+        return kind, newest.save()
+    return manifest.oracle, model_of(files)
 
 
 def scheduled_policy(

@@ -9,15 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from decision.artifact import MANIFEST_FILE, Manifest, unpack
+from decision.artifact import MANIFEST_FILE, Manifest, pack, unpack
 from decision.errors import FieldError, SupportError
 from decision.oracles.action_ids import with_ids
+from decision.oracles.factory import load_oracle
 from decision.oracles.kept import KeptOracle
 from pipelines.lake.lake import Lake
 from pipelines.registry.registry import Registry
 from pipelines.settings import LoopSettings, Settings, parse_loop
 from pipelines.training import window as windows
-from pipelines.training.train import exploration_of, train
+from pipelines.training.train import exploration_of, resumable, train
 from pipelines.training.trained import code_version
 from pipelines.training.window import window
 from tests.worlds.synthetic import (
@@ -258,8 +259,26 @@ def test_a_margin_keeps_the_champions_action_and_the_files_hold_both_models(lake
         assert kept.argmax() == former.predict(with_ids(batch_of(kind))).argmax() == KINDS.index(kind)
         assert sorted(kept) == sorted(alone)
 
+    kind, files = resumable(registry.files("colours", second.version)) or ("", {})
+    assert kind == "logistic"
+    assert load_oracle(kind, files).predict(with_ids(batch_of(KINDS[0]))).tolist() == (
+        new.predict(with_ids(batch_of(KINDS[0]))).tolist()
+    )
+
     without = train(lake, registry, with_training(fewer, margin=0.0), seed=1, now=LATER)
     assert unpack(registry.files("colours", without.version))[1].oracle == "logistic"
+
+
+def test_a_model_of_other_sums_than_rewards_is_not_gone_on_with(
+    lake: Lake, registry: Registry, loop: LoopSettings
+) -> None:
+    files = registry.files(loop.name, train(lake, registry, loop, seed=3, now=LATER).version)
+    policy, manifest = unpack(files)
+    assert resumable(files) is not None
+    for factor, goes_on in ((0.0, True), (0.5, False)):
+        told = {**manifest.training, "auxiliary": [{"outcome": "click", "factor": factor}]}
+        other = pack(policy, msgspec.structs.replace(manifest, training=told))
+        assert (resumable(other) is not None) == goes_on
 
 
 @pytest.mark.parametrize(
