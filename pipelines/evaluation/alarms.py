@@ -8,7 +8,7 @@ before, so that the worst day of a week is no alarm in itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,7 +26,7 @@ from pipelines.evaluation.feature_alarms import feature_alarms
 from pipelines.evaluation.rewards import Rewards, rewards_of
 from pipelines.evaluation.standing import Alarm
 from pipelines.interactions.observed import COLUMNS as OBSERVED
-from pipelines.interactions.observed import evenly
+from pipelines.interactions.observed import evenly, with_few_texts
 from pipelines.lake.lake import Lake, dataset
 from pipelines.logs import step
 from pipelines.settings import LoopSettings
@@ -205,16 +205,22 @@ def _some(data: Any, where: Any, share: float, described: float, late: Callable[
         described: share of them that keep the texts of their actions, if they are late: texts are most of a row.
         late: whether rows are, by partition and offset.
     """
-    parts: list[pa.Table] = []
-    for batch in data.to_batches(columns=list(_READ), filter=where, batch_size=16_384):
-        table = pa.Table.from_batches([batch])
-        if share < 1.0:
-            table = table.filter(pa.array(evenly(table["offset"].to_numpy(), share)))
-        offset = table["offset"].to_numpy()
-        looked = evenly(offset, described) & late(table["partition"].to_numpy().astype(np.int64), offset)
-        texts = pc.if_else(pa.array(looked), table["actions"], pa.scalar(None, pa.string()))
-        parts.append(table.set_column(table.column_names.index("actions"), "actions", texts))
-    return pa.concat_tables(parts).combine_chunks().sort_by([("partition", "ascending"), ("offset", "ascending")])
+
+    def read() -> Iterator[pa.Table]:
+        for batch in data.to_batches(columns=list(_READ), filter=where, batch_size=16_384):
+            table = pa.Table.from_batches([batch])
+            if share < 1.0:
+                table = table.filter(pa.array(evenly(table["offset"].to_numpy(), share)))
+            offset = table["offset"].to_numpy()
+            looked = evenly(offset, described) & late(table["partition"].to_numpy().astype(np.int64), offset)
+            texts = pc.if_else(pa.array(looked), table["actions"], pa.scalar(None, pa.string()))
+            yield table.set_column(table.column_names.index("actions"), "actions", texts)
+
+    return (
+        pa.concat_tables(with_few_texts(read()))
+        .combine_chunks()
+        .sort_by([("partition", "ascending"), ("offset", "ascending")])
+    )
 
 
 def looked_at(

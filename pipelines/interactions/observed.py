@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ MOST_ROWS = 50_000
 """Decisions that are looked at; of more, an even share."""
 MOST_OFFERS = 200_000
 """Offered actions whose features are looked at; of more, those of an even share of the decisions."""
+MOST_BYTES = 64 << 20
+"""Bytes of texts of actions that are held; of more, those of an even share of the decisions."""
 LEAST_BLOCK = 100
 _DAY_US = 86_400_000_000
 
@@ -37,17 +39,54 @@ def evenly(offset: Ints, share: float) -> NDArray[np.bool_]:
     return mixed < np.uint64(int(share * 2**32))
 
 
+def with_few_texts(parts: Iterable[pa.Table], most: int = MOST_BYTES) -> list[pa.Table]:
+    """Return tables with ``offset`` and ``actions``, these null but in an even share of the rows if texts are long.
+
+    A row may have a megabyte of them: whoever looks at thousands of rows would hold gigabytes. The share is the largest
+    power of 1/2 with which the texts of all tables take at most `most` bytes, wherever one table ends.
+
+    Args:
+        parts: the tables, taken one after another.
+        most: bytes.
+    """
+    share, held, kept = 1.0, 0, list[pa.Table]()
+    for part in parts:
+        kept.append(_sparse(part, share))
+        held += _bytes_of(kept[-1])
+        while held > most:
+            share /= 2.0
+            kept = [_sparse(table, share) for table in kept]
+            held = sum(map(_bytes_of, kept))
+    return kept
+
+
+def _sparse(table: pa.Table, share: float) -> pa.Table:
+    if share == 1.0:
+        return table
+    wanted = pa.array(evenly(table["offset"].to_numpy(), share))
+    texts = pc.if_else(wanted, table["actions"], pa.scalar(None, table["actions"].type))
+    return table.set_column(table.column_names.index("actions"), "actions", texts)
+
+
+def _bytes_of(table: pa.Table) -> int:
+    return pc.sum(pc.binary_length(table["actions"])).as_py() or 0
+
+
 def observed_of(parts: Iterable[tuple[pa.Table, Floats]]) -> Observed | None:
     """Return the rows of tables with `COLUMNS`, and what each stands for, as arrays; None for no row.
 
     Rows whose features are not in columns, since they cannot be read or were written before there were such, are left
     out. Features of actions are those of the rows whose ``actions`` are not null and can be read.
     """
-    tables, weights = list[pa.Table](), list[Floats]()
-    for table, weight in parts:
-        keep = pc.and_(table["context_names"].is_valid(), pc.greater(table["propensity"], 0.0)).to_numpy()
-        tables.append(table.select(list(COLUMNS)).filter(pa.array(keep)))
-        weights.append(weight[keep])
+    weights = list[Floats]()
+
+    def readable() -> Iterator[pa.Table]:
+        for table, weight in parts:
+            keep = pc.and_(table["context_names"].is_valid(), pc.greater(table["propensity"], 0.0)).to_numpy()
+            weights.append(weight[keep])
+            yield table.select(list(COLUMNS)).filter(pa.array(keep))
+
+    tables = with_few_texts(readable())
     if not tables or not sum(map(len, tables)):
         return None
     whole, weight = pa.concat_tables(tables), np.concatenate(weights)
