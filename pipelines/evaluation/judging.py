@@ -204,9 +204,5 @@ class Asking:
 
     def _first_nights(self, log: Interactions) -> Floats:
         """Return the probabilities of the baseline while it was in charge: it explored."""
-        pmf = self._reference().pmf(log.batch)
-        return (
-            pmf
-            if self._loop.reference == "uniform"
-            else with_floor(pmf, log.batch.offsets, self._loop.baseline.explore)
-        )
+        pmf, explore = self._reference().pmf(log.batch), self._loop.explored
+        return with_floor(pmf, log.batch.offsets, explore) if explore else pmf

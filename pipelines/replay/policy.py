@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from decision.batch import Batch, Floats, Interactions
 from decision.errors import FieldError
-from decision.exploration.mix import check_pmf
+from decision.exploration.mix import check_pmf, with_floor
 from decision.policy import FirstPolicy, RankingPolicy, UniformPolicy, baseline_policy, features_version_of
 from decision.protocols import Policy
 from pipelines.interactions.arrays import asked_of
@@ -36,6 +36,7 @@ class PolicySpec(msgspec.Struct, frozen=True, kw_only=True):
         files: of a version, or the one of rules.
         path: ``module:name`` of a Python callable.
         steepness: of ``ranking``, see `decision.exploration.tilt`.
+        explore: share of uniform draws that ``uniform``, ``first`` or ``ranking`` is mixed with, in [0, 1].
         held: the policy itself, of kind ``object``.
     """
 
@@ -44,6 +45,7 @@ class PolicySpec(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, bytes] = {}
     path: str = ""
     steepness: float = 1.0
+    explore: float = 0.0
     held: Any = None
 
     def load(self) -> Tested:
@@ -54,7 +56,8 @@ class PolicySpec(msgspec.Struct, frozen=True, kw_only=True):
                 read.
         """
         if self.kind == "uniform" or self.kind == "first" or self.kind == "ranking":
-            return baseline_policy(self.kind, steepness=self.steepness)
+            plain = baseline_policy(self.kind, steepness=self.steepness)
+            return Explored(plain, self.explore) if self.explore else plain
         if self.kind == "version":
             from decision.artifact import unpack
 
@@ -71,7 +74,7 @@ def spec_of(policy: Policy, name: str) -> PolicySpec:
 
 def reads_features(policy: Tested) -> bool:
     """Return whether a policy looks at features; the reference policies look at the number of actions alone."""
-    return not isinstance(policy, UniformPolicy | FirstPolicy | RankingPolicy)
+    return not isinstance(policy, UniformPolicy | FirstPolicy | RankingPolicy | Explored)
 
 
 def pmf_of(policy: Tested, table: pa.Table, log: Interactions) -> Floats:
@@ -85,6 +88,22 @@ def pmf_of(policy: Tested, table: pa.Table, log: Interactions) -> Floats:
     if isinstance(policy, ReadsRows):
         return policy.pmf_of_rows(table)
     return policy.pmf(asked_of(policy, table, log).batch)
+
+
+class Explored:
+    """A reference policy as it answers while nothing was learned yet: mixed with uniform draws.
+
+    Args:
+        policy: the policy.
+        share: of uniform draws, in [0, 1].
+    """
+
+    def __init__(self, policy: Policy, share: float) -> None:
+        self._policy, self._share = policy, share
+
+    def pmf(self, batch: Batch) -> Floats:
+        """Return [m] probabilities."""
+        return with_floor(self._policy.pmf(batch), batch.offsets, self._share)
 
 
 class CallablePolicy:

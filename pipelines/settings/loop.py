@@ -417,6 +417,11 @@ class LoopSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """How fast the ranking of the order offered falls; 0 where the order is none."""
         return self.baseline.steepness if self.reference == "ranking" else 0.0
 
+    @property
+    def explored(self) -> float:
+        """Share of uniform draws in what the baseline answers in charge: in online mode, unless it is uniform."""
+        return self.baseline.explore if self.mode == "online" and self.reference != "uniform" else 0.0
+
     def _relations(self) -> None:
         if self.policy.exploration == "tilt" and self.reference != "ranking":
             wanted = "'ranking' where policy.exploration is 'tilt', which re-weights one; without, it is 'softmax'"

@@ -158,6 +158,7 @@ def generations_of(parts: Installation, log: str) -> dict[str, PolicySpec]:
         for entry in parts.registry.versions(log)
         if entry.kept == "whole"
     }
-    kind, steepness = parts.loop(log).reference, parts.loop(log).steepness
-    drawn = PolicySpec(kind=kind, name=f"{kind} policy", steepness=steepness)
+    loop = parts.loop(log)
+    kind = loop.reference
+    drawn = PolicySpec(kind=kind, name=f"{kind} policy", steepness=loop.steepness, explore=loop.explored)
     return out | dict.fromkeys(("", f"baseline:{kind}"), drawn)

@@ -217,7 +217,7 @@ class _Check:
         loop, parts = self._loop, self._parts
         champion = None if parts is None else parts.registry.aliases(loop.name).get("champion")
         if parts is None or champion is None:
-            explore = 0.0 if loop.reference == "uniform" or loop.mode != "online" else loop.baseline.explore
+            explore = loop.explored
             return Answers(
                 baseline_policy(loop.reference, steepness=loop.steepness),
                 f"{loop.reference} policy, which answers until a version is in charge",

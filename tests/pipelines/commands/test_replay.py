@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from decision.batch import one
+from pipelines.commands.analysis.given import generations_of
 from pipelines.operations.installation import Installation
+from pipelines.replay.policies.functions import ReadsRows
+from pipelines.replay.policy import reads_features
 from pipelines.settings import load_settings
 from tests.pipelines import test_cli
+from tests.worlds.synthetic import new_loop, new_settings
 
 run = test_cli.run
 settled = test_cli.settled
@@ -31,6 +36,21 @@ def feedback(path: Path, **changes: Any) -> Path:
     }
     np.savez(path, **{**arrays, **changes})
     return path
+
+
+@pytest.mark.parametrize(("mode", "explore"), [("online", 0.3), ("logging_only", 0.0)])
+def test_balanced_weights_take_a_baseline_as_it_drew(tmp_path: Path, mode: str, explore: float) -> None:
+    settings = new_settings(tmp_path)
+    new_loop(settings, "news", f'mode = "{mode}"\n[baseline]\nkind = "ranking"\nsteepness = 2.0\nexplore = 0.3\n')
+    with Installation(settings) as parts:
+        found = generations_of(parts, "news")
+    assert set(found) == {"", "baseline:ranking"}
+    drew = found["baseline:ranking"].load()
+    assert not reads_features(drew)
+    asked = one({}, [{}] * 3, ["a", "b", "c"])
+    assert not isinstance(drew, ReadsRows)
+    ranked = np.array([1.0, 1 / 4, 1 / 9]) / (49 / 36)
+    assert drew.pmf(asked).tolist() == pytest.approx((1.0 - explore) * ranked + explore / 3)
 
 
 def test_a_loop_is_streamed_from_its_table_as_of_any_version(run: Any, settled: Path) -> None:
