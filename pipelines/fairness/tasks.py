@@ -22,7 +22,7 @@ from pipelines.fairness import tables as t
 from pipelines.fairness.errors import ForbiddenError, NoTaskError
 from pipelines.fairness.people import Person, list_people
 from pipelines.fairness.store import Governance, Query, Writing, stamp
-from pipelines.fairness.verdicts import MAX_REASON, close, judgements_on, with_rule
+from pipelines.fairness.verdicts import check_reason, close, judgements_on, with_rule
 from pipelines.logs import step
 from pipelines.settings import FairnessSettings
 
@@ -253,8 +253,7 @@ def judge(store: Governance, person: Person, task_id: str, said: Judgement, *, n
 def _check(said: Judgement, task: dict[str, Any]) -> float | None:
     if said.verdict not in VERDICTS:
         raise FieldError.choice("verdict", list(VERDICTS), said.verdict)
-    if len(said.reason) > MAX_REASON:
-        raise FieldError("reason", wanted=f"at most {MAX_REASON} characters", got=len(said.reason))
+    check_reason("reason", said.reason, least=0)
     if said.payload_hash != task["payload_hash"]:
         raise FieldError("payload_hash", wanted="the hash that came with the task", got=said.payload_hash)
     if said.verdict == "cannot_tell":

@@ -8,10 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.fairness.audit_log import digest
 from decision.fairness.resolve import Tally, tally
 from decision.fairness.rule import Rule
+from decision.records import MAX_ID_CHARS
 from pipelines.fairness import tables as t
 from pipelines.fairness.errors import ForbiddenError, NoTaskError
 from pipelines.fairness.people import Person
@@ -19,6 +20,8 @@ from pipelines.fairness.store import Governance, Query, Writing, stamp
 from pipelines.logs import step
 
 MAX_REASON = 2_000
+MOST_WAITING = 5
+"""Appeals of one person on one loop that wait for an adjudicator: a pair lies still meanwhile, and so might all."""
 
 
 def close_overdue(store: Governance, *, now: datetime, by: str) -> int:
@@ -60,8 +63,7 @@ def adjudicate(
     """
     if status not in ("upheld", "dismissed"):
         raise FieldError("verdict", wanted="upheld or dismissed", got=status)
-    if not 1 <= len(note.strip()) <= MAX_REASON:
-        raise FieldError("note", wanted=f"a reason of 1 to {MAX_REASON} characters", got=note)
+    check_reason("note", note)
     if person is not None and not person.may("adjudicator"):
         raise ForbiddenError("only adjudicators decide disputes")
     with store.write(now, by) as writing:
@@ -106,14 +108,15 @@ def appeal(
         person: the one who appeals, where known; a member of the panel, an owner or an administrator, and once a pair.
 
     Raises:
-        FieldError: not exactly one of `event_id` and `task_id` is given, there is no reason, the verdict cannot be
-            appealed, or they appealed it before.
+        FieldError: not exactly one of `event_id` and `task_id` is given, the id is none, there is no reason, the
+            verdict cannot be appealed, they appealed it before, or too many appeals of theirs wait.
         ForbiddenError: they neither sat on the panel nor own the model, nor are administrators.
     """
     if bool(event_id) == bool(task_id):
         raise FieldError("event_id", wanted="either event_id or task_id", got=event_id)
-    if not 1 <= len(reason.strip()) <= MAX_REASON:
-        raise FieldError("reason", wanted=f"1 to {MAX_REASON} characters", got=reason)
+    if len(event_id) > MAX_ID_CHARS or not event_id.isprintable():
+        raise FieldError("event_id", wanted=f"1 to {MAX_ID_CHARS} printable characters", got=event_id)
+    check_reason("reason", reason)
     appeal_id = f"a{secrets.token_hex(6)}"
     with store.write(now, by) as writing:
         if task_id:
@@ -139,6 +142,16 @@ def appeal(
     return appeal_id
 
 
+def check_reason(field: str, text: str, *, least: int = 1) -> None:
+    """Refuse what is no reason.
+
+    Raises:
+        FieldError: naming `field`.
+    """
+    if not least <= len(text.strip()) or len(text) > MAX_REASON or "\0" in text:  # PostgreSQL keeps no NUL
+        raise FieldError(field, wanted=f"a reason of {least} to {MAX_REASON} characters, none of them NUL", got=text)
+
+
 def _check_appeal(writing: Writing, task: dict[str, Any], person: Person) -> None:
     sat = judgements_on(task["task_id"]).where(t.judgements.c.person_id == person.person_id)
     if not (person.may("administrator") or task["loop"] in person.owns or writing.rows(sat)):
@@ -146,6 +159,12 @@ def _check_appeal(writing: Writing, task: dict[str, Any], person: Person) -> Non
     of_pair = t.verdicts.c.task_id == task["task_id"], t.verdicts.c.status == "disputed"
     if writing.rows(sa.select(t.verdicts).where(*of_pair, t.verdicts.c.by == person.person_id)):
         raise FieldError("task_id", wanted="a pair that you have not appealed before", got=task["task_id"])
+    waits = sa.select(sa.func.count(t.tasks.c.task_id.distinct())).select_from(t.tasks.join(t.verdicts))
+    waits = waits.where(t.tasks.c.loop == task["loop"], t.tasks.c.status == "disputed")
+    waits = waits.where(t.verdicts.c.status == "disputed", t.verdicts.c.by == person.person_id)
+    if (writing.connection.execute(waits).scalar() or 0) >= MOST_WAITING:
+        told = f"at most {MOST_WAITING} appeals of yours on this loop that wait for an adjudicator"
+        raise FieldError("task_id", wanted=told, got=Words("one more"))
 
 
 def close(writing: Writing, task: dict[str, Any], *, overdue: bool) -> bool:

@@ -10,7 +10,7 @@ from decision.errors import FieldError
 from decision.fairness.pair_name import pair_name
 from decision.fairness.rule import Rule
 from pipelines.fairness.errors import ForbiddenError, NoTaskError
-from pipelines.fairness.people import add_person, revoke
+from pipelines.fairness.people import Person, add_person, revoke
 from pipelines.fairness.report import status
 from pipelines.fairness.store import Governance
 from pipelines.fairness.tasks import queue
@@ -81,6 +81,34 @@ def test_a_member_of_the_panel_appeals_once_and_the_chain_holds_it(store: Govern
         appeals(members[0])
     appeals(members[1])
     assert verify(store).faults == ()
+
+
+def test_nobody_holds_up_more_than_five_pairs_of_a_loop_by_appeals(store: Governance, panel: Panel) -> None:
+    tasks = panel.open(*(pair(0.9, 0.2 + number / 100) for number in range(7)))
+    for task in tasks:
+        panel.judge(task, *["unfair"] * 5)
+    owner, _ = add_person(store, name="O", roles=["owner"], owns=[LOOP], now=NOW, by="test")
+    now = NOW + 2 * HOUR
+
+    def appeals(task: str, person: Person) -> str:
+        return appeal(store, LOOP, reason="It differs.", now=now, by=person.person_id, task_id=task, person=person)
+
+    for task in tasks[:5]:
+        appeals(task, owner)
+    before = store.head()
+    with pytest.raises(FieldError, match="at most 5 appeals of yours"):
+        appeals(tasks[5], owner)
+    assert store.head() == before
+    appeals(tasks[5], panel.people[0])  # another's do not count
+    adjudicate(store, tasks[0], "upheld", note="No.", now=now, by="test")
+    appeals(tasks[6], owner)
+
+
+@pytest.mark.parametrize("changes", [{"reason": "a\0b"}, {"event_id": "e" * 257}, {"event_id": "a\0b"}])
+def test_an_appeal_that_the_store_cannot_keep_is_refused_by_name(store: Governance, changes: dict[str, str]) -> None:
+    asked = {"event_id": "e1", "reason": "Mine."} | changes
+    with pytest.raises(FieldError, match=next(iter(changes))):
+        appeal(store, LOOP, now=NOW, by="test", **asked)
 
 
 def test_the_owner_reads_votes_and_limits_of_decided_pairs_alone(store: Governance, panel: Panel) -> None:
