@@ -90,7 +90,16 @@ def bought(context: dict[str, Any], offer: str, *, later: bool) -> float:
 
 
 def shop_day(
-    log: EventLog, loop: str, start: datetime, n: int, serving: Serving, *, seed: int, later: bool, length: timedelta
+    log: EventLog,
+    loop: str,
+    start: datetime,
+    n: int,
+    serving: Serving,
+    *,
+    seed: int,
+    day: int,
+    later: bool,
+    length: timedelta,
 ) -> None:
     """Append `n` decisions of a day and their outcomes, and say nothing of it to anybody.
 
@@ -101,15 +110,16 @@ def shop_day(
         n: decisions.
         serving: who decides.
         seed: of the customers and what they do.
+        day: its number, which with the seed says who comes and what they do, whenever the day is.
         later: the second half of the week, see `bought`.
         length: of the day.
     """
-    rng = np.random.default_rng([seed, int(start.timestamp())])
+    rng = np.random.default_rng([seed, day])
     customers = Customers(seed)
     who = rng.integers(0, _CUSTOMERS, n)
     device = np.where(rng.random(n) < (0.75 if later else 0.4), "phone", "desk").tolist()
     times = [start + length * float(share) for share in np.sort(rng.random(n))]
-    contexts = customers.contexts(who, device, np.array([at.hour for at in times]))
+    contexts = customers.contexts(who, device, np.array([(at - start).seconds // 3600 for at in times]))
     batch = Batch(
         [flatten(context, field="context") for context in contexts],
         [flatten(features, field="actions") for features in OFFERS.values()] * n,
@@ -123,7 +133,7 @@ def shop_day(
     actions = msgspec.Raw(msgspec.json.encode(list(OFFERS.values())))
     shown, outcomes = list[Decision](), list[Outcome]()
     for row in range(n):
-        event = f"{loop}-{int(start.timestamp())}-{row:05}"
+        event = f"{loop}-{day}-{row:05}"
         told = _told(loop, event, times[row], pmf[row], own[row], None if other is None else other[row], serving)
         shown.append(
             Decision(

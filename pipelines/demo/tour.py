@@ -263,6 +263,7 @@ class _Tour:
                 plan.decisions,
                 self._serving(),
                 seed=plan.seed,
+                day=ago,
                 later=later,
                 length=_DAY - timedelta(hours=1),
             )

@@ -122,7 +122,7 @@ def test_a_night_raises_alarms_against_the_nights_before(night: Night) -> None:
     assert kept.figures.join_rate == second["join_rate"]
     assert sum(kept.figures.decisions.values()) == 1_200
     assert kept.figures.strays == {"late": 0, "orphan": 0}
-    clear(night.settings, night.loop.name, ["joins"])
+    clear(night.settings, night.loop.name, ["joins"], now=LATER, by="a test")
     third = night("third").result("alarms")  # nothing new was decided: the same decisions are looked at again
     assert third["standing"] == ["value", "exploration"]
     assert [alarm["kind"] for alarm in third["alarms"]] == ["value", "joins", "exploration"]
