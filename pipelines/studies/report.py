@@ -142,6 +142,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
+def worst_member(row: dict[str, Any]) -> str:
+    """Return the member of the set where a policy does worst, and its share of the member's optimum, as a cell."""
+    return f"{row['worst']}: {number(row['worst_share'])}" if "worst" in row else "-"
+
+
 def with_interval(row: dict[str, Any], key: str, digits: int = 3) -> str:
     """Return ``row[key]`` with the interval beside it as a cell."""
     ends: Sequence[float | None] = row[f"{key}_ci"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipelines.studies.report import Sheet, number, with_interval
+from pipelines.studies.report import Sheet, number, with_interval, worst_member
 
 COLUMNS = {
     "value": "value",
@@ -26,7 +26,8 @@ def driver_sheets(result: dict[str, Any]) -> list[Sheet]:
     ]
     note = (
         "Value: reward over that of usual orders, from the second week on. Believed: what the simulators trained in "
-        "promise; its own simulators: those learned from the fifth city's log, which no student but `there` saw."
+        "promise; its own simulators: those learned from the fifth city's log, which no student but `there` saw. No "
+        "worst member is told: what is best in a learned city is not known."
     )
     out = [Sheet(f"Driver programme, fifth city unseen: {seeded} seeds", ["method", *COLUMNS.values()], values, note)]
     changes = []
@@ -74,14 +75,20 @@ def retention_sheets(result: dict[str, Any]) -> list[Sheet]:
         "trained": "in the groups trained on",
     }
     rows = [
-        [method, *(with_interval(row, key, _DIGITS.get(key, 3)) if key in row else "-" for key in named)]
+        [
+            method,
+            *(with_interval(row, key, _DIGITS.get(key, 3)) if key in row else "-" for key in named),
+            worst_member(row),
+        ]
         for method, row in result["methods"].items()
     ]
     note = (
-        "Groups trained on are bored by 6, 7, 9 and 10 clicks on a topic within five visits, the one deployed to by 8."
+        "Groups trained on are bored by 6, 7, 9 and 10 clicks on a topic within five visits, the one deployed to by 8. "
+        "The worst member is the group trained on with the least share of what its best level brings, held: its "
+        "optimum is not known."
     )
     title = f"Retention, fifth group unseen: {len(result['seeds'])} seeds"
-    return [Sheet(title, ["method", *named.values()], rows, note)]
+    return [Sheet(title, ["method", *named.values(), "worst member, / best level held"], rows, note)]
 
 
 def _percent(share: float | None) -> str:

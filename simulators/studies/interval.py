@@ -1,8 +1,8 @@
-"""95% intervals of what studies report: means over seeds, shares of runs, and medians of waiting times."""
+"""What studies report over seeds: 95% intervals of means, of shares of runs and of medians of times; worst members."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -59,6 +59,18 @@ def median(values: Sequence[float | None]) -> float | None:
     """Return the median with None as later than everything; None when that is the median."""
     middle = float(np.median([np.inf if value is None else value for value in values])) if values else np.inf
     return middle if np.isfinite(middle) else None
+
+
+def worst_of(shares: Sequence[Mapping[str, float]]) -> tuple[str, float]:
+    """Return the member of a set of simulators with the least mean share of its optimum, and that mean.
+
+    Args:
+        shares: one mapping per seed, of the shares by name; a seed may lack a member.
+    """
+    names = {name: None for run in shares for name in run}
+    means = {name: float(np.mean([run[name] for run in shares if name in run])) for name in names}
+    worst = min(means, key=lambda name: means[name])
+    return worst, means[worst]
 
 
 def of_users(values: Floats, rng: np.random.Generator) -> list[float]:

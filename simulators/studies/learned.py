@@ -22,6 +22,7 @@ from simulators.environments.lts.tasks import TARGET
 from simulators.learned.ensembles import Ensemble, errors_of, fit_ensemble
 from simulators.learned.groups import GroupView, new_sadae
 from simulators.learned.interventions import trend_of
+from simulators.learned.knowledge import share_of_best
 from simulators.learned.logs import SHOWN, habitual, logged
 from simulators.learned.lookahead import Lookahead, returns_in_model, returns_in_truth, teach
 from simulators.learned.parameters import fitted_choc
@@ -39,6 +40,8 @@ ALL = (*TRAINED, PARAMETRIC, *STILL)
 EVERYTHING = (0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 29)
 PENALTY, RELAXED = 1.0, 0.25
 """The disagreement is taken off the reward with this weight; MAPLE's coefficient is the second."""
+_BEFORE, _STEPS = 30, 60
+"""Steps of a user that are followed, and those that are simulated, where a simulator says what a policy earns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +140,19 @@ def _trained(
     how = Lookahead(offered, iterations=size.iterations, penalty=penalty)
     policy, user_steps = teach(trained_in, log, view, how, seed)
 
-    def in_model(model: Response) -> float:
-        return HORIZON * float(returns_in_model(policy, view, offered, model, log, seed).mean())
+    def in_model(model: Response) -> Singles:
+        return returns_in_model(policy, view, offered, model, log, seed, before=_BEFORE, steps=_STEPS)
 
+    believed = [in_model(member) for member in trained_in.members]
+    codes = np.array(offered)
     out = {
         "user_steps": user_steps,
-        "believed": float(np.mean([in_model(member) for member in trained_in.members])),
-        "held_out": in_model(ensemble.held_out),
+        "believed": HORIZON * float(np.mean([earned.mean() for earned in believed])),
+        "held_out": HORIZON * float(in_model(ensemble.held_out).mean()),
+        "shares": {
+            name: share_of_best(member, log, codes, _BEFORE, _STEPS, earned)
+            for name, member, earned in zip(trained_in.names, trained_in.members, believed, strict=True)
+        },
     }
     return out, returns_in_truth(policy, view, offered, users, seed, log)
 
@@ -233,6 +242,8 @@ def summary(size: Size, results: Mapping[str, Mapping[str, Any]], seeds: Sequenc
             if key in found[0]:
                 row[key] = float(np.mean([one[key] for one in found]))
                 row[f"{key}_ci"] = interval.of_mean([one[key] for one in found])
+        if "shares" in found[0]:
+            row["worst"], row["worst_share"] = interval.worst_of([one["shares"] for one in found])
         if "fitted" in found[0]:
             row["fitted"] = [one["fitted"] for one in found]
         out[method] = row

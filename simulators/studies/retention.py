@@ -210,7 +210,12 @@ def run_job(job: Job, size: Size) -> dict[str, Any]:
     codes = {group: view.told(group, np.random.default_rng([seed, group])) for group in (*groups, TARGET)}
     at_home = [earned(policy, view, Feed(group, 200, 31 * seed + group), codes[group]) for group in groups]
     clicks = earned(policy, view, deployed(size, seed), codes[TARGET])
+    few = max(10, size.deployed // 4)
     return {
+        "shares": {
+            f"bored by {group}": float(one.mean() / held(group, seed, users=few).max())
+            for group, one in zip(groups, at_home, strict=True)
+        },
         "clicks": float(clicks.mean()),
         "trained": float(np.mean([one.mean() for one in at_home])),
         "seconds": time.perf_counter() - started,
@@ -325,5 +330,7 @@ def summary(size: Size, results: Mapping[str, Mapping[str, Any]], seeds: Sequenc
         row: dict[str, Any] = {}
         for key, values in columns.items():
             row[key], row[f"{key}_ci"] = float(np.mean(values)), interval.of_mean(values)
+        if "shares" in found[0]:
+            row["worst"], row["worst_share"] = interval.worst_of([one["shares"] for one in found])
         out[method] = row
     return out

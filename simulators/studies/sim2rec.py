@@ -184,9 +184,14 @@ def _student(job: Job, chosen: LtsTask, users: LtsUsers, size: Size) -> dict[str
     teach(progress, view, chocs, recipe, watch=watch)
     trained_on = draw_users(np.random.default_rng(job.seed + 1), chocs, max(1, 1000 // len(chocs)))
     at_home = returns_of_policy(progress.average, view, trained_on, 2, noise=recipe.noise)
-    best_at_home = float(returns_of_plan(trained_on, plan(trained_on)).mean())
+    planned = returns_of_plan(trained_on, plan(trained_on))
+    best_at_home = float(planned.mean())
     out = _scores(returns_of_policy(progress.average, view, users, 3, noise=recipe.noise), progress.user_steps)
-    gap = {"train_return": float(at_home.mean()), "train_ratio_oracle": float(at_home.mean()) / best_at_home}
+    gap = {
+        "train_return": float(at_home.mean()),
+        "train_ratio_oracle": float(at_home.mean()) / best_at_home,
+        "shares": shares_of(at_home, planned, trained_on),
+    }
     return out | gap | {"curve": curve} | extra
 
 
@@ -299,6 +304,8 @@ def _row(found: Sequence[Mapping[str, Any]], oracle: float, bounds: Sequence[flo
             ratios[key] = [one[key] for one in found]
     for key, values in ratios.items():
         row[key], row[f"{key}_ci"] = float(np.mean(values)), interval.of_mean(values)
+    if "shares" in found[0]:
+        row["worst"], row["worst_share"] = interval.worst_of([one["shares"] for one in found])
     if "curve" in found[0]:
         row["curve"] = _mean_curve([one["curve"] for one in found])
     if "sadae" in found[0]:
@@ -309,6 +316,14 @@ def _row(found: Sequence[Mapping[str, Any]], oracle: float, bounds: Sequence[flo
             "divergence_target": float(np.mean([part["groups"][f"{TARGET:g}"]["divergence"] for part in parts])),
         }
     return row
+
+
+def shares_of(earned: Floats, planned: Floats, users: LtsUsers) -> dict[str, float]:
+    """Return, per group of `users`, the share `earned` [n] of the optimum `planned` [n] for the very same users."""
+    return {
+        f"mu {users.choc[own][0]:g}": float(earned[own].mean()) / float(planned[own].mean())
+        for own in (users.group == number for number in np.unique(users.group))
+    }
 
 
 def _scores(returns: Floats, user_steps: int) -> dict[str, Any]:

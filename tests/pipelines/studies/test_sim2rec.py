@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from decision.errors import FieldError
 from pipelines.studies import sim2rec as study_sim2rec
 from pipelines.studies.report import write
-from simulators.studies import driver_programme, learned, retention, sim2rec
+from simulators.environments.lts.env import draw_users
+from simulators.studies import driver_programme, interval, learned, retention, sim2rec
 
 TINY = replace(sim2rec.QUICK, iterations=2, updates=1, users=60, sadae_steps=10, shifts=(1.0,))
 FEW = learned.Size(40, 2, 0, 1, 50, ("sim2rec", "ensemble", "logged", "cloning", "oracle_in_range"))
@@ -33,6 +35,10 @@ def test_study_has_the_promised_numbers_and_goes_on_where_it_stopped(tiny, tmp_p
     assert set(findings.result["kale_shift"]["1"]) == {"sim2rec", "dr_osi"}
     assert findings.result["learned"]["sim2rec"]["over_cloning_ci"]
     assert findings.result["learned"]["logged"]["return"] < findings.result["learned"]["oracle_in_range"]["return"]
+    assert findings.result["lts"]["3"]["sim2rec"]["worst"].startswith("mu ")
+    for row in (findings.result["lts"]["3"]["sim2rec"], findings.result["learned"]["sim2rec"]):
+        assert 0.0 < row["worst_share"] <= 1.05
+    assert all(len(row) == len(sheet.columns) for sheet in findings.sheets for row in sheet.rows)
     json.dumps(findings.result)
     written = write(findings, tmp_path)
     assert {"tables.md", "report.html", "result.json"} <= {path.name for path in written}
@@ -40,6 +46,16 @@ def test_study_has_the_promised_numbers_and_goes_on_where_it_stopped(tiny, tmp_p
     second = study_sim2rec.run([0], None, quick=True, progress=lambda *what: again.append(what), kept=tmp_path)
     assert again == []
     assert second.result["lts"] == findings.result["lts"]
+
+
+def test_the_worst_member_is_told_over_seeds_by_its_share_of_its_own_optimum() -> None:
+    users = draw_users(np.random.default_rng(0), np.array([6.0, 21.0]), 3)
+    planned = np.array([10.0, 10.0, 10.0, 100.0, 100.0, 100.0])
+    shares = sim2rec.shares_of(planned - 2.0, planned, users)
+    # The poorest group loses as much as the other, of less.
+    assert shares == {"mu 6": pytest.approx(0.8), "mu 21": pytest.approx(0.98)}
+    assert interval.worst_of([shares, {"mu 6": 1.0, "mu 21": 0.7}]) == ("mu 21", pytest.approx(0.84))
+    assert interval.worst_of([{"a": 0.9}, {"a": 0.7, "b": 0.81}]) == ("a", pytest.approx(0.8))
 
 
 def test_too_small_a_size_is_refused() -> None:
@@ -63,6 +79,7 @@ def test_other_worlds_have_their_tables(world: str, monkeypatch: pytest.MonkeyPa
     findings = study_sim2rec.run([0], None, quick=True, progress=lambda what, share: None, world=world)
     assert all(len(row) == len(sheet.columns) for sheet in findings.sheets for row in sheet.rows)
     assert findings.result["methods"]["there"]["ratio_there"] == pytest.approx(1.0)
+    assert ("worst" in findings.result["methods"]["there"]) == (world == "retention")
     json.dumps(findings.result)
     write(findings, tmp_path)
 
