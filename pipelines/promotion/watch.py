@@ -304,7 +304,7 @@ def _gap(name: str, model: Response, apart: learned.Trajectories, seen: learned.
             action=seen.catalogue.ids[code],
             decisions=int(times[code]),
             gap=float(now.gap[code]),
-            before=_told(before.gap[code]),
+            before=_told(float(before.gap[code])),
         )
         for code in told[np.argsort(-now.gap[told], kind="stable")]
     ]

@@ -140,8 +140,9 @@ def _trained(
     how = Lookahead(offered, iterations=size.iterations, penalty=penalty)
     policy, user_steps = teach(trained_in, log, view, how, seed)
 
-    def in_model(model: Response) -> Singles:
-        return returns_in_model(policy, view, offered, model, log, seed, before=_BEFORE, steps=_STEPS)
+    def in_model(model: Response) -> Floats:
+        earned = returns_in_model(policy, view, offered, model, log, seed, before=_BEFORE, steps=_STEPS)
+        return earned.astype(np.float64)
 
     believed = [in_model(member) for member in trained_in.members]
     codes = np.array(offered)
