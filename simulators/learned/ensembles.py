@@ -94,20 +94,26 @@ def _fit(kind: str, width: int, log: Trajectories, seed: int, steps: int, bounds
 
 
 def errors_of(model: Response, log: Trajectories) -> Singles:
-    """Return [T] the root mean square error of one-step predictions of the reward, by step."""
+    """Return [T] the root mean square error of one-step predictions of the reward, by step; NaN where nobody was."""
     memory, out = model.start(len(log)), []
     shown, response = log.shown, log.responses
     for time in range(log.steps):
         mean, _ = model.predict(memory, shown[:, time])
         missed = (log.scale.reward(mean) - log.rewards[:, time])[log.inside[:, time]]
-        out.append(np.sqrt(np.square(missed).mean()))
+        out.append(np.sqrt(np.square(missed).mean()) if missed.size else np.nan)
         memory = model.advance(memory, shown[:, time], response[:, time])
     return np.array(out, np.float32)
+
+
+def error_of(model: Response, log: Trajectories) -> float:
+    """Return the root mean square error of one-step predictions of the reward, over all decisions of `log`."""
+    count = log.inside.sum(axis=0)
+    some = count > 0
+    return float(np.sqrt(np.average(np.square(errors_of(model, log)[some]), weights=count[some])))
 
 
 def residual_of(ensemble: Ensemble, log: Trajectories) -> float:
     """Return the least one-step error of a member, for users it has not seen, over the deviation of their rewards."""
     apart = log.take(ensemble.apart)
     spread = float(apart.rewards[apart.inside].std()) or 1.0
-    errors = [float(np.sqrt(np.square(errors_of(member, apart)).mean())) for member in ensemble.members]
-    return min(errors) / spread
+    return min(error_of(member, apart) for member in ensemble.members) / spread

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulators.learned.ensembles import Ensemble, errors_of
+from simulators.learned.ensembles import Ensemble, error_of
 from simulators.learned.interventions import PASS, trend_of
 from simulators.learned.lookahead import Lookahead, teach
 from simulators.learned.trajectories import Trajectories
@@ -53,7 +53,7 @@ def train(log: Trajectories, simulators: Ensemble, plan: Plan, seed: int) -> Tau
 def passing(simulators: Ensemble, log: Trajectories, plan: Plan) -> list[bool]:
     """Return which members are near the best on users apart, and behave as is known."""
     apart = log.take(simulators.apart)
-    errors = [float(np.sqrt(np.square(errors_of(member, apart)).mean())) for member in simulators.members]
+    errors = [error_of(member, apart) for member in simulators.members]
     good = [error <= WORST * min(errors) for error in errors]
     if plan.trend == "none":
         return good

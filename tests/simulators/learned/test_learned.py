@@ -10,7 +10,7 @@ import torch
 
 from decision.errors import FieldError
 from simulators.environments.lts.env import DOCUMENTS, LtsEnv, LtsUsers, draw_users
-from simulators.learned.ensembles import Ensemble, errors_of, fit_ensemble
+from simulators.learned.ensembles import Ensemble, error_of, errors_of, fit_ensemble, residual_of
 from simulators.learned.groups import GroupView, new_sadae
 from simulators.learned.interventions import trend_of
 from simulators.learned.logs import LTS, LTS_SCALE, SHOWN, habitual, logged
@@ -108,6 +108,17 @@ def test_models_predict_new_users_better_than_repeating_the_last_reward(kind: st
     }[kind]()
     repeating = np.sqrt(np.square(np.diff(new.rewards, axis=1)).mean())
     assert errors_of(model, new)[10:].mean() < 0.5 * repeating
+
+
+def test_an_error_is_that_of_the_decisions_that_there_were() -> None:
+    some = replace(LOG.take(np.arange(4)), lengths=np.array([5, 7, 7, 3]))
+    by_step = errors_of(PLAIN, some)
+    assert np.isfinite(by_step).tolist() == [True] * 7 + [False] * (LOG.steps - 7)
+    count = np.array([4, 4, 4, 3, 3, 2, 2])
+    error = float(np.sqrt(count @ by_step[:7].astype(float) ** 2 / 22))
+    assert error_of(PLAIN, some) == pytest.approx(error)
+    alone = Ensemble([PLAIN], ["plain"], PLAIN, LTS, LTS_SCALE, np.arange(4))
+    assert residual_of(alone, some) == pytest.approx(error / float(some.rewards[some.inside].std()), rel=1e-5)
 
 
 def test_recurrent_model_step_by_step_is_its_loss_over_the_sequence() -> None:
