@@ -63,7 +63,7 @@ class Lake(Tables):
     ) -> pa.Table:
         """Return the decisions of `loop` with since <= ts < until, by time; the `latest` of them, or those named."""
         named = None if event_ids is None else pc.field("event_id").isin(pa.array(event_ids, pa.string()))
-        return self._rows("decisions", loop, since, until, version, named, latest)
+        return self._rows("decisions", loop, since, until, version, named, latest, few=named is not None)
 
     def outcomes(
         self, loop: str, *, since: datetime | None = None, until: datetime | None = None, version: int | None = None
@@ -303,6 +303,8 @@ class Lake(Tables):
         version: int | None,
         where: ds.Expression | None = None,
         latest: int | None = None,
+        *,
+        few: bool = False,
     ) -> pa.Table:
         keep = pc.field("loop") == loop
         if where is not None:
@@ -315,9 +317,13 @@ class Lake(Tables):
             raise FieldError("latest", wanted="at least 1", got=latest)
 
         def reading(table: DeltaTable) -> pa.Table:
-            these = keep if latest is None else keep & (pc.field("ts") >= _cut(table, loop, keep, latest))
+            these = keep if latest is None else keep & (pc.field("ts") >= _cut(table, loop, keep, latest, until))
             ahead = {} if self.storage.local else {"fragment_readahead": AT_ONCE}
-            rows = dataset(name, table).to_table(filter=these, **ahead)
+            data = dataset(name, table)
+            if few:  # all columns of a whole history are much to look through; files' statistics know times
+                times = data.to_table(columns=["ts"], filter=these, **ahead)["ts"].unique()
+                these &= pc.field("ts").isin(times)
+            rows = data.to_table(filter=these, **ahead)
             # Sorted by what does not depend on files or partitions: the same rows always come in the same order.
             rows = rows.sort_by([(column, "ascending") for column in ("ts", "event_id", "slot")])
             return rows if latest is None else rows.slice(max(0, len(rows) - latest))
@@ -344,7 +350,7 @@ def _widen(table: DeltaTable, name: Table) -> None:
         table.alter.add_columns(missing, commit_properties=CommitProperties(max_commit_retries=0))
 
 
-def _cut(table: DeltaTable, loop: str, keep: ds.Expression, latest: int) -> pa.Scalar:
+def _cut(table: DeltaTable, loop: str, keep: ds.Expression, latest: int, until: datetime | None) -> pa.Scalar:
     """Return a time from which on there are `latest` rows of `loop` for which `keep` is true, the earliest if fewer.
 
     The log's statistics say about when so many rows began. What that leaves out of sight is asked for only where it
@@ -353,8 +359,11 @@ def _cut(table: DeltaTable, loop: str, keep: ds.Expression, latest: int) -> pa.S
     files = [action for action in actions_of(table) if action["partition.loop"] == loop]
     times, rows = _backwards(files)
     data, wanted = table.to_pyarrow_dataset(), 2.0 * latest
-    while len(rows) and wanted < rows[-1]:
-        since = _time(int(np.interp(wanted, rows, times)))
+    later = 0.0
+    if until is not None and len(rows):
+        later = float(np.interp(-pa.scalar(until, TIME).cast(pa.int64()).as_py(), -times, rows))
+    while len(rows) and later + wanted < rows[-1]:
+        since = _time(int(np.interp(later + wanted, rows, times)))
         seen = data.to_table(columns=["ts"], filter=keep & (pc.field("ts") >= since))["ts"].cast(pa.int64()).to_numpy()
         if len(seen) >= latest:
             return _time(int(np.partition(seen, len(seen) - latest)[len(seen) - latest]))

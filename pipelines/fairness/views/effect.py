@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
+import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from decision.batch import Features
@@ -28,6 +30,9 @@ from pipelines.state.state import State
 
 LATEST = 2_000
 """Latest decisions that are looked through for people who look like those of a pair."""
+
+NEAR = 2 * LATEST
+"""Decisions before a pair was opened among which its two are looked for first."""
 
 _DECIDED = ("upheld", "dismissed", "disputed", "no_quorum")
 
@@ -141,7 +146,7 @@ def effect_of(
     clamps = loop.fairness.clamp
     champion = registry.aliases(loop.name).get("champion")
     policy = None if champion is None else policy_of(registry, loop, champion)[0]
-    two = lake.decisions(loop.name, event_ids=sorted({pair["favoured"], pair["disfavoured"]}))
+    two = _two(lake, loop.name, pair)
     anchors = _published(settings, loop.name) if clamps else []
     before = None if policy is None else _sides(two, policy, loop, pair)
     clamped: Policy | None = None
@@ -207,6 +212,21 @@ def _published(settings: Settings, loop: str) -> list[Anchor]:
     if entry is None and not former_stamp(settings, loop):
         return []
     return published(settings, loop, None if entry is None else entry.value)
+
+
+def _two(lake: Lake, loop: str, pair: dict[str, Any]) -> Any:
+    """Return the decisions of a pair.
+
+    Mining looks at the latest of its day, so they stand just before; a whole history is searched for those alone that
+    an appeal named.
+    """
+    wanted = sorted({pair["favoured"], pair["disfavoured"]})
+    before = lake.decisions(loop, until=datetime.fromisoformat(pair["opened_at"]), latest=NEAR)
+    found = before.filter(pc.field("event_id").isin(wanted))
+    whole = len(before) < NEAR or before["event_id"][0].as_py() not in wanted  # or some of its slots may be cut off
+    if whole and set(found["event_id"].to_pylist()) == set(wanted):
+        return found
+    return lake.decisions(loop, event_ids=wanted)
 
 
 def _sides(rows: Any, policy: Policy, loop: LoopSettings, pair: dict[str, Any]) -> Sides | None:

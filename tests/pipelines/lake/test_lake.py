@@ -108,6 +108,9 @@ def test_the_latest_of_many_files_are_the_last_of_all(tmp_path: Path, seed: int)
         every = read("shop")
         for latest in (1, 2, 17, len(every) - 1, len(every), 500):
             assert read("shop", latest=latest).equals(every.slice(max(0, len(every) - latest)))
+            until = every["ts"][len(every) // 2].as_py()
+            earlier = every.filter(pc.field("ts") < until)
+            assert read("shop", until=until, latest=latest).equals(earlier.slice(max(0, len(earlier) - latest)))
 
 
 def test_a_table_is_nobody_elses_while_it_is_held(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from deltalake.transaction import AddAction
 
 from decision.draw import draw
 from decision.records import decode_decision
@@ -20,7 +22,10 @@ from pipelines.fairness.people import add_person, open_session
 from pipelines.fairness.publish import publish
 from pipelines.fairness.store import Governance
 from pipelines.fairness.tasks import Judgement, assign, judge, queue
+from pipelines.fairness.views import effect
 from pipelines.fairness.views.effect import effect_of
+from pipelines.lake.lake import Lake
+from pipelines.lake.statistics import actions_of
 from pipelines.settings import load_loop
 from pipelines.training.train import train
 from serving.core import Core
@@ -32,7 +37,9 @@ from tests.worlds.credit import LOOP, TEXT, Credit
 from tests.worlds.panels import NOW
 
 
-def test_upheld_pairs_are_answered_alike_with_exact_propensities(tmp_path: Path) -> None:
+def test_upheld_pairs_are_answered_alike_with_exact_propensities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     credit = Credit.at(tmp_path, TEXT + "clamp = true\n")
     credit.play(500)
     version = train(credit.lake, credit.registry, credit.loop, seed=1, now=NOW).version
@@ -40,7 +47,7 @@ def test_upheld_pairs_are_answered_alike_with_exact_propensities(tmp_path: Path)
     credit.registry.set_alias(LOOP, "champion", version, fields)
     with Governance.at(credit.settings) as store:
         people = [add_person(store, name=f"A{n}", roles=["auditor"], now=NOW, by="test")[0] for n in range(3)]
-        mine(store, credit.lake, credit.registry, credit.loop, now=NOW, by="test", mined=1, probe=0)
+        mine(store, credit.lake, credit.registry, credit.loop, now=NOW, by="test", decisions=200, mined=1, probe=0)
         assign(store, LOOP, now=NOW, by="test", rng=np.random.default_rng(0))
         for person in people:
             (task,) = queue(store, person, now=NOW)
@@ -81,7 +88,29 @@ def test_upheld_pairs_are_answered_alike_with_exact_propensities(tmp_path: Path)
         core.loops.refresh()
         core.loops.refresh()
         assert _decide(core, credit, pair["favoured"]).pmf == before[0].pmf
+        monkeypatch.setattr(effect, "LATEST", 200)
+        monkeypatch.setattr(effect, "NEAR", 240)
+        of_pair = (credit.settings, store, credit.lake, credit.registry, credit.loop, pair["task_id"])
+        told = effect_of(*of_pair)
+        assert told.before is not None
+        _grow(credit.lake, 10_000_000)
+        assert effect_of(*of_pair) == told  # and so nothing of the history was read
         core.close()
+
+
+def _grow(lake: Lake, rows: int) -> None:
+    """Let the lake tell of a file of so many earlier decisions that nobody ever wrote: whoever reads it fails."""
+    table = lake.table("decisions")
+    known = actions_of(table)[0]
+    values = {name.removeprefix("partition."): str(known[name]) for name in known if name.startswith("partition.")}
+    ends = {
+        end: {"ts": (known["min.ts"] - timedelta(days=days)).isoformat(), "event_id": any_id}
+        for end, days, any_id in (("minValues", 30, "!"), ("maxValues", 1, "~"))
+    }
+    path = f"{known['path'].rpartition('/')[0]}/nobody-wrote-it.parquet"
+    lake.commit(
+        "decisions", table, [AddAction(path, 1 << 30, values, 0, True, json.dumps({"numRecords": rows, **ends}))], {}
+    )
 
 
 def _page(core: Core, path: str, token: str) -> str:
