@@ -107,7 +107,13 @@ def pack(policy: OraclePolicy, manifest: Manifest, beside: Mapping[str, bytes] |
         action_ids=policy.action_ids,
         trusted=trusted,
     )
-    return {**files, MANIFEST_FILE: msgspec.json.format(msgspec.json.encode(stored), indent=2)}
+    body = msgspec.to_builtins(stored)
+    # Releases that know of no cap and no ranking go on reading versions that have none.
+    if trusted is None:
+        del body["trusted"]
+    if not policy.exploration.steepness:
+        del body["exploration"]["steepness"]
+    return {**files, MANIFEST_FILE: msgspec.json.format(msgspec.json.encode(body), indent=2)}
 
 
 def manifest_of(files: dict[str, bytes]) -> Manifest:

@@ -31,14 +31,19 @@ ABOUT: ContextVar[Callable[[], Mapping[str, str]] | None] = ContextVar("about", 
 before it."""
 
 _PASSWORD = re.compile(r"(?<=://)([^/\s:@]*):([^@/\s]+)@")
-_QUERY = re.compile(r"(?i)([?&][\w.]*(?:password|secret|token|key)[\w.]*=)[^&\s'\"]+")
+_QUERY = re.compile(r"([?&][\w.]*+=)[^&\s'\"]+")
+_SECRET = re.compile(r"(?i)password|secret|token|key")
 _LONGEST = 200
 _DEPTH = 2
 
 
 def masked(text: str) -> str:
     """Return `text` with the passwords of addresses in it replaced."""
-    return _QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
+
+    def hidden(found: re.Match[str]) -> str:
+        return f"{found[1]}***" if _SECRET.search(found[1]) else found[0]
+
+    return _QUERY.sub(hidden, _PASSWORD.sub(r"\1:***@", text))
 
 
 def step(

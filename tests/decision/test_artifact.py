@@ -143,6 +143,14 @@ def test_without_a_manifest_there_is_no_policy() -> None:
         unpack({})
 
 
+def test_a_version_says_nothing_of_what_earlier_releases_do_not_know_unless_it_has_it() -> None:
+    plain = json.loads(packed("linear")[1][MANIFEST_FILE])
+    assert plain.keys() == json.loads(MANIFEST_V1).keys() | {"action_ids", "features_version"}
+    assert "steepness" not in plain["exploration"]
+    policy, manifest = with_a_cap()
+    assert json.loads(pack(policy, manifest)[MANIFEST_FILE])["trusted"]["cap"] == 1.0
+
+
 def test_manifest_of_version_1_is_read_for_ever() -> None:
     files = {MANIFEST_FILE: MANIFEST_V1, "linear.json": b"{}"}
     with pytest.raises(FieldError) as caught:  # read as far as the hash of its file, which is not that of "{}"
