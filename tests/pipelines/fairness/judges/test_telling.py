@@ -77,11 +77,14 @@ def test_mining_opens_pairs_that_tell_types_apart_beside_the_others(store: Gover
     assert not verify(store).faults
 
 
-def test_a_pair_is_clamped_only_where_each_type_backs_it(store: Governance, credit: Credit) -> None:
+def test_a_pair_is_clamped_only_where_each_type_backs_it_if_a_loop_asks_for_that(
+    store: Governance, credit: Credit
+) -> None:
     standing = upheld(store, LOOP)
     kept = backed(judge_types(store, LOOP), standing)
     assert 0 <= len(kept) < len(standing)
-    clamping = msgspec.structs.replace(credit.loop, fairness=msgspec.structs.replace(credit.loop.fairness, clamp=True))
+    fairness = msgspec.structs.replace(credit.loop.fairness, clamp=True, clamp_by="each_type")
+    clamping = msgspec.structs.replace(credit.loop, fairness=fairness)
     assert publish(credit.settings, store, credit.lake, clamping) == len(kept)
 
 
