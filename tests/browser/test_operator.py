@@ -64,7 +64,8 @@ def kinds(site: Operated) -> list[str]:
         store.close()
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
 def test_no_page_shuts_anybody_out_or_is_wider_than_the_screen(
     browser: Any, address: str, scheme: Any, width: int
 ) -> None:
