@@ -23,6 +23,7 @@ from decision.errors import DecisionError, FieldError
 from pipelines.operations.apply import flat
 from pipelines.operations.init import loop_toml
 from pipelines.operations.installation import Installation
+from pipelines.operations.processes import let_others_first
 from pipelines.settings import LoopSettings, Settings, load_loop, parse_loop
 from pipelines.state.failures import StaleError, StateError
 from pipelines.state.state import State
@@ -38,7 +39,6 @@ MOST_S = 3_600.0
 """Seconds after which one is given up."""
 MAX_ID_CHARS = 128
 _REPLICATES = 200
-_NICE = 10
 _LOOK_S = 1.0
 _places = threading.BoundedSemaphore(MOST_AT_ONCE)
 _lines = threading.BoundedSemaphore(MOST)
@@ -371,6 +371,7 @@ def _watched(settings: Settings, loop: str, id: str) -> None:
     process = subprocess.Popen(  # noqa: S603 - our own module; loop and id are arguments and pass no shell
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
+    let_others_first(process.pid)
     while True:
         try:
             _, told = process.communicate(given, timeout=_LOOK_S)
@@ -391,7 +392,6 @@ def _watched(settings: Settings, loop: str, id: str) -> None:
 
 def main(loop: str, id: str) -> None:
     """Work an evaluation out; the settings of the installation come as JSON on standard input."""
-    os.nice(_NICE)
     work_out(msgspec.json.decode(sys.stdin.buffer.read(), type=Settings), loop, id)
 
 

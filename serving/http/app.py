@@ -14,6 +14,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from pipelines.logs import ABOUT
+from pipelines.operations.processes import let_others_first
 from serving import metrics
 from serving.core import Core
 from serving.http import openapi, operations, personalizer, v1
@@ -257,14 +258,22 @@ async def _sent_by(body: Application, scope: Scope, receive: Receive, send: Send
 def _described() -> bytes:
     """Return the OpenAPI document from a process of its own.
 
-    To make it takes a second of Python. In a thread it would take the interpreter from the decisions for as long.
+    To make it takes two seconds of a core. In a thread it would take the interpreter from the decisions for as long.
     """
     command = (sys.executable, "-P", "-m", __name__)
     paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}  # a bento is not installed
-    done = subprocess.run(  # noqa: S603 - our own module
-        command, env=os.environ | paths, capture_output=True, timeout=_DESCRIBED_S, check=True
-    )
-    return done.stdout
+    with subprocess.Popen(  # noqa: S603 - our own module
+        command, env=os.environ | paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        let_others_first(process.pid)
+        try:
+            written, told = process.communicate(timeout=_DESCRIBED_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, stderr=told)
+    return written
 
 
 def _describe() -> None:
