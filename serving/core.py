@@ -52,7 +52,7 @@ from serving.replicas.answers import Answers
 from serving.replicas.episodes import Episodes
 from serving.snapshot import OnlineFeatures, Snapshot
 from serving.spool import Give, Spool, given, on_disk, waited
-from serving.telemetry.traces import Traces
+from serving.telemetry.traces import CURRENT, Traces, now_ns
 from serving.wire import (
     DecideRequest,
     DecideResponse,
@@ -192,12 +192,16 @@ class Core:
         self._check_open()
         snapshot = self.snapshot(loop)
         done: list[Decided | Exception] = []
+        trace = CURRENT.get()
+        begun_ns = now_ns() if trace is not None else 0
         for start in range(0, len(questions), AT_ONCE):
             if start:
                 await asyncio.sleep(0)  # others are waiting for their one decision
             some = questions[start : start + AT_ONCE]
             decided = iter(self._decided(snapshot, [each for each in some if not isinstance(each, Exception)]))
             done += [each if isinstance(each, Exception) else next(decided) for each in some]
+        if trace is not None:
+            trace.step("decide", begun_ns, now_ns(), {"loop": loop, "together": len(questions)}, failed=False)
         size = 0
         for at, each in enumerate(done):
             if isinstance(each, Decided):

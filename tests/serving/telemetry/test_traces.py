@@ -95,6 +95,18 @@ def test_a_callers_trace_goes_from_the_head_through_the_draw_to_the_disk(collect
         assert kept_back not in sent
 
 
+def test_a_batch_is_traced_as_one_draw_of_so_many(collector: Collector, tmp_path: Path) -> None:
+    core = open_at(tmp_path, traces=collector.url, traces_share=1.0)
+    asked = [QUESTION | {"event_id": f"e{n}"} for n in range(3)]
+    assert Caller(core)("POST", "/v1/loops/news/decide/batch", {"decisions": asked}).status_code == 200
+    core.close()
+    spans = collector.spans()
+    assert set(spans) == {"POST /v1/loops/{loop}/decide/batch", "decide", "spool.queue", "spool.commit"}
+    about = {"decision.loop": "news", "decision.together": 3}
+    assert about.items() <= said(spans["decide"]).items()
+    assert spans["decide"].parent_span_id == spans["POST /v1/loops/{loop}/decide/batch"].span_id
+
+
 def test_outcomes_are_traced_to_the_disk_and_probes_are_not(collector: Collector, tmp_path: Path) -> None:
     core = open_at(tmp_path, traces=collector.url, traces_share=1.0)
     call = Caller(core)
