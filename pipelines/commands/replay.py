@@ -34,7 +34,7 @@ def replay(
     policy: Annotated[
         str,
         typer.Option(
-            help="champion, uniform, first, ranking, a version, module:function, rules.toml, or a folder with a model."
+            help="champion, uniform, first, ranking, a version, file.py:function, rules.toml, or a folder with a model."
         ),
     ] = "uniform",
     since: Annotated[
@@ -104,9 +104,9 @@ def replay(
     All estimators are computed in one pass, with intervals; the confidence sequence is valid at every moment.
     If the log cannot answer, the reason is printed instead and the exit status is 3.
 
-    A version of the loop is replayed on its holdout: the decisions no version was trained on. `module:function` names a
-    Python function of the context and the actions of a decision; it returns an action's id or probabilities. Try one by
-    `decision policy check`, which also says what else may stand here.
+    A version of the loop is replayed on its holdout: the decisions no version was trained on. `file.py:function` names
+    a Python function of the context and the actions of a decision; it returns an action's id or probabilities. Try one
+    by `decision policy check`, which also says what else may stand here.
 
     `--check-propensities` repeats every draw from its seed and tests the choices against the logged probabilities.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import sys
 import threading
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from decision.batch import Batch, Floats, Interactions
-from decision.errors import FieldError
+from decision.errors import FieldError, Words
 from decision.exploration.mix import check_pmf, with_floor
 from decision.policy import FirstPolicy, RankingPolicy, UniformPolicy, baseline_policy, features_version_of
 from decision.protocols import Policy
@@ -152,7 +153,7 @@ class OneAtATime:
 
 
 def python_policy(path: str) -> Tested:
-    """Return the policy that ``module:name`` names.
+    """Return the policy that ``module:name``, or ``file.py:name``, names.
 
     It is a function of two arguments, the context and the actions of one decision (`OneByOne`); of one that is called
     ``columns`` (`OverColumns`); of one of any other name, a batch; a policy, or a class of policies. Modules are looked
@@ -161,18 +162,16 @@ def python_policy(path: str) -> Tested:
     Raises:
         FieldError: there is no such module or name, or it is no policy.
     """
-    module, _, name = path.partition(":")
+    module, _, name = path.rpartition(":")
     if not module or not name:
-        raise FieldError("policy", wanted="module:name", got=path)
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+        raise FieldError("policy", wanted="module:name or file.py:name", got=path)
     try:
-        found = importlib.import_module(module)
+        found = _imported(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise FieldError("policy", wanted="the module and name of a Python callable", got=error) from error
+    except Exception as error:  # a module may raise anything while it is run
+        wanted = "the module, or the file, and the name of a Python callable"
+        raise FieldError("policy", wanted=wanted, got=Words(f"{type(error).__name__}: {error}")) from error
     if isinstance(found, type):
         found = found()
     if callable(getattr(found, "pmf", None)):
@@ -187,6 +186,22 @@ def python_policy(path: str) -> Tested:
         wanted="a function of (context, actions), (columns) or (batch), or an object with `pmf`",
         got=type(found).__name__,
     )
+
+
+def _imported(module: str) -> Any:
+    """Return a module by its name, or by its file: what that imports is looked for beside it first."""
+    file = Path(module) if module.endswith(".py") else None
+    beside = str(Path.cwd() if file is None else file.resolve().parent)
+    if beside not in sys.path:
+        sys.path.insert(0, beside)
+    if file is None:
+        return importlib.import_module(module)
+    spec = importlib.util.spec_from_file_location(file.stem, file.resolve())
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot read {file}")
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
 
 
 def _arguments(function: Callable[..., Any]) -> list[str]:

@@ -93,6 +93,10 @@ def policy_of(parts: Installation, log: str, policy: str) -> PolicySpec:
     if policy == "ranking":
         steepness = parts.loop(log).baseline.steepness if log in parts.loops else BaselineSettings().steepness
         return PolicySpec(kind=policy, name="ranking policy", steepness=steepness)
+    if policy.endswith(".py"):
+        raise FieldError("policy", wanted=f"the function too, as in {policy}:policy", got=policy)
+    if ".py:" in policy:
+        return PolicySpec(kind="python", name=policy, path=policy)
     if policy.endswith(".toml") or "/" in policy or (":" not in policy and Path(policy).is_dir()):
         return _from_disk(Path(policy))
     if ":" in policy:
@@ -100,7 +104,7 @@ def policy_of(parts: Installation, log: str, policy: str) -> PolicySpec:
     if log not in parts.loops:
         raise FieldError(
             "policy",
-            wanted="uniform, first, ranking, module:function, rules.toml or a folder with a model for an import",
+            wanted="uniform, first, ranking, file.py:function, rules.toml or a folder with a model for an import",
             got=policy,
         )
     version = policy
@@ -113,7 +117,7 @@ def policy_of(parts: Installation, log: str, policy: str) -> PolicySpec:
         known = [entry.version for entry in parts.registry.versions(log) if entry.kept == "whole"]
         raise FieldError(
             "policy",
-            wanted=f"champion, uniform, first, ranking, module:function, rules.toml or one of {known}",
+            wanted=f"champion, uniform, first, ranking, file.py:function, rules.toml or one of {known}",
             got=policy,
         )
     return PolicySpec(kind="version", name=f"version {version}", files=parts.registry.files(log, version))

@@ -33,7 +33,7 @@ def check(
         str,
         typer.Argument(
             metavar="POLICY",
-            help="champion, uniform, first, ranking, a version, module:function, rules.toml, or a folder with a model.",
+            help="champion, uniform, first, ranking, a version, file.py:function, rules.toml, or a model's folder.",
             show_default=False,
         ),
     ],
@@ -43,10 +43,10 @@ def check(
 ) -> Outcome:
     """Try a policy on ten logged decisions, and show what it was asked, what it answered, and every mistake.
 
-    `module:function` is a function of the context and the actions of one decision, both as in a request; it returns an
-    action's id, a list of probabilities, or {id: probability}. A function of one argument `columns` takes an Arrow
-    table of many decisions, and one of `batch` flattened features. Rules are conditions in a `.toml` file. A folder
-    with a model has the files of a version. Exit status 1: there is a mistake.
+    `file.py:function`, or `module:function`, is a function of the context and the actions of one decision, both as in a
+    request; it returns an action's id, a list of probabilities, or {id: probability}. A function of one argument
+    `columns` takes an Arrow table of many decisions, and one of `batch` flattened features. Rules are conditions in a
+    `.toml` file. A folder with a model has the files of a version. Exit status 1: there is a mistake.
 
     Examples: `decision policy check mine:policy --loop news`, `decision policy check phones.toml --loop news`
     """

@@ -77,7 +77,8 @@ class Rules:
         try:
             file = msgspec.convert(tomllib.loads(text.decode()), _File)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, RecursionError) as error:
-            raise FieldError("policy", wanted="rules in TOML", got=error) from error
+            wanted = "rules in TOML (`otherwise`, and `[[rule]]` with `when`, `action` or `among`, and `share`)"
+            raise FieldError("policy", wanted=wanted, got=error) from error
         self._otherwise = file.otherwise
         self._rules = [self._read(rule, f"rule[{place}]") for place, rule in enumerate(file.rule)]
         read = [one for _, when, among in self._rules for one in (when, among) if one is not None]

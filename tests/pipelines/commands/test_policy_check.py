@@ -35,7 +35,7 @@ def test_a_policy_is_tried_and_then_replayed_whatever_it_is_written_in(
     for name, data in packed(model(rows().slice(0, 50), VERSION)).items():
         (tmp_path / "model" / name).write_bytes(data)
     monkeypatch.chdir(tmp_path)
-    for policy in ("tastes:liked", "tastes:of_batch", "tastes.toml", "model", "uniform"):
+    for policy in ("tastes:liked", f"{tmp_path}/tastes.py:liked", "tastes:of_batch", "tastes.toml", "model", "uniform"):
         ran = run("policy", "check", policy, "--loop", "news", "--json")
         assert (ran.status, len(ran.result["rows"]), ran.result["mistakes"]) == (0, 10, []), ran.result
     shown = run("policy", "check", "tastes:liked", "--loop", "news").out
@@ -52,3 +52,4 @@ def test_a_policy_is_tried_and_then_replayed_whatever_it_is_written_in(
     assert run("replay", "news", "--policy", "tastes:unsure", *quick).result["field"].startswith("policy: event ")
     for policy in ("nothing.toml", "./nothing", str(tmp_path)):
         assert run("policy", "check", policy, "--loop", "news", "--json").result["field"] == "policy"
+    assert "tastes.py:policy" in run("replay", "news", "--policy", "tastes.py", *quick).result["error"]

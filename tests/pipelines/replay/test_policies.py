@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -250,6 +251,23 @@ def test_a_trial_tells_of_names_that_no_row_has() -> None:
         "did you mean 'kind'?",
         "did you mean 'b'?",
     ]
+
+
+def test_a_function_is_named_by_its_file_too_and_what_the_file_raises_is_told(tmp_path: Path) -> None:
+    (tmp_path / "beside_it.py").write_text("CHOICE = 'b'\n")
+    (tmp_path / "random.py").write_text("from beside_it import CHOICE\ndef policy(context, actions): return CHOICE\n")
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    found = python_policy(f"{tmp_path}/random.py:policy")  # and not the library of that name
+    assert isinstance(found, OneByOne)
+    rows = phones(3)
+    assert found.pmf_of_rows(rows).tolist() == OneByOne(lambda context, actions: "b", "b").pmf_of_rows(rows).tolist()
+    for path, told in (
+        ("random.py:other", "no attribute 'other'"),
+        ("broken.py:policy", "ZeroDivisionError: division by zero"),
+        ("absent.py:policy", "No such file"),
+    ):
+        with pytest.raises(FieldError, match=told):
+            python_policy(f"{tmp_path}/{path}")
 
 
 def test_functions_are_told_apart_by_their_arguments() -> None:
