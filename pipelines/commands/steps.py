@@ -10,6 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.commands.analysis.quality import show_quality
 from pipelines.commands.engines import RayAddress, Where, Workers, opened
@@ -17,10 +18,11 @@ from pipelines.commands.outcome import DONE, REFUSED, Home, Json, Loop, Outcome,
 from pipelines.operations.installation import Installation
 
 if TYPE_CHECKING:
-    from pipelines.promotion.watch import SimulatorWatched
+    from pipelines.promotion.watch import SimulatorWatched, Watched
 
 _GAPS = 3
 """Actions named beside the dynamics gap of a simulator."""
+_MOST_USERS = 1_000
 Version = Annotated[str | None, typer.Option("--version", help="Version (default: the latest one trained).")]
 Seed = Annotated[int, typer.Option(help="Seed of all randomness in training.")]
 
@@ -293,6 +295,9 @@ def watch(
     length: Annotated[int, typer.Option(min=10, help="Rewarded decisions to examine per user.")] = 20,
     group: Annotated[str, typer.Option(help="Judge groups too, by this context field, as context.city.")] = "",
     seed: Seed = 0,
+    users: Annotated[
+        bool, typer.Option("--users", help="List the users whose reports no simulator explains, up to 1,000 of them.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Report only; change nothing.")] = False,
     json: Json = False,
 ) -> Outcome:
@@ -300,8 +305,9 @@ def watch(
 
     For policies trained in simulators; requires the extra `sim2rec`. The exit status is 3 on an alarm.
 
-    Example: `decision watch feed --dry-run`
+    Examples: `decision watch feed --dry-run`, `decision watch feed --dry-run --users`
     """
+    from pipelines.promotion.watch import MAX_TOLD
     from pipelines.promotion.watch import watch as run
 
     with Installation.at(home) as parts:
@@ -316,31 +322,11 @@ def watch(
             group=group,
             seed=seed,
             act=not dry_run,
+            most_users=_MOST_USERS if users else MAX_TOLD,
             progress=progress,
         )
 
-    def show(out: Console) -> None:
-        if found.surprise is not None:
-            out.print(
-                f"surprise {found.surprise:.2f}, alarm above {found.limit:.2f}; {found.users} users, simulators "
-                f"learned from {found.learned_from}"
-            )
-        out.print(found.reason, markup=False)
-        for one in found.groups:
-            told = (
-                f"{one.group or '(none)'}: surprise {one.surprise:.2f}, alarm above {one.limit:.2f}; {one.users} users"
-            )
-            out.print(told, markup=False, style="red" if one.alarmed else None)
-        for simulator in found.simulators:
-            out.print(_gaps(simulator), markup=False, highlight=False)
-        if found.odd_limit is not None:
-            chance = 0.01 * found.users
-            told = f"{found.odd} users surprise above {found.odd_limit:.2f} ({chance:.0f} would by chance)"
-            out.print(f"{told}: {', '.join(found.oddest)}" if found.odd else told, markup=False)
-        if found.moved:
-            out.print(f"{loop}: champion is now [bold]{found.to_version or 'the baseline'}[/] (was {found.version})")
-
-    return Outcome(_plain(found), show, REFUSED if found.alarmed else DONE)
+    return Outcome(_plain(found), lambda out: show_watched(loop, found, users, out), REFUSED if found.alarmed else DONE)
 
 
 @command
@@ -371,6 +357,33 @@ def rollback(
         )
 
     return Outcome(_plain(written), show)
+
+
+def show_watched(loop: str, found: Watched, users: bool, out: Console) -> None:
+    """Print what a watch found; with `users`, a row for each user whose reports no simulator explains."""
+    if found.surprise is not None:
+        out.print(
+            f"surprise {found.surprise:.2f}, alarm above {found.limit:.2f}; {found.users} users, simulators "
+            f"learned from {found.learned_from}"
+        )
+    out.print(found.reason, markup=False)
+    for one in found.groups:
+        told = f"{one.group or '(none)'}: surprise {one.surprise:.2f}, alarm above {one.limit:.2f}; {one.users} users"
+        out.print(told, markup=False, style="red" if one.alarmed else None)
+    for simulator in found.simulators:
+        out.print(_gaps(simulator), markup=False, highlight=False)
+    if found.odd_limit is not None:
+        chance = 0.01 * found.users
+        told = f"{found.odd} users surprise above {found.odd_limit:.2f} ({chance:.0f} would by chance)"
+        names = ", ".join(one.user for one in found.oddest)
+        out.print(f"{told}: {names}" if found.odd and not users else told, markup=False)
+    if users and found.oddest:
+        listed = Table("user", "surprise", title=f"Users of {loop} whose reports no simulator explains")
+        for one in found.oddest:
+            listed.add_row(Text(one.user), f"{one.surprise:.2f}")
+        out.print(listed)
+    if found.moved:
+        out.print(f"{loop}: champion is now [bold]{found.to_version or 'the baseline'}[/] (was {found.version})")
 
 
 def _gaps(found: SimulatorWatched) -> str:

@@ -94,6 +94,18 @@ class SimulatorWatched(msgspec.Struct, frozen=True, kw_only=True):
     actions: list[ActionGap]
 
 
+class OddUser(msgspec.Struct, frozen=True, kw_only=True):
+    """A user whose reports no simulator explains.
+
+    Attributes:
+        user: the subject's id.
+        surprise: mean squared standardised error under the simulator that fits the user best.
+    """
+
+    user: str
+    surprise: float
+
+
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
     """What a watch found.
 
@@ -112,7 +124,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
         groups: the same of the largest 100 groups that have enough users, if the watch was asked for groups.
         odd_limit: surprise that a user is odd above.
         odd: users above it; one in a hundred is so by chance.
-        oddest: up to 20 of them, the most surprising first.
+        oddest: of them, the most surprising first.
         simulators: the dynamics gap of each, by action.
     """
 
@@ -130,7 +142,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     groups: list[GroupWatched] = []
     odd_limit: float | None = None
     odd: int = 0
-    oddest: list[str] = []
+    oddest: list[OddUser] = []
     simulators: list[SimulatorWatched] = []
 
 
@@ -146,6 +158,7 @@ def watch(
     group: str = "",
     seed: int = 0,
     act: bool = True,
+    most_users: int = MAX_TOLD,
     progress: Progress = silent,
 ) -> Watched:
     """Judge the responses since the policy in charge was made, and give its place back on an alarm.
@@ -160,6 +173,7 @@ def watch(
         group: path of the context field by which groups are told apart, as ``context.city``; "" for none.
         seed: of the simulators.
         act: False only tells.
+        most_users: how many users are named whose reports no simulator explains.
         progress: told of the parts of the watch that are done.
 
     Raises:
@@ -205,7 +219,8 @@ def watch(
     usual, here = (np.min([surprises(model, log) for model in models], axis=0) for log in (known.take(apart), seen))
     odd_limit = float(np.nanquantile(usual, ODD))
     odd = np.flatnonzero(here > odd_limit)
-    oddest = [str(since.users[row]) for row in odd[np.argsort(-here[odd], kind="stable")][:MAX_TOLD]]
+    most = odd[np.argsort(-here[odd], kind="stable")][:most_users]
+    oddest = [OddUser(user=str(since.users[row]), surprise=float(here[row])) for row in most]
     part_done()
     simulators = [_gap(name, model, known.take(apart), seen) for name, model in zip(names, models, strict=True)]
     part_done()

@@ -156,7 +156,11 @@ def test_a_city_where_something_broke_and_users_who_lie_are_told_of_by_name(tmp_
     alarmed = {one.group for one in found.groups if one.alarmed}
     assert "turin" in alarmed
     assert "lyon" not in alarmed
-    assert {f"since-{user}" for user in liars} <= set(found.oddest)
+    assert {f"since-{user}" for user in liars} <= {one.user for one in found.oddest}
+    assert [one.surprise for one in found.oddest] == sorted((one.surprise for one in found.oddest), reverse=True)
+    assert found.odd_limit is not None
+    assert found.oddest[-1].surprise > found.odd_limit
+    assert shop.watch(act=False, most_users=2).oddest == found.oddest[:2]
     assert found.odd >= len(found.oddest) > 3
 
 
