@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -44,7 +44,7 @@ def compare(
         table.add_row("to", one.last_ts[:16], other.last_ts[:16])
         table.add_row("value", *(f"{v.value:.4f} [{v.low:.4f}, {v.high:.4f}]" for v in found.values))
         for setting in found.settings:
-            table.add_row(setting.name, str(setting.first), str(setting.second))
+            table.add_row(setting.name, _short(setting.first), _short(setting.second))
         out.print(table)
         lift = found.lift
         out.print(
@@ -67,3 +67,8 @@ def compare(
                 out.print(shown)
 
     return Outcome(msgspec.to_builtins(found), show)
+
+
+def _short(value: Any) -> str:
+    """Return a setting with six digits at most; nothing where a version has none."""
+    return "" if value is None else f"{value:,.6g}" if isinstance(value, float) else str(value)

@@ -77,7 +77,9 @@ def nightly(
         told = ", ".join(f"{number} {verdict.replace('_', ' ')}" for verdict, number in counted.items())
         out.print(f"{len(nights)} nights: {told}", highlight=False)
         for name, night in nights.items():
-            out.print(f"  {name}: {night.get('error') or night['verdict']}", highlight=False, markup=False)
+            out.print(f"  {name}: {night.get('error') or night['headline']}", highlight=False, markup=False)
+            if "report" in night:
+                out.print(f"    report: {night['report']}", highlight=False, markup=False)
 
     return Outcome({"nights": nights, "failed": failed}, show, FAILED if failed else DONE)
 
@@ -85,11 +87,13 @@ def nightly(
 def _one(parts: Installation, loop: str, run_id: str | None, seed: int, at: Engine | None) -> Outcome:
     done = _run(parts, loop, run_id, seed, at)
 
-    def show(out: Console) -> None:
-        out.print(f"run [bold]{done.run_id}[/] of {loop}: {done.verdict}")
-        out.print(f"report: {_report(parts, done)}", highlight=False, markup=False)
+    told = _told(parts, done)
 
-    return Outcome(_told(parts, done), show, REFUSED if done.verdict == "refused" else DONE)
+    def show(out: Console) -> None:
+        out.print(f"run [bold]{done.run_id}[/] of {loop}: {told['headline']}")
+        out.print(f"report: {told['report']}", highlight=False, markup=False)
+
+    return Outcome(told, show, REFUSED if done.verdict == "refused" else DONE)
 
 
 def _apart(parts: Installation, loop: str, seed: int, at: Engine | None) -> dict[str, Any]:
@@ -127,10 +131,8 @@ def _run(parts: Installation, loop: str, run_id: str | None, seed: int, at: Engi
 
 
 def _told(parts: Installation, run: Run) -> dict[str, Any]:
-    return {**msgspec.to_builtins(run), "verdict": run.verdict, "report": _report(parts, run)}
+    from pipelines.reports.night import night_key, night_told
 
-
-def _report(parts: Installation, run: Run) -> str:
-    from pipelines.reports.night import night_key
-
-    return f"{parts.settings.files_url}/{night_key(run.loop, run.run_id, 'html')}"
+    report = f"{parts.settings.files_url}/{night_key(run.loop, run.run_id, 'html')}"
+    headline = night_told(run).headline
+    return {**msgspec.to_builtins(run), "verdict": run.verdict, "headline": headline, "report": report}

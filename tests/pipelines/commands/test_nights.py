@@ -53,6 +53,7 @@ def test_a_night_that_fails_stops_no_other_one_and_the_status_says_so(nightly: N
         "idle": "skipped",
     }
     assert "policy.exploration" in told["nights"]["broken"]["error"]
+    assert told["nights"]["apples"]["headline"].startswith("Nothing was learned.")
     page = Path(told["nights"]["apples"]["report"]).read_text()
     assert "400 interactions, 5000 are needed" in page
     assert "http" not in page.replace("http://www.w3.org", "")
