@@ -10,6 +10,7 @@ from urllib.parse import quote_from_bytes, urlencode
 
 import msgspec
 
+from serving.http.door import MAX_REST
 from serving.routes import Route
 
 LOOPS = {"news": "", "shop": 'tenant = "acme"\n'}
@@ -57,7 +58,8 @@ class Sent(msgspec.Struct, frozen=True):
         route: its operation's id; "" for what is no HTTP.
         method: as it was sent.
         data: all of it.
-        told: whether it is a request that HTTP answers, and not one that may end the connection.
+        told: whether it is a request that HTTP answers, and not one that may end the connection: so may a body of which
+            more than `MAX_REST` comes after the answer, from whoever sends it all before reading.
     """
 
     route: str
@@ -98,7 +100,7 @@ class Grammar:
             b"host: x",
             *(b"%s: %s" % each for each in headers),
         ]
-        return Sent(route.name, method, b"\r\n".join([*lines, b"", body]), True)
+        return Sent(route.name, method, b"\r\n".join([*lines, b"", body]), len(body) <= MAX_REST)
 
     def _part(self, rng: random.Random, part: str) -> str:
         if part.startswith("{"):
