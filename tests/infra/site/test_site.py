@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 import pytest
+from mkdocs.config import load_config
 
 from infra.site import hooks, reference
 from pipelines.settings import Settings
@@ -117,6 +118,13 @@ def test_every_page_is_in_the_site(site: Path) -> None:
     built = {str(file.relative_to(site).with_suffix("")) for file in site.rglob("*.html")}
     pages = {str(page.relative_to(ROOT / "infra/docs").with_suffix("")) for page in (ROOT / "infra/docs").rglob("*.md")}
     assert {page.replace("README", "index") for page in pages} <= built
+
+
+def test_what_python_leaves_beside_the_pages_is_no_part_of_the_site() -> None:
+    excluded = load_config(str(ROOT / "infra/site/mkdocs.yml")).exclude_docs
+    assert excluded is not None
+    left = ["architecture.py", "__pycache__/architecture.cpython-311.pyc", "http.md"]
+    assert [excluded.match_file(name) for name in left] == [True, True, False]
 
 
 def test_the_page_of_settings_has_every_variable_and_every_key() -> None:
