@@ -262,7 +262,7 @@ def _judged(parts: Installation, asked: Evaluation) -> list[Judged]:
         ("Random Policy", "", "Random", PolicySpec(kind="uniform", name="uniform policy")),
     ]
     for one in asked.asked:
-        trained = spec_of(_trained(parts, loop, one.values), one.name)
+        trained = spec_of(_trained(parts, loop, one.values, champion), one.name)
         policies.append((one.name, one.arguments, "Custom", trained))
     found: list[Judged] = []
     for name, arguments, origin, spec in policies:
@@ -286,15 +286,18 @@ def _judged(parts: Installation, asked: Evaluation) -> list[Judged]:
     return found
 
 
-def _trained(parts: Installation, loop: LoopSettings, values: dict[str, Any]) -> Any:
-    """Return the policy that the loop would have under other settings, learned from the rows that are not held out."""
+def _trained(parts: Installation, loop: LoopSettings, values: dict[str, Any], champion: str | None) -> Any:
+    """Return the policy that the loop would have under other settings, learned from the rows that are not held out.
+
+    As in a training, auxiliary outcomes are weighed, and a margin keeps what the champion does.
+    """
     from decision.exploration.sigma import MOST_ROWS
     from decision.oracles.factory import new_oracle
     from decision.policy import CappedPolicy, OraclePolicy
     from decision.protocols import FitsChunks
     from pipelines.settings import Variant
     from pipelines.training.aligned import aligned_with
-    from pipelines.training.train import blinded_log, scheduled_policy
+    from pipelines.training.train import blinded_log, keeping_from, scheduled_policy
     from pipelines.training.trial import unfit_is_refused
     from pipelines.training.variants import configuration, learned
     from pipelines.training.window import window
@@ -308,17 +311,21 @@ def _trained(parts: Installation, loop: LoopSettings, values: dict[str, Any]) ->
     made = configuration(changed, Variant(), 0, rows.reward)
     by_chunks = isinstance(new_oracle(made.oracle), FitsChunks)
 
-    def policy_without(supplied: Sequence[str]) -> OraclePolicy:
+    def policy_without(supplied: Sequence[str]) -> tuple[str, OraclePolicy]:
         read = rows.chunks() if by_chunks else [rows.learned()]
         with unfit_is_refused(loop.name):
-            _, oracle, tally = learned(((blinded_log(log, supplied), age) for log, age in read), made, [])
+            kind, oracle, tally = learned(((blinded_log(log, supplied), age) for log, age in read), made, [])
         unseen, ages = rows.unseen(MOST_ROWS)
-        return scheduled_policy(changed, made, oracle, tally, (blinded_log(unseen, supplied), ages))
+        return kind, scheduled_policy(changed, made, oracle, tally, (blinded_log(unseen, supplied), ages))
 
-    full, supplied = policy_without(()), changed.features.supplied_by_caller
-    if not supplied:
+    (kind, full), supplied = policy_without(()), changed.features.supplied_by_caller
+    if supplied:
+        _, trusted = policy_without(supplied)
+        return CappedPolicy(full, trusted, supplied=supplied, cap=changed.policy.cap)
+    if champion is None:
         return full
-    return CappedPolicy(full, policy_without(supplied), supplied=supplied, cap=changed.policy.cap)
+    keeping = keeping_from(parts.registry, loop.name, champion, full, kind, changed.training.margin)
+    return full if keeping is None else keeping
 
 
 def _check(asked: Evaluation) -> None:

@@ -16,8 +16,10 @@ from decision.errors import FieldError
 from pipelines.operations import evaluations
 from pipelines.operations.evaluations import Asked, Evaluation
 from pipelines.operations.waiting import wait_until
+from pipelines.registry.registry import Registry
 from pipelines.settings import Settings
 from pipelines.state.state import State
+from pipelines.training.train import train
 from tests.worlds.synthetic import BAD, GOOD, new_loop, new_settings, open_parts, play, settle
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -78,6 +80,36 @@ def test_a_policy_that_learns_beats_those_that_do_not_on_rows_it_has_not_seen(se
     assert custom.low is not None
     assert custom.low > random.value
     assert done.best == "knowing"
+
+
+def test_a_margin_keeps_a_policy_at_what_the_champion_does_as_a_training_would(
+    settings: Settings, state: State
+) -> None:
+    margins = {"far": 1e6, "none": 0.0}
+    policies = [
+        msgspec.structs.replace(KNOWING, name=name, values={**KNOWING.values, "training.margin": margin})
+        for name, margin in margins.items()
+    ]
+    loop = new_loop(settings, "keeping", "[reward]\nminimum = 0.0\nmaximum = 1.0\n")
+    log, lake = open_parts(settings)
+    play(log, "keeping", 2_000)
+    settle(log, lake, loop)
+    log.close()
+    registry = Registry(settings)
+    blind = msgspec.structs.replace(loop.policy, interactions=False)  # it sees no kind beside a colour
+    champion = train(lake, registry, msgspec.structs.replace(loop, policy=blind), seed=0, now=NOW)
+    registry.set_alias("keeping", "champion", champion.version, {})
+    evaluations.add(state, asked(loop="keeping", asked=policies), now=NOW, by="a test")
+    evaluations.work_out(settings, "keeping", "e")
+    done = evaluations.read(state, "keeping", "e", now=NOW)
+    assert done is not None
+    by_name = {one.name: one for one in done.judged}
+    far, none, online = by_name["far"], by_name["none"], by_name["Online Policy"]
+    assert far.high is not None
+    assert none.low is not None
+    assert online.value is not None
+    assert far.high < none.low
+    assert far.value == pytest.approx(online.value, abs=0.1)
 
 
 def test_rows_outside_of_the_times_asked_for_are_not_looked_at(settings: Settings, state: State) -> None:
