@@ -27,6 +27,9 @@ MOST_TYPES = 3
 FEWEST_JUDGES = 2
 """Judges that make a type: what one person alone thinks is no kind of judge, and outvotes nobody."""
 
+FEWEST_WITH_A_SAY = 3
+"""Judges without which a type takes no clamp away: two people shall not undo what a panel upheld."""
+
 _FOLDS, _STARTS, _ROUNDS = 5, 6, 40
 _MARGIN = 2.0
 """Standard errors by which more types must predict better than fewer."""
@@ -108,15 +111,14 @@ def fit_types(said: Judgements, *, rng: np.random.Generator, most: int = MOST_TY
             predicted[count - 1, out] = np.where(said.unfair[out] > 0.5, unfair, 1.0 - unfair)
     likelihood = np.log(np.maximum(predicted, 1e-12))
     by_judge = np.stack([np.bincount(said.judge, row, judges) for row in likelihood])
-    number = 1
+    borne_out = [1]
     for count in range(2, most + 1):
-        gain = by_judge[count - 1] - by_judge[number - 1]
+        gain = by_judge[count - 1] - by_judge[borne_out[-1] - 1]
         if gain.sum() > _MARGIN * _error(gain):
-            number = count
-    mixture = _mixture(said, judges, number, rng)
-    while number > 1 and mixture.belonging.sum(0).min() < FEWEST_JUDGES:
-        number -= 1
-        mixture = _mixture(said, judges, number, rng)
+            borne_out.append(count)
+    mixture = _mixture(said, judges, borne_out.pop(), rng)
+    while borne_out and mixture.belonging.sum(0).min() < FEWEST_JUDGES:
+        mixture = _mixture(said, judges, borne_out.pop(), rng)
     order = np.argsort(-mixture.share, kind="stable")
     return Types(
         mixture.weights[order],
@@ -170,6 +172,21 @@ def backing(types: Types, covariates: Floats, pair: Ints, judge: Ints, unfair: F
     np.add.at(total, pair, types.belonging[judge])
     np.add.at(against, pair, types.belonging[judge] * unfair[:, None])
     return against / total
+
+
+def with_a_say(types: Types, covariates: Floats) -> NDArray[np.bool_]:
+    """Return [K] whether each type is asked about what a panel upheld; none is where fewer than two could be.
+
+    A type is asked that has `FEWEST_WITH_A_SAY` judges or more, who are of it more likely than not, and holds some pair
+    to be unfair: people who answer "fair" to everything would leave no pair. One type alone is the panel.
+
+    Args:
+        types: the types.
+        covariates: [p, d] of the judged pairs, as in `unfair_probability`.
+    """
+    judges = (types.belonging > 0.5).sum(axis=0)
+    asked = (judges >= FEWEST_WITH_A_SAY) & (unfair_probability(types, covariates) > 0.5).any(axis=0)
+    return asked if asked.sum() > 1 else np.zeros_like(asked)
 
 
 def backed_by_each(backing: Floats) -> NDArray[np.bool_]:

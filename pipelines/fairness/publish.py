@@ -1,8 +1,9 @@
 """Upheld pairs as a file that the service clamps around; written only for loops that ask for it.
 
-What a panel upheld is clamped. Where a loop asks for it (`fairness.clamp_by`) and its auditors are of several types, a
-pair is clamped only when each type backs it: a clamp acts without another look, and a majority of one kind does not
-decide there for the others then.
+What a panel upheld is clamped. Where its auditors are of several types, a pair is clamped only when each type with a
+say backs it (`decision.fairness.latent_types.with_a_say`), unless the loop takes the panel's word alone
+(`fairness.clamp_by`): a clamp acts without another look, and a majority of one kind does not decide there for the
+others then.
 
 A new file is written before State points to it, and the others are removed after: what was erased from one is in none.
 """
@@ -31,7 +32,7 @@ MAX_PAIRS = 10_000
 
 @step("upheld pairs published")
 def clamped(store: Governance, loop: LoopSettings) -> list[Standing]:
-    """Return the pairs of `loop` that are to be clamped: those upheld, or those of them that every type backs."""
+    """Return the pairs of `loop` to clamp: those upheld, or those of them that every type with a say backs."""
     standing = upheld(store, loop.name)
     return standing if loop.fairness.clamp_by == "panel" else backed(judge_types(store, loop.name), standing)
 

@@ -308,8 +308,9 @@ class FairnessSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields
         agreement: Krippendorff's alpha of the panel without which it says the same.
         clamp: keep upheld pairs alike at decision time too: requests that look like one of their people are answered
             with probabilities within what the panel accepts.
-        clamp_by: whose word a clamp takes: the ``panel``'s alone, or beside it that of ``each_type`` of auditors, where
-            there are several and the type calls some pairs unfair: what one of them holds to be fair is not clamped.
+        clamp_by: whose word a clamp takes: the ``panel``'s alone, or beside it that of ``each_type`` of three auditors
+            or more who call some pairs unfair, where there are several: what one of them holds to be fair is not
+            clamped.
     """
 
     enabled: bool = False
@@ -328,7 +329,7 @@ class FairnessSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields
     evidence: Annotated[int, msgspec.Meta(ge=0)] = 300
     agreement: Annotated[float, msgspec.Meta(ge=-1, le=1)] = 0.2
     clamp: bool = False
-    clamp_by: Literal["panel", "each_type"] = "panel"
+    clamp_by: Literal["panel", "each_type"] = "each_type"
 
     def _relations(self) -> None:
         if self.minimum > self.auditors:

@@ -154,16 +154,18 @@ def types(loop: Loop, home: Home = None, seed: Seed = 1, json: Json = False) -> 
         out.print({0: "too few to tell kinds apart", 1: "of one kind"}.get(len(seen.types), f"{len(seen.types)} types"))
         if not seen.types:
             return
-        table = Table("type", "auditors", "holds unfair", "weighs, by standard deviation", title=f"auditors of {loop}")
+        table = Table(
+            "type", "auditors", "holds unfair", "asked", "weighs, by standard deviation", title=f"auditors of {loop}"
+        )
         for number, one in enumerate(seen.types, 1):
             weighs = ", ".join(f"{name} {weight:+.2f}" for name, weight in one.weighs)
-            table.add_row(str(number), f"{one.judges:.1f}", f"{one.unfair:.0%}", weighs)
+            table.add_row(str(number), f"{one.judges:.1f}", f"{one.unfair:.0%}", "yes" if one.asked else "no", weighs)
         out.print(table)
         table = Table("types", "log-likelihood of a held-out judgement", "standard error of the gain over one")
         for number, (value, error) in enumerate(zip(seen.held_out, seen.gain_error, strict=True), 1):
             table.add_row(str(number), f"{value:.4f}", "-" if number == 1 else f"{error:.4f}")
         out.print(table)
-        out.print(f"{seen.backed} of {seen.upheld} upheld pairs are backed by each type")
+        out.print(f"{seen.backed} of {seen.upheld} upheld pairs are backed by each type that a clamp asks")
 
     return Outcome(msgspec.to_builtins(seen), show)
 

@@ -22,6 +22,7 @@ from decision.fairness.latent_types import (
     backing,
     fit_types,
     unfair_probability,
+    with_a_say,
 )
 from pipelines.fairness import tables as t
 from pipelines.fairness.judges.covariates import Cards, Covariates
@@ -74,12 +75,14 @@ class TypeTold(msgspec.Struct, frozen=True, kw_only=True):
         unfair: share of the judged pairs that it holds to be unfair.
         weighs: what it weighs most, the largest weight first: how much a standard deviation of it adds to the log-odds
             of "unfair".
+        asked: whether a clamp wants its backing.
     """
 
     share: float
     judges: float
     unfair: float
     weighs: list[tuple[str, float]]
+    asked: bool = False
 
 
 class TypesTold(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +95,7 @@ class TypesTold(msgspec.Struct, frozen=True, kw_only=True):
         held_out: mean log-likelihood of a held-out judgement with 1, 2, ... types.
         gain_error: standard error of what each number of types gains over one.
         upheld: upheld pairs.
-        backed: those of them that every type backs.
+        backed: those of them that every type with a say backs.
     """
 
     judges: int
@@ -138,16 +141,14 @@ def judge_types(store: Governance, loop: str, *, seed: int = SEED) -> JudgeTypes
 
 
 def backed(found: JudgeTypes | None, standing: Sequence[Standing]) -> list[Standing]:
-    """Return the pairs that each type backs; all of them where judges are of one type or too few judged.
+    """Return the pairs that each type with a say backs; all of them where fewer than two have one, or too few judged.
 
-    A pair that is not among the judgements looked at, because it is older or its people were erased, is kept. A type
-    that holds none of the judged pairs to be unfair weighs nothing, and is not asked: else two people who answer "fair"
-    to everything would leave no pair.
+    A pair that is not among the judgements looked at, because it is older or its people were erased, is kept.
     """
-    if found is None or len(found.types) == 1:
+    if found is None:
         return list(standing)
-    tells = (unfair_probability(found.types, found.pairs) > 0.5).any(axis=0)
-    each = backed_by_each(backing(found.types, found.pairs, found.pair, found.judge, found.unfair)[:, tells])
+    asked = with_a_say(found.types, found.pairs)
+    each = backed_by_each(backing(found.types, found.pairs, found.pair, found.judge, found.unfair)[:, asked])
     refused = {task for task, holds in zip(found.tasks, each, strict=True) if not holds}
     return [pair for pair in standing if pair.task_id not in refused]
 
@@ -169,6 +170,7 @@ def told(store: Governance, loop: str, found: JudgeTypes | None) -> TypesTold:
         )
     types = found.types
     calls = (unfair_probability(types, found.pairs) > 0.5).mean(0)
+    asked = with_a_say(types, found.pairs)
     return TypesTold(
         judges=types.belonging.shape[0],
         judgements=found.unfair.size,
@@ -178,6 +180,7 @@ def told(store: Governance, loop: str, found: JudgeTypes | None) -> TypesTold:
                 judges=float(types.belonging[:, number].sum()),
                 unfair=float(calls[number]),
                 weighs=_weighs(found.covariates.names, types.weights[number]),
+                asked=bool(asked[number]),
             )
             for number in range(len(types))
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from decision.fairness.latent_types import (
     fit_types,
     information,
     unfair_probability,
+    with_a_say,
 )
 from tests.worlds.judges import Judges
 
@@ -159,6 +161,26 @@ def test_backing_counts_members_and_one_voice_of_the_model() -> None:
     found = backing(types, pairs, np.array([0, 0, 0]), np.array([0, 1, 2]), np.array([1.0, 0.0, 1.0]))
     assert found[0] == pytest.approx([(each[0, 0] + 1.5) / 2.5, (each[0, 1] + 0.5) / 2.5])
     assert found[1] == pytest.approx(each[1])  # nobody judged it: the models speak
+
+
+@pytest.mark.parametrize(("judges", "asked"), [((3, 3), 2), ((9, 3), 2), ((9, 2), 0), ((2, 2), 0), ((3, 0), 0)])
+def test_a_type_has_a_say_with_three_judges_and_beside_another(judges: tuple[int, int], asked: int) -> None:
+    types = two(np.repeat(np.array([[0.9, 0.1], [0.2, 0.8]]), judges, axis=0))
+    pairs = np.array([[1.0, 0.0], [-1.0, 0.0]])
+    assert with_a_say(types, pairs).sum() == asked
+    silent = replace(types, weights=np.array([[2.0, 1.0, 0.0], [0.0, 0.0, -4.0]]))  # the second calls nothing unfair
+    assert not with_a_say(silent, pairs).any()
+
+
+def test_judges_of_whom_nobody_knows_the_type_have_no_say() -> None:
+    assert not with_a_say(two(np.full((40, 2), 0.5)), np.array([[1.0, 0.0], [-1.0, 0.0]])).any()
+
+
+def test_three_who_contradict_thirty_seven_are_no_type() -> None:
+    # they would gain from one of their own, but two standard errors over judges ask for more than four who do
+    world = Judges(0)
+    world.kind = (np.arange(40) < 3).astype(np.int64)
+    assert len(fitted(world.said(8), 0)) == 1
 
 
 def test_backing_halves_the_wrong_clamps_at_least_and_keeps_four_fifths_of_the_right_ones() -> None:

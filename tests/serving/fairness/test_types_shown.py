@@ -11,7 +11,7 @@ from pipelines.fairness.judges.judge_types import TypesTold, TypeTold, note
 from tests.worlds.panel_service import House
 from tests.worlds.panels import LOOP, NOW
 
-ONE = TypeTold(share=0.6, judges=4.8, unfair=0.3, weighs=[("income", -2.25), ("<b>debt</b>", 0.4)])
+ONE = TypeTold(share=0.6, judges=4.8, unfair=0.3, weighs=[("income", -2.25), ("<b>debt</b>", 0.4)], asked=True)
 OTHER = TypeTold(share=0.4, judges=3.2, unfair=0.7, weighs=[("gap", 1.5)])
 
 
@@ -46,7 +46,7 @@ def test_the_dashboard_says_what_was_found_last(house: House) -> None:
     for types, wanted in (
         ((), "150 judgements of 8 auditors are too few to tell kinds of them apart"),
         ((ONE,), "disagree by noise and not in kind"),
-        ((ONE, OTHER), "4 of 9 upheld pairs are backed by each type"),
+        ((ONE, OTHER), "4 of 9 upheld pairs are backed by each type that a clamp asks"),
     ):
         with house.store.write(NOW, "test") as writing:
             note(writing, LOOP, seen(*types))
@@ -54,4 +54,5 @@ def test_the_dashboard_says_what_was_found_last(house: House) -> None:
     page = dashboard(house)
     assert "income -2.25, &lt;b&gt;debt&lt;/b&gt; +0.40" in page
     assert "-0.4800" in page
+    assert (page.count("<td>yes</td>"), page.count("<td>no</td>")) == (1, 1)
     assert not any(person.person_id in page or person.name in page for person in house.panel.people)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from decision.fairness.latent_types import backing
 from pipelines.fairness import tables as t
 from pipelines.fairness.judges.covariates import Cards, Covariates
 from pipelines.fairness.judges.judge_types import NOTED, JudgeTypes, backed, judge_types, note, noted, told
@@ -76,24 +75,38 @@ def test_pairs_that_one_type_holds_to_be_fair_are_not_backed(panel: Panel, found
     assert 0 < len(kept) < len(standing)
 
 
-def test_a_clamp_takes_the_panels_word_unless_a_loop_asks_each_type(panel: Panel, found: JudgeTypes) -> None:
+def test_a_clamp_asks_each_type_unless_a_loop_takes_the_panels_word_alone(panel: Panel, found: JudgeTypes) -> None:
     standing = upheld(panel.store, LOOP)
-    for text, wanted in (("", standing), ('clamp_by = "each_type"', backed(found, standing))):
+    for text, wanted in (("", backed(found, standing)), ('clamp_by = "panel"', standing)):
         loop = parse_loop(f"[fairness]\nenabled = true\nclamp = true\n{text}", LOOP, {})
         assert clamped(panel.store, loop) == wanted
+    assert [one.asked for one in told(panel.store, LOOP, found).types] == [True, True]
+
+
+def test_two_of_a_kind_take_no_clamp_away_and_three_do(tmp_path: Path) -> None:
+    """Of five auditors two forgive another thing than the others; of seven three do."""
+    kept: dict[int, tuple[int, int, list[bool]]] = {}
+    for auditors in (5, 7):
+        with sqlite(tmp_path) as store:
+            panel = Panel(store, auditors=auditors)
+            panel.judge_in_two_kinds(40)
+            found, standing = judge_types(store, LOOP), upheld(store, LOOP)
+            seen = told(store, LOOP, found)
+            assert sorted(round(one.judges) for one in seen.types) == [auditors // 2, auditors - auditors // 2]
+            kept[auditors] = len(backed(found, standing)), len(standing), [one.asked for one in seen.types]
+        (tmp_path / "governance.db").unlink()
+    (both, of_five, asked_of_five), (fewer, of_seven, asked_of_seven) = kept[5], kept[7]
+    assert (both, asked_of_five) == (of_five, [False, False])
+    assert (fewer < of_seven, asked_of_seven) == (True, [True, True])
 
 
 def test_people_who_call_nothing_unfair_take_no_clamp_away(panel: Panel, found: JudgeTypes) -> None:
-    """One type is as it was found, the other says "fair" of every pair."""
+    """One type is as it was found, the other says "fair" of every pair: nobody is left who could be outvoted."""
     standing, types = upheld(panel.store, LOOP), found.types
     never = np.append(np.zeros(types.weights.shape[1] - 1), -4.0)
     other = replace(found, types=replace(types, weights=np.stack([types.weights[0], never])))
-    alone = replace(found, types=replace(types, weights=np.stack([types.weights[0]] * 2)))
-    each = backing(alone.types, alone.pairs, alone.pair, alone.judge, alone.unfair)[:, 0]
-    backed_by_the_first = {task for task, part in zip(found.tasks, each, strict=True) if part >= 0.5}
-    kept = {pair.task_id for pair in backed(other, standing)}
-    assert kept == backed_by_the_first & {pair.task_id for pair in standing}
-    assert kept
+    assert backed(other, standing) == standing
+    assert len(backed(found, standing)) < len(standing)
 
 
 def test_what_was_found_is_read_back_from_the_audit_log_which_verifies(panel: Panel, found: JudgeTypes) -> None:

@@ -77,15 +77,16 @@ def test_mining_opens_pairs_that_tell_types_apart_beside_the_others(store: Gover
     assert not verify(store).faults
 
 
-def test_a_pair_is_clamped_only_where_each_type_backs_it_if_a_loop_asks_for_that(
+def test_a_pair_is_clamped_only_where_each_type_backs_it_unless_a_loop_takes_the_panels_word(
     store: Governance, credit: Credit
 ) -> None:
     standing = upheld(store, LOOP)
     kept = backed(judge_types(store, LOOP), standing)
     assert 0 <= len(kept) < len(standing)
-    fairness = msgspec.structs.replace(credit.loop.fairness, clamp=True, clamp_by="each_type")
-    clamping = msgspec.structs.replace(credit.loop, fairness=fairness)
-    assert publish(credit.settings, store, credit.lake, clamping) == len(kept)
+    for more, wanted in (({}, kept), ({"clamp_by": "panel"}, standing)):
+        fairness = msgspec.structs.replace(credit.loop.fairness, clamp=True, **more)
+        clamping = msgspec.structs.replace(credit.loop, fairness=fairness)
+        assert publish(credit.settings, store, credit.lake, clamping) == len(wanted)
 
 
 def test_the_most_telling_pair_is_alike_in_what_one_kind_forgives_only(
