@@ -71,7 +71,7 @@ docs-check: setup-dev ## The site built strictly: links, code blocks and command
 picture: setup-dev ## Draw infra/docs/architecture.svg anew, from the contracts and the imports
 	$(BIN)/python -m infra.docs.architecture
 
-monitoring: setup-dev ## Write Grafana's dashboard and infra/docs/metrics.md anew, from the catalogue of metrics
+monitoring: setup-dev ## Write Grafana's dashboards and infra/docs/metrics.md anew, from the catalogue of metrics
 	$(BIN)/python -m infra.monitoring.dashboards
 	$(BIN)/python -m infra.monitoring.reference
 

@@ -16,7 +16,7 @@ _HEAD = """# Metrics
 
 What `/metrics` shows, and what to make of it. This page is written by `make monitoring` from
 [the catalogue](../../serving/telemetry/catalogue.py), as are the names and texts on `/metrics` and the descriptions on
-the dashboard.
+the dashboards.
 
 A loop's counters and those of refusals stand at 0 from the start, so that a rate sees the first of each. Counters and
 histograms are of all workers of a replica, added up. Of a gauge the last column says how the values of several workers

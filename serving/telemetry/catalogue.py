@@ -1,7 +1,7 @@
 """The metrics that a service has: one row each, from which all that names them is made.
 
 `serving.metrics` counts by it, so `/metrics` has its names, labels and help. The reference (``infra/docs/metrics.md``)
-and the descriptions of the dashboard's panels are written from it by ``infra/monitoring``. No label comes from a path
+and the descriptions of the dashboards' panels are written from it by ``infra/monitoring``. No label comes from a path
 or an id: their values are the table of routes, the loops, and lists that are fixed here or in the code.
 """
 

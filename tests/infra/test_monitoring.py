@@ -24,8 +24,9 @@ from tests.soak.fuzz import table
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "infra/monitoring"
 RULES = [rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
-QUERIES = [query for panels in dashboards.ROWS.values() for _, _, queries in panels for query in queries.values()]
-OTHERS = dashboards.SCRAPES | {"up", "kube_job_status_failed", "kube_cronjob_status_last_successful_time"}
+PANELS = [panel for board in dashboards.BOARDS.values() for row in board.rows.values() for panel in row]
+QUERIES = [query for panel in PANELS for query in panel.queries.values()]
+OTHERS = dashboards.OF_PROMETHEUS | {"kube_job_status_failed", "kube_cronjob_status_last_successful_time"}
 """Metrics of Prometheus itself, and of kube-state-metrics."""
 FIGURES = Figures(at=1e9, value=0.5, decisions={"joined": 7, "dropped": 1}, strays={"late": 0, "orphan": None})
 NO_METRICS = {"decision_client"}
@@ -81,12 +82,12 @@ def test_no_label_has_a_path_or_an_id(families: dict[str, Any], tmp_path: Path) 
     assert routes <= {route.name for route in table(tmp_path)} | {"none"}
 
 
-def test_rules_and_dashboard_name_metrics_that_a_service_has(families: dict[str, Any]) -> None:
+def test_rules_and_dashboards_name_metrics_that_a_service_has(families: dict[str, Any]) -> None:
     asked = set().union(*(named(query) for query in [*(rule["expr"] for rule in RULES), *QUERIES]))
     assert asked - OTHERS <= families.keys()
 
 
-def test_every_metric_that_a_service_has_is_on_the_dashboard_and_no_page_names_another(
+def test_every_metric_that_a_service_has_is_on_a_dashboard_and_no_page_names_another(
     families: dict[str, Any],
 ) -> None:
     assert families.keys() <= set().union(*map(named, QUERIES))
@@ -103,11 +104,30 @@ def test_the_reference_is_the_one_that_the_catalogue_makes() -> None:
     assert shown == reference.QUESTIONS.keys()
 
 
-def test_the_dashboard_is_the_one_that_the_code_makes() -> None:
-    assert dashboards.FILE.read_text() == dashboards.dashboard(), "make monitoring"
-    panels = json.loads(dashboards.dashboard())["panels"]
-    assert all(panel["type"] == "row" or panel["description"] for panel in panels)
-    assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
+def test_the_dashboards_are_those_that_the_code_makes() -> None:
+    assert {path.stem for path in dashboards.FOLDER.iterdir()} == dashboards.BOARDS.keys()
+    for name in dashboards.BOARDS:
+        assert (dashboards.FOLDER / f"{name}.json").read_text() == dashboards.dashboard(name), "make monitoring"
+        panels = json.loads(dashboards.dashboard(name))["panels"]
+        assert all(panel["type"] == "row" or panel["description"] for panel in panels)
+        assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
+
+
+def test_every_panel_leads_to_the_runbook_and_every_alert_has_a_panel() -> None:
+    sections = set(re.findall(r"^## (\w+)$", (ROOT / "infra/docs/runbook.md").read_text(), re.MULTILINE))
+    assert all(panel.alerts for panel in PANELS)
+    assert {alert for panel in PANELS for alert in panel.alerts} == {rule["alert"] for rule in RULES} == sections
+    made = [json.loads(dashboards.dashboard(name)) for name in dashboards.BOARDS]
+    ends = [link["url"] for board in made for panel in board["panels"] for link in panel.get("links") or []]
+    assert sorted(ends) == sorted(f"${{runbook:raw}}#{alert.lower()}" for panel in PANELS for alert in panel.alerts)
+
+
+def test_grafana_is_given_the_folder_of_the_dashboards() -> None:
+    compose = yaml.safe_load((ROOT / "infra/compose/compose.yaml").read_text())
+    given = [volume.split(":")[:2] for volume in compose["services"]["grafana"]["volumes"]]
+    folders = {(ROOT / "infra/compose" / source).resolve(): there for source, there in given if source[0] == "."}
+    read = yaml.safe_load((ROOT / "infra/compose/grafana/dashboards.yaml").read_text())["providers"][0]
+    assert folders[dashboards.FOLDER] == read["options"]["path"]
 
 
 def test_every_alert_is_raised_by_what_it_is_for_and_quiet_otherwise() -> None:
@@ -139,7 +159,7 @@ def test_every_kind_of_alarm_raises_the_alert_and_is_quiet_without_it() -> None:
     assert sorted(zero) == sorted(KINDS)
 
 
-def test_every_query_of_the_dashboard_is_one(tmp_path: Path) -> None:
+def test_every_query_of_the_dashboards_is_one(tmp_path: Path) -> None:
     rules = [{"record": f"panel:{number}", "expr": query} for number, query in enumerate(QUERIES)]
     for name, more in (("right", []), ("wrong", [{"record": "panel:wrong", "expr": "sum by (rate("}])):
         (tmp_path / name).write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": [*rules, *more]}]}))
