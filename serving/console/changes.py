@@ -16,7 +16,9 @@ from pipelines.guard.store import Move
 from pipelines.operations.apply import differing
 from pipelines.operations.edit import settings_history
 from pipelines.registry.charge import WrittenVerdict
-from pipelines.settings import parse_loop
+from pipelines.settings import LoopSettings, parse_loop
+from pipelines.state.state import Change
+from serving.console.frame import shown
 from serving.console.loop import verdict_words
 from serving.core import Core
 
@@ -102,17 +104,28 @@ def _settings(core: Core, loop: str) -> list[Changed]:
     for before, now in zip([None, *history], history, strict=False):
         if before is None and now.version > 1:
             continue  # what it was before is not kept
-        details: list[str] = []
-        if before is not None and before.value is not None and now.value is not None:
-            try:
-                old, new = (parse_loop(one.decode(), loop, {}) for one in (before.value, now.value))
-                details = [f"{path}: {was} → {is_now}" for path, (was, is_now) in differing(old, new).items()]
-            except (FieldError, UnicodeDecodeError):  # of another release
-                details = ["cannot be read by this release"]
-        out.append(
-            Changed(now.at, now.by, "Settings applied" if now.value is not None else "Settings removed", details)
-        )
+        first = before is None or before.value is None
+        what = "Settings removed" if now.value is None else "First settings" if first else "Settings applied"
+        out.append(Changed(now.at, now.by, what, _differences(before, now, loop)))
     return out
+
+
+def _differences(before: Change | None, now: Change, loop: str) -> list[str]:
+    """Return what a change did, setting by setting; first settings are held against the defaults."""
+    if now.value is None:
+        return []
+    try:
+        stood = LoopSettings(name=loop) if before is None or before.value is None else _parsed(before.value, loop)
+        found = differing(stood, _parsed(now.value, loop))
+    except (FieldError, UnicodeDecodeError):  # of another release
+        return ["cannot be read by this release"]
+    return [f"{path}: {shown(was)} → {shown(is_now)}" for path, (was, is_now) in found.items()] or [
+        "no value differs: comments or blanks alone"
+    ]
+
+
+def _parsed(text: bytes, loop: str) -> LoopSettings:
+    return parse_loop(text.decode(), loop, {})
 
 
 def _utc(stamp: str) -> datetime:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -36,11 +36,15 @@ def percent(value: float) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a feature's value as people read it."""
+    """Return the value of a feature or a setting as people read it; what is empty has a word, too."""
     if value is None:
         return "not given"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, cast("Sequence[object]", value))) or "none"
+    if value == "":
+        return "empty"
     return f"{value:,.6g}" if isinstance(value, float | int) else str(value)
 
 

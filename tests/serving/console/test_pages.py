@@ -194,6 +194,26 @@ def test_settings_show_what_would_change_before_they_change_and_keep_who_did_it(
     assert file.read_text() == now
 
 
+def test_the_first_settings_are_told_against_the_defaults_and_what_was_empty_has_a_word(site: Operated) -> None:
+    file = site.settings.loop_path("told")
+    file.parent.mkdir(parents=True)
+    file.write_text(before := "[reward]\nwindow_s = 30.0\n")
+    site.core.loops.refresh()
+    browser, path = Browser(site), "/console/loops/told/settings"
+    now = before + '[fairness]\naction = "a"\nprotected = ["sex", "name"]\n'
+    assert browser.post(path, settings=now, before=before, confirmed="yes").status_code == 303
+    site.core.loops.refresh()
+    told = unescape(browser.get("/console/loops/told").text).partition("What changed lately")[2]
+    for change in (
+        "First settings",
+        "reward.window_s: 600 → 30",
+        "Settings applied",
+        "fairness.protected: none → sex, name",
+        "fairness.action: empty → a",
+    ):
+        assert change in told, change
+
+
 @pytest.mark.parametrize("token", ["", "x" * 64])
 def test_a_form_without_the_token_of_its_page_changes_nothing(site: Operated, token: str) -> None:
     before = len(moves(site))
