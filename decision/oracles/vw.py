@@ -23,6 +23,7 @@ from decision.batch import Batch, Features, Floats, Interactions, Ints, take_row
 from decision.columns import FeatureRows
 from decision.errors import FieldError
 from decision.options import PASSES, SHIPPED, Bits, NotNegative, Passes, Positive, Range, Seed
+from decision.oracles.files.vw_body import check_body
 from decision.oracles.files.vw_head import MODEL_FILE, check_head, scratch_file
 from decision.oracles.identity import MAX_CROSSED, most_frequent_ids, without_other_ids
 from decision.oracles.kind import Kind, OracleSettings
@@ -282,7 +283,8 @@ class VwOracle:
         if stored.numbers is not None:
             oracle._numbers = {space: Numbers(columns) for space, columns in stored.numbers.items()}
         if MODEL_FILE in files:
-            check_head(MODEL_FILE, files[MODEL_FILE], stored.settings.bits)
+            head = check_head(MODEL_FILE, files[MODEL_FILE], stored.settings.bits)
+            check_body(MODEL_FILE, files[MODEL_FILE], head)
             with scratch_file() as path:
                 path.write_bytes(files[MODEL_FILE])
                 try:

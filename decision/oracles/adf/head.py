@@ -1,4 +1,4 @@
-"""What a model file of ``--cb_adf`` may say of itself, and what of it concerns us.
+"""What a model file of ``--cb_adf`` may say of itself, and what of it concerns us; its weights are looked at, too.
 
 VW takes the options of a file as if they had been typed. Those below are names and numbers that shape features,
 interactions and steps; VW reads them itself. What names a file, or a learner whose scores are no expected costs of one
@@ -14,6 +14,7 @@ import math
 from typing import NamedTuple
 
 from decision.errors import FieldError, Words
+from decision.oracles.files.vw_body import check_body
 from decision.oracles.files.vw_head import read_head
 
 MAX_BITS = 24
@@ -43,6 +44,8 @@ _WORDS = {
 }
 _UNSAFE = frozenset("\"'\\#=$`")
 _MAX_VALUE = 64
+_MAX_TOGETHER = 4
+"""Namespaces of an interaction: products of all their features are made at every prediction."""
 _RULES = ("--squarecb", "--regcb", "--regcbopt", "--softmax", "--first", "--cover", "--bag", "--rnd", "--synthcover")
 _SLOTS = ("--ccb_explore_adf", "--slates", "--cats", "--cats_pdf", "--cb_explore_pdf", "--cbify", "--cb_sample")
 _TABLES = ("--cb", "--cb_explore", "--cb_force_legacy", "--oaa", "--csoaa", "--wap")
@@ -69,9 +72,10 @@ def check_adf(name: str, data: bytes) -> AdfHead:
         data: its bytes.
 
     Raises:
-        FieldError: it is no model file, too large, or of a kind that is not read; names the option and what to do.
+        FieldError: it is no model file, damaged, too large, or of a kind that is not read; names what and what to do.
     """
-    bits, words = read_head(name, data)
+    head = read_head(name, data)
+    bits, words = head.bits, head.words
     if not 1 <= bits <= MAX_BITS:
         raise FieldError(f"{name}: -b", wanted=f"a table of at most 2^{MAX_BITS} weights", got=Words(f"2^{bits}"))
     given: dict[str, str] = {}
@@ -88,6 +92,9 @@ def check_adf(name: str, data: bytes) -> AdfHead:
             raise FieldError(f"{name}: {option}", wanted="a number", got=value)
         if option in _SPACES and not _is_letters(value):
             raise FieldError(f"{name}: {option}", wanted="letters of namespaces", got=value)
+        if option == "--interactions" and len(value) > _MAX_TOGETHER:
+            wanted = f"at most {_MAX_TOGETHER} namespaces together"
+            raise FieldError(f"{name}: {option}", wanted=wanted, got=value)
         if option in _WORDS and value not in _WORDS[option]:
             wanted = " or ".join(_WORDS[option])
             says = f"must be {wanted}, is {value[:_MAX_VALUE]!r}: {_HISTORY}"
@@ -95,6 +102,7 @@ def check_adf(name: str, data: bytes) -> AdfHead:
     if "--cb_adf" not in given:
         kinds = "a model of --cb_explore_adf or --cb_adf"
         raise FieldError(name, wanted=kinds, got=Words(" ".join(words) or "a model without options"))
+    check_body(name, data, head)
     if "--cb_explore_adf" not in given:
         return AdfHead(bits, None)
     epsilon = float(f"{float(given.get('--epsilon', EPSILON)):.7g}")  # VW writes the digits of single precision

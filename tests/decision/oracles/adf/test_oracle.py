@@ -18,7 +18,7 @@ from decision.oracles.adf.oracle import SETTINGS_FILE, AdfOracle, AdfSettings
 from decision.oracles.factory import load_oracle
 from decision.oracles.files.vw_head import MODEL_FILE
 from decision.ragged import ragged_offsets
-from tests.decision.oracles.test_vw_file import with_options
+from tests.decision.oracles.test_vw_file import parts, whole, with_options, with_text
 from tests.worlds.vw_models import PERSONALIZER, asked, costs, learned, personalizer_line, plain_line
 
 LINES = [personalizer_line(random.Random(seed)) for seed in range(120)]
@@ -138,6 +138,30 @@ def test_a_head_with_what_no_such_model_has_is_refused_before_vw_reads_it(option
     model = learned(LINES[:5], "--cb_explore_adf", tmp_path)
     with pytest.raises(FieldError, match=r"m\.vw"):
         AdfOracle(with_options(model, option), name="m.vw")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *("--sgd", "--adaptive", "--normalized", "--invariant", "--sgd --normalized", "--adaptive --normalized"),
+        *("--predict_only_model", "--id model-7", "--initial_weight 0.1 --l1 1e-4", "--initial_t 3 --random_seed 5"),
+    ],
+)
+def test_every_layout_of_a_file_is_read_and_so_is_one_of_vw_8(arguments: str, tmp_path: Path) -> None:
+    model = learned(LINES[:60], f"--cb_adf -b 10 {arguments}", tmp_path)
+    wanted = [-cost for row in costs(model, LINES[:20], tmp_path) for cost in row]
+    assert AdfOracle(model).predict(many(LINES[:20])) == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+    if "predict_only" not in arguments and "l1" not in arguments:  # of l1 the state is in the file since VW 9 alone
+        fields, rest = parts(with_text(model, 0, b"8.11.0\0"))
+        older = whole(fields, rest[: 16 + 1 + 112] + rest[16 + 1 + 112 + 16 :])
+        assert AdfOracle(older).predict(many(LINES[:20])) == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+
+
+def test_interactions_of_many_namespaces_are_refused_for_each_prediction_makes_them(tmp_path: Path) -> None:
+    model = learned(LINES[:5], "--cb_adf", tmp_path)
+    AdfOracle(with_options(model, b" --interactions FiFj"))
+    with pytest.raises(FieldError, match="at most 4 namespaces together"):
+        AdfOracle(with_options(model, b" --interactions ::::::::"))
 
 
 def test_a_table_that_is_too_large_a_torn_head_and_another_learner_are_refused(tmp_path: Path) -> None:
