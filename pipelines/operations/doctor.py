@@ -219,6 +219,9 @@ def _ask_online(settings: Settings) -> bool:
 
 
 def _ask_tracking(settings: Settings) -> bool:
+    from pipelines.registry.tracking import Tracking
+
+    Tracking(settings).examine()
     parts = urlsplit(settings.registry_uri)
     if parts.scheme in ("http", "https"):
         server = parts.netloc.rpartition("@")[2]

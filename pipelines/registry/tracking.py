@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +32,29 @@ MODELS = "models"
 _NOTE = "mlflow.note.content"
 """Tag that MLflow's pages show as a run's description."""
 CARD_FOLDER, CARD_FILE = "card", "model_card.md"
+_VERSIONS = "alembic_version"
+_TABLES = ("experiments", "runs", "registered_models", "model_versions")
+"""Some of MLflow's, without which nothing can be registered."""
+_FOUND = re.compile(r"found version (\w{1,40}), but expected")
+_MIGRATIONS = "store/db_migrations/versions"
 _PER_CALL = 100  # MLflow's limit of entries in one log_batch
-_REMEDIES = {  # by what SQLite says
+_OTHERS_TABLES = (
+    "its tables are not those of the MLflow that is installed: restore it from a backup, or bring it up to date with "
+    "`mlflow db upgrade`, after a backup; what is in charge is served on meanwhile"
+)
+_REMEDIES = {  # by what the database says, or MLflow of its tables
     "is locked": "end what holds it: `fuser` names that",
     "not a database": "restore it from a backup; what is in charge is served on meanwhile",
     "malformed": "restore it from a backup; what is in charge is served on meanwhile",
+    "no such table": _OTHERS_TABLES,
+    "no such column": _OTHERS_TABLES,
+    "already exists": _OTHERS_TABLES,
+    "does not exist": _OTHERS_TABLES,
+    "out-of-date": _OTHERS_TABLES,
+    "Can't locate revision": (
+        "a later release of MLflow made its tables: install that release, or restore a backup of before; what is in "
+        "charge is served on meanwhile"
+    ),
     "readonly": "the file was replaced or moved while it was open: start again what has it open",
 }
 
@@ -235,6 +256,7 @@ class Tracking:
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
+        from alembic.util import CommandError
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -244,18 +266,49 @@ class Tracking:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 raise MissingError(_words(error)) from error
             raise RegistryError(self._told(error)) from error
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, CommandError, OSError) as error:
             raise RegistryError(self._told(error)) from error
 
     def _told(self, error: BaseException) -> str:
-        """Return what happened, and what to do about it where MLflow is a file of this machine."""
-        if self.database is None:
-            return _words(error)
-        text = f"{self.database}: {_words(error)}"
-        if not self.database.is_file():
-            return f"{text}; the file is gone: restore it from a backup, with the folder {self._root / MODELS}"
-        remedy = hindrance(self._root) or next((r for said, r in _REMEDIES.items() if said in text), "")
-        return f"{text}; {remedy}" if remedy else text
+        """Return what happened, and what to do about it where that is known."""
+        words = _words(error)
+        found = _FOUND.search(words)
+        if found is not None and found[1] not in _revisions():  # MLflow says of every other revision that it is older
+            words = f"Can't locate revision identified by '{found[1]}'"
+        remedy = next((r for said, r in _REMEDIES.items() if said in words), "")
+        if self.database is not None:
+            words = f"{self.database}: {words}"
+            if not self.database.is_file():
+                remedy = f"the file is gone: restore it from a backup, with the folder {self._root / MODELS}"
+            elif not os.access(self.database, os.R_OK | os.W_OK):
+                remedy = f"{self.database} is closed to the user who runs this: give it to him"
+            else:
+                remedy = hindrance(self._root) or remedy
+        return f"{words}; {remedy}" if remedy else words
+
+    def examine(self) -> None:
+        """Look at an embedded database as it is, without MLflow, which would make its tables or change them.
+
+        Raises:
+            RegistryError: it is no database, closed to this user, or has tables of MLflow that the installed one does
+                not read; says what to do.
+        """
+        if self.database is None or not self.database.exists():
+            return
+        try:
+            with closing(sqlite3.connect(f"{self.database.absolute().as_uri()}?mode=ro", uri=True)) as database:
+                tables = {str(row[0]) for row in database.execute("SELECT name FROM sqlite_master")}
+                if _VERSIONS not in tables:
+                    return  # nothing of MLflow's: it makes its tables beside what is there
+                for table in _TABLES:
+                    if table not in tables:
+                        raise sqlite3.OperationalError(f"no such table: {table}")
+                known = _revisions()
+                for (revision,) in database.execute(f"SELECT version_num FROM {_VERSIONS}"):
+                    if known and str(revision) not in known:
+                        raise sqlite3.OperationalError(f"Can't locate revision identified by {str(revision)[:40]!r}")
+        except sqlite3.Error as error:
+            raise RegistryError(self._told(error)) from error
 
     def _artifacts(self, client: MlflowClient, run_id: str) -> ArtifactRepository:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -296,6 +349,8 @@ class Tracking:
 
 def _words(error: BaseException) -> str:
     """Return what a database said at the bottom of an error, or the first line of the error itself."""
+    if isinstance(error, sqlite3.Error):
+        return " ".join(str(error).split())
     from sqlalchemy.exc import DBAPIError
 
     cause: BaseException | None = error
@@ -304,6 +359,13 @@ def _words(error: BaseException) -> str:
             return " ".join(str(cause.orig).split())
         cause = cause.__cause__
     return str(error).partition("\n")[0]
+
+
+def _revisions() -> set[str]:
+    """Return the revisions of tables that the installed MLflow knows; its files are named by them."""
+    found = find_spec("mlflow")
+    folder = None if found is None or found.origin is None else Path(found.origin).parent / _MIGRATIONS
+    return set() if folder is None else {path.name.partition("_")[0] for path in folder.glob("*_*.py")}
 
 
 def _quieten() -> None:

@@ -208,6 +208,24 @@ def held(name: str) -> Breaking:
     return broken
 
 
+def altered(name: str, *statements: str) -> Breaking:
+    """Run statements of SQL on a SQLite database of the home, and bring it back."""
+
+    @contextmanager
+    def broken(site: Site, disk: Disk) -> Iterator[None]:
+        path = site.settings.root / name
+        with closing(sqlite3.connect(path)) as database, database:
+            kept = database.serialize()
+            for statement in statements:
+                database.execute(statement)
+        try:
+            yield
+        finally:
+            _restore({path: kept})
+
+    return broken
+
+
 def both(first: Breaking, second: Breaking) -> Breaking:
     """Break in one way inside the other."""
 
@@ -248,6 +266,18 @@ FAULTS = (
     ),
     Fault("MLflow's database damaged", changed("mlflow.db"), step="train", says="restore it from a backup"),
     Fault("MLflow's database locked", held("mlflow.db"), step="train", says="is locked; end what holds it"),
+    Fault(
+        "MLflow's database of a later release",
+        altered("mlflow.db", "UPDATE alembic_version SET version_num = 'ffffffffffff'"),
+        step="train",
+        says="a later release of MLflow made its tables: install that release",
+    ),
+    Fault(
+        "MLflow's database without its tables",
+        altered("mlflow.db", "ALTER TABLE experiments RENAME TO lost"),
+        step="train",
+        says="its tables are not those of the MLflow that is installed: restore it from a backup",
+    ),
     Fault("model files of MLflow gone", moved("models")),
     Fault(
         "model files changed, copies too",
