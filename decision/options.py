@@ -192,7 +192,9 @@ class SessionRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         candidates: actions that the policy may show: those that the log showed (``executed``), or all it offered.
         members: simulators in the set.
         held: steps that an action is held in a simulator to value it.
-        penalty: of the simulators' disagreement, per unit of the rewards' deviation; 0 takes none off.
+        penalty: weight of what is not known, which is taken off the reward; 0 takes none off.
+        penalty_kind: what that is: the ``disagreement`` of the simulators on the reward, or the dynamics ``gap`` of
+            each to the others, in nats times the rewards' deviation.
         trend: what is known of the first feature of the actions (by name): nothing, that more of it pays more at once
             (``rises``), or that besides much of it makes the same pay less later (``wears_out``). Simulators that do
             not behave so are left out.
@@ -216,6 +218,7 @@ class SessionRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     members: Annotated[int, msgspec.Meta(ge=2, le=6)] = 4
     held: Annotated[int, msgspec.Meta(ge=1, le=200)] = 25
     penalty: NotNegative = 1.0
+    penalty_kind: Literal["disagreement", "gap"] = "disagreement"
     trend: Literal["none", "rises", "wears_out"] = "none"
     weights: Literal["pw", "aw", "uniform"] = "pw"
     effort: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1.0

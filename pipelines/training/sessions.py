@@ -186,6 +186,7 @@ def plan_of(rules: SessionRules) -> Plan:
         members=rules.members,
         held=rules.held,
         penalty=rules.penalty,
+        penalty_kind=rules.penalty_kind,
         trend=rules.trend,
         weights=rules.weights,
         effort=rules.effort,

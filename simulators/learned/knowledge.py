@@ -18,7 +18,7 @@ from decision.batch import Floats
 from simulators.learned.embedding import spread_out
 from simulators.learned.interventions import memory_after
 from simulators.learned.responses import Response
-from simulators.learned.trajectories import Counts, Trajectories
+from simulators.learned.trajectories import Counts, Singles, Trajectories
 
 HORIZONS = (1, 2, 5, 10, 20, 40, 60)
 """Decisions ahead at which simulators are asked."""
@@ -117,6 +117,26 @@ def gap_of(standard: Floats, actions: Counts, count: int) -> Floats:
     variance = np.bincount(actions, weights=np.square(standard - mean[actions]), minlength=count) / some
     variance = np.maximum(variance, 1e-12)
     return np.where(times >= FEWEST, 0.5 * (np.log(variance) + (1.0 + np.square(mean)) / variance - 1.0), np.nan)
+
+
+def gap_to_others(means: Singles, sds: Singles, own: Counts) -> Singles:
+    """Return [n] the dynamics gap of each user's own simulator to the others, in nats.
+
+    Where nobody was shown an action there is no answer to compare with, but there are the other simulators. With each
+    in the place of P_real the mean of -log w, as in `gap_of`, is the divergence KL(own || other) of two normals,
+    log(s_o / s) + (s^2 + (m - m_o)^2) / (2 s_o^2) - 1/2. The gap is the mean over the others: 0 where all agree, and
+    where there is no other.
+
+    Args:
+        means: [k, n] what each simulator expects, as responses.
+        sds: [k, n] deviations stated, above 0.
+        own: [n] number of each user's own simulator.
+    """
+    rows = np.arange(len(own))
+    mean, variance, others = means[own, rows], np.square(sds[own, rows]), np.square(sds)
+    apart = (variance + np.square(mean - means)) / others
+    gaps = 0.5 * (np.log(others / variance) + apart - 1.0)
+    return (gaps.sum(axis=0) / max(1, len(means) - 1)).astype(np.float32)
 
 
 def last_error(log: Trajectories) -> float:

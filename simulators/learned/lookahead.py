@@ -6,7 +6,7 @@ action, for all users in one array. The student sees what is observed and learns
 its head is a distribution with exact propensities. Sim2Rec's three devices are switches:
 
 * rollouts start in logged states and are cut short;
-* disagreement of the ensemble is taken off the reward;
+* disagreement of the ensemble is taken off the reward, or the dynamics gap of a member to the others (H2O);
 * actions nobody was shown, and simulators that fail the intervention tests, are left out.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,9 +27,12 @@ from decision.errors import FieldError
 from simulators.environments.lts.env import LtsEnv, LtsUsers
 from simulators.learned.ensembles import Ensemble
 from simulators.learned.groups import GroupView
+from simulators.learned.knowledge import gap_to_others
 from simulators.learned.responses import Response
 from simulators.learned.trajectories import Counts, Singles, Trajectories
 from simulators.sim2rec.network import ContextPolicy
+
+PenaltyKind = Literal["disagreement", "gap"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,9 @@ class Lookahead:
         latest: a rollout starts after 0 to this many logged steps.
         held: steps that an action is held to value it.
         every: steps between values.
-        penalty: of the ensemble's disagreement, per unit of reward deviation; 0 takes none off.
+        penalty: taken off the reward for each unit of what `penalty_kind` measures; 0 takes none off.
+        penalty_kind: ``disagreement``, the deviation of the members' rewards, or ``gap``, the dynamics gap of the
+            user's own member to the others, in nats.
         offered: codes of the actions valued; others are never shown.
         temperature: of the softmax of values, reward units per step.
         kept: rounds learned from.
@@ -59,6 +65,7 @@ class Lookahead:
     held: int = 25
     every: int = 10
     penalty: float = 1.0
+    penalty_kind: PenaltyKind = "disagreement"
     temperature: float = 0.04
     kept: int = 8
     batches: int = 20
@@ -71,6 +78,8 @@ class Lookahead:
         numbers = (self.iterations, self.users, self.steps, self.held, self.every, self.kept, self.batches, self.batch)
         if min(numbers) < 1 or self.latest < 0 or self.temperature <= 0.0:
             raise FieldError("lookahead", wanted="positive numbers", got=self)
+        if self.penalty_kind not in ("disagreement", "gap"):
+            raise FieldError.choice("penalty_kind", ["disagreement", "gap"], self.penalty_kind)
 
 
 def teach(
@@ -174,11 +183,12 @@ def held_values(ensemble: Ensemble, memories: Sequence[Singles], group: Counts, 
     for _ in range(plan.held):
         response = np.empty(n * offered, np.float32)
         if plan.penalty > 0.0:
-            means = np.stack(
-                [member.predict(memory, shown)[0] for member, memory in zip(ensemble.members, judged, strict=True)]
-            )
+            said = [member.predict(memory, shown) for member, memory in zip(ensemble.members, judged, strict=True)]
+            means, sds = (np.stack(part) for part in zip(*said, strict=True))
             response[:] = means[own, np.arange(len(own))]
-            total += reward(response) - plan.penalty * reward(means).std(axis=0)
+            gap = plan.penalty_kind == "gap"
+            unknown = gap_to_others(means, sds, own) if gap else reward(means).std(axis=0)
+            total += reward(response) - plan.penalty * unknown
             judged = [
                 member.advance(memory, shown, response) for member, memory in zip(ensemble.members, judged, strict=True)
             ]

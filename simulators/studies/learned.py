@@ -24,7 +24,7 @@ from simulators.learned.groups import GroupView, new_sadae
 from simulators.learned.interventions import trend_of
 from simulators.learned.knowledge import share_of_best
 from simulators.learned.logs import SHOWN, habitual, logged
-from simulators.learned.lookahead import Lookahead, returns_in_model, returns_in_truth, teach
+from simulators.learned.lookahead import Lookahead, PenaltyKind, returns_in_model, returns_in_truth, teach
 from simulators.learned.parameters import fitted_choc
 from simulators.learned.responses import Response
 from simulators.learned.trajectories import Trajectories
@@ -33,13 +33,13 @@ from simulators.sim2rec.sadae import Sadae, fit
 from simulators.sim2rec.views import View, returns_of_policy
 from simulators.studies import interval
 
-TRAINED = ("sim2rec", "without_filters", "without_penalty", "ensemble", "maple_like")
+TRAINED = ("sim2rec", "without_filters", "without_penalty", "gap_penalty", "ensemble", "maple_like")
 STILL = ("logged", "cloning", "constant", "oracle_in_range")
 PARAMETRIC = "fitted_parameters"
 ALL = (*TRAINED, PARAMETRIC, *STILL)
 EVERYTHING = (0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 29)
 PENALTY, RELAXED = 1.0, 0.25
-"""The disagreement is taken off the reward with this weight; MAPLE's coefficient is the second."""
+"""The disagreement, or the gap in deviations of the rewards, is taken off with this weight; MAPLE has the second."""
 _BEFORE, _STEPS = 30, 60
 """Steps of a user that are followed, and those that are simulated, where a simulator says what a policy earns."""
 
@@ -136,8 +136,11 @@ def _trained(
     trained_in = ensemble.keep(passed) if filtered else ensemble
     view = GroupView(None if method == "maple_like" else _group_code(trained_in, log, seed))
     penalty = {"sim2rec": PENALTY, "without_filters": PENALTY, "maple_like": RELAXED}.get(method, 0.0)
+    kind: PenaltyKind = "disagreement"
+    if method == "gap_penalty":
+        penalty, kind = PENALTY * float(log.rewards[log.inside].std()), "gap"
     offered = tuple(range(low, high + 1, 2)) if filtered else EVERYTHING
-    how = Lookahead(offered, iterations=size.iterations, penalty=penalty)
+    how = Lookahead(offered, iterations=size.iterations, penalty=penalty, penalty_kind=kind)
     policy, user_steps = teach(trained_in, log, view, how, seed)
 
     def in_model(model: Response) -> Floats:

@@ -20,6 +20,7 @@ from decision.ope.diagnostics.untried import SHOWN
 from decision.oracles.session import SessionOracle
 from simulators.learned.ensembles import Ensemble
 from simulators.learned.groups import GroupView
+from simulators.learned.lookahead import PenaltyKind
 from simulators.learned.served import served
 from simulators.learned.trajectories import Counts, Trajectories
 from simulators.offline.weights import Kind
@@ -42,7 +43,8 @@ class Plan:
         candidates: actions that the policy may show: those that the log did (``executed``), or all it offered.
         members: simulators in the set.
         held: steps that an action is held to value it.
-        penalty: of the simulators' disagreement, per unit of the rewards' deviation.
+        penalty: taken off the reward for the simulators' disagreement, or for a deviation of the rewards times the gap.
+        penalty_kind: ``disagreement`` of the simulators, or the dynamics ``gap`` of each to the others, in nats.
         trend: what is known of the first feature of the actions: nothing, that more of it pays more at once
             (``rises``), or that besides much of it makes the same pay less later (``wears_out``). Simulators that do
             not behave so are left out.
@@ -56,6 +58,7 @@ class Plan:
     members: int = 4
     held: int = 25
     penalty: float = 1.0
+    penalty_kind: PenaltyKind = "disagreement"
     trend: Literal["none", "rises", "wears_out"] = "none"
     weights: Kind = "pw"
     effort: float = 1.0

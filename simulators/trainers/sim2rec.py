@@ -30,6 +30,7 @@ def train(log: Trajectories, simulators: Ensemble, plan: Plan, seed: int) -> Tau
     passed = passing(simulators, log, plan)
     kept = simulators.keep(passed)
     longest = int(np.quantile(log.inside.sum(axis=1), 0.5))
+    deviation = float(log.rewards[log.inside].std()) or 1.0
     how = Lookahead(
         tuple(offered.tolist()),
         iterations=plan.count(20),
@@ -37,8 +38,9 @@ def train(log: Trajectories, simulators: Ensemble, plan: Plan, seed: int) -> Tau
         latest=round(longest * 9 / 14),
         held=min(plan.held, longest),
         every=max(1, longest // 14),
-        penalty=plan.penalty,
-        temperature=TEMPERATURE * (float(log.rewards[log.inside].std()) or 1.0),
+        penalty=plan.penalty * (deviation if plan.penalty_kind == "gap" else 1.0),
+        penalty_kind=plan.penalty_kind,
+        temperature=TEMPERATURE * deviation,
     )
     view = grouped_view(log, seed, offered, plan)
     policy, user_steps = teach(kept, log, view, how, seed)

@@ -39,12 +39,12 @@ def check_only_candidates_are_offered_and_served_as_taught(train) -> None:
     assert oracle.inputs == taught.view.width == taught.policy.inputs
 
 
-def check_a_unit_changes_nothing(train) -> None:
+def check_a_unit_changes_nothing(train, plan: Plan = PLAN) -> None:
     """Rewards in pence: the same policy, to rounding."""
     pence = LOG.rewards * np.float32(128.0)
     other_log = replace(LOG, rewards=pence, scale=scale_of(pence))
-    one = train(LOG, SIMULATORS, PLAN, 0)
-    other = train(other_log, replace(SIMULATORS, scale=other_log.scale), PLAN, 0)
+    one = train(LOG, SIMULATORS, plan, 0)
+    other = train(other_log, replace(SIMULATORS, scale=other_log.scale), plan, 0)
     for left, right in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
         assert torch.allclose(left, right, atol=0.02)
 

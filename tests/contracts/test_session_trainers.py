@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ require(importlib.util.find_spec("torch"), "torch is not installed")
 import torch  # noqa: E402
 
 from simulators.trainers.contract import TRAINERS, trainer_of  # noqa: E402
-from tests.contracts.session_trainer import CHECKS  # noqa: E402
+from tests.contracts.session_trainer import CHECKS, PLAN, check_a_unit_changes_nothing  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +29,10 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("method", TRAINERS)
 def test_session_trainer_contract(method: str, check) -> None:
     check(trainer_of(method))
+
+
+def test_the_gap_is_taken_off_without_a_unit() -> None:
+    check_a_unit_changes_nothing(trainer_of("sim2rec"), replace(PLAN, penalty_kind="gap"))
 
 
 def test_a_method_that_does_not_exist_is_named() -> None:

@@ -163,6 +163,7 @@ def test_too_few_users_are_refused_in_words(settings: Settings, registry: Regist
         (TEXT + "[session]\nhorizon = 1\n", "session.horizon"),
         (TEXT + "[session]\nmember = 3\n", "session.member"),
         ("[session]\npenalty = -1\n", "session.penalty"),
+        ('[session]\npenalty_kind = "distance"\n', "session.penalty_kind"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(text: str, field: str) -> None:

@@ -186,6 +186,27 @@ def test_disagreement_is_taken_off() -> None:
     assert (priced[:, 2] < free[:, 2] - 0.1).all()
 
 
+def test_a_member_far_from_the_others_is_priced_by_the_gap_and_one_among_them_less() -> None:
+    """Beyond .5 of clickbait one member of three hears .01 more, ten deviations: 50 nats from each of two, or one."""
+
+    class Louder(Truth):
+        def predict(self, memory, shown):
+            mean, sd = super().predict(memory, shown)
+            return mean + np.where(clickbait(shown) > 0.5, 0.01, 0.0).astype(np.float32), sd
+
+    ensemble = ensemble_of([Truth(USERS), Truth(USERS), Louder(USERS)], ["a", "b", "c"], Truth(USERS))
+    memories = [member.start(80) for member in ensemble.members]
+    for group, nats in ((0, 25.0), (2, 50.0)):
+        own = np.full(80, group, np.int64)
+        free, priced = (
+            held_values(ensemble, memories, own, replace(SMALL, penalty=p, penalty_kind="gap")) for p in (0.0, 0.1)
+        )
+        assert priced[:, :2] == pytest.approx(free[:, :2], rel=1e-4)
+        assert free[:, 2] - priced[:, 2] == pytest.approx(0.1 * nats, rel=0.01)
+    with pytest.raises(FieldError, match="penalty_kind"):
+        replace(SMALL, penalty_kind="distance")
+
+
 def test_rollouts_follow_the_log_first_and_are_cut() -> None:
     ensemble = ensemble_of([PLAIN, Truth(USERS)], ["a", "b"], PLAIN)
     view = GroupView(new_sadae(0))
