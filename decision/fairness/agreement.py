@@ -40,21 +40,27 @@ class Agreement(NamedTuple):
     judgements: int
 
 
-def agreement(units: Iterable[Sequence[Hashable]]) -> Agreement:
-    """Return the agreement over `units` of judgements; units with fewer than two are ignored."""
-    kept = [list(unit) for unit in units if len(unit) >= 2]
+def agreement(units: Iterable[Sequence[Hashable]], times: Iterable[int] | None = None) -> Agreement:
+    """Return the agreement over units of judgements; units with fewer than two are ignored.
+
+    Args:
+        units: the judgements on each.
+        times: how often each unit occurs, >= 0; once each where not given.
+    """
+    counted = ((unit, 1) for unit in units) if times is None else zip(units, times, strict=True)
+    kept = [(list(unit), often) for unit, often in counted if len(unit) >= 2 and often]
     names: dict[Hashable, int] = {}
-    for unit in kept:
+    for unit, _ in kept:
         for value in unit:
             names.setdefault(value, len(names))
-    total = sum(len(unit) for unit in kept)
+    total = sum(len(unit) * often for unit, often in kept)
     if not kept:
         return Agreement(None, None, 0, 0)
     coincidences = np.zeros((len(names), len(names)))
     equal = pairs = 0.0
-    for unit in kept:
+    for unit, often in kept:
         counts = np.bincount([names[value] for value in unit], minlength=len(names)).astype(np.float64)
-        ordered = np.outer(counts, counts) - np.diag(counts)
+        ordered = often * (np.outer(counts, counts) - np.diag(counts))
         coincidences += ordered / (len(unit) - 1)
         equal += float(np.trace(ordered))
         pairs += float(ordered.sum())
@@ -62,7 +68,7 @@ def agreement(units: Iterable[Sequence[Hashable]]) -> Agreement:
     observed = total - float(np.trace(coincidences))
     expected = float(margins.sum() ** 2 - (margins**2).sum()) / (total - 1)
     alpha = None if expected == 0.0 else 1.0 - observed / expected
-    return Agreement(alpha, equal / pairs, len(kept), total)
+    return Agreement(alpha, equal / pairs, sum(often for _, often in kept), total)
 
 
 def in_words(found: Agreement) -> str:

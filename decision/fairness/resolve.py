@@ -46,15 +46,22 @@ def tally(gap: float, acceptable: Sequence[float | None], rule: Rule, *, complet
     unfair = sum(gap > limit + rule.sensitivity for limit in voted)
     fair, abstained = len(voted) - unfair, len(acceptable) - len(voted)
     needed = votes_needed(max(len(voted), 1), rule.quorum)
-    status: Status
-    if not complete:
-        status = "open"
-    elif len(voted) < rule.minimum:
-        status = "no_quorum"
-    elif unfair >= needed:
-        status = "upheld"
-    elif fair < needed and min(unfair, fair) >= 2:
-        status = "disputed"
-    else:
-        status = "dismissed"
+    status: Status = verdict_of(unfair, fair, rule) if complete else "open"
     return Tally(status, unfair, fair, abstained, needed)
+
+
+def verdict_of(unfair: int, fair: int, rule: Rule) -> Status:
+    """Return the verdict of a complete panel with these votes; abstentions are none.
+
+    Args:
+        unfair: votes for a violation, >= 0.
+        fair: votes against, >= 0.
+        rule: the panel's rule.
+    """
+    voted = unfair + fair
+    needed = votes_needed(max(voted, 1), rule.quorum)
+    if voted < rule.minimum:
+        return "no_quorum"
+    if unfair >= needed:
+        return "upheld"
+    return "disputed" if fair < needed and min(unfair, fair) >= 2 else "dismissed"

@@ -126,14 +126,10 @@ def assess(
     scored = rescore(lake, loop, [pair for pair in decided if pair.task_id in probes], policy)
     gaps = {pair.task_id: gap for pair, gap in zip(scored.pairs, scored.gaps, strict=True)}
     part_done()
-    rate = rate_of(tasks, decided, gaps)
+    limit = {pair.task_id: pair.limit for pair in scored.pairs}
+    rate = rate_of(tasks, {name: abs(gap) > limit[name] for name, gap in gaps.items()})
     judged = 0 if rate is None else rate.pairs
-    said = store.rows(
-        sa.select(t.judgements)
-        .join(t.tasks, t.tasks.c.task_id == t.judgements.c.task_id)
-        .where(t.tasks.c.loop == loop.name)
-    )
-    agreed = agreement_of(tasks, said)
+    agreed = agreement_of(store, loop.name)
     part_done()
     if judged < rule.evidence:
         refusals.append(f"fairness: too little evidence: {judged} probe pairs are judged, {rule.evidence} are needed")

@@ -23,6 +23,9 @@ from pipelines.interactions.arrays import to_batch
 from pipelines.lake.lake import Lake
 from pipelines.settings import FairnessSettings, LoopSettings, Settings
 
+_AT_ONCE = 1_000
+"""Tasks of one query for judgements: databases limit what one may name."""
+
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """A pair that was judged, and what its panel accepts.
@@ -69,8 +72,11 @@ def limits(store: Governance, tasks: Sequence[dict[str, Any]]) -> list[Standing]
 
     said: dict[str, list[float]] = {}
     names = [row["task_id"] for row in tasks]
-    for row in store.rows(sa.select(t.judgements).where(t.judgements.c.acceptable.is_not(None))):
-        said.setdefault(row["task_id"], []).append(row["acceptable"])
+    judged = t.judgements.c
+    voted = sa.select(judged.task_id, judged.acceptable).where(judged.acceptable.is_not(None))
+    for start in range(0, len(names), _AT_ONCE):
+        for row in store.rows(voted.where(judged.task_id.in_(names[start : start + _AT_ONCE]))):
+            said.setdefault(row["task_id"], []).append(row["acceptable"])
     out: list[Standing] = []
     for name, row in zip(names, tasks, strict=True):
         accepted = sorted(said.get(name, []))

@@ -129,29 +129,34 @@ def judged_pair(store: Governance, person: Person, task_id: str) -> Judged:
 
 def shares(store: Governance, person: Person) -> list[Share]:
     """Return, for each loop whose pairs a person judged, how far its auditors agree."""
+    j, tasks, verdicts = t.judgements.c, t.tasks.c, t.verdicts.c
+    own = (
+        sa.select(tasks.loop, j.verdict, verdicts.status, sa.func.count().label("n"))
+        .select_from(
+            t.judgements.join(t.tasks, j.task_id == tasks.task_id).outerjoin(
+                t.verdicts, sa.and_(verdicts.task_id == j.task_id, verdicts.by == "panel")
+            )
+        )
+        .where(j.person_id == person.person_id)
+        .group_by(tasks.loop, j.verdict, verdicts.status)
+        .order_by(tasks.loop)
+    )
+    counts: dict[str, list[dict[str, Any]]] = {}
+    for row in store.rows(own):
+        counts.setdefault(row["loop"], []).append(row)
     out: list[Share] = []
-    own = store.rows(_own(person))
-    panels = {
-        row["task_id"]: row["status"] for row in store.rows(sa.select(t.verdicts).where(t.verdicts.c.by == "panel"))
-    }
-    for loop in sorted({row["loop"] for row in own}):
-        tasks = store.rows(sa.select(t.tasks).where(t.tasks.c.loop == loop))
-        of_loop = t.tasks.join(t.judgements, t.tasks.c.task_id == t.judgements.c.task_id)
-        said = store.rows(sa.select(t.judgements).select_from(of_loop).where(t.tasks.c.loop == loop))
-        clear = [
-            (row["verdict"] == "unfair") == (panels[row["task_id"]] == "upheld")
-            for row in own
-            if row["loop"] == loop
-            and row["verdict"] != "cannot_tell"
-            and panels.get(row["task_id"]) in ("upheld", "dismissed")
-        ]
+    for loop, rows in counts.items():
+        clear = [row for row in rows if row["verdict"] != "cannot_tell" and row["status"] in ("upheld", "dismissed")]
+        people = sa.select(sa.func.count(j.person_id.distinct()).label("n")).join(t.tasks, j.task_id == tasks.task_id)
         out.append(
             Share(
                 loop=loop,
-                auditors=len({row["person_id"] for row in said}),
-                agreement=agreement_of(tasks, said),
-                decided=len(clear),
-                with_panel=sum(clear),
+                auditors=store.rows(people.where(tasks.loop == loop))[0]["n"],
+                agreement=agreement_of(store, loop),
+                decided=sum(row["n"] for row in clear),
+                with_panel=sum(
+                    row["n"] for row in clear if (row["verdict"] == "unfair") == (row["status"] == "upheld")
+                ),
             )
         )
     return out

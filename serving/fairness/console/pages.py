@@ -24,7 +24,7 @@ from pipelines.fairness.frontier import draw, frontier
 from pipelines.fairness.judges.judge_types import noted
 from pipelines.fairness.people import ROLES, Person, add_person, by_key, close_session, list_people, open_session
 from pipelines.fairness.people import revoke as revoke_key
-from pipelines.fairness.report import replay, status
+from pipelines.fairness.report import fold, status
 from pipelines.fairness.tasks import LIMITS, Judgement, assign, judge, queue
 from pipelines.fairness.verdicts import adjudicate, close_overdue
 from pipelines.fairness.views.judged import count_judged, is_new
@@ -207,9 +207,8 @@ class Pages:
             store = self._desk.store
             seen = status(store, loop, now=self._desk.now())
             found = frontier(store, loop)
-            folded = [replay(store, loop, quorum=quorum, sensitivity=0.0) for quorum in QUORUMS]
             svg = Markup(draw(found)) if found else ""  # noqa: S704 - drawn here; versions are escaped by the drawing
-            quorums = folded if seen.judgements else []
+            quorums = fold(store, loop, QUORUMS) if seen.judgements else []
             told = {"types": noted(store, loop)}
             return {"seen": seen, "frontier": found, "frontier_svg": svg, "quorums": quorums, **told}
 

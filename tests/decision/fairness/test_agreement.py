@@ -28,3 +28,11 @@ def test_without_a_number_the_words_say_why() -> None:
     assert in_words(agreement([])) == "have not judged the same pair yet"
     assert in_words(agreement([["fair"], ["unfair"]])) == "have not judged the same pair yet"
     assert in_words(agreement([["fair", "fair"], ["fair", "fair"]])) == "have all said the same so far"
+
+
+def test_units_that_occur_often_count_as_if_each_were_given() -> None:
+    units = [["unfair", "unfair", "fair"], ["fair", "fair"], ["unfair"]]
+    often = agreement(units, [3, 2, 4])
+    assert often == pytest.approx(agreement([units[0]] * 3 + [units[1]] * 2 + [units[2]] * 4))
+    assert often.units == 5
+    assert agreement(units, [0, 0, 4]) == (None, None, 0, 0)
