@@ -39,6 +39,11 @@ _MOVES = {
     "resumed": "Resumed",
     "failed": "A move failed",
 }
+_PANELS = {
+    "rule_set": "The panels' rule was set",
+    "judge_types": "Kinds of auditors were looked for",
+    "gate": "The gate asked the panels",
+}
 
 
 class Changed(NamedTuple):
@@ -76,7 +81,7 @@ def changes(
     if governance is not None:
         of_loop = sa.select(t.audit_log).where(t.audit_log.c.subject == loop)
         for row in governance.rows(of_loop.order_by(t.audit_log.c.seq.desc()).limit(_MOST)):
-            what = f"Panels: {str(row['kind']).replace('_', ' ')}"
+            what = _PANELS.get(row["kind"], f"Panels: {str(row['kind']).replace('_', ' ')}")
             found.append(Changed(_utc(row["at"]), row["actor"], what, []))
     return sorted(found, key=lambda one: one.at, reverse=True)[:SHOWN]
 

@@ -296,7 +296,9 @@ class Pages:
             reasons = [(entry["verdict"], entry["reason"]) for entry in said if entry["reason"]]
             votes = {name: last[0][name] for name in ("unfair", "fair", "abstained", "needed")}
             payload = msgspec.json.decode(row["payload"])
-            out.append({"task_id": row["task_id"], "payload": payload, "reasons": reasons, **votes})
+            appealed = "" if last[0]["by"] == "panel" else last[0]["note"]
+            told = {"task_id": row["task_id"], "payload": payload, "reasons": reasons, "appealed": appealed}
+            out.append(told | votes)
         return out
 
 
