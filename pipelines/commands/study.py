@@ -22,6 +22,7 @@ STUDIES = {
     "fairness": "pipelines.studies.fairness",
     "sim2rec": "pipelines.studies.sim2rec",
     "auxiliary": "pipelines.studies.auxiliary",
+    "tilt": "pipelines.studies.tilt",
     "redteam": "pipelines.studies.redteam",
     "offline": "pipelines.studies.offline",
 }
@@ -46,7 +47,7 @@ def study(
         typer.Option(
             "--size",
             help="Length of a run: decisions per generation (regression-oracle), episodes (stepmix), rounds, "
-            "decisions of a log (auxiliary), rows (redteam), or users of a log (offline).",
+            "decisions of a log (auxiliary) or of a night (tilt), rows (redteam), or users of a log (offline).",
         ),
     ] = None,
     world: Annotated[

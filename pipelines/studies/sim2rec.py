@@ -14,7 +14,8 @@ from pipelines.reports.figures import HEIGHT, MUTED, SERIES, WIDTH, svg
 from pipelines.studies.jobs import MOST_PROCESSES, Progress, all_of
 from pipelines.studies.report import Figure, Findings, Sheet, number, with_interval, worst_member
 from pipelines.studies.sim2rec_worlds import driver_sheets, retention_sheets
-from simulators.studies import driver_programme, learned, retention, sim2rec
+from simulators.studies import learned, retention, sim2rec
+from simulators.studies.drivers import programme
 
 ABOUT = (
     "Policies trained in a set of simulators and deployed unseen: long-term satisfaction against the exact optimum, "
@@ -91,7 +92,7 @@ def run(
 def _of_world(
     world: str, asked: Sequence[int], length: int | None, *, quick: bool, progress: Progress, kept: Path | None
 ) -> Findings:
-    module: Any = {"driver-programme": driver_programme, "retention": retention}[world]
+    module: Any = {"driver-programme": programme, "retention": retention}[world]
     size = module.QUICK if quick else module.Size()
     if length is not None:
         size = replace(size, iterations=length)

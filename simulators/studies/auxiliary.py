@@ -64,10 +64,10 @@ def shop(kind: Kind, seed: int) -> Shop:
     return Shop(kind, clicks, buys)
 
 
-def batch_of(x: Floats) -> Batch:
-    """Return decisions between the five actions in contexts `x` ([n, D])."""
+def batch_of(x: Floats, shown: Ints | None = None) -> Batch:
+    """Return decisions between the five actions in contexts `x` ([n, D]), in the order `shown` ([n, A]) if any."""
     n = len(x)
-    every = np.tile(np.arange(ACTIONS), n)
+    every = np.tile(np.arange(ACTIONS), n) if shown is None else shown.ravel()
     contexts = FeatureRows(
         [f"x{i}" for i in range(NUMBERS)],
         np.tile(np.arange(NUMBERS, dtype=np.int32), n),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import multinomial
 
 from decision.batch import Batch, one
 from decision.draw import draw, seed_of
@@ -47,6 +48,20 @@ def test_it_earns_the_most_less_its_divergence_from_the_ranking() -> None:
 
     rng = np.random.default_rng(0)
     assert all(objective(p) > objective(other) for other in rng.dirichlet(np.ones(3), 200))
+
+
+def test_it_is_the_limit_of_one_of_many_proposals_drawn_by_the_ranking_and_taken_by_softmax() -> None:
+    offsets, scores = np.array([0, 3]), SCORES[:3]
+    q = ranked(offsets, steepness=1.0)
+    p = tilt(scores, offsets, inverse_temperature=4.0, steepness=1.0)
+    apart: list[float] = []
+    for proposals in (1, 10, 100):
+        counts = [(i, j, proposals - i - j) for i in range(proposals + 1) for j in range(proposals + 1 - i)]
+        drawn, weights = multinomial.pmf(counts, proposals, q), np.array(counts) * np.exp(4.0 * scores)
+        apart.append(float(np.abs(drawn @ (weights / weights.sum(axis=1, keepdims=True)) - p).max()))
+    assert apart[0] == pytest.approx(np.abs(q - p).max())  # one proposal is the ranking
+    assert apart[0] / apart[1] > 5
+    assert apart[1] / apart[2] == pytest.approx(10, rel=0.1)  # one over their number
 
 
 def test_scores_and_steepness_of_any_size_give_a_distribution() -> None:

@@ -12,7 +12,8 @@ from decision.errors import FieldError
 from pipelines.studies import sim2rec as study_sim2rec
 from pipelines.studies.report import write
 from simulators.environments.lts.env import draw_users
-from simulators.studies import driver_programme, interval, learned, retention, sim2rec
+from simulators.studies import interval, learned, retention, sim2rec
+from simulators.studies.drivers import programme
 
 TINY = replace(sim2rec.QUICK, iterations=2, updates=1, users=60, sadae_steps=10, shifts=(1.0,))
 FEW = learned.Size(40, 2, 0, 1, 50, ("sim2rec", "ensemble", "logged", "cloning", "oracle_in_range"))
@@ -74,7 +75,7 @@ def test_training_groups_of_every_job_leave_the_target_out() -> None:
 
 @pytest.mark.parametrize("world", ["driver-programme", "retention"])
 def test_other_worlds_have_their_tables(world: str, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    monkeypatch.setattr(driver_programme, "QUICK", driver_programme.Size(40, 10, 1, 1, 40))
+    monkeypatch.setattr(programme, "QUICK", programme.Size(40, 10, 1, 1, 40))
     monkeypatch.setattr(retention, "QUICK", retention.Size(4, 1, 1, 20))
     findings = study_sim2rec.run([0], None, quick=True, progress=lambda what, share: None, world=world)
     assert all(len(row) == len(sheet.columns) for sheet in findings.sheets for row in sheet.rows)

@@ -11,8 +11,9 @@ import torch
 
 from simulators.environments.driver_programme import DAYS, DriverProgrammeEnv, draw_drivers
 from simulators.environments.retention import RetentionEnv, RetentionRules, draw_items
-from simulators.studies import driver_programme, retention
-from simulators.studies.driver_models import (
+from simulators.studies import retention
+from simulators.studies.drivers import programme
+from simulators.studies.drivers.models import (
     EXECUTED,
     TASKS,
     LearnedModel,
@@ -22,7 +23,7 @@ from simulators.studies.driver_models import (
     logged_month,
     settled,
 )
-from simulators.studies.driver_policies import cities_of, inputs_of, trend_of
+from simulators.studies.drivers.policies import cities_of, inputs_of, trend_of
 
 DRIVERS = draw_drivers(np.random.default_rng(0), 150)
 LOG = logged_month(DRIVERS, 1)
@@ -57,7 +58,7 @@ def test_expected_day_is_the_mean_of_many() -> None:
 
 
 def test_what_a_policy_sees_is_two_days_late() -> None:
-    cities, group = driver_programme.Cities([], []), np.zeros(150, np.int64)
+    cities, group = programme.Cities([], []), np.zeros(150, np.int64)
     changed = LOG.take(np.arange(150))
     day = 12
     changed.orders[:, day - 2 :] += 50.0
@@ -84,8 +85,8 @@ def test_learned_model_is_right_where_the_log_was_and_promises_too_much_beyond()
 
 
 def test_student_beyond_the_log_is_promised_too_much_and_the_gate_refuses_it() -> None:
-    size = driver_programme.Size(120, 30, 6, 8, 150, ("sim2rec", "without_filters", "logged"))
-    methods = driver_programme.run_job(driver_programme.Job(0), size)["methods"]
+    size = programme.Size(120, 30, 6, 8, 150, ("sim2rec", "without_filters", "logged"))
+    methods = programme.run_job(programme.Job(0), size)["methods"]
     within, beyond = methods["sim2rec"], methods["without_filters"]
     assert beyond["believed"] / beyond["value"] > 1.05 > within["believed"] / within["value"]
     assert not beyond["gate"]["promote"]

@@ -15,7 +15,7 @@ from simulators.environments.lts.env import Singles
 from simulators.sim2rec.network import ContextPolicy
 from simulators.sim2rec.sadae import Sadae, fit
 from simulators.sim2rec.valued import Round
-from simulators.studies.driver_models import (
+from simulators.studies.drivers.models import (
     EXECUTED,
     TASKS,
     Counts,

@@ -25,8 +25,8 @@ from simulators.environments.driver_programme import DAYS, draw_drivers
 from simulators.sim2rec.network import ContextPolicy
 from simulators.sim2rec.valued import Pace, Round, taught
 from simulators.studies import interval
-from simulators.studies.driver_models import AGAIN, EXECUTED, TASKS, DriverModel, Month, logged_month, paid_for
-from simulators.studies.driver_policies import (
+from simulators.studies.drivers.models import AGAIN, EXECUTED, TASKS, DriverModel, Month, logged_month, paid_for
+from simulators.studies.drivers.policies import (
     FIRST,
     Cities,
     cities_of,
