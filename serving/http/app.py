@@ -27,6 +27,8 @@ from serving.telemetry.traces import CURRENT, Trace, Traces, now_ns
 _DESCRIBED_S = 25.0
 _log = logging.getLogger(__name__)
 _PAGES = ("/fairness", "/console")
+_OPENED_S = 20.0
+"""How long a request waits for the pages to be opened, in seconds: less than until a request counts as late."""
 _TRACED = ("decide", "report")
 _NO_ROUTE = "none"
 _NO_ANSWER = 504  # a request that is ended from outside, before it has one
@@ -51,6 +53,7 @@ class App:
         self._table = Table(self._routes)
         self._close_pages: Callable[[], None] | None = None
         self._opening = threading.Lock()
+        self._opened: asyncio.Future[None] | None = None
 
     @property
     def core(self) -> Core:
@@ -65,8 +68,9 @@ class App:
 
     def close(self) -> None:
         """Write what waits and close everything; does nothing when it was closed before."""
-        if self._close_pages is not None:
-            self._close_pages()
+        with self._opening:
+            if self._close_pages is not None:
+                self._close_pages()
         if self._core is not None:
             self._core.close()
 
@@ -107,7 +111,9 @@ class App:
                 asks = self._access is None or self._access.asks
                 if not asks:
                     check_reach(scope)
-                route, path = self._find(scope)
+                if self._close_pages is None and scope["path"].startswith(_PAGES):
+                    await self._wait_for_pages()
+                route, path = self._table.find(scope)
                 name, call = route.name, Call(core, scope, receive, path, asks=asks)
                 ABOUT.set(call.told)
                 body = await self._answer(route, call, asks=asks)
@@ -147,10 +153,19 @@ class App:
             if call is not None and call.trace is not None:
                 call.trace.end(status)
 
-    def _find(self, scope: Scope) -> tuple[Route, dict[str, str]]:
-        if self._close_pages is None and scope["path"].startswith(_PAGES):
-            self._open_pages()
-        return self._table.find(scope)
+    async def _wait_for_pages(self) -> None:
+        """Have the pages opened by a thread, with decisions answered meanwhile.
+
+        Raises:
+            ProblemError: 503, it takes long.
+        """
+        opened = self._opened
+        if opened is None or opened.done():
+            opened = self._opened = asyncio.ensure_future(asyncio.to_thread(self._open_pages))
+        await asyncio.wait({opened}, timeout=_OPENED_S)
+        if not opened.done():
+            raise unavailable("the pages are being opened")
+        opened.result()
 
     def _open_pages(self) -> None:
         with self._opening:

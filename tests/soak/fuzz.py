@@ -38,6 +38,8 @@ from serving.start import open_core
 from tests.worlds.requests import LOOPS, Grammar, Sent
 
 HANGS_S = ANSWER_S + 10.0
+SHOWN = 40
+"""Wrong ones of a tenth of the requests that are shown."""
 
 
 @dataclass(slots=True)
@@ -67,9 +69,10 @@ class _Caller:
     def __init__(self, port: int, found: Found) -> None:
         self._port, self.found = port, found
         self._socket: socket.socket | None = None
+        self.said = b""
 
     def ask(self, number: int, sent: Sent) -> None:
-        begun = time.monotonic()
+        begun, self.said = time.monotonic(), b""
         try:
             status = self._answer(sent)
         except TimeoutError:
@@ -81,7 +84,10 @@ class _Caller:
         self.found.slowest = max(self.found.slowest, (time.monotonic() - begun, number))
         self.found.statuses[status] += 1
         if status[0] == "5" or status == "hangs" or (status == "ended" and sent.told):
-            self.found.wrong.append(f"{number} {sent.route}: {status} {sent.data[:120]!r}")
+            took = f"{time.monotonic() - begun:.1f} s"
+            self.found.wrong.append(
+                f"{number} {sent.route or '-'}: {status} {self.said!r} in {took} to {sent.data[:120]!r}"
+            )
 
     def _answer(self, sent: Sent) -> str:
         fresh = self._socket is None
@@ -98,9 +104,10 @@ class _Caller:
             return self._answer(sent)
         status = response.status
         retry = response.getheader("retry-after")
-        response.read()
+        body = response.read()
         if response.will_close or not sent.told:
             self.close()
+        self.said = body[:200]
         return "unavailable" if status == 503 and retry else str(status)
 
     def close(self) -> None:
@@ -178,11 +185,15 @@ def main() -> None:
         output = Path(folder) / "service.log"
         with process("service", serve_command(settings), settings, output) as running:
             wait_until_ready(running, settings, output)
+            print("the service answers; requests begin", flush=True)
             top = psutil.Process(running.pid)
             workers = {part.pid for part in top.children(recursive=True)}
 
             def held() -> float:
                 return sum(part.memory_info().rss for part in (top, *top.children(recursive=True))) / (1 << 20)
+
+            def worked() -> float:
+                return sum(sum(part.cpu_times()[:2]) for part in (top, *top.children(recursive=True)))
 
             if given.only is not None:
                 print(grammar.request(given.only).data)
@@ -190,12 +201,21 @@ def main() -> None:
             found, memory, begun = Found(), [held()], time.perf_counter()
             step = max(1, len(numbers) // 10)
             for start in range(0, len(numbers), step):
-                found.add(fuzz(settings.port, grammar, numbers[start : start + step], given.threads))
+                before, since = worked(), time.perf_counter()
+                part = fuzz(settings.port, grammar, numbers[start : start + step], given.threads)
+                found.add(part)
                 memory.append(held())
                 done, rate = found.statuses.total(), found.statuses.total() / (time.perf_counter() - begun)
+                cores = (worked() - before) / (
+                    time.perf_counter() - since
+                )  # of a service that gets none nothing is heard
                 print(
-                    f"{done:>9} requests  {rate:>6.0f}/s  {memory[-1]:>7.1f} MiB  {len(found.wrong)} wrong", flush=True
+                    f"{done:>9} requests  {rate:>6.0f}/s  {memory[-1]:>7.1f} MiB  {cores:.3f} cores  "
+                    f"{len(found.wrong)} wrong {dict(Counter(line.split()[2] for line in part.wrong))}",
+                    flush=True,
                 )
+                for line in part.wrong[:SHOWN]:  # now: a run that is broken off has told what it found
+                    print("wrong:", line, flush=True)
             alive = workers <= {part.pid for part in top.children(recursive=True)}
             after = Found()
             decide = b'{"event_id":"the last","context":{},"actions":[{"id":"a"}]}'
@@ -203,8 +223,6 @@ def main() -> None:
             last = Sent("decide", "POST", head.format(keys["all"], len(decide)).encode() + decide, True)
             _Caller(settings.port, after).ask(-1, last)
         failures = [line for line in output.read_text(errors="replace").splitlines() if "Traceback" in line]
-    for line in found.wrong[:40]:
-        print("wrong:", line)
     shown = {
         "seed": given.seed,
         "requests": found.statuses.total(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -400,3 +401,43 @@ def test_a_query_of_too_many_fields_is_refused_by_name(tmp_path: Path) -> None:
     found = Caller(core)("GET", f"/v1/decisions/e1?{'&'.join('loop=news' for _ in range(9))}")
     assert (found.status_code, found.json()["field"]) == (422, "query")
     core.close()
+
+
+@pytest.mark.parametrize("patience_s", [20.0, 0.001])
+def test_decisions_are_answered_while_the_first_page_waits_for_what_pages_need(
+    patience_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = open_at(tmp_path)
+    app, go_on = App(lambda: core), threading.Event()
+    opens = app._open_pages
+
+    def held() -> None:
+        go_on.wait(60)
+        opens()
+
+    monkeypatch.setattr(app, "_open_pages", held)
+    monkeypatch.setattr("serving.http.app._OPENED_S", patience_s)
+
+    async def asked() -> tuple[int, httpx.Response, int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
+            page = asyncio.create_task(client.get("/console/"))
+            await asyncio.sleep(0)
+            decided = await client.post("/v1/loops/news/decide", json=QUESTION)
+            if patience_s < 1.0:
+                first = await page
+                go_on.set()
+            else:
+                assert not page.done()
+                go_on.set()
+                first = await page
+            monkeypatch.setattr("serving.http.app._OPENED_S", 60.0)
+            return decided.status_code, first, (await client.get("/console/")).status_code
+
+    decided, first, second = asyncio.run(asked())
+    app.close()
+    assert decided == 200
+    assert second in (200, 303)
+    if patience_s < 1.0:
+        assert (first.status_code, first.headers["retry-after"]) == (503, "1")
+    else:
+        assert first.status_code == second
