@@ -24,7 +24,7 @@ from simulators.learned.groups import GroupView
 from simulators.learned.logs import logged, mixed
 from simulators.learned.lookahead import returns_in_truth
 from simulators.learned.trajectories import Trajectories
-from simulators.offline.cloning import CloneRecipe, cloned
+from simulators.offline.cloning import CloneRecipe, beta_for, cloned
 from simulators.offline.critic import CriticRecipe, advantages_of
 from simulators.offline.weights import Kind, effective_of, share_of_users, weights_of
 from simulators.studies import interval
@@ -117,7 +117,7 @@ def run_job(job: Job, size: Size) -> dict[str, Any]:
 
     def made(kind: Kind, beta: float) -> dict[str, Any]:
         weights = weights_of(log, kind)
-        recipe = CloneRecipe(steps=size.count(400), beta=beta)
+        recipe = CloneRecipe(steps=size.count(1_500), beta=beta)
         policy = cloned(log, view, offered, advantages, weights, recipe, seed)
         returns = returns_in_truth(policy, view, tuple(offered.tolist()), fresh, seed, log, greedy=False)
         out = {"returns": _plain(returns), "ess": effective_of(weights)}
@@ -127,9 +127,9 @@ def run_job(job: Job, size: Size) -> dict[str, Any]:
 
     if job.world in MIXED:
         methods |= {f"cloning_{kind}": made(kind, 0.0) for kind in SAMPLERS}
-        methods["extraction_pw"] = made("pw", CloneRecipe().beta)
+        methods["extraction_pw"] = made("pw", beta_for("pw"))
     else:
-        methods |= {"cloning": made("uniform", 0.0), "extraction": made("uniform", CloneRecipe().beta)}
+        methods |= {"cloning": made("uniform", 0.0), "extraction": made("uniform", beta_for("uniform"))}
     told: dict[str, Any] = {
         "optimum": float(returns_of_plan(fresh, plan(fresh)).mean()),
         "share_of_users": share_of_users(log),

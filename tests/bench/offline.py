@@ -10,7 +10,7 @@ after the fact. Ours is served as the service draws; d3rlpy's by their best acti
 
 Processor time is that of a gradient step with the sampling of its batch, on one thread, in alternation: our critic
 against discrete CQL at 256 logged steps (``critic_cpu``), our clone against discrete behaviour cloning at as many
-decisions as 64 whole trajectories have (``clone_cpu``).
+decisions (``clone_cpu``).
 
 ``python -m tests.bench.offline``; ``QUICK=1`` for a twentieth of the steps on one seed, ``SEEDS=7,8`` for some of the
 seeds. Without d3rlpy (extra ``compare``) ours alone is run, the ratios are those over the log's own return, and
@@ -38,7 +38,7 @@ from simulators.learned.groups import GroupView
 from simulators.learned.lookahead import drawn, returns_in_truth
 from simulators.learned.responses import SummaryResponse
 from simulators.learned.trajectories import Counts, Trajectories
-from simulators.offline.cloning import CloneRecipe, cloned
+from simulators.offline.cloning import CloneRecipe, beta_for, cloned
 from simulators.offline.critic import CriticRecipe, advantages_of
 from simulators.offline.weights import Kind, weights_of
 from simulators.studies.offline import log_of
@@ -47,14 +47,14 @@ from simulators.trainers.contract import executed_in
 QUICK = os.environ.get("QUICK") == "1"
 SEEDS = [7] if QUICK else [int(seed) for seed in os.environ.get("SEEDS", "7,8,9").split(",")]
 USERS, DEPLOYED, EFFORT = (100, 200, 0.05) if QUICK else (400, 1_000, 1.0)
-ROUNDS, TIMED_CRITIC, TIMED_CLONE = (2, 20, 2) if QUICK else (5, 200, 10)
+ROUNDS, TIMED = (2, 20) if QUICK else (5, 200)
 CASES: dict[str, tuple[str, Kind]] = {
     "m2": ("m2", "uniform"),
     "m2_pw": ("m2", "pw"),
     "study_log": ("study_log", "uniform"),
 }
 CRITIC = CriticRecipe(steps=max(1, round(2_500 * EFFORT)))
-CLONE = CloneRecipe(steps=max(1, round(400 * EFFORT)))
+CLONE_STEPS = max(1, round(1_500 * EFFORT))
 RATE, TARGET_EVERY, LAYERS = 1e-3, 100, [64, 64]
 
 
@@ -87,7 +87,7 @@ def returns_of(world: str, kind: Kind, seed: int, theirs: bool) -> dict[str, Flo
     fresh = draw_users(np.random.default_rng([seed, 2]), np.array([TARGET]), DEPLOYED)
     view, offered, weights = GroupView(None), executed_in(log), weights_of(log, kind)
     advantages = advantages_of(log, offered, CRITIC, seed)
-    policy = cloned(log, view, offered, advantages, weights, CLONE, seed)
+    policy = cloned(log, view, offered, advantages, weights, CloneRecipe(steps=CLONE_STEPS, beta=beta_for(kind)), seed)
     out = {
         "logged": log.rewards.sum(axis=1, dtype=np.float64),
         "ours": returns_in_truth(policy, view, tuple(offered.tolist()), fresh, seed, log, greedy=False),
@@ -195,7 +195,7 @@ def processor_time(log: Trajectories, seed: int) -> dict[str, list[float]]:
     advantages = advantages_of(log, offered, CriticRecipe(steps=1), seed)
     seeded(seed)
     data = dataset_of(log, offered)
-    cql, bc = learners(CRITIC.batch)["cql"], learners(CLONE.batch * log.steps)["bc"]
+    cql, bc = learners(CRITIC.batch)["cql"], learners(CloneRecipe().batch)["bc"]
     for learner in (cql, bc):
         learn(learner, data)
 
@@ -213,10 +213,10 @@ def processor_time(log: Trajectories, seed: int) -> dict[str, list[float]]:
         return steps_of
 
     timed = {
-        "critic": (ours_critic, TIMED_CRITIC),
-        "critic_d3rlpy": (of(cql), TIMED_CRITIC),
-        "clone": (ours_clone, TIMED_CLONE),
-        "clone_d3rlpy": (of(bc), TIMED_CLONE),
+        "critic": (ours_critic, TIMED),
+        "critic_d3rlpy": (of(cql), TIMED),
+        "clone": (ours_clone, TIMED),
+        "clone_d3rlpy": (of(bc), TIMED),
     }
     out: dict[str, list[float]] = {name: [] for name in timed}
     for number in range(ROUNDS):
