@@ -70,7 +70,8 @@ def demo(
     policy with memory, trained from the loop's own log, is rolled out by the guard in its place.
 
     `--tour` fills an installation with a week of a shop and a day of a feed instead: nights, a rollout under way, a
-    refused version, an alarm, pairs for a panel. It says how to start the service, and who may sign in where.
+    refused version, an alarm, a panel with verdicts, disputes and pairs that wait. It says how to start the service,
+    and who may sign in where.
 
     Examples: `decision demo`, `decision demo --log kafka --json`, `decision demo --sessions`, `decision demo --tour`
     """
@@ -93,11 +94,9 @@ def demo(
 
 
 def _tour(seed: int, quick: bool, home: Path) -> Outcome:
-    from pipelines.demo.tour import TourPlan, run_tour, show_tour
+    from pipelines.demo.tour import QUICK, TourPlan, run_tour, show_tour
 
-    plan = TourPlan(seed=seed)
-    if quick:
-        plan = msgspec.structs.replace(plan, decisions=500, readers=40, visits=10, effort=0.02)
+    plan = msgspec.structs.replace(QUICK if quick else TourPlan(), seed=seed)
     made = run_tour(plan, home=home, now=datetime.now(UTC), console=console, progress=progress)
     return Outcome(msgspec.to_builtins(made), lambda where: show_tour(made, where))
 

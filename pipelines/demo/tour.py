@@ -18,14 +18,20 @@ import numpy as np
 from rich.console import Console
 
 from decision.artifact import unpack
-from decision.policy import UniformPolicy
+from decision.fairness.clamp import ClampedPolicy
+from decision.policy import OraclePolicy, UniformPolicy
 from decision.protocols import Policy
-from pipelines.access.keys import EVERY, add, new_key
+from pipelines.access.keys import EVERY, new_key
+from pipelines.demo.panel import AUDITORS, Panel, seat, work
 from pipelines.demo.past import UNIFORM, Serving, feed_days, shop_day
+from pipelines.fairness.anchors import anchors_key, published
 from pipelines.fairness.mine import mine
-from pipelines.fairness.people import add_person
+from pipelines.fairness.people import add_key
+from pipelines.fairness.publish import publish
 from pipelines.fairness.store import Governance
 from pipelines.fairness.tasks import assign
+from pipelines.fairness.verdicts import appeal
+from pipelines.fairness.views.effect import decided_pairs, effect_of
 from pipelines.guard.step import guard
 from pipelines.guard.store import GuardStore
 from pipelines.ingestion.ingest import ingest
@@ -42,7 +48,8 @@ from pipelines.state.state import State
 SHOP, FEED = "shop", "feed"
 _DAY = timedelta(days=1)
 _BY = "ada"
-_AUDITORS = 3
+_MINED, _PROBED, _MOST = 10, 6, 100
+"""Pairs that the panel judges, largest gaps and a probe; and more than there are."""
 _LITTLE = 0.2
 """What the gate lets go without proof, in purchases a decision: a tour should not depend on luck."""
 
@@ -63,6 +70,10 @@ class TourPlan(msgspec.Struct, frozen=True, kw_only=True):
     readers: int = 80
     visits: int = 20
     effort: float = 0.05
+
+
+QUICK = TourPlan(decisions=400, readers=40, visits=10, effort=0.02)
+"""A small tour with all that a whole one has."""
 
 
 class Login(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +97,8 @@ class Tour(msgspec.Struct, frozen=True, kw_only=True):
         refused: the refused version and why.
         alarms: those that stand in the shop.
         pairs: that wait for the panel.
+        judged: how many pairs of the panel stand how, {status: pairs}.
+        changed: of the latest decisions, those that the verdict shown first answers otherwise.
         feed: what the feed's policy is, in words.
         seconds: it took.
     """
@@ -99,6 +112,8 @@ class Tour(msgspec.Struct, frozen=True, kw_only=True):
     refused: dict[str, str]
     alarms: list[str]
     pairs: int
+    judged: dict[str, int]
+    changed: int
     feed: str
     seconds: float
 
@@ -123,7 +138,7 @@ def run_tour(plan: TourPlan, *, home: Path, now: datetime, console: Console, pro
         tour = _Tour(plan, parts, now, console, progress)
         tour.week()
         feed = tour.feed()
-        pairs, logins = tour.panel()
+        pairs, logins = tour.panels()
         refused = {
             one.version: one.reasons[0]
             for one in parts.registry.verdicts(SHOP)
@@ -140,6 +155,8 @@ def run_tour(plan: TourPlan, *, home: Path, now: datetime, console: Console, pro
         refused=refused,
         alarms=tour.alarms,
         pairs=pairs,
+        judged=tour.judged,
+        changed=tour.changed,
         feed=feed,
         seconds=time.monotonic() - begun,
     )
@@ -156,7 +173,10 @@ def show_tour(tour: Tour, out: Console) -> None:
     for text in tour.alarms:
         out.print(f"alarm: {text}", highlight=False, markup=False)
     out.print(f"the feed: {tour.feed}", highlight=False, markup=False)
-    out.print(f"{tour.pairs} pairs wait for the panel", highlight=False)
+    stand = ", ".join(f"{pairs} {status}" for status, pairs in tour.judged.items())
+    out.print(f"the panel of the shop judged pairs: {stand}; {tour.pairs} more wait for it", highlight=False)
+    if tour.changed:
+        out.print(f"a verdict in force answers {tour.changed} of the latest decisions otherwise", highlight=False)
     out.print(f"start the service:  {tour.serve}", highlight=False, markup=False, soft_wrap=True)
     out.print(f"and sign in at      {tour.address}", highlight=False, markup=False, soft_wrap=True)
     for login in tour.logins:
@@ -171,6 +191,9 @@ class _Tour:
         self.verdicts: list[str] = []
         self.alarms: list[str] = []
         self.weight = 0.0
+        self.judged: dict[str, int] = {}
+        self.changed = 0
+        self.people: Panel | None = None
         self.values = _shop()
 
     def week(self) -> None:
@@ -187,7 +210,8 @@ class _Tour:
         self._days(2, 1, "the same", later=True)
         self._night(1)
         self._step(1)
-        self._days(1, 0, "by a mixture with the candidate", later=True)
+        self._judged(1)
+        self._days(1, 0, "by a mixture with the candidate, clamped for the people of upheld pairs", later=True)
         self._step(0)
 
     def feed(self) -> str:
@@ -220,36 +244,65 @@ class _Tour:
             return f"torch is not installed, so that a policy without memory was trained; {named}"
         return f"a policy that remembers its readers, taught by {trained['session']['chosen']}; {named}"
 
-    def panel(self) -> tuple[int, list[Login]]:
-        """Open pairs for a panel, and return how many wait and the keys of everybody."""
-        parts, now = self.parts, self.now
+    def panels(self) -> tuple[int, list[Login]]:
+        """Open pairs that wait for the panel, and return how many, with the keys of everybody."""
+        parts, now, people = self.parts, self.now, self.people
+        if people is None:
+            raise RuntimeError("the week comes before")
+        loop, page = parts.loop(SHOP), f"/console/fairness/{SHOP}"
+        with Governance.at(parts.settings) as store, State(parts.settings.state_url) as state:
+            appealed = parts.lake.decisions(SHOP, latest=1)["event_id"][0].as_py()
+            found = mine(store, parts.lake, parts.registry, loop, now=now, by=_BY, seed=self.plan.seed)
+            assign(store, SHOP, now=now, by=_BY, rng=np.random.default_rng(self.plan.seed))
+            appeal(store, SHOP, reason="I got no discount, and a friend did.", now=now, by=_BY, event_id=appealed)
+            decided = decided_pairs(store, SHOP, limit=_MOST)
+            for pair in decided:
+                self.judged[pair.status] = self.judged.get(pair.status, 0) + 1
+            upheld = [pair for pair in decided if pair.status == "upheld"]
+            effects = (
+                effect_of(parts.settings, store, parts.lake, parts.registry, loop, one.task_id) for one in upheld
+            )
+            shown = next(((one, effect) for one, effect in zip(upheld, effects, strict=True) if effect.changed), None)
+            if shown is not None:
+                page, self.changed = f"{page}/pairs/{shown[0].task_id}", shown[1].changed
+            roles = ("decide", "report", "explain", "read", "operate")
+            key, token = new_key(roles=roles, loops=[EVERY], now=now, by=_BY)
+            add_key(store, state, key, now=now, by=_BY)
+        seats = [(f"auditor {number}", one, "/console/review") for number, one in enumerate(people.auditors, 1)]
+        seats += [
+            ("adjudicator", people.adjudicator, "/console/disputes"),
+            ("administrator", people.administrator, "/console/panels"),
+            ("owner", people.owner, page),
+        ]
+        logins = [Login(role=role, key=one.key, page=where) for role, one, where in seats]
+        return len(found.tasks), [Login(role="operator", key=token, page="/console/loops"), *logins]
+
+    def _judged(self, ago: int) -> None:
+        """Seat a panel before the end of a day, let it judge pairs, and clamp around those that it upholds."""
+        parts, now = self.parts, self.now - ago * _DAY - timedelta(minutes=55)
         self._changed(
             {
                 "fairness.enabled": True,
                 "fairness.protected": ("sex",),
                 "fairness.action": "ten_percent",
                 "fairness.treatment": "being offered a discount",
-                "fairness.auditors": _AUDITORS,
-                "fairness.minimum": _AUDITORS,
+                "fairness.auditors": AUDITORS,
+                "fairness.clamp": True,
             }
         )
-        review, logins = "/console/review", list[Login]()
+        loop = parts.loop(SHOP)
         with Governance.at(parts.settings) as store:
-            for number in range(_AUDITORS):
-                _, key = add_person(store, name=f"Auditor {number + 1}", roles=["auditor"], now=now, by=_BY)
-                logins.append(Login(role=f"auditor {number + 1}", key=key, page=review))
-            _, key = add_person(store, name="Adjudicator", roles=["adjudicator"], now=now, by=_BY)
-            logins.append(Login(role="adjudicator", key=key, page="/console/disputes"))
-            _, key = add_person(store, name="Owner", roles=["owner"], owns=[SHOP], now=now, by=_BY)
-            logins.append(Login(role="owner", key=key, page=f"/console/fairness/{SHOP}"))
-            loop = parts.loop(SHOP)
-            found = mine(store, parts.lake, parts.registry, loop, now=now, by=_BY, seed=self.plan.seed)
-            assign(store, SHOP, now=now, by=_BY, rng=np.random.default_rng(self.plan.seed))
-        roles = ("decide", "report", "explain", "read", "operate")
-        key, token = new_key(roles=roles, loops=[EVERY], now=now, by=_BY)
-        with State(parts.settings.state_url) as state:
-            add(state, key, by=_BY)
-        return len(found.tasks), [Login(role="operator", key=token, page="/console/loops"), *logins]
+            self.people = seat(store, SHOP, now=now, by=_BY)
+            seed = self.plan.seed + ago
+            found = mine(
+                store, parts.lake, parts.registry, loop, now=now, by=_BY, seed=seed, mined=_MINED, probe=_PROBED
+            )
+            assign(store, SHOP, now=now, by=_BY, rng=np.random.default_rng(seed))
+            work(store, SHOP, self.people, now=now)
+            clamped = publish(parts.settings, store, parts.lake, loop)
+        self.console.print(
+            f"{len(found.tasks)} pairs judged by {AUDITORS} auditors; {clamped} are clamped", highlight=False
+        )
 
     def _days(self, first: int, last: int, under: str, *, later: bool) -> None:
         plan = self.plan
@@ -314,7 +367,13 @@ class _Tour:
         return Serving(self._policy(champion), champion, candidate, state.weight, state.guard_version)
 
     def _policy(self, version: str) -> Policy:
-        return unpack(self.parts.registry.files(SHOP, version))[0]
+        parts = self.parts
+        policy, fairness = unpack(parts.registry.files(SHOP, version))[0], parts.loop(SHOP).fairness
+        with State(parts.settings.state_url) as state:
+            entry = state.get(anchors_key(SHOP))
+        if entry is None or not isinstance(policy, OraclePolicy):
+            return policy
+        return ClampedPolicy(policy, published(parts.settings, SHOP, entry.value), fairness.protected)
 
     def _changed(self, values: dict[str, Any]) -> None:
         settings = self.parts.settings
