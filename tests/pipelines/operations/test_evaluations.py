@@ -163,6 +163,7 @@ def test_whoever_asks_and_deletes_again_and_again_gets_no_more_processes(setting
         evaluations.remove(state, "news", f"e{number}", by="a test")
     assert 1 <= most <= evaluations.MOST_AT_ONCE
     wait_until(lambda: not running(), "those that nobody waits for to end")
+    wait_until(lambda: "evaluation" not in {each.name for each in threading.enumerate()}, "their threads to give back")
 
 
 def test_more_than_may_wait_are_refused(settings: Settings, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
