@@ -128,12 +128,17 @@ def figure(result: dict[str, Any]) -> Figure:
     colours = alt.Scale(domain=names, range=[*SERIES[:3], MUTED])
     chart = alt.Chart(alt.Data(values=[*points, *level])).mark_line(point=True)
     chart = chart.encode(
-        x=alt.X("beta:Q", title="inverse temperature, per sigma", scale=alt.Scale(type="log")),
+        x=alt.X(
+            "beta:Q",
+            title="inverse temperature",
+            scale=alt.Scale(type="log", nice=False),
+            axis=alt.Axis(values=list(BETAS)),
+        ),
         y=alt.Y("value:Q", title="value over the optimum's", scale=alt.Scale(zero=False)),
         color=alt.Color("steep:N", title=None, scale=colours),
         column=alt.Column("ranker:N", title=None, sort=list(result["rankers"])),
     )
-    drawn = svg(chart.properties(width=WIDTH // 4, height=HEIGHT), "Value against the inverse temperature")
+    drawn = svg(chart.properties(width=WIDTH // 3, height=HEIGHT), "Value against the inverse temperature")
     return Figure("tilt", drawn, "What a tilt is worth online, by inverse temperature and by the ranker's quality.")
 
 
