@@ -11,6 +11,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 
+from pipelines.fairness.errors import StoreError
 from pipelines.files import hindrance
 from pipelines.log.protocol import LogError
 from pipelines.registry.tracking import RegistryError
@@ -24,7 +25,7 @@ _IN_TEXT = re.compile(r"\(os error (\d+)\)")
 _OF_TABLES = ("pyarrow", "deltalake", "_internal")
 _FILES_OF_TABLES = (".parquet", "_delta_log")
 _MOST = 2_000
-_WITH_WORDS = (StateError, LogError, RegistryError)
+_WITH_WORDS = (StateError, LogError, RegistryError, StoreError)
 """Errors that say themselves what to do about their files."""
 
 

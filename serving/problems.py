@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import msgspec
 
 from decision.errors import DecisionError, FieldError
 from pipelines.access.callers import EndedError, TooManyError
-from pipelines.fairness.errors import ForbiddenError, NoTaskError
+from pipelines.fairness.errors import ForbiddenError, NoTaskError, StoreError
+from pipelines.registry.tracking import RegistryError
+from pipelines.state.failures import StateError
 from serving.errors import (
     ErasedDecisionError,
     EventIdReusedError,
@@ -18,6 +21,7 @@ from serving.errors import (
 )
 from serving.wire import Problem
 
+_log = logging.getLogger(__name__)
 TITLES = {
     400: "Malformed request",
     401: "Unauthorized",
@@ -91,6 +95,9 @@ def problem_of(error: Exception) -> ProblemError | None:
             return ProblemError(409, str(error), field="event_id", wanted=wanted, got=repr(error.event_id))
         case UnavailableError():
             return unavailable(str(error))
+        case StateError() | RegistryError() | StoreError():  # whose words name files: they are the operator's
+            _log.warning("a store does not answer", extra={"fields": {"error": error}})
+            return unavailable("what the service keeps elsewhere does not answer; its log says what, and what to do")
         case NoTaskError():
             return ProblemError(404, str(error), field="task_id")
         case ForbiddenError():

@@ -3,6 +3,8 @@
 DecisionError
 ├── ForbiddenError   someone may not do this
 └── NoTaskError      there is no such task for them
+
+StoreError is none of them: the panels' database does not do what it is told.
 """
 
 from __future__ import annotations
@@ -16,3 +18,7 @@ class ForbiddenError(DecisionError):
 
 class NoTaskError(DecisionError):
     """There is no such task, or none that this person may see."""
+
+
+class StoreError(RuntimeError):
+    """The panels' database cannot be reached, is held by others or is damaged; the message says what to do."""

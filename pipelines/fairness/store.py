@@ -17,14 +17,16 @@ from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from decision.errors import FieldError, Words
 from decision.fairness.audit_log import GENESIS, Anchor, Entry, follow
 from pipelines.access.keys import Key, listed
 from pipelines.fairness import tables as t
+from pipelines.fairness.errors import StoreError
 from pipelines.fairness.heads import Begun, Head, HeadsFile, HeadsInState, Noted, Signer, begun_of
+from pipelines.files import hindrance
 from pipelines.settings import Settings
 from pipelines.state.state import State
 
@@ -34,6 +36,11 @@ Query = sa.Select[*tuple[Any, ...]]
 _LOCK = 0x64656373  # any constant: the key of PostgreSQL's advisory lock
 _BUSY_S = 30
 _PAGE = 1_000
+_TO_DO = {  # by what SQLite says
+    "is locked": "end what holds it: `fuser` names that",
+    "not a database": "restore it from a backup",
+    "malformed": "restore it from a backup",
+}
 SIGNER_ADDED, HEADS_BEGUN, REPAIRED = "signer_added", "heads_begun", "anchors_repaired"
 
 
@@ -94,6 +101,7 @@ class Governance:
                 "governance", wanted="an address whose driver is installed", got=error, says=says
             ) from error
         self.alone = sqlite
+        event.listen(self._engine, "handle_error", _fail)
         if sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
@@ -276,6 +284,25 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _fail(context: ExceptionContext) -> None:
+    """Raise what is wrong with the database in its own words; what a statement broke (a constraint) goes on as it is.
+
+    Raises:
+        StoreError: it is away, held or damaged.
+    """
+    error, engine = context.sqlalchemy_exception, context.engine
+    sqlite = engine is not None and engine.dialect.name == "sqlite"
+    if engine is None or (type(error) is not OperationalError and not (sqlite and type(error) is DatabaseError)):
+        return  # PostgreSQL's triggers, which keep the audit log as it is, raise a DatabaseError
+    said = " ".join(str(context.original_exception).split())
+    if not sqlite or engine.url.database is None:
+        raise StoreError(f"the panels' database: {said}")
+    path = Path(engine.url.database)
+    to_do = next((told for words, told in _TO_DO.items() if words in said), "")
+    to_do = hindrance(path.parent) or to_do
+    raise StoreError(f"{path}: {said}{f'; {to_do}' if to_do else ''}")
 
 
 def _begin_sqlite(connection: Connection) -> None:

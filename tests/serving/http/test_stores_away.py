@@ -1,0 +1,43 @@
+"""A store that does not answer is the service's trouble for a moment: 503 with a time to come back, never 500."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.fairness.store import Governance
+from tests.serving.http.test_app import Caller, open_at
+
+ASKED = [
+    ("GET", "/personalizer/v1.0/configurations/service", None),
+    ("GET", "/personalizer/v1.0/configurations/policy", None),
+    ("PUT", "/personalizer/v1.0/configurations/policy", {"name": "x", "arguments": "--cb_explore_adf --epsilon 0.2"}),
+    ("DELETE", "/personalizer/v1.0/configurations/policy", None),
+    ("GET", "/personalizer/v1.0/model/properties", None),
+    ("GET", "/personalizer/v1.0/model", None),
+    ("DELETE", "/personalizer/v1.0/model", None),
+    ("GET", "/v1/loops/news", None),
+    ("GET", "/console/", None),
+    ("GET", "/console/loops/news", None),
+    ("GET", "/console/loops/news/settings", None),
+    ("GET", "/fairness/tasks/next", None),
+]
+
+
+@pytest.mark.parametrize("store", ["state.db", "mlflow.db", "governance/governance.db"])
+def test_a_damaged_store_is_no_failure_of_the_service(store: str, tmp_path: Path) -> None:
+    core = open_at(tmp_path, "[fairness]\nenabled = true\n")
+    call = Caller(core)
+    with Governance.at(core.settings) as governance:
+        governance.head()
+    call("GET", "/fairness/tasks/next", authorization="Bearer dsk_nobody")
+    for path in tmp_path.glob(f"{store}*"):
+        path.unlink()
+    (tmp_path / store).write_bytes(b"no database at all, " * 500)
+    for method, path, body in ASKED:
+        answer = call(method, path, body, x_decision_loop="news", authorization="Bearer dsk_nobody")
+        told = f"{method} {path}: {answer.status_code} {answer.text[:300]}"
+        assert answer.status_code < 500 or (answer.status_code, answer.headers.get("retry-after")) == (503, "1"), told
+        assert not path.startswith("/fairness") or str(tmp_path) not in answer.text  # nobody has shown a key yet
+    core.close()
