@@ -38,6 +38,7 @@ TITLES = {
     503: "Unavailable",
     504: "Out of time",
 }
+_IN_A_SECOND = (b"retry-after", b"1")
 PROBLEM = b"application/problem+json"
 """Media type of a problem document."""
 
@@ -118,7 +119,8 @@ def failed() -> ProblemError:
 
 def late(seconds: float) -> ProblemError:
     """Return the 504 of a request that had no answer after so many seconds."""
-    return ProblemError(504, f"there was no answer within {seconds:g} seconds; the same request may be sent again")
+    said = f"there was no answer within {seconds:g} seconds; the same request may be sent again"
+    return ProblemError(504, said, headers=(_IN_A_SECOND,))
 
 
 def late_body(seconds: float) -> ProblemError:
@@ -128,4 +130,4 @@ def late_body(seconds: float) -> ProblemError:
 
 def unavailable(detail: str) -> ProblemError:
     """Return a 503 that asks to try again in a second."""
-    return ProblemError(503, detail, headers=((b"retry-after", b"1"),))
+    return ProblemError(503, detail, headers=(_IN_A_SECOND,))

@@ -38,11 +38,16 @@ def answering(body: bytes, before: Callable[[], Awaitable[Any]] | None = None) -
 
 
 def get(port: int, path: str = "/") -> tuple[int, bytes]:
+    status, _, body = answered(port, path)
+    return status, body
+
+
+def answered(port: int, path: str = "/") -> tuple[int, http.client.HTTPMessage, bytes]:
     connection = http.client.HTTPConnection(HOST, port, timeout=300)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
-        return response.status, response.read()
+        return response.status, response.headers, response.read()
     finally:
         connection.close()
 
@@ -164,14 +169,14 @@ def test_a_request_without_an_answer_in_time_is_ended_with_504_and_others_go_on(
         finally:
             ended.set()
 
-    async def run() -> tuple[int, bytes]:
+    async def run() -> tuple[int, http.client.HTTPMessage, bytes]:
         async with opened(answering(b"", forever), port, answer_s=0.01):
-            answer = await asyncio.to_thread(get, port)
+            answer = await asyncio.to_thread(answered, port)
             await ended.wait()
             return answer
 
-    status, body = asyncio.run(run())
-    assert status == 504
+    status, headers, body = asyncio.run(run())
+    assert (status, headers["retry-after"]) == (504, "1")
     assert json.loads(body)["type"] == "urn:decision:problem:out-of-time"
 
 
