@@ -14,7 +14,7 @@ from simulators.studies.tilt import logged, together, value, world_of
 def test_a_ranker_orders_actions_by_their_chances_where_it_is_right_and_by_chance_elsewhere() -> None:
     visitors = world_of(7).visitors(2_000, 0.5, np.random.default_rng(0))
     mean = visitors.mean.reshape(-1, ACTIONS)
-    falls = (np.diff(mean, axis=1) <= 0).all(axis=1)
+    falls = np.all(np.diff(mean, axis=1) <= 0, axis=1)
     right = visitors.x[:, 0] < 0.5
     assert falls[right].all()
     assert falls[~right].mean() == pytest.approx(1 / 120, abs=0.02)  # five standard errors
