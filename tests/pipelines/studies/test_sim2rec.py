@@ -16,7 +16,7 @@ from simulators.studies import interval, learned, retention, sim2rec
 from simulators.studies.drivers import programme
 
 TINY = replace(sim2rec.QUICK, iterations=2, updates=1, users=60, sadae_steps=10, shifts=(1.0,))
-FEW = learned.Size(40, 2, 0, 1, 50, ("sim2rec", "ensemble", "logged", "cloning", "oracle_in_range"))
+FEW = learned.Size(40, 2, 0, 1, 50, ("sim2rec", "gap_penalty", "ensemble", "logged", "cloning", "oracle_in_range"))
 
 
 @pytest.fixture
@@ -35,6 +35,7 @@ def test_study_has_the_promised_numbers_and_goes_on_where_it_stopped(tiny, tmp_p
     assert findings.result["lts"]["3"]["upper_bound"]["ratio_upper_bound"] == pytest.approx(1.0)
     assert set(findings.result["kale_shift"]["1"]) == {"sim2rec", "dr_osi"}
     assert findings.result["learned"]["sim2rec"]["over_cloning_ci"]
+    assert {"believed", "held_out", "worst"} <= set(findings.result["learned"]["gap_penalty"])
     assert findings.result["learned"]["logged"]["return"] < findings.result["learned"]["oracle_in_range"]["return"]
     assert findings.result["lts"]["3"]["sim2rec"]["worst"].startswith("mu ")
     for row in (findings.result["lts"]["3"]["sim2rec"], findings.result["learned"]["sim2rec"]):
