@@ -29,6 +29,9 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     fits: int
 
 
+_stored = msgspec.json.Decoder(_Stored).decode  # made at import, which one thread does
+
+
 class EnsembleOracle:
     """The mean of its members' predictions.
 
@@ -81,7 +84,7 @@ class EnsembleOracle:
             FieldError: a file is missing or does not fit, or a member is an ensemble.
         """
         try:
-            stored = msgspec.json.decode(files[SETTINGS_FILE], type=_Stored)
+            stored = _stored(files[SETTINGS_FILE])
         except (KeyError, msgspec.DecodeError) as error:
             raise FieldError(SETTINGS_FILE, wanted="an ensemble", got=error) from error
         if "ensemble" in stored.kinds or len(stored.kinds) > MAX_MEMBERS:

@@ -53,6 +53,9 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     flags: list[bool]
 
 
+_stored = msgspec.json.Decoder(_Stored).decode  # made at import, which one thread does
+
+
 class GradientBoostingOracle:
     """Boosted trees; predictions are in reward units.
 
@@ -135,7 +138,7 @@ class GradientBoostingOracle:
             FieldError: a file is missing or does not fit.
         """
         try:
-            stored = msgspec.json.decode(files[SETTINGS_FILE], type=_Stored)
+            stored = _stored(files[SETTINGS_FILE])
         except (KeyError, msgspec.DecodeError) as error:
             raise FieldError(SETTINGS_FILE, wanted="the oracle's settings", got=error) from error
         width = len(stored.context) + len(stored.action)

@@ -36,6 +36,9 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     margins: list[NotNegative]
 
 
+_stored = msgspec.json.Decoder(_Stored).decode  # made at import, which one thread does
+
+
 class KeptOracle:
     """The newest of some models, with ties for the action that those before it led to.
 
@@ -78,7 +81,7 @@ class KeptOracle:
             FieldError: a file is missing or does not fit, or a member keeps actions itself.
         """
         try:
-            stored = msgspec.json.decode(files[SETTINGS_FILE], type=_Stored)
+            stored = _stored(files[SETTINGS_FILE])
         except (KeyError, msgspec.DecodeError) as error:
             raise FieldError(SETTINGS_FILE, wanted="models and margins", got=error) from error
         if "kept" in stored.kinds or len(stored.kinds) > MOST + 1:

@@ -60,6 +60,9 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     action_scales: list[list[float]] = []
 
 
+_stored = msgspec.json.Decoder(_Stored).decode  # made at import, which one thread does
+
+
 class LinearOracle:
     """Closed-form ridge; predictions are in reward units.
 
@@ -170,7 +173,7 @@ class LinearOracle:
             FieldError: a file is missing or does not fit.
         """
         try:
-            stored = msgspec.json.decode(files[MODEL_FILE], type=_Stored)
+            stored = _stored(files[MODEL_FILE])
         except (KeyError, msgspec.DecodeError) as error:
             raise FieldError(MODEL_FILE, wanted="a linear model", got=error) from error
         oracle = cls(stored.settings)

@@ -67,6 +67,9 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     alone: list[str] = []
 
 
+_stored = msgspec.json.Decoder(_Stored).decode  # made at import, which one thread does
+
+
 class LogisticOracle:
     """Penalised logistic regression; predictions are in reward units.
 
@@ -185,7 +188,7 @@ class LogisticOracle:
             FieldError: a file is missing or does not fit.
         """
         try:
-            stored = msgspec.json.decode(files[MODEL_FILE], type=_Stored)
+            stored = _stored(files[MODEL_FILE])
         except (KeyError, msgspec.DecodeError) as error:
             raise FieldError(MODEL_FILE, wanted="a logistic model", got=error) from error
         oracle = cls(stored.settings)

@@ -62,6 +62,9 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     action: ColumnSet
 
 
+_stored = msgspec.json.Decoder(_Stored).decode  # made at import, which one thread does
+
+
 class NeuralOracle:
     """A multilayer perceptron; predictions are in reward units.
 
@@ -143,7 +146,7 @@ class NeuralOracle:
             FieldError: a file is missing or does not fit.
         """
         try:
-            stored = msgspec.json.decode(files[SETTINGS_FILE], type=_Stored)
+            stored = _stored(files[SETTINGS_FILE])
         except (KeyError, msgspec.DecodeError) as error:
             raise FieldError(SETTINGS_FILE, wanted="the oracle's settings", got=error) from error
         oracle = cls(stored.settings)

@@ -97,6 +97,9 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     shapes: dict[str, list[int]]
 
 
+_stored = msgspec.json.Decoder(_Stored).decode  # made at import, which one thread does
+
+
 class SessionOracle:
     """The recurrent policy.
 
@@ -237,7 +240,7 @@ class SessionOracle:
             FieldError: a file is missing or does not fit.
         """
         try:
-            stored = msgspec.json.decode(files[MODEL_FILE], type=_Stored)
+            stored = _stored(files[MODEL_FILE])
         except (KeyError, msgspec.DecodeError) as error:
             raise FieldError(MODEL_FILE, wanted="a session policy", got=error) from error
         data, at = files.get(NUMBERS_FILE, b""), 0

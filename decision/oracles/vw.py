@@ -272,7 +272,7 @@ class VwOracle:
             FieldError: a file is missing or does not fit.
         """
         try:
-            stored = msgspec.json.decode(files[SETTINGS_FILE], type=_Stored)
+            stored = _stored(files[SETTINGS_FILE])
         except (KeyError, msgspec.DecodeError) as error:
             raise FieldError(SETTINGS_FILE, wanted="the oracle's settings", got=error) from error
         oracle = cls(stored.settings)
@@ -308,6 +308,9 @@ class _Stored(msgspec.Struct, omit_defaults=True):
     fits: int
     numbers: dict[str, ColumnSet] | None = None  # none in models that were made before there were bounds
     ids: list[str] = []
+
+
+_stored = msgspec.json.Decoder(_Stored).decode  # made at import, which one thread does
 
 
 class _Rows:

@@ -39,6 +39,9 @@ class AdfSettings(Checked, frozen=True, kw_only=True, forbid_unknown_fields=True
     shape: Shape = "personalizer"
 
 
+_stored = msgspec.json.Decoder(AdfSettings).decode  # made at import, which one thread does
+
+
 class AdfOracle:
     """A model of ``--cb_adf`` or ``--cb_explore_adf``; safe to share between threads, which it lets in one by one.
 
@@ -151,7 +154,7 @@ class AdfOracle:
             FieldError: a file is missing or does not fit.
         """
         try:
-            settings = msgspec.json.decode(files[SETTINGS_FILE], type=AdfSettings)
+            settings = _stored(files[SETTINGS_FILE])
             model = files[MODEL_FILE]
         except (KeyError, msgspec.DecodeError) as error:
             raise FieldError(SETTINGS_FILE, wanted="the model's settings and its file", got=error) from error
