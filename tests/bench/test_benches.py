@@ -15,7 +15,7 @@ import pytest
     "name",
     [
         *("serving", "scrape", "ingest", "history", "simulators", "training"),
-        *("real_data", "guard", "session", "commands", "in_process", "console", "traces", "offline"),
+        *("real_data", "guard", "session", "commands", "in_process", "console", "panels", "traces", "offline"),
     ],
 )
 def test_bench_prints_ratios_against_its_reference(name: str) -> None:

@@ -93,12 +93,12 @@ def test_upheld_pairs_are_answered_alike_with_exact_propensities(
         of_pair = (credit.settings, store, credit.lake, credit.registry, credit.loop, pair["task_id"])
         told = effect_of(*of_pair)
         assert told.before is not None
-        _grow(credit.lake, 10_000_000)
+        grow(credit.lake, 10_000_000)
         assert effect_of(*of_pair) == told  # and so nothing of the history was read
         core.close()
 
 
-def _grow(lake: Lake, rows: int) -> None:
+def grow(lake: Lake, rows: int) -> None:
     """Let the lake tell of a file of so many earlier decisions that nobody ever wrote: whoever reads it fails."""
     table = lake.table("decisions")
     known = actions_of(table)[0]
