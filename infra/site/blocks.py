@@ -15,6 +15,7 @@ _SHELL = re.compile(
 _OURS = re.compile(r"^(?:\$ )?(?:decision|curl|make) ", re.MULTILINE)
 _PYTHON = re.compile(r"from \w|import [a-z]\w*$|with |def |# \w+\.py\n", re.MULTILINE)
 _ITEM = re.compile(r"(?:[-*]|\d+\.) ")
+_MARK = re.compile(r"<!-- not run: (.*) -->$")
 _FENCE = re.compile(r"(`{3,}|~{3,})\s*(\w*)\s*$")
 
 
@@ -28,6 +29,7 @@ class Block:
         first: the line of the page that it begins in, from 0: of fenced code, that of the fence.
         end: the line behind it.
         margin: its indentation: 4, or more in an item of a list; 0 where fences tell it.
+        mark: why no test runs it: REASON where ``<!-- not run: REASON -->`` stands in the lines before it, else empty.
     """
 
     language: str
@@ -35,19 +37,20 @@ class Block:
     first: int
     end: int
     margin: int
+    mark: str = ""
 
 
 def blocks(page: str) -> Iterator[Block]:
     """Yield the blocks of a page of Markdown, in order."""
     lines = page.splitlines()
-    at, before = 0, ""
+    at, before, mark = 0, "", ""
     while at < len(lines):
         line = lines[at]
         fence = _FENCE.match(line)
         if fence:
             end = next((n for n in range(at + 1, len(lines)) if lines[n].strip() == fence[1]), len(lines) - 1)
-            yield Block(fence[2] or "text", "\n".join(lines[at + 1 : end]) + "\n", at, end + 1, 0)
-            at, before = end + 1, ""
+            yield Block(fence[2] or "text", "\n".join(lines[at + 1 : end]) + "\n", at, end + 1, 0, mark)
+            at, before, mark = end + 1, "", ""
         elif line.startswith("    ") and line.strip() and not before:
             end = at
             for n in range(at, len(lines)):
@@ -57,10 +60,13 @@ def blocks(page: str) -> Iterator[Block]:
                     break
             margin = min(len(each) - len(each.lstrip()) for each in lines[at:end] if each.strip())
             code = "\n".join(each[margin:] for each in lines[at:end]) + "\n"
-            yield Block(language(code), code, at, end, margin)
-            at = end
+            yield Block(language(code), code, at, end, margin, mark)
+            at, mark = end, ""
         else:
             before = line.strip()
+            marked = _MARK.match(before)
+            if before:
+                mark = marked[1] if marked else ""
             at += 1
 
 

@@ -17,12 +17,13 @@ _CALM = {"NO_COLOR": "1", "TERM": "dumb", "OMP_NUM_THREADS": "1"}
 
 
 def typed(begins: str, *pages: str) -> str:
-    """Return the shortest line of code that begins so, comment left out, in the first of `pages` that has one.
+    """Return the shortest line of code that begins so, without its comment, in the first of `pages` that has one.
 
     Pages are paths from the root, or patterns of them.
     """
     for page in [page for pattern in pages for page in sorted(ROOT.glob(pattern))]:
-        code = [line.strip().partition("  #")[0].strip() for line in text(page).splitlines() if line.startswith("    ")]
+        lines = [line.strip() for line in text(page).splitlines() if line.startswith("    ")]
+        code = [line.removeprefix("$ ").partition("  #")[0].strip() for line in lines]
         if found := [line for line in code if line.startswith(begins)]:
             return min(found, key=len)
     raise AssertionError(f"no line of code in {pages} begins with {begins!r}")

@@ -6,7 +6,6 @@ and appeals, the operator stops a rollout. Commands are typed into a terminal, p
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -35,12 +34,10 @@ from tests.newcomers.terminal import Terminal, file_of, typed
 from tests.worlds.credit import TEXT, Credit
 from tests.worlds.operated import Operated
 from tests.worlds.panels import NOW
+from tests.worlds.press import ask
 from tests.worlds.synthetic import new_settings
 
 pytestmark = pytest.mark.connected
-
-ACTIONS = ("news", "video", "shop")
-DECISIONS, AT_ONCE = 1_200, 100
 
 
 @pytest.fixture(scope="module")
@@ -56,34 +53,8 @@ def news(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     path = settings.loop_path("news")
     path.parent.mkdir(parents=True)
     path.write_text("[reward]\nwindow_s = 0.1\n")
-    core = open_core(settings)
-    asyncio.run(_ask(App(lambda: core), np.random.default_rng(5)))
-    core.close()
+    ask(settings, np.random.default_rng(5))
     return settings
-
-
-async def _ask(app: App, rng: np.random.Generator) -> None:
-    """Videos pay on phones, news elsewhere."""
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test/v1/loops/news") as client:
-        for start in range(0, DECISIONS, AT_ONCE):
-            contexts = [{"device": str(rng.choice(["mobile", "desktop"])), "hour": 9} for _ in range(AT_ONCE)]
-            actions = [{"id": name} for name in ACTIONS]
-            asked = [
-                {
-                    "event_id": f"e{start + number:05d}",
-                    "context": context,
-                    "actions": actions,
-                }  # ids draw: always the same
-                for number, context in enumerate(contexts)
-            ]
-            answer = await client.post("/decide/batch", json={"decisions": asked})
-            outcomes: list[dict[str, Any]] = []
-            for context, given in zip(contexts, answer.json()["decisions"], strict=True):
-                best = "video" if context["device"] == "mobile" else "news"
-                if rng.random() < (0.8 if given["action_id"] == best else 0.2):
-                    outcomes.append({"event_id": given["event_id"], "value": 1})
-            (await client.post("/outcomes", json=outcomes)).raise_for_status()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Every code block of every page is what it looks like: settings load, commands parse, bodies decode, Python compiles.
 
-Blocks of the quickstart and the recipes are run besides, in `test_pages.py`.
+Blocks are run besides, by the tests of `FOLLOWED`. A block that no test can run says so in its page, by a comment
+before it: ``<!-- not run: REASON -->``. `MARKED` lists all of them.
 """
 
 from __future__ import annotations
@@ -16,20 +17,55 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 import typer.main
+import yaml
 
 from decision.errors import FieldError
 from infra.site.blocks import blocks, calls, fenced, language
 from pipelines import cli
 from pipelines.replay.policies.rules import Rules
-from pipelines.settings import parse_loop
+from pipelines.settings import load_settings, parse_loop
 from serving.http import operations, personalizer, v1
+from tests.promtool import promtool
 
 ROOT = Path(__file__).parents[3]
-PAGES = [*sorted((ROOT / "infra/docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = sorted(
+    page
+    for pattern in ("*.md", "infra/**/*.md", "pipelines/**/*.md", ".github/**/*.md", "tests/bench/*.md")
+    for page in ROOT.glob(pattern)
+    if "node_modules" not in page.parts
+)
+FOLLOWED = ("tests/infra/site/test_reading.py", "tests/infra/site/test_pages.py", "tests/infra/test_runbook.py")
+"""Tests that run what pages tell to run, and name the pages."""
+REASONS = {
+    "a broker": "wants Java, and a broker that Maven fetches; the tests start their own (`tests/kafka_broker.py`)",
+    "a cluster": "wants Kubernetes and a registry; `tests/infra/test_deployments.py` holds the files",
+    "a picture": "a drawing or a formula, and nothing to run",
+    "by hand": "somebody writes it into a file of another program",
+    "minutes": "takes minutes to hours; options and targets are parsed, and short forms are among the tests",
+    "packages": "installs or builds packages; tests do so where they have the packages already",
+    "processes": "starts more processes than a test may; `tests/contracts/test_engine.py` runs the engine",
+}
+"""Why a block is not run, by what its mark says."""
+MARKED = {
+    "CONTRIBUTING.md": ["minutes"],
+    "README.md": ["minutes", "a picture"],
+    "SECURITY.md": ["a picture"],
+    "infra/docs/clients.md": ["packages", "packages"],
+    "infra/docs/evaluation.md": ["processes"],
+    "infra/docs/operating.md": ["a picture", "by hand"],
+    "infra/docs/quickstart.md": ["packages"],
+    "infra/docs/releasing.md": ["by hand", "minutes", "packages", "packages"],
+    "infra/docs/robustness.md": ["a picture"],
+    "infra/docs/sim2rec.md": ["minutes", "minutes", "minutes"],
+    "infra/docs/studies.md": ["minutes", "minutes", "minutes"],
+    "infra/kafka/README.md": ["a broker"],
+    "infra/kubernetes/README.md": ["a cluster", "a cluster"],
+}
+"""The marks of each page, in order."""
 SERVICE = ("localhost:8080", "127.0.0.1:8080")
 
 ROUTES = (*v1.ROUTES, *personalizer.ROUTES, *operations.routes(bytes, lambda: None))
-each_page = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+each_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 
 
 @cache
@@ -71,6 +107,12 @@ def ask(words: list[str]) -> None:
             msgspec.json.decode(body, type=fits[0].request)
 
 
+def environ(text: str) -> None:
+    """Load the variables that a block of commands sets as an installation's."""
+    found = re.findall(r"(?:^|\s)(DECISION_[A-Z_]+)=(\S+)", text)
+    load_settings({name: value for name, value in found if not name.startswith("DECISION_LOOP_")})
+
+
 def loads(text: str) -> None:
     """Read TOML as what it is about: a policy of rules, or settings of a loop."""
     if "rule" in tomllib.loads(text):
@@ -88,12 +130,15 @@ def test_every_block_of_a_page_is_what_it_looks_like(page: Path) -> None:
                 assert not re.match(r"# \S+\.\w+\n", block.text), (
                     "a file and commands are one block: say a word between"
                 )
+                environ(block.text)
                 for words in calls(block.text):
                     if words[0] == "decision" and len(words) > 1:
                         parse(words[1:])
                     elif words[0] == "curl":
                         ask(words)
-            elif block.language == "toml":
+            elif block.language == "yaml":
+                yaml.safe_load(block.text)
+            elif block.language == "toml" and block.mark != "by hand":
                 loads(block.text)
             elif block.language == "json":
                 json.loads(block.text)
@@ -103,6 +148,35 @@ def test_every_block_of_a_page_is_what_it_looks_like(page: Path) -> None:
             said = error.format_message() if isinstance(error, typer.TyperException) else error
             wrong.append(f"{page.name}:{block.first + 1}: {said}")
     assert wrong == []
+
+
+def test_prometheus_reads_every_scrape_configuration_that_a_page_shows(tmp_path: Path) -> None:
+    shown = [block.text for page in PAGES for block in blocks(page.read_text("utf-8")) if block.language == "yaml"]
+    found = [text for text in shown if text.startswith("scrape_configs:")]
+    assert len(found) == 2
+    for number, text in enumerate(found):
+        path = tmp_path / f"{number}.yml"
+        # Debian's is built without Kubernetes
+        path.write_text(re.sub(r"kubernetes_sd_configs: .*", "static_configs: []", text))
+        done = promtool("check", "config", "--syntax-only", path)
+        assert done.returncode == 0, done.stderr
+
+
+def test_every_block_is_run_or_loaded_or_says_why_not() -> None:
+    """Settings, policies and scrapers' files are loaded by the test above."""
+    named = {name for test in FOLLOWED for name in re.findall(r'"([\w/.-]+\.md)"', (ROOT / test).read_text())}
+    followed = {page for page in PAGES if {page.name, str(page.relative_to(ROOT))} & named}
+    marked: dict[str, list[str]] = {}
+    left: list[str] = []
+    for page in PAGES:
+        for block in blocks(page.read_text("utf-8")):
+            if block.mark:
+                marked.setdefault(str(page.relative_to(ROOT)), []).append(block.mark)
+            elif page not in followed and block.language not in ("toml", "yaml"):
+                left.append(f"{page.relative_to(ROOT)}:{block.first + 1}")
+    assert left == [], "name the page in a test that follows it, or mark the block"
+    assert marked == MARKED
+    assert {reason for reasons in MARKED.values() for reason in reasons} == REASONS.keys()
 
 
 @pytest.mark.parametrize(
@@ -137,6 +211,14 @@ def test_blocks_are_found_and_fenced_where_they_stand() -> None:
     assert [each.text for each in blocks(made)] == [each.text for each in found]
 
 
+def test_a_mark_is_of_the_next_block_alone() -> None:
+    page = (
+        "<!-- not run: minutes -->\n\n    make a\n\nText\n\n    make b\n\n<!-- not run: x -->\n\nText\n\n    make c\n"
+    )
+    assert [each.mark for each in blocks(page)] == ["minutes", "", ""]
+    assert [each.mark for each in blocks("1. Do:\n\n   <!-- not run: x -->\n\n       make a\n")] == ["x"]
+
+
 def test_code_in_an_item_of_a_list_stays_in_it() -> None:
     page = "1. Check it:\n\n       make check\n\n   It takes\n   a while.\n2. Go on.\n"
     assert [(each.language, each.text) for each in blocks(page)] == [("sh", "make check\n")]
@@ -167,6 +249,7 @@ def test_words_of_a_call_are_those_of_a_shell() -> None:
         (ask, ["curl", "localhost:8080/v1/loops/news/decide", "-d", '{"contexts": {}}']),
         (loads, "[reward]\nwindow = 2\n"),
         (loads, "[[rule]]\nwhen = 'a ='\naction = 'b'\n"),
+        (environ, "DECISION_NOTHING=1 decision serve\n"),
     ],
 )
 def test_a_block_that_would_fail_is_found(check: Any, given: Any) -> None:
