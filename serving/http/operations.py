@@ -71,14 +71,16 @@ def routes(document: Callable[[], bytes], ready: Callable[[], str | None]) -> tu
 
     kept = b""
     making: asyncio.Task[bytes] | None = None
+    turn = asyncio.Lock()
 
     async def openapi(call: Call) -> bytes:
         nonlocal kept, making
         if not kept:
-            # made once, however many ask: it takes a second of a thread that decisions share the interpreter with
-            if making is None or making.done():
-                making = asyncio.create_task(asyncio.to_thread(document))
-            kept = await asyncio.shield(making)
+            async with turn:  # all who wait go on one by one, with decisions in between
+                if not kept:
+                    if making is None or making.done():
+                        making = asyncio.create_task(asyncio.to_thread(document))
+                    kept = await asyncio.shield(making)  # made once, whoever goes before it is there
         return kept
 
     return (
