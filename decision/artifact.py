@@ -15,6 +15,7 @@ from decision.features import VERSION
 from decision.options import Cap
 from decision.oracles.factory import load_oracle
 from decision.policy import CappedPolicy, OraclePolicy
+from decision.validation import prepared
 
 MANIFEST_FILE = "manifest.json"
 MAX_BYTES = 512 << 20
@@ -123,7 +124,7 @@ def manifest_of(files: dict[str, bytes]) -> Manifest:
         FieldError: there is none, or it cannot be read.
     """
     try:
-        return msgspec.json.decode(files[MANIFEST_FILE], type=Manifest)
+        return msgspec.json.decode(files[MANIFEST_FILE], type=prepared(Manifest))
     except (KeyError, msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise FieldError(MANIFEST_FILE, wanted="a manifest", got=error) from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
@@ -25,6 +26,8 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 _PLACE = re.compile(r"(.*) - at `(?:key` in `)?\$([^`]*)`", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+_preparing = threading.Lock()
+_prepared = set[Any]()
 ABSENT: Any = object()
 """In place of a value that could not be read."""
 _NAMES: dict[Any, str] = {
@@ -58,7 +61,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 @cache  # to resolve a class's annotations costs a hundred times as much as to check a value
 def _annotations(kind: type[Checked]) -> list[tuple[str, Any]]:
-    return [(field.name, field.type) for field in msgspec.structs.fields(kind)]
+    return [(field.name, field.type) for field in msgspec.structs.fields(prepared(kind))]
 
 
 def check_value(field: str, value: object, annotation: Any) -> None:
@@ -88,9 +91,22 @@ def convert(value: object, kind: type[T], *, strict: bool = True, whole: str = "
         FieldError: it does not fit; names the field, what fits, and what was probably meant.
     """
     try:
-        return msgspec.convert(value, kind, strict=strict)
+        return msgspec.convert(value, prepared(kind), strict=strict)
     except msgspec.ValidationError as error:
         raise field_error(error, kind, value, whole=whole) from error
+
+
+def prepared(kind: type[T]) -> type[T]:
+    """Return `kind`, ready to be decoded by several threads at once.
+
+    msgspec works out what a struct holds at its first decoding, and has another thread find it half done: that thread
+    ends the process (msgspec 0.22). So one thread at a time does what is the first for its type.
+    """
+    if kind not in _prepared:
+        with _preparing:
+            msgspec.json.Decoder(kind)
+            _prepared.add(kind)
+    return kind
 
 
 def field_error(error: Exception, kind: Any = None, value: Any = ABSENT, *, whole: str = "body") -> FieldError:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import msgspec
 
 from decision.errors import FieldError, Words
+from decision.validation import prepared
 from pipelines.files import locked, write_atomically
 from pipelines.settings import Settings, check_loop_name
 from pipelines.state.holding import holding
@@ -173,7 +174,7 @@ def forget_runs(settings: Settings, gone: Iterable[Run]) -> None:
 
 def _runs(settings: Settings, state: State, loop: str) -> list[Run]:
     entries = state.entries(_key(loop, ""))
-    found = [msgspec.json.decode(entry.value, type=Run) for entry in entries.values()]
+    found = [msgspec.json.decode(entry.value, type=prepared(Run)) for entry in entries.values()]
     known = {run.run_id for run in found}
     former = _folder(settings, loop).glob("*/manifest.json")
     found += [_load(path) for path in former if path.parent.name not in known]
@@ -211,7 +212,7 @@ def _taken() -> FieldError:
 
 def _load(path: Path) -> Run:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Run)
+        return msgspec.json.decode(path.read_bytes(), type=prepared(Run))
     except msgspec.DecodeError as error:
         raise FieldError("manifest.json", wanted=f"the manifest of run {path.parent.name}", got=error) from error
 

@@ -78,3 +78,22 @@ def test_every_folder_of_tests_mirrors_a_package() -> None:
     folders = {file.parent.relative_to(tests) for file in tests.rglob("test_*.py")}
     mirrored = [folder for folder in folders if folder.parts and folder.parts[0] not in beside]
     assert [str(folder) for folder in mirrored if not (ROOT / folder).is_dir()] == []
+
+
+def unprepared(source: str) -> list[int]:
+    """Return the lines that decode a named type which nobody made ready for threads."""
+    found: list[int] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            by_name = [word.value for word in node.keywords if word.arg == "type"] if node.func.attr == "decode" else []
+            second = node.args[1:2] if ast.unparse(node.func) == "msgspec.convert" else []
+            found += [
+                node.lineno for kind in (*by_name, *second) if isinstance(kind, ast.Name) and kind.id[0].isupper()
+            ]
+    return found
+
+
+def test_no_type_is_first_decoded_by_two_threads_at_once() -> None:
+    assert {name: lines for name, file in modules().items() if (lines := unprepared(file.read_text()))} == {}
+    assert unprepared("msgspec.json.decode(data, type=Run)\nmsgspec.convert(data, Run)") == [1, 2]
+    assert unprepared("msgspec.json.decode(data, type=prepared(Run))\ndecoder.decode(data)") == []

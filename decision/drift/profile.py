@@ -19,6 +19,7 @@ from decision.drift.observed import Described, Observed, Offered, effective_of
 from decision.drift.rewards import LEAST_NOW, Rewards, rewards_of
 from decision.errors import FieldError
 from decision.ragged import Floats, Ints
+from decision.validation import prepared
 
 MAX_BYTES = 16 << 20
 MOST_UNSEEN = 0.05
@@ -243,7 +244,7 @@ def decoded(data: bytes) -> Profile:
     if len(data) > MAX_BYTES:
         raise FieldError(PROFILE_FILE, wanted=f"at most {MAX_BYTES} bytes", got=len(data))
     try:
-        profile = msgspec.json.decode(data, type=Profile)
+        profile = msgspec.json.decode(data, type=prepared(Profile))
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise FieldError(PROFILE_FILE, wanted="a profile of training data", got=error) from error
     layouts = [*profile.features, profile.offers, profile.drawn]

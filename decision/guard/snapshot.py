@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 import msgspec
 
 from decision.errors import FieldError
+from decision.validation import prepared
 
 Unit = Literal["decision", "slate", "episode"]
 
@@ -74,7 +75,7 @@ def decode_snapshot(data: bytes) -> GuardSnapshot:
     if len(data) > MAX_SNAPSHOT_BYTES:
         raise FieldError("guard", wanted=f"at most {MAX_SNAPSHOT_BYTES} bytes", got=len(data))
     try:
-        snapshot = msgspec.json.decode(data, type=GuardSnapshot)
+        snapshot = msgspec.json.decode(data, type=prepared(GuardSnapshot))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FieldError("guard", wanted="a guard snapshot", got=error) from error
     if snapshot.checksum != _checksum(snapshot):

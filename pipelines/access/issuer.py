@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from decision.errors import DecisionError
+from decision.validation import prepared
 from pipelines.access.tokens import IssuerKeys
 
 _WELL_KNOWN = "/.well-known/openid-configuration"
@@ -74,7 +75,7 @@ def published_by(issuer: str, clock: Callable[[], float] = time.monotonic) -> Pu
     where = issuer.rstrip("/") + _WELL_KNOWN
     document, _ = _read(where, clock)
     try:
-        found = msgspec.json.decode(document, type=_Discovered)
+        found = msgspec.json.decode(document, type=prepared(_Discovered))
     except ValueError as error:
         raise IssuerError(f"what the issuer answers at {where} is no discovery document: {error}") from error
     if found.issuer != issuer:

@@ -18,6 +18,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 
 from decision.errors import FieldError
+from decision.validation import prepared
 from pipelines.settings import LOOP_NAME, LoopSettings, Settings
 from pipelines.state.state import Entry, State
 
@@ -196,7 +197,9 @@ def listed(state: State) -> list[tuple[Key, Used | None]]:
     used = state.entries(USED)
     keys = [parsed(entry) for entry in state.entries(PREFIX).values()]
     rows = [(key, used.get(USED + key.id)) for key in keys]
-    found = [(key, None if entry is None else msgspec.json.decode(entry.value, type=Used)) for key, entry in rows]
+    found = [
+        (key, None if entry is None else msgspec.json.decode(entry.value, type=prepared(Used))) for key, entry in rows
+    ]
     return sorted(found, key=lambda row: row[0].created_at)
 
 
@@ -225,7 +228,7 @@ def count(state: State, name: str, requests: int, now: datetime) -> int:
     """
     entry = state.get(USED + name)
     day = now.astimezone(UTC).date().isoformat()
-    before = None if entry is None else msgspec.json.decode(entry.value, type=Used)
+    before = None if entry is None else msgspec.json.decode(entry.value, type=prepared(Used))
     today = requests + (before.requests if before is not None and before.day == day else 0)
     used = Used(at=now, day=day, requests=today)
     change = None if entry is None else entry.version, msgspec.json.encode(used)
@@ -243,10 +246,10 @@ def unused(state: State, days: int, now: datetime) -> dict[str, int]:
     """
     before = now - timedelta(days=days)
     found = state.entries(f"{USED}{SUBJECTS}")
-    times = {key: msgspec.json.decode(entry.value, type=Used).at for key, entry in found.items()}
+    times = {key: msgspec.json.decode(entry.value, type=prepared(Used)).at for key, entry in found.items()}
     return {key: len(found[key].value) for key, at in times.items() if at.astimezone(UTC) < before}
 
 
 def parsed(entry: Entry) -> Key:
     """Return the key that stands in State."""
-    return msgspec.json.decode(entry.value, type=Key)
+    return msgspec.json.decode(entry.value, type=prepared(Key))

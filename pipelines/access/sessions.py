@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from decision.validation import prepared
 from pipelines.access.keys import digest_of
 from pipelines.state.state import State
 
@@ -75,4 +76,4 @@ def _key(token: str) -> str:
 
 
 def _parsed(value: bytes) -> Session:
-    return msgspec.json.decode(value, type=Session)
+    return msgspec.json.decode(value, type=prepared(Session))

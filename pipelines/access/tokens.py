@@ -17,6 +17,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from decision.errors import DecisionError
+from decision.validation import prepared
 from pipelines.access.keys import EVERY, ROLES, TENANT, Grant
 from pipelines.settings import LOOP_NAME, Settings
 
@@ -76,7 +77,7 @@ class IssuerKeys:
     def __init__(self, document: bytes) -> None:
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._rows: dict[str | None, dict[str, Any]] = {}
-        for row in msgspec.json.decode(document, type=_KeySet).keys[:_MAX_KEYS]:
+        for row in msgspec.json.decode(document, type=prepared(_KeySet)).keys[:_MAX_KEYS]:
             key = _usable(row)
             if key is not None and key.key_id not in self._keys:
                 self._keys[key.key_id], self._rows[key.key_id] = key, row
@@ -102,7 +103,7 @@ class IssuerKeys:
         """
         try:
             text = base64.urlsafe_b64decode(token.partition(b".")[0] + b"==")
-            header = msgspec.json.decode(text, type=_Header)  # PyJWT would read the whole token a second time
+            header = msgspec.json.decode(text, type=prepared(_Header))  # PyJWT would read the whole token a second time
         except (ValueError, RecursionError) as error:
             raise TokenError("the token is none") from error
         if header.alg not in ALGORITHMS:

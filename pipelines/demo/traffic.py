@@ -23,6 +23,7 @@ import aiohttp
 import msgspec
 import numpy as np
 
+from decision.validation import prepared
 from simulators.environments.classification import ClassificationWorld, classification_world
 
 _encode = msgspec.json.Encoder().encode
@@ -351,7 +352,7 @@ async def _main(arguments: argparse.Namespace) -> None:
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     with Path(arguments.journal).open("wb") as journal:
-        habits = msgspec.json.decode(arguments.habits, type=Habits)
+        habits = msgspec.json.decode(arguments.habits, type=prepared(Habits))
         application = Application(world, arguments.url, seed=arguments.seed, journal=journal, habits=habits)
 
         async def listen() -> None:

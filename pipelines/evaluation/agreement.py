@@ -13,6 +13,7 @@ import numpy as np
 from decision.batch import Floats, Interactions
 from decision.errors import FieldError
 from decision.exploration.greedy import greedy
+from decision.validation import prepared
 from pipelines.settings import Settings, check_loop_name
 from pipelines.state.change import change
 from pipelines.state.state import State
@@ -85,9 +86,9 @@ def agreement_in(settings: Settings, loop: str, value: bytes | None) -> Agreemen
     """
     try:
         if value is not None:
-            return msgspec.json.decode(value, type=Agreement)
+            return msgspec.json.decode(value, type=prepared(Agreement))
         former = settings.root / "agreement" / f"{loop}.json"  # of an earlier release
-        return msgspec.json.decode(former.read_bytes(), type=Agreement)
+        return msgspec.json.decode(former.read_bytes(), type=prepared(Agreement))
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:

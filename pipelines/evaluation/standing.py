@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import msgspec
 
 from decision.errors import FieldError
+from decision.validation import prepared
 from pipelines.settings import Settings, check_loop_name
 from pipelines.state.change import change
 from pipelines.state.state import State
@@ -162,7 +163,7 @@ def standing_in(settings: Settings, loop: str, value: bytes | None) -> Standing:
     try:
         if value is None:  # an earlier release kept them in a file
             value = (settings.root / "alarms" / f"{loop}.json").read_bytes()
-        return msgspec.json.decode(value, type=Standing)
+        return msgspec.json.decode(value, type=prepared(Standing))
     except FileNotFoundError:
         return Standing()
     except (OSError, msgspec.DecodeError) as error:

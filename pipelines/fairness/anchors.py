@@ -11,6 +11,7 @@ import msgspec
 
 from decision.errors import FieldError
 from decision.fairness.clamp import Anchor
+from decision.validation import prepared
 from pipelines.settings import Settings, check_loop_name
 from pipelines.storage import Storage
 
@@ -66,7 +67,7 @@ def published(settings: Settings, loop: str, pointer: bytes | None) -> list[Anch
         _check_size(path.stat().st_size)
         return _decoded(path.read_bytes())
     try:
-        digest = msgspec.json.decode(pointer, type=Pointer).digest
+        digest = msgspec.json.decode(pointer, type=prepared(Pointer)).digest
     except msgspec.DecodeError as error:
         raise FieldError("anchors", wanted="which pairs are published", got=error) from error
     files, key = Storage.of(settings), f"{anchors_folder(loop)}/{digest}.json"

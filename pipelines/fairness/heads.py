@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from decision.errors import FieldError
 from decision.fairness.audit_log import Anchor, Entry, Fault, canonical
+from decision.validation import prepared
 from pipelines.files import write_atomically
 from pipelines.state.failures import StaleError, StateError
 from pipelines.state.state import KEPT_VERSIONS, State
@@ -238,10 +239,10 @@ def _said(entries: int, head: str, at: str) -> bytes:
 
 def _parsed(line: bytes) -> Head | Anchor | None:
     try:
-        return msgspec.json.decode(line, type=Head)
+        return msgspec.json.decode(line, type=prepared(Head))
     except msgspec.DecodeError:
         pass
     try:
-        return msgspec.json.decode(line, type=Anchor)
+        return msgspec.json.decode(line, type=prepared(Anchor))
     except msgspec.DecodeError:
         return None

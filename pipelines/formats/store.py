@@ -23,6 +23,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from decision.errors import FieldError, Words
+from decision.validation import prepared
 from pipelines.formats.registry import LEFT_OUT, Reason
 from pipelines.formats.rows import check_features, check_rows
 from pipelines.lake.features import with_features
@@ -196,7 +197,7 @@ def import_key(settings: Settings, name: str) -> str:
     """
     folder = f"{_FOLDER}/{check_loop_name(name)}"
     try:
-        note = msgspec.json.decode(Storage.of(settings).read(f"{folder}/{_NOTE}"), type=_Placed)
+        note = msgspec.json.decode(Storage.of(settings).read(f"{folder}/{_NOTE}"), type=prepared(_Placed))
     except FileNotFoundError:
         known = [entry.name for entry in list_imports(settings)]
         wanted = f"an import, one of {known}" if known else "an import"
@@ -224,7 +225,7 @@ def list_imports(settings: Settings) -> list[Imported]:
     """Return what was imported, by name."""
     storage = Storage.of(settings)
     notes = [found.key for found in storage.list(_FOLDER) if found.key.endswith(f"/{_NOTE}")]
-    return [msgspec.json.decode(storage.read(key), type=Imported) for key in notes]
+    return [msgspec.json.decode(storage.read(key), type=prepared(Imported)) for key in notes]
 
 
 def remove_import(settings: Settings, name: str) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from decision.errors import FieldError
 from decision.guard.snapshot import GuardSnapshot, decode_snapshot, encode_snapshot
+from decision.validation import prepared
 from pipelines.guard.former import adopt
 from pipelines.guard.keys import (
     all_folds_of,
@@ -113,13 +114,14 @@ class GuardStore:
     def moves(self, latest: int = MOVES) -> list[Move]:
         """Return the `latest` moves, oldest first."""
         found = self._state.entries(moves_of(self._loop))
-        return [msgspec.msgpack.decode(found[key].value, type=Move) for key in sorted(found)[-latest:]]
+        return [msgspec.msgpack.decode(found[key].value, type=prepared(Move)) for key in sorted(found)[-latest:]]
 
     def attempts_of(self, candidate: str) -> int:
         """Return how many attempts the version `candidate` has had."""
         found = self._state.entries(attempts_of(self._loop)).values()
         return sum(
-            msgspec.msgpack.decode(entry.value, type=GuardState).candidate_version == candidate for entry in found
+            msgspec.msgpack.decode(entry.value, type=prepared(GuardState)).candidate_version == candidate
+            for entry in found
         )
 
     def attempt(self, number: int) -> tuple[GuardState, list[dict[int, int]]]:
@@ -133,7 +135,7 @@ class GuardStore:
             raise FieldError("attempt", wanted="an attempt that was made", got=number)
         folds = self._state.entries(folds_of(self._loop, number))
         positions = [msgspec.msgpack.decode(folds[key].value, type=dict[int, int]) for key in sorted(folds)]
-        return msgspec.msgpack.decode(began.value, type=GuardState), positions
+        return msgspec.msgpack.decode(began.value, type=prepared(GuardState)), positions
 
     def commit(
         self,
@@ -185,7 +187,11 @@ class GuardStore:
         return decode_snapshot(change(self._state, snapshot_key(self._loop), made) or b"")
 
     def _decoded(self, entry: Entry | None) -> GuardState:
-        return GuardState(loop=self._loop) if entry is None else msgspec.msgpack.decode(entry.value, type=GuardState)
+        return (
+            GuardState(loop=self._loop)
+            if entry is None
+            else msgspec.msgpack.decode(entry.value, type=prepared(GuardState))
+        )
 
 
 def spent(state: State, loop: str) -> dict[str, int]:
@@ -199,7 +205,7 @@ def spent(state: State, loop: str) -> dict[str, int]:
     entry = state.get(guard_key(loop))
     if entry is None:
         return {}
-    present = folds_of(loop, msgspec.msgpack.decode(entry.value, type=GuardState).attempt_number)
+    present = folds_of(loop, msgspec.msgpack.decode(entry.value, type=prepared(GuardState)).attempt_number)
     folds = {key: found for key, found in state.entries(all_folds_of(loop)).items() if key < present}
     moves = state.entries(moves_of(loop))
     old = folds | {key: moves[key] for key in sorted(moves)[:-MOVES]}

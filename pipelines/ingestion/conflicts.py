@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from decision.validation import prepared
 from pipelines.lake.tables import mark_of
 
 if TYPE_CHECKING:
@@ -104,5 +105,5 @@ class _Event(msgspec.Struct):
 
 
 def _event_of(record: bytes) -> tuple[str, str]:
-    found = msgspec.json.decode(record, type=_Event)
+    found = msgspec.json.decode(record, type=prepared(_Event))
     return found.loop, found.event_id

@@ -16,6 +16,7 @@ from typing import IO, cast
 import msgspec
 
 from decision.errors import FieldError
+from decision.validation import prepared
 from pipelines.ingestion.ingest import ROWS_PER_COMMIT, Ingested, Ingester, IngestError
 from pipelines.lake.lake import Lake
 from pipelines.log.open import open_log
@@ -150,7 +151,7 @@ def _hear(process: subprocess.Popen[bytes]) -> Ingested:
     line = cast("IO[bytes]", process.stdout).readline()
     if not line:
         raise IngestError(f"worker {process.pid}: ended with status {process.wait()}")
-    answer = msgspec.json.decode(line, type=_Answer)
+    answer = msgspec.json.decode(line, type=prepared(_Answer))
     if answer.ingested is None:
         raise IngestError(f"worker {process.pid}: {answer.error}")
     return answer.ingested
@@ -159,7 +160,7 @@ def _hear(process: subprocess.Popen[bytes]) -> Ingested:
 def main() -> None:
     """Work on the share that the first line of standard input describes, once for every further line."""
     lines = sys.stdin.buffer
-    share = msgspec.json.decode(lines.readline(), type=Share)
+    share = msgspec.json.decode(lines.readline(), type=prepared(Share))
     try:
         ingester = Ingester(
             open_log(share.log_url),

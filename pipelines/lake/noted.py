@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from deltalake import DeltaTable
 
+from decision.validation import prepared
 from pipelines.lake.damage import DamagedError
 from pipelines.lake.tables import Tables
 from pipelines.state.change import change
@@ -61,7 +62,7 @@ def check_noted(state: State, tables: Tables, names: Iterable[Table]) -> None:
         entry = state.get(_key(name))
         if entry is None:
             continue
-        noted, table = msgspec.json.decode(entry.value, type=Noted), tables.table(name)
+        noted, table = msgspec.json.decode(entry.value, type=prepared(Noted)), tables.table(name)
         seen = f"at {noted.at:%Y-%m-%d %H:%M} UTC it was at version {noted.version}"
         if _identity(table) != noted.table:
             _log.warning("the table %s was made anew: %s, and is another one by now", name, seen)
@@ -94,7 +95,7 @@ def note(state: State, tables: Tables, names: Iterable[Table], now: datetime, *,
         mine = Noted(table=identity, version=version, digest=digest, at=now)
 
         def made(before: bytes | None, mine: Noted = mine) -> bytes | None:
-            known = None if before is None else msgspec.json.decode(before, type=Noted)
+            known = None if before is None else msgspec.json.decode(before, type=prepared(Noted))
             stays = known is not None and known.table == mine.table and known.version >= mine.version
             return before if stays and not anew else msgspec.json.encode(mine)
 

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import msgspec
 
 from decision.errors import DecisionError, FieldError
+from decision.validation import prepared
 from pipelines.operations.apply import flat
 from pipelines.operations.init import loop_toml
 from pipelines.operations.installation import Installation
@@ -399,7 +400,7 @@ def _watched(settings: Settings, loop: str, id: str) -> None:
 
 def main(loop: str, id: str) -> None:
     """Work an evaluation out; the settings of the installation come as JSON on standard input."""
-    work_out(msgspec.json.decode(sys.stdin.buffer.read(), type=Settings), loop, id)
+    work_out(msgspec.json.decode(sys.stdin.buffer.read(), type=prepared(Settings)), loop, id)
 
 
 if __name__ == "__main__":

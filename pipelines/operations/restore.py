@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from decision.errors import FieldError, Words
+from decision.validation import prepared
 from pipelines.files import copy_file, locked
 from pipelines.ingestion.behind import ends_of, mark_of_log
 from pipelines.lake.tables import Tables, mark_of
@@ -126,7 +127,7 @@ def read_note(path: Path) -> Backup:
     if not note.is_file() or note.stat().st_size > MAX_NOTE_BYTES:
         raise FieldError("path", wanted=f"a backup, a folder with {NOTE}", got=str(path))
     try:
-        found = msgspec.json.decode(note.read_bytes(), type=Backup)
+        found = msgspec.json.decode(note.read_bytes(), type=prepared(Backup))
     except msgspec.DecodeError as error:
         raise FieldError(NOTE, wanted="the note of a backup of this release or an earlier one", got=error) from error
     for name in found.files:

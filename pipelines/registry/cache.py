@@ -18,6 +18,7 @@ import msgspec
 
 from decision.artifact import MANIFEST_FILE, MAX_BYTES
 from decision.errors import FieldError
+from decision.validation import prepared
 from pipelines.files import write_atomically
 
 MAX_FILES = 64
@@ -62,7 +63,7 @@ def verify(files: Mapping[str, bytes]) -> None:
             MANIFEST_FILE, wanted=f"1 to {MAX_MANIFEST_BYTES} bytes", got=None if manifest is None else "more"
         )
     try:
-        hashes = msgspec.json.decode(manifest, type=_Hashes).files
+        hashes = msgspec.json.decode(manifest, type=prepared(_Hashes)).files
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise FieldError(MANIFEST_FILE, wanted="a JSON object with the files' hashes", got=error) from error
     if set(hashes) != set(files) - {MANIFEST_FILE}:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from decision.validation import prepared
 from pipelines.registry.charge import Version, WrittenVerdict
 from pipelines.registry.served import ServedCharge
 from pipelines.registry.tracking import RegistryError
@@ -71,8 +72,8 @@ def _of(connection: sqlite3.Connection, loop: str) -> Known:
     verdicts = connection.execute(
         "SELECT body, mirrored FROM verdicts WHERE loop = ? ORDER BY number", (loop,)
     ).fetchall()
-    written = [msgspec.json.decode(body, type=WrittenVerdict) for body, _ in verdicts]
+    written = [msgspec.json.decode(body, type=prepared(WrittenVerdict)) for body, _ in verdicts]
     # Told in their order: the first that MLflow was not told of is followed by none that it was.
     told = [entry.number for entry, (_, mirrored) in zip(written, verdicts, strict=True) if mirrored]
-    known = [msgspec.json.decode(body, type=Version) for (body,) in versions]
+    known = [msgspec.json.decode(body, type=prepared(Version)) for (body,) in versions]
     return Known(loop, aliases, known, written, max(told, default=0))

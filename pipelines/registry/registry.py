@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from decision.errors import FieldError, Words
+from decision.validation import prepared
 from pipelines.registry.cache import ModelCache, manifest_digest, verify
 from pipelines.registry.charge import ALIASES, Alias, Charge, Chosen, MovedError, Version, WrittenVerdict
 from pipelines.registry.pins import Pins
@@ -360,7 +361,7 @@ class Registry:
     def _write(self, loop: str, version: str, verdict: Mapping[str, Any]) -> WrittenVerdict:
         number = max((written.number for written in self.verdicts(loop)), default=0) + 1
         fields = {"at": datetime.now(UTC).isoformat(), **verdict, "number": number, "version": version}
-        written = msgspec.convert(fields, WrittenVerdict)
+        written = msgspec.convert(fields, prepared(WrittenVerdict))
         text = msgspec.json.encode(written).decode()
         if len(text) > MAX_VERDICT_CHARS:
             raise FieldError("verdict", wanted=f"at most {MAX_VERDICT_CHARS} characters", got=len(text))

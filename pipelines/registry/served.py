@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from decision.validation import prepared
 from pipelines.registry.charge import ALIASES, Chosen, Version, WrittenVerdict
 from pipelines.registry.tracking import MissingError, Tracking
 
@@ -57,7 +58,7 @@ class ServedCharge:
     def verdicts(self, loop: str) -> list[WrittenVerdict]:
         """Return the verdicts, oldest first."""
         found = [
-            msgspec.json.decode(text, type=WrittenVerdict)
+            msgspec.json.decode(text, type=prepared(WrittenVerdict))
             for model in self._tracking.models(loop)
             for name, text in model.tags.items()
             if _VERDICT.fullmatch(name)

@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from decision.errors import FieldError
+from decision.validation import prepared
 from pipelines.registry.charge import Chosen, MovedError, Version, WrittenVerdict
 from pipelines.registry.former import Known, known_of
 from pipelines.registry.served import ServedCharge
@@ -58,7 +59,7 @@ class StatedCharge:
         """Return the versions, oldest first."""
         with self._opened() as there:
             found = self._state.entries(f"registered/{loop}/") if there else {}
-            return [msgspec.json.decode(found[key].value, type=Version) for key in sorted(found)]
+            return [msgspec.json.decode(found[key].value, type=prepared(Version)) for key in sorted(found)]
 
     def aliases(self, loop: str) -> dict[str, str]:
         """Return where the aliases stand."""
@@ -69,7 +70,7 @@ class StatedCharge:
         """Return the verdicts, oldest first."""
         with self._opened() as there:
             found = self._state.entries(f"verdict/{loop}/") if there else {}
-            return [msgspec.json.decode(found[key].value, type=WrittenVerdict) for key in sorted(found)]
+            return [msgspec.json.decode(found[key].value, type=prepared(WrittenVerdict)) for key in sorted(found)]
 
     def write(self, loop: str, written: WrittenVerdict) -> None:
         """Keep a verdict and move its alias, from where it says that the alias stood."""
@@ -113,7 +114,7 @@ class StatedCharge:
                 return []
             at, stands = self._stands(loop)
             rows = self._state.entries(f"registered/{loop}/")
-            known = {key: msgspec.json.decode(row.value, type=Version) for key, row in sorted(rows.items())}
+            known = {key: msgspec.json.decode(row.value, type=prepared(Version)) for key, row in sorted(rows.items())}
             which = set(chosen(list(known.values()), stands.aliases, self.verdicts(loop)))
             marked = {
                 key: msgspec.structs.replace(version, kept="going")
@@ -136,7 +137,7 @@ class StatedCharge:
             key = _key_of(loop, version)
             row = self._state.get(key)
             if row is not None:
-                gone = msgspec.structs.replace(msgspec.json.decode(row.value, type=Version), kept="gone")
+                gone = msgspec.structs.replace(msgspec.json.decode(row.value, type=prepared(Version)), kept="gone")
                 self._state.put({key: (row.version, msgspec.json.encode(gone))}, by="tidied")
 
     def mirror(self) -> None:
@@ -181,7 +182,11 @@ class StatedCharge:
 
     def _stands(self, loop: str) -> tuple[int | None, _Stands]:
         entry = self._state.get(charge_key(loop))
-        return (None, _Stands()) if entry is None else (entry.version, msgspec.json.decode(entry.value, type=_Stands))
+        return (
+            (None, _Stands())
+            if entry is None
+            else (entry.version, msgspec.json.decode(entry.value, type=prepared(_Stands)))
+        )
 
     @contextmanager
     def _opened(self, *, make: bool = False) -> Iterator[bool]:
@@ -214,7 +219,7 @@ class StatedCharge:
 
 def aliases_in(value: bytes) -> dict[str, str]:
     """Return where the aliases stand that are written under a `charge_key`."""
-    return msgspec.json.decode(value, type=_Stands).aliases
+    return msgspec.json.decode(value, type=prepared(_Stands)).aliases
 
 
 def _changes(known: Known) -> dict[str, tuple[int | None, bytes | None]]:

@@ -24,6 +24,7 @@ from decision.columns import FeatureRows, Texts
 from decision.oracles.factory import load_oracle, new_oracle
 from decision.oracles.kind import OracleSettings
 from decision.protocols import Oracle
+from decision.validation import prepared
 
 Learner = Literal["vw", "logistic"]
 FOLDS = 5
@@ -158,7 +159,7 @@ def _written(folder: Path) -> CrossFit:
 
 
 def _read(folder: Path, fold: int) -> Fitted:
-    return msgspec.msgpack.decode((folder / str(fold)).read_bytes(), type=Fitted)
+    return msgspec.msgpack.decode((folder / str(fold)).read_bytes(), type=prepared(Fitted))
 
 
 def main(folder: str, *folds: str) -> None:

@@ -30,6 +30,7 @@ from decision.oracles.kept import KeptOracle, kept_after
 from decision.policy import CappedPolicy, OraclePolicy, blinded
 from decision.protocols import FitsChunks, Oracle
 from decision.reward import Rewards
+from decision.validation import prepared
 from pipelines.engines.engine import Engine
 from pipelines.lake.lake import Lake
 from pipelines.logs import step
@@ -111,7 +112,7 @@ def train(
     if held is not None:
         compared = compare(*held, loop, seed, _earlier(registry, loop, before, rows.reward), rows.reward)
     chosen = next(entry for entry in compared if entry.chosen)
-    made = configuration(loop, msgspec.convert(chosen.variant, Variant), seed, rows.reward)
+    made = configuration(loop, msgspec.convert(chosen.variant, prepared(Variant)), seed, rows.reward)
 
     probe = Probe()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from decision.validation import prepared
 from pipelines.evaluation.drift import Drifted
 from pipelines.evaluation.rewards import Rewards
 from pipelines.runs import Run
@@ -100,7 +101,10 @@ class Nights:
                 if held is None or held[0] != versions[key]:
                     entry = self._state.get(key)
                     if entry is not None:
-                        self._held[key] = (entry.version, night_of(msgspec.json.decode(entry.value, type=Run)))
+                        self._held[key] = (
+                            entry.version,
+                            night_of(msgspec.json.decode(entry.value, type=prepared(Run))),
+                        )
             found = [self._held[key][1] for key in latest if key in self._held]
         return sorted(found, key=lambda night: (night.started_at, night.run_id))
 
@@ -126,7 +130,7 @@ class Nights:
             StateError: State cannot be reached.
         """
         entry = self._state.get(_run_key(loop, run_id))
-        return None if entry is None else msgspec.json.decode(entry.value, type=Run)
+        return None if entry is None else msgspec.json.decode(entry.value, type=prepared(Run))
 
 
 def _run_key(loop: str, run_id: str) -> str:
@@ -152,7 +156,7 @@ def night_of(run: Run) -> Night:
         error=run.error,
         verdict=run.verdict,
         finished=[step.name for step in run.steps],
-        rewards=None if rewards is None else msgspec.convert(rewards, Rewards),
+        rewards=None if rewards is None else msgspec.convert(rewards, prepared(Rewards)),
         join_rate=alarms.get("join_rate"),
         entropy=alarms.get("entropy"),
         version=evaluated.get("version", "") or (run.result("train") or {}).get("version", ""),
@@ -169,7 +173,7 @@ def night_of(run: Run) -> Night:
 def _drift_of(run: Run) -> Drifted | None:
     """Return what a night's manifest says of drift; None of one of another release."""
     try:
-        return msgspec.convert((run.result("alarms") or {}).get("drift"), Drifted)
+        return msgspec.convert((run.result("alarms") or {}).get("drift"), prepared(Drifted))
     except msgspec.ValidationError:
         return None
 

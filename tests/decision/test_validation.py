@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -149,3 +151,36 @@ def test_a_body_that_does_not_fit_is_told_in_the_names_of_the_wire(body: bytes, 
 )
 def test_an_annotation_reads_as_the_end_of_a_sentence(annotation: Any, said: str) -> None:
     assert in_words(annotation) == said
+
+
+_RACE = """
+import json, msgspec, sys, threading, types
+from decision.validation import prepared
+
+sys.setswitchinterval(1e-6)
+inner = "".join(f"class N{j}(msgspec.Struct):\\n    x: list[float]\\n" for j in range(20))
+outer = "class S(msgspec.Struct):\\n" + "".join(f"    g{j}: N{j}\\n" for j in range(20))
+data = json.dumps({f"g{j}": {"x": [1.0]} for j in range(20)})
+for number in range(60):
+    module = sys.modules[f"m{number}"] = types.ModuleType(f"m{number}")
+    module.msgspec = msgspec
+    exec("from __future__ import annotations\\n" + inner + outer, module.__dict__)
+    ready, read = threading.Barrier(4), []
+
+    def decode():
+        ready.wait()
+        read.append(msgspec.json.decode(data, type=prepared(module.S)))
+
+    threads = [threading.Thread(target=decode) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(read) == 4
+"""
+
+
+def test_threads_that_decode_a_new_type_at_once_all_read_it() -> None:
+    """Without `prepared` this ends with a segmentation fault, every time of three tries."""
+    done = subprocess.run([sys.executable, "-c", _RACE], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

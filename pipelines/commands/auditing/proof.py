@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from decision.errors import FieldError
+from decision.validation import prepared
 from pipelines.commands.outcome import DONE, FAILED, Home, Json, Outcome, command, progress, who
 from pipelines.operations.installation import Installation
 from pipelines.progress import counted
@@ -66,7 +67,7 @@ def verify(
             read = counted(lines, progress, "entries of the audit log read", total=len(lines), every=_AT_ONCE)
             for number, line in enumerate(read, 1):
                 try:
-                    entries.append(Entry(**msgspec.structs.asdict(msgspec.json.decode(line, type=_Line))))
+                    entries.append(Entry(**msgspec.structs.asdict(msgspec.json.decode(line, type=prepared(_Line)))))
                 except (msgspec.DecodeError, msgspec.ValidationError) as error:
                     raise FieldError(f"line {number}", wanted="an entry of the audit log", got=error) from error
             checked = check(entries, noted)
@@ -152,7 +153,7 @@ def _signed(path: Path) -> Any:
     from pipelines.fairness.heads import Head
 
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Head)
+        return msgspec.json.decode(path.read_bytes(), type=prepared(Head))
     except (OSError, msgspec.DecodeError) as error:
         raise FieldError("head", wanted="COUNT:HASH, or a file of `decision audit head`", got=str(path)) from error
 

@@ -24,6 +24,7 @@ from decision.fairness.latent_types import (
     unfair_probability,
     with_a_say,
 )
+from decision.validation import prepared
 from pipelines.fairness import tables as t
 from pipelines.fairness.judges.covariates import Cards, Covariates
 from pipelines.fairness.people import list_people
@@ -202,7 +203,7 @@ def noted(store: Governance, loop: str) -> Noted | None:
     rows = store.rows(query.order_by(t.audit_log.c.seq.desc()).limit(1))
     if not rows:
         return None
-    return msgspec.convert({**msgspec.json.decode(rows[0]["body"]), "at": rows[0]["at"]}, Noted)
+    return msgspec.convert({**msgspec.json.decode(rows[0]["body"]), "at": rows[0]["at"]}, prepared(Noted))
 
 
 def _said(store: Governance, loop: str) -> list[dict[str, Any]]:

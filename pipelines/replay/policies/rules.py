@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from decision.batch import Floats
 from decision.errors import FieldError
+from decision.validation import prepared
 from pipelines.replay.policies.conditions import Condition, condition
 from pipelines.replay.policies.functions import request_of
 
@@ -75,7 +76,7 @@ class Rules:
         if len(text) > MAX_BYTES:
             raise FieldError("policy", wanted=f"a file of at most {MAX_BYTES} bytes", got=len(text))
         try:
-            file = msgspec.convert(tomllib.loads(text.decode()), _File)
+            file = msgspec.convert(tomllib.loads(text.decode()), prepared(_File))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError, RecursionError) as error:
             wanted = "rules in TOML (`otherwise`, and `[[rule]]` with `when`, `action` or `among`, and `share`)"
             raise FieldError("policy", wanted=wanted, got=error) from error

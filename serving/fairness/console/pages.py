@@ -18,6 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from decision.errors import FieldError
 from decision.fairness.agreement import BANDS
 from decision.fairness.pair_name import pair_name
+from decision.validation import prepared
 from pipelines.fairness import tables as t
 from pipelines.fairness.errors import NoTaskError
 from pipelines.fairness.frontier import draw, frontier
@@ -322,6 +323,6 @@ def _judgement(said: dict[str, str], payload_hash: str) -> Judgement:
             raise FieldError("acceptable", wanted="a number in [0, 1]", got=said["acceptable"]) from error
     values = {"verdict": said["verdict"], "payload_hash": payload_hash, "reason": said["reason"].strip()}
     try:
-        return msgspec.convert(values | {"acceptable": acceptable}, Judgement)
+        return msgspec.convert(values | {"acceptable": acceptable}, prepared(Judgement))
     except msgspec.ValidationError as error:
         raise FieldError("verdict", wanted="one of the three", got=said["verdict"]) from error
