@@ -76,11 +76,11 @@ def routes(document: Callable[[], bytes], ready: Callable[[], str | None]) -> tu
     async def openapi(call: Call) -> bytes:
         nonlocal kept, making
         if not kept:
-            async with turn:  # all who wait go on one by one, with decisions in between
-                if not kept:
-                    if making is None or making.done():
-                        making = asyncio.create_task(asyncio.to_thread(document))
-                    kept = await asyncio.shield(making)  # made once, whoever goes before it is there
+            if making is None or making.done():
+                making = asyncio.create_task(asyncio.to_thread(document))
+            made = making  # once, for all who ask before it is there, and whoever goes
+            async with turn:  # and they go on one by one, with decisions in between
+                kept = await asyncio.shield(made)
         return kept
 
     return (

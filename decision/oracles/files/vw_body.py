@@ -2,7 +2,7 @@
 
 VW trusts these bytes: numbers that are none become expected rewards that are none, and what is left over at the end is
 a weight in part. So a body may hold what VW writes and nothing else: a learner's state, then weights in the order of
-their places, every number finite.
+their places, every weight of a size that predictions bear.
 
 References:
     Vowpal Wabbit 9.11, ``gd.cc``, ``save_load_online_state_gd`` and ``save_load_regressor_gd``; ``cb_adf.cc``.
@@ -25,7 +25,8 @@ _STATE = struct.Struct("<f4d3f3d2Q2dQ")
 _REGULARIZED = struct.Struct("<2d")
 """What ``--l1`` and ``--l2`` came to; in the file since VW 9."""
 _MOST = 1e18
-"""Size of a weight, of what is kept beside it, and of what ``--l1`` came to; sums of products are numbers then."""
+"""Size of a weight, and of what ``--l1`` came to; sums of products are numbers then. Beside a weight stand sums of
+squares and largest sizes. VW lets them grow to infinity where features are large, and takes no prediction from them."""
 _STEPS = frozenset(("--sgd", "--adaptive", "--normalized", "--invariant"))
 
 
@@ -72,8 +73,11 @@ def _check(body: bytes, head: VwHead) -> None:
         raise ValueError(f"a weight at {places[-1]} of 2^{head.bits}")
     if (np.diff(places) <= 0).any():
         raise ValueError("its weights are out of order")
-    if not (np.abs(weights["numbers"]) <= _MOST).all():
+    sizes, beside = np.abs(weights["numbers"][:, 0]), weights["numbers"][:, 1:]
+    if not (sizes <= _MOST).all():
         raise ValueError(f"a weight is no number, or larger than {_MOST:g}")
+    if not (beside >= 0.0).all():
+        raise ValueError("what is kept beside a weight is no number, or below 0")
 
 
 def _width(words: Collection[str]) -> int:

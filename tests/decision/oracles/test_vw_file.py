@@ -173,10 +173,13 @@ def test_weights_that_are_none_or_out_of_place_and_a_state_that_is_none_are_refu
         (model[: weights - 16] + struct.pack("<d", -1e300) + model[weights - 8 :], "what l1 and l2 came to"),
         (model[: weights - 8] + struct.pack("<d", 0.0) + model[weights:], "what l1 and l2 came to"),
         (model[:-1], "ends within a weight"),
-        (model[:-4] + nan, "a weight is no number"),
-        (model[:-4] + struct.pack("<f", 1e30), "a weight is no number"),
+        (model[:-12] + nan + model[-8:], "a weight is no number"),
+        (model[:-12] + struct.pack("<f", 1e30) + model[-8:], "a weight is no number"),
+        (model[:-4] + nan, "beside a weight is no number"),
+        (model[:-4] + struct.pack("<f", -1.0), "beside a weight is no number, or below 0"),
         (model[:-16] + b"\0\0\4\0" + model[-12:], r"a weight at 262144 of 2\^18"),
         (model[: weights + 16] + model[weights:], "out of order"),
     ]:
         with pytest.raises(FieldError, match=says):
             check_body(MODEL_FILE, changed, head)
+    check_body(MODEL_FILE, model[:-4] + struct.pack("<f", np.inf), head)  # as VW has it where features are large
