@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping
 
-_LOOK_S = 1.0
+_LOOK_S, _AGAIN_S = 1.0, 5.0
 _STARTED_BY = "SERVING_STARTED_BY"
 
 
@@ -17,7 +17,9 @@ def started_by_us() -> dict[str, str]:
 
 
 def end_with_parent(then: Callable[[], object], environ: MutableMapping[str, str] = os.environ) -> None:
-    """Call `then` once, from a thread, when the process that `started_by_us` names is no longer this one's parent.
+    """Call `then` from a thread when the process that `started_by_us` names is no longer this one's parent.
+
+    It is called again every five seconds, since a process that still starts may not hear the first.
 
     Without that variable nobody promised to stay, and nothing is done. It is taken out of `environ`: what this process
     starts has another parent.
@@ -30,6 +32,8 @@ def end_with_parent(then: Callable[[], object], environ: MutableMapping[str, str
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_LOOK_S)
-        then()
+        while True:
+            then()
+            time.sleep(_AGAIN_S)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -13,6 +13,6 @@ def test_what_is_told_to_let_others_first_is_nicer_than_it_was_and_at_its_end_no
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         before = os.getpriority(os.PRIO_PROCESS, process.pid)
         let_others_first(process.pid)
-        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(before + 10, 19)
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(before + 5, 19)
         process.communicate(b"\n")
     let_others_first(process.pid)
