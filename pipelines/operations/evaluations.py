@@ -40,6 +40,7 @@ MOST_S = 3_600.0
 """Seconds after which one is given up."""
 MAX_ID_CHARS = 128
 _REPLICATES = 200
+_NICE = 10
 _LOOK_S = 1.0
 _places = threading.BoundedSemaphore(MOST_AT_ONCE)
 _lines = threading.BoundedSemaphore(MOST)
@@ -379,7 +380,7 @@ def _watched(settings: Settings, loop: str, id: str) -> None:
     process = subprocess.Popen(  # noqa: S603 - our own module; loop and id are arguments and pass no shell
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    let_others_first(process.pid)
+    let_others_first(process.pid, steps=_NICE)
     while True:
         try:
             _, told = process.communicate(given, timeout=_LOOK_S)

@@ -56,10 +56,10 @@ def serve_command(settings: Settings) -> list[str]:
     ]
 
 
-def let_others_first(pid: int) -> None:
-    """Make a process five steps nicer than it is, from its first import on; does nothing when it has ended."""
+def let_others_first(pid: int, *, steps: int) -> None:
+    """Make a process so many steps nicer than it is, from its first import on; does nothing when it has ended."""
     with suppress(ProcessLookupError):
-        os.setpriority(os.PRIO_PROCESS, pid, min(os.getpriority(os.PRIO_PROCESS, pid) + 5, 19))
+        os.setpriority(os.PRIO_PROCESS, pid, min(os.getpriority(os.PRIO_PROCESS, pid) + steps, 19))
 
 
 def forward_command() -> list[str]:

@@ -24,7 +24,7 @@ from serving.problems import PROBLEM, ProblemError, failed, problem_of, unavaila
 from serving.routes import OF_KEYS, Application, BodyUnfinished, Call, Receive, Route, Scope, Send, Table, read_body
 from serving.telemetry.traces import CURRENT, Trace, Traces, now_ns
 
-_DESCRIBED_S = 25.0
+_DESCRIBED_S, _NICE = 25.0, 5
 _log = logging.getLogger(__name__)
 _PAGES = ("/fairness", "/console")
 _OPENED_S = 20.0
@@ -280,7 +280,7 @@ def _described() -> bytes:
     with subprocess.Popen(  # noqa: S603 - our own module
         command, env=os.environ | paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        let_others_first(process.pid)
+        let_others_first(process.pid, steps=_NICE)
         try:
             written, told = process.communicate(timeout=_DESCRIBED_S)
         except subprocess.TimeoutExpired:
