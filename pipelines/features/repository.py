@@ -38,23 +38,26 @@ def repository_of(settings: Settings) -> str:
     registry = "registry: registry.db"
     if settings.online and settings.state.startswith("postgres"):
         registry = f"registry:\n  registry_type: sql\n  path: {json.dumps(settings.state)}"
-    online = "  type: sqlite\n  path: online_store.db"
-    if settings.online:
-        # a row replaces the one before whatever its time, as in SQLite
-        online = f"  type: redis\n  connection_string: {json.dumps(_connection(settings.online))}\n  skip_dedup: true"
-    return _REPOSITORY.format(registry=registry, online=online)
+    online = {"type": "sqlite", "path": "online_store.db"} if not settings.online else _redis(settings.online)
+    lines = "\n".join(f"  {name}: {json.dumps(value)}" for name, value in online.items())
+    return _REPOSITORY.format(registry=registry, online=lines)
 
 
-def asked_config(feast: Any, root: Path) -> Any:
-    """Return the configuration of a store in the folder `root` that is asked of the past only."""
+def own_config(feast: Any, settings: Settings, root: Path) -> Any:
+    """Return the configuration of a store on shared online values whose registry is the folder `root`'s alone."""
     return feast.RepoConfig(
         project=PROJECT,
         provider="local",
-        registry=str(root / "asked.db"),
-        online_store=None,
+        registry=str(root / "own.db"),
+        online_store=_redis(settings.online),
         offline_store={"type": "duckdb"},
         entity_key_serialization_version=KEY_VERSION,
     )
+
+
+def _redis(url: str) -> dict[str, str | bool]:
+    # a row replaces the one before whatever its time, as in SQLite
+    return {"type": "redis", "connection_string": _connection(url), "skip_dedup": True}
 
 
 def _connection(url: str) -> str:

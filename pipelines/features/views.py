@@ -20,10 +20,10 @@ from pipelines.features.copies import Copies
 from pipelines.features.history import History
 from pipelines.features.repository import (
     SUBJECT,
-    asked_config,
     close_store,
     encoded_key,
     import_feast,
+    own_config,
     quiet,
     repository_of,
 )
@@ -62,7 +62,7 @@ class Views:
         self.stream_view = f"{plain}_stream"
         self.subject_view = f"{plain}_subject"
         self._store: Any = None
-        self._asked: Any = None
+        self._own_store: Any = None
         self._own = open_online(settings) if online is None else None
         online = online or self._own
         self.shared = None if online is None else SharedValues(online, self.stream_view, self.subject_view)
@@ -79,9 +79,10 @@ class Views:
         self._close_store()
 
     def _close_store(self) -> None:
-        store, self._store, self._asked = self._store, None, None
-        if store is not None:
-            close_store(store)
+        stores, self._store, self._own_store = (self._store, self._own_store), None, None
+        for store in stores:
+            if store is not None:
+                close_store(store)
 
     def uploaded(self) -> dict[str, pa.DataType]:
         """Return the types of the uploaded features, {} before an upload."""
@@ -104,16 +105,22 @@ class Views:
         return self._store
 
     def _declared_here(self) -> Any:
-        """Return a store whose registry is this home's alone: a shared one knows the paths of whoever declared last."""
-        if self._asked is None:
+        """Return a store that knows the views as this home declares them.
+
+        A registry that machines share has the paths and columns of whoever declared last, and Feast goes on with what
+        it read before when the database does not answer: rows would be written without their new columns.
+        """
+        if self.shared is None:
+            return self.open()
+        if self._own_store is None:
             with quiet():
                 feast = import_feast()
                 self.write_repository()
                 with locked(self.root / ".lock"):
-                    store = feast.FeatureStore(config=asked_config(feast, self.root))
+                    store = feast.FeatureStore(config=own_config(feast, self._settings, self.root))
                     store.apply([_subject(), self.stream(), *([self.uploads()] if self.uploaded() else [])])
-            self._asked = store
-        return self._asked
+            self._own_store = store
+        return self._own_store
 
     def redeclare(self, *, empty_subjects: bool = False) -> None:
         """Take note of new uploads.
@@ -132,7 +139,8 @@ class Views:
 
     def put(self, view: str, rows: pd.DataFrame) -> None:
         """Replace the online values of the subjects in `rows`, which hold all columns of `view`."""
-        store = self.open()
+        self.open()  # declares the views for whoever else reads them
+        store = self._declared_here()
         if self.shared is not None and view == self.subject_view:
             self.shared.declare(sorted(self.uploaded()))
         # Feast leaves rows alone that hold nothing: the earlier values would stay
@@ -158,7 +166,7 @@ class Views:
         Returns:
             [n] rows in the same order, one column per feature, null where there was no value yet.
         """
-        store = self.open() if self.shared is None else self._declared_here()
+        store = self._declared_here()
         parts: list[pa.Table] = []
         for start in range(0, len(asked), _ROWS_PER_QUESTION):
             part = asked.iloc[start : start + _ROWS_PER_QUESTION].reset_index(drop=True)

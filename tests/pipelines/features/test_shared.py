@@ -74,6 +74,18 @@ def test_what_one_home_puts_there_every_home_serves_as_feast_does(
 
 
 @pytest.mark.connected
+def test_new_columns_are_written_though_feast_goes_on_with_the_registry_it_had(
+    homes: list[Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Features(homes[0], LOOP)) as writing, closing(Features(homes[1], LOOP)) as serving:
+        upload(writing, tmp_path, "subject_id,age\nann,3\n")
+        # Feast notes at level "debug" that a database did not answer, and goes on
+        monkeypatch.setattr("feast.infra.registry.sql.SqlRegistry.refresh", lambda self, project=None: None)
+        upload(writing, tmp_path, "subject_id,age,size\nann,4,2\n")
+        assert serving.online("ann", NOW) == {"age": 4.0, "size": 2.0}
+
+
+@pytest.mark.connected
 def test_streams_are_those_of_a_single_home_and_redis_may_go(
     homes: list[Settings], redis: RedisServer, tmp_path: Path
 ) -> None:

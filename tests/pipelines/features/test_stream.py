@@ -82,6 +82,11 @@ def rows(records: Sequence[D] | Sequence[O], *, start: int = 0, partition: int =
     return pa.table(columns)
 
 
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a file is made for the owner alone before SQLite opens it, whatever its name means
+
+
 def stream(loop: LoopSettings = LOOP, path: Path = Path(":memory:")) -> Stream:
     return Stream(path, loop)
 
