@@ -201,6 +201,9 @@ class SessionRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         weights: whose decisions ``clone`` imitates more: of the versions that did better than others on the same days
             (``pw``), of users who brought more than their first response let expect (``aw``; ``pw`` where users explain
             more than .3 of what is brought), or of all alike (``uniform``).
+        gated: whether ``clone`` begins without a critic, and follows one in steps that a simulator of users apart has
+            to prove: where several versions drew (``mixed``), ``always``, or ``never``; else it follows it at once.
+            Where no step is proven, no decision is imitated more than others.
         effort: gradient steps and rounds, in shares of the usual.
         sharpness: what the policy's logits are multiplied by when it serves; 1 is what it was taught.
         form: of the world, for ``parametric``: ``lts``, ``driver-programme``, or ``module:name`` of one's own, which is
@@ -221,6 +224,7 @@ class SessionRules(Checked, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     penalty_kind: Literal["disagreement", "gap"] = "disagreement"
     trend: Literal["none", "rises", "wears_out"] = "none"
     weights: Literal["pw", "aw", "uniform"] = "pw"
+    gated: Literal["mixed", "always", "never"] = "mixed"
     effort: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1.0
     sharpness: Positive = 1.0
     form: Annotated[str, msgspec.Meta(max_length=200)] = ""

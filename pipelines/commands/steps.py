@@ -172,10 +172,24 @@ def _show_methods(session: dict[str, Any], out: Console) -> None:
         numbers = (f"{told[key]:.4g}" for key in ("believed", "held_out"))
         table.add_row(name + mark, *numbers, gain, weighed, f"{told['logged']:.4g}", "yes" if told["agreed"] else "no")
     out.print(table)
+    for name, told in session["methods"].items():
+        if "steps_taken" in told and not isinstance(told, str):
+            out.print(f"{name}: {_steps_of(told)}")
     for kept in session["record"]:
         seen = "has decided nothing" if kept["came_true"] is None else f"{kept['came_true']:.4g} came true"
         promised = f"{kept['held_out']:.4g} was promised"
         out.print(f"version {kept['version']} ({kept['method']}): {promised}, {seen} ({kept['decisions']} decisions)")
+
+
+def _steps_of(told: dict[str, Any]) -> str:
+    """Return in words what became of steps that users apart have to prove; see `simulators.offline.gated`."""
+    users, taken = f"{told['users_apart']:.0f} users apart", told["steps_taken"]
+    asked = sum(name.startswith("gain_low_at_") for name in told)
+    if not asked:
+        return f"{users} whom it imitates are too few, or their decisions, to prove its critic: a plain clone"
+    if not taken:
+        return f"{users} proved none of {asked} steps towards its critic: a plain clone"
+    return f"{users} proved {taken:.0f} of {asked} steps towards its critic, the last at weight {told['beta']:g}"
 
 
 def _train_from_dsjson(loop: str, home: Path | None, seed: int, path: Path) -> Outcome:

@@ -13,6 +13,7 @@ from decision.errors import FieldError
 from pipelines.reports.figures import HEIGHT, MUTED, SERIES, WIDTH, svg
 from pipelines.studies.jobs import MOST_PROCESSES, Progress, all_of
 from pipelines.studies.report import Figure, Findings, Sheet, number, with_interval
+from simulators.offline.gated import BETAS
 from simulators.studies import offline
 
 ABOUT = (
@@ -85,7 +86,32 @@ def sheets(result: dict[str, Any]) -> list[Sheet]:
     note = "Intervals: bootstrap over seeds and users, paired."
     columns = ["method", "return", "over the log", "over cloning"]
     out.append(Sheet(f"The log of the study of learned simulators: {seeded} seeds", columns, cells, note))
-    return out
+    return [*out, _steps(result)]
+
+
+def _steps(result: dict[str, Any]) -> Sheet:
+    """Return what became of gated steps, seed by seed."""
+    told = {world: methods["gated_pw"]["told"] for world, methods in result["mixed"].items()}
+    told[offline.STUDY_LOG] = result["study_log"]["gated"]["told"]
+    cells = [
+        [
+            world,
+            str(seed),
+            number(one["users_apart"], 0),
+            number(one["steps_taken"], 0),
+            number(one.get("beta"), 1),
+            ", ".join(number(one[f"gain_low_at_{beta:g}"], 3) for beta in BETAS if f"gain_low_at_{beta:g}" in one)
+            or "-",
+            number(one.get("believed_apart"), 2),
+            number(one.get("error_apart"), 2),
+        ]
+        for world, each in told.items()
+        for seed, one in zip(result["seeds"], each, strict=True)
+    ]
+    steps = ", ".join(f"{beta:g}" for beta in BETAS)
+    columns = ["log", "seed", "users who prove", "taken", "last beta", f"lower bounds at {steps}", "believed", "off"]
+    note = "In reward per decision. Off: the users' simulator on what was logged, less what was."
+    return Sheet("Steps behind a proof", columns, cells, note)
 
 
 def figures(result: dict[str, Any]) -> list[Figure]:

@@ -189,6 +189,7 @@ def plan_of(rules: SessionRules) -> Plan:
         penalty_kind=rules.penalty_kind,
         trend=rules.trend,
         weights=rules.weights,
+        gated=rules.gated,
         effort=rules.effort,
         form=rules.form,
     )

@@ -26,7 +26,9 @@ from simulators.learned.lookahead import returns_in_truth
 from simulators.learned.trajectories import Trajectories
 from simulators.offline.cloning import CloneRecipe, beta_for, cloned
 from simulators.offline.critic import CriticRecipe, advantages_of
+from simulators.offline.gated import apart_of, in_steps
 from simulators.offline.weights import Kind, effective_of, share_of_users, weights_of
+from simulators.sim2rec.network import ContextPolicy
 from simulators.studies import interval
 from simulators.trainers.contract import executed_in
 
@@ -104,7 +106,7 @@ def run_job(job: Job, size: Size) -> dict[str, Any]:
     """Return, per method, ``returns`` of the users deployed to and what there is to tell; the ``optimum``.
 
     A ``cloning`` imitates all decisions of the trajectories it draws alike; an ``extraction`` the better ones more, by
-    a critic, as the trainer ``clone`` does.
+    a critic; ``gated`` follows the critic in steps that users apart have to prove.
     """
     torch.set_num_threads(1)
     started, seed = time.perf_counter(), job.seed
@@ -115,21 +117,31 @@ def run_job(job: Job, size: Size) -> dict[str, Any]:
     view, offered = GroupView(None), executed_in(log)
     advantages = advantages_of(log, offered, CriticRecipe(steps=size.count(2_500)), seed)
 
+    def earned(policy: ContextPolicy) -> list[float]:
+        return _plain(returns_in_truth(policy, view, tuple(offered.tolist()), fresh, seed, log, greedy=False))
+
     def made(kind: Kind, beta: float) -> dict[str, Any]:
         weights = weights_of(log, kind)
         recipe = CloneRecipe(steps=size.count(1_500), beta=beta)
         policy = cloned(log, view, offered, advantages, weights, recipe, seed)
-        returns = returns_in_truth(policy, view, tuple(offered.tolist()), fresh, seed, log, greedy=False)
-        out = {"returns": _plain(returns), "ess": effective_of(weights)}
+        out = {"returns": earned(policy), "ess": effective_of(weights)}
         if log.versions is not None:
             out["on_good"] = float(weights[log.versions[:, 0] == 1].sum())
         return out
 
+    def gated(kind: Kind) -> dict[str, Any]:
+        apart = apart_of(len(log), np.zeros(0, np.int64), seed)
+        critic, recipe = CriticRecipe(steps=size.count(2_500)), CloneRecipe(steps=size.count(1_500))
+        policy, told = in_steps(log, view, offered, kind, apart, critic, recipe, seed)
+        return {"returns": earned(policy), "told": told}
+
     if job.world in MIXED:
         methods |= {f"cloning_{kind}": made(kind, 0.0) for kind in SAMPLERS}
+        methods["gated_pw"] = gated("pw")
         methods["extraction_pw"] = made("pw", beta_for("pw"))
     else:
         methods |= {"cloning": made("uniform", 0.0), "extraction": made("uniform", beta_for("uniform"))}
+        methods["gated"] = gated("uniform")
     told: dict[str, Any] = {
         "optimum": float(returns_of_plan(fresh, plan(fresh)).mean()),
         "share_of_users": share_of_users(log),
@@ -159,6 +171,8 @@ def summary(size: Size, results: Mapping[str, Mapping[str, Any]], seeds: Sequenc
                 "return_ci": interval.of_users(values, rng),
                 "by_seed": [float(each.mean()) for each in values],
             }
+            if "told" in found[0]:
+                row["told"] = [one["told"] for one in found]
             for key in ("ess", "on_good"):
                 if key in found[0]:
                     row[key] = float(np.mean([one[key] for one in found]))

@@ -23,6 +23,7 @@ from simulators.learned.groups import GroupView
 from simulators.learned.lookahead import PenaltyKind
 from simulators.learned.served import served
 from simulators.learned.trajectories import Counts, Trajectories
+from simulators.offline.gated import Gated
 from simulators.offline.weights import Kind
 from simulators.sim2rec.network import ContextPolicy
 
@@ -50,6 +51,7 @@ class Plan:
             not behave so are left out.
         weights: whose trajectories are imitated more (`simulators.offline.weights`): of the versions that did better
             (``pw``), of users who brought more than expected (``aw``), or all alike (``uniform``).
+        gated: on which logs a clone follows its critic in steps that users apart have to prove.
         effort: how much is learned, in shares of the usual: gradient steps and rounds.
         form: of the world, where it is known (`simulators.learned.forms`); "" where it is not.
     """
@@ -61,6 +63,7 @@ class Plan:
     penalty_kind: PenaltyKind = "disagreement"
     trend: Literal["none", "rises", "wears_out"] = "none"
     weights: Kind = "pw"
+    gated: Gated = "mixed"
     effort: float = 1.0
     form: str = ""
 

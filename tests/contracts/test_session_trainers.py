@@ -31,6 +31,12 @@ def test_session_trainer_contract(method: str, check) -> None:
     check(trainer_of(method))
 
 
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_clone_in_gated_steps_keeps_the_contract(check) -> None:
+    clone = trainer_of("clone")
+    check(lambda log, simulators, plan, seed: clone(log, simulators, replace(plan, gated="always"), seed))
+
+
 def test_the_gap_is_taken_off_without_a_unit() -> None:
     check_a_unit_changes_nothing(trainer_of("sim2rec"), replace(PLAN, penalty_kind="gap"))
 

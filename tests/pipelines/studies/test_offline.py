@@ -21,7 +21,7 @@ def test_study_has_the_promised_numbers_and_goes_on_where_it_stopped(monkeypatch
     assert told[-1][1] == 1.0
     for world in ("m1", "m2"):
         rows = findings.result["mixed"][world]
-        assert {"good", "cloning_uniform", "cloning_pw", "cloning_aw", "extraction_pw"} == set(rows)
+        assert {"good", "cloning_uniform", "cloning_pw", "cloning_aw", "extraction_pw", "gated_pw"} == set(rows)
         assert rows["good"]["share_of_good"] == 1.0
         assert {"return", "share_of_good", "ess"} <= set(rows["cloning_pw"])
         assert rows["cloning_pw"]["ess"] == pytest.approx(40.0, abs=1.0)
@@ -29,6 +29,9 @@ def test_study_has_the_promised_numbers_and_goes_on_where_it_stopped(monkeypatch
     rows = findings.result["study_log"]
     assert {"over_log", "over_log_ci", "over_cloning"} <= set(rows["extraction"])
     assert "over_log" not in rows["logged"]
+    steps = findings.sheets[-1]
+    assert [row[:2] for row in steps.rows] == [[world, "7"] for world in offline.WORLDS]
+    assert rows["gated"]["told"][0]["users_apart"] == 15  # a quarter
     json.dumps(findings.result)
     assert {"tables.md", "report.html", "result.json"} <= {path.name for path in write(findings, tmp_path)}
     again: list[tuple[str, float]] = []

@@ -127,7 +127,9 @@ def test_a_replay_says_before_any_training_what_the_sessions_hold(
     assert "sessions in the log" in run("replay", loop.name, "--report", *home).out
 
 
-def test_what_a_version_promised_is_kept_beside_what_came_true(settings: Settings, registry: Registry) -> None:
+def test_what_a_version_promised_is_kept_beside_what_came_true(
+    run: Any, settings: Settings, registry: Registry
+) -> None:
     loop = new_loop(settings, "kept", TEXT + SMALL + 'method = "clone"\nalso = []\n')
     log, lake = open_parts(settings)
     fill(log, "kept", habit(1, 60, 12))
@@ -140,6 +142,8 @@ def test_what_a_version_promised_is_kept_beside_what_came_true(settings: Setting
     (kept,) = train(lake, registry, loop, seed=0, now=LATER).session["record"]
     assert kept["decisions"] == 60
     assert kept["came_true"] == pytest.approx(float(later.rewards.mean()), rel=1e-5)
+    said = " ".join(run("train", "kept", "--home", str(settings.root)).out.split())
+    assert "users apart whom it imitates are too few" in said  # two versions drew, and 5 users are no proof
 
 
 def test_too_few_users_are_refused_in_words(settings: Settings, registry: Registry) -> None:
