@@ -8,6 +8,7 @@ out.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError, ProgrammingError
 
 from decision.errors import FieldError, Words
 from decision.fairness.audit_log import GENESIS, Anchor, Entry, follow
@@ -32,6 +33,8 @@ from pipelines.state.state import State
 
 Query = sa.Select[*tuple[Any, ...]]
 """A query, whatever its columns."""
+
+_log = logging.getLogger(__name__)
 
 _LOCK = 0x64656373  # any constant: the key of PostgreSQL's advisory lock
 _BUSY_S = 30
@@ -258,6 +261,12 @@ class Governance:
                 t.metadata.create_all(connection)
                 for statement in t.triggers(self.dialect):
                     connection.exec_driver_sql(statement)
+            for index in t.COUNTED:
+                try:
+                    with connection.begin_nested():
+                        index.create(connection, checkfirst=True)
+                except ProgrammingError as error:  # the tables are somebody else's: all is well without, but slower
+                    _log.warning("no index %s, so counts of panels are slower: %s", index.name, error.orig)
 
 
 def stamp(now: datetime) -> str:

@@ -124,6 +124,14 @@ audit_log = sa.Table(
     sa.Column("hash", sa.String(64), nullable=False),
 )
 
+COUNTED = (  # what a year's counts read: the columns, and neither payloads nor reasons
+    sa.Index(
+        "ix_tasks_counted", *(tasks.c[n] for n in ("loop", "task_id", "rule_id", "stream", "status", "gap", "expected"))
+    ),
+    sa.Index("ix_judgements_counted", *(judgements.c[n] for n in ("task_id", "person_id", "verdict", "acceptable"))),
+)
+"""Indexes that stores of earlier releases lack; opening one adds them."""
+
 APPEND_ONLY = ("audit_log", "judgements", "verdicts")
 
 

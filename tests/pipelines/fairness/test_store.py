@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -13,10 +14,11 @@ from decision.errors import FieldError
 from decision.fairness.audit_log import Anchor
 from pipelines.fairness import tables as t
 from pipelines.fairness.people import add_person, by_key, by_session, list_people, open_session, revoke
+from pipelines.fairness.report import status
 from pipelines.fairness.store import Governance
 from pipelines.fairness.verify import verify
 from pipelines.settings import load_settings
-from tests.worlds.panels import NOW, Panel, pair
+from tests.worlds.panels import LOOP, NOW, Panel, pair
 
 
 def falsify(store: Governance, *statements: str) -> None:
@@ -189,6 +191,47 @@ def test_the_setting_puts_the_store_on_postgresql_and_keeps_anchors_at_home(post
         assert verify(store).faults == ()
     assert (tmp_path / "governance" / "anchors.jsonl").is_file()
     assert not (tmp_path / "governance" / "governance.db").exists()
+
+
+def test_a_store_of_an_earlier_release_gets_the_indexes_of_the_counts(judged: Panel, tmp_path: Path) -> None:
+    before = status(judged.store, LOOP, now=NOW)
+    names = {"tasks": "ix_tasks_counted", "judgements": "ix_judgements_counted"}
+    with judged.store._engine.begin() as connection:
+        for name in names.values():
+            connection.exec_driver_sql(f"DROP INDEX {name}")
+    url = judged.store._engine.url.render_as_string(hide_password=False)
+    for _ in range(2):  # the second finds them
+        with Governance(url, tmp_path / "anchors.jsonl") as upgraded:
+            for table, name in names.items():
+                assert name in {one["name"] for one in sa.inspect(upgraded._engine).get_indexes(table)}
+            assert status(upgraded, LOOP, now=NOW) == before
+    assert verify(judged.store).faults == ()
+
+
+def test_a_store_whose_tables_are_somebody_elses_opens_without_the_indexes(
+    postgres_database: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Governance(postgres_database, tmp_path / "anchors.jsonl") as store:
+        Panel(store).open(pair())
+    owner = sa.create_engine(store._engine.url)
+    role = f"guest_{secrets.token_hex(4)}"
+    with owner.begin() as connection:
+        for statement in (
+            "DROP INDEX ix_tasks_counted",
+            f"CREATE ROLE {role} LOGIN",
+            f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}",
+        ):
+            connection.exec_driver_sql(statement)
+    guest = store._engine.url.set(username=role)
+    try:
+        with Governance(guest.render_as_string(hide_password=False), tmp_path / "anchors.jsonl") as opened:
+            assert status(opened, LOOP, now=NOW).tasks == {"open": 1}
+        assert "no index ix_tasks_counted" in caplog.text
+    finally:
+        with owner.begin() as connection:
+            connection.exec_driver_sql(f"DROP OWNED BY {role}")
+            connection.exec_driver_sql(f"DROP ROLE {role}")
+        owner.dispose()
 
 
 def test_an_address_that_is_none_names_the_setting(tmp_path: Path) -> None:
