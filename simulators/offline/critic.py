@@ -13,17 +13,19 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from decision.errors import FieldError
 from simulators.learned.responses import SummaryResponse
 from simulators.learned.trajectories import Counts, Singles, Trajectories
 
 _WIDTH = 64
+_relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,47 +75,108 @@ def advantages_of(log: Trajectories, offered: Counts, recipe: CriticRecipe, seed
         raise FieldError("log", wanted="a trajectory of two steps or more", got=log.steps)
     flat = torch.from_numpy(states.reshape(-1, states.shape[-1]))
     spread = float(log.rewards[inside].std()) or 1.0
-    rewards = torch.from_numpy(((log.rewards - log.rewards[inside].mean()) / spread).astype(np.float32).ravel())
-    places = np.minimum(np.searchsorted(offered, log.actions), len(offered) - 1)
-    actions = torch.from_numpy(places.ravel())
-    rng, (value, quality, target) = np.random.default_rng(seed), _nets(states.shape[-1], len(offered), seed)
-    optimizer = torch.optim.Adam([*value.parameters(), *quality.parameters()], lr=recipe.rate, fused=True)
-    for step in range(recipe.steps):
-        optimizer.param_groups[0]["lr"] = recipe.rate * (1.0 - 0.97 * step / recipe.steps)
-        rows = torch.from_numpy(where[rng.integers(0, where.size, recipe.batch)])
-        now, chosen = flat[rows], actions[rows][:, None]
-        with torch.no_grad():
-            wanted = rewards[rows] + recipe.gamma * value(flat[rows + 1])[:, 0]
-            reached = target(now).gather(1, chosen)[:, 0]
-        above = reached - value(now)[:, 0]
-        bent = torch.where(above > 0.0, recipe.expectile, 1.0 - recipe.expectile) * above.square()
-        missed = (quality(now).gather(1, chosen)[:, 0] - wanted).square()
-        optimizer.zero_grad()
-        (bent.mean() + missed.mean()).backward()
-        optimizer.step()
-        with torch.no_grad():
-            for slow, new in zip(target.parameters(), quality.parameters(), strict=True):
-                slow.lerp_(new, recipe.target)
-    with torch.no_grad():
-        found = target(flat).gather(1, actions[:, None])[:, 0] - value(flat)[:, 0]
+    rewards = ((log.rewards - log.rewards[inside].mean()) / spread).astype(np.float32).reshape(-1, 1)
+    actions = np.minimum(np.searchsorted(offered, log.actions), len(offered) - 1).reshape(-1, 1)
+    batches = where[np.random.default_rng(seed).integers(0, where.size, (recipe.steps, recipe.batch))]
+    data = (flat, torch.from_numpy(rewards), torch.from_numpy(actions))
+    value, quality = _taught(data, torch.from_numpy(batches), _layers(flat.shape[1], len(offered), seed), recipe)
+    found = _Net(quality, len(flat))(flat).gather(1, data[2]) - _Net(value, len(flat))(flat)
     return np.where(inside, found.numpy().reshape(inside.shape), np.float32(0.0))
 
 
 def _states(log: Trajectories) -> Singles:
+    """Return [n, T, f] what is known of the user before each step, and a last number 1, whose weights are biases."""
     summary = SummaryResponse()
     summary.features = log.shown.shape[2]
-    return summary.memories_of(log).transpose(1, 0, 2).copy()
+    found = summary.memories_of(log).transpose(1, 0, 2)
+    return np.concatenate([found, np.ones_like(found[..., :1])], axis=-1)
 
 
-def _nets(inputs: int, actions: int, seed: int) -> tuple[nn.Module, nn.Module, nn.Module]:
-    def net(outputs: int) -> nn.Module:
-        hidden = (nn.Linear(inputs, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), nn.ReLU())
-        return nn.Sequential(*hidden, nn.Linear(_WIDTH, outputs))
+class _Net:
+    """Two hidden layers and an output.
 
+    `torch.nn` records dozens of operations a step and allocates their results; here a step is a dozen operations, on
+    memory that is kept.
+
+    Args:
+        layers: weights [w, f], [w, w + 1] and [o, w + 1]; the last column of each is a bias.
+        rows: most inputs at once.
+    """
+
+    def __init__(self, layers: Sequence[Tensor], rows: int) -> None:
+        self.layers = layers
+        self.hidden = [torch.ones(rows, len(layer) + 1) for layer in layers[:-1]]
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return the outputs [n, o] for `inputs` [n, f], n as many as there is memory for."""
+        for layer, hidden in zip(self.layers[:-1], self.hidden, strict=True):
+            torch.mm(inputs, layer.T, out=hidden[:, :-1]).relu_()
+            inputs = hidden
+        return torch.mm(inputs, self.layers[-1].T)
+
+    def back(self, inputs: Tensor, of_outputs: Tensor, gradient: Sequence[Tensor]) -> None:
+        """Fill in the `gradient` by the layers, given that by the outputs [m, o] of the first m `inputs` of a call."""
+        seen = [inputs, *self.hidden]
+        for number in reversed(range(len(self.layers))):
+            below = seen[number][: len(of_outputs)]
+            torch.mm(of_outputs.T, below, out=gradient[number])
+            if number:
+                reached = below[:, :-1]
+                of_outputs = torch.mm(of_outputs, self.layers[number][:, :-1])
+                _relu_backward(of_outputs, reached, 0.0, grad_input=of_outputs)
+
+
+def _taught(
+    data: tuple[Tensor, Tensor, Tensor], batches: Tensor, layers: Sequence[Tensor], recipe: CriticRecipe
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the layers of the value, and of the slow copy of the quality.
+
+    Args:
+        data: states [m, f], rewards [m, 1], actions [m, 1].
+        batches: [steps, batch] rows of `data` that have a successor, which is the next row.
+        layers: three of the value and three of the quality, nothing learned.
+        recipe: how much is learned.
+    """
+    states, rewards, actions = data
+    batch, half = batches.shape[1], len(layers) // 2
+    weights = torch.cat([layer.ravel() for layer in layers])
+    weights.grad = torch.zeros_like(weights)
+    now, gradient = _views(weights, layers), _views(weights.grad, layers)
+    quick = weights[-sum(layer.numel() for layer in layers[half:]) :]
+    slow = quick.clone()
+    followed = _views(slow, layers[half:])
+    value, quality, target = _Net(now[:half], 2 * batch), _Net(now[half:], batch), _Net(followed, batch)
+    optimizer = torch.optim.Adam([weights], lr=recipe.rate, fused=True)
+    of_qualities = torch.zeros(batch, len(layers[-1]))
+    above_zero, below_zero = -2.0 * recipe.expectile / batch, -2.0 * (1.0 - recipe.expectile) / batch
+    for step, rows in enumerate(batches.unbind(0)):
+        optimizer.param_groups[0]["lr"] = recipe.rate * (1.0 - 0.97 * step / recipe.steps)
+        both = states.index_select(0, torch.cat([rows, rows + 1]))
+        here, chosen = both[:batch], actions.index_select(0, rows)
+        values = value(both)
+        above = target(here).gather(1, chosen).sub_(values[:batch])
+        value.back(both, above * torch.where(above > 0.0, above_zero, below_zero), gradient[:half])
+        wanted = torch.add(rewards.index_select(0, rows), values[batch:], alpha=recipe.gamma)
+        missed = quality(here).gather(1, chosen).sub_(wanted)
+        quality.back(here, of_qualities.zero_().scatter_(1, chosen, missed.mul_(2.0 / batch)), gradient[half:])
+        optimizer.step()
+        slow.lerp_(quick, recipe.target)
+    return now[:half], followed
+
+
+def _views(flat: Tensor, layers: Sequence[Tensor]) -> list[Tensor]:
+    """Return the parts of `flat` that are `layers`, one after the other."""
+    parts = flat.split([layer.numel() for layer in layers])
+    return [part.view_as(layer) for part, layer in zip(parts, layers, strict=True)]
+
+
+def _layers(inputs: int, actions: int, seed: int) -> list[Tensor]:
+    """Return three layers of a value and three of a quality, as `torch.nn` starts them; the last input is a bias's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        value, quality, target = net(1), net(actions), net(actions)
-    target.load_state_dict(quality.state_dict())
-    for weight in target.parameters():
-        weight.requires_grad_(False)
-    return value, quality, target
+        made = [
+            nn.Linear(*size)
+            for outputs in (1, actions)
+            for size in ((inputs - 1, _WIDTH), (_WIDTH, _WIDTH), (_WIDTH, outputs))
+        ]
+    return [torch.cat([layer.weight, layer.bias[:, None]], dim=1).detach() for layer in made]

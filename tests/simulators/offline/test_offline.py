@@ -14,7 +14,7 @@ from simulators.learned.groups import GroupView
 from simulators.learned.logs import logged
 from simulators.learned.trajectories import Trajectories, catalogue_of, scale_of
 from simulators.offline.cloning import CloneRecipe, cloned, inputs_of
-from simulators.offline.critic import CriticRecipe, advantages_of
+from simulators.offline.critic import CriticRecipe, _layers, _Net, advantages_of
 from simulators.offline.weights import effective_of, kind_of, returns_of, share_of_users, weights_of
 
 LOG = logged(draw_users(np.random.default_rng(0), np.array([14.0]), 200), 0, horizon=20)
@@ -162,6 +162,25 @@ def test_critic_and_clone_find_the_better_action() -> None:
         shares.append(float(torch.softmax(logits, dim=-1)[..., 2].mean()))
     assert shares[0] == pytest.approx(1 / 3, abs=0.08)
     assert shares[1] > 0.8
+
+
+def test_the_gradient_written_out_is_that_of_torch() -> None:
+    rng = np.random.default_rng(12)
+    inputs = torch.from_numpy(np.column_stack([rng.normal(size=(7, 5)), np.ones(7)]).astype(np.float32))
+    of_outputs = torch.from_numpy(rng.normal(size=(4, 3)).astype(np.float32))  # of the first four rows
+    layers = _layers(6, 3, 0)[3:]
+    gradient = [torch.empty_like(layer) for layer in layers]
+    net = _Net(layers, 7)
+    outputs = net(inputs)
+    net.back(inputs, of_outputs, gradient)
+    known, below = [layer.clone().requires_grad_() for layer in layers], inputs
+    for layer in known[:2]:
+        below = torch.cat([torch.relu(below @ layer.T), torch.ones(7, 1)], dim=1)
+    below = below @ known[2].T
+    assert torch.allclose(outputs, below, atol=1e-6)
+    (below[:4] * of_outputs).sum().backward()
+    for found, layer in zip(gradient, known, strict=True):
+        assert torch.allclose(found, layer.grad, atol=1e-6)
 
 
 def without_a_floor() -> Trajectories:
