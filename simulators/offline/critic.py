@@ -25,6 +25,8 @@ from simulators.learned.responses import SummaryResponse
 from simulators.learned.trajectories import Counts, Singles, Trajectories
 
 _WIDTH = 64
+_AT_ONCE = 65_536
+"""States whose advantages are made at a time."""
 _relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 
@@ -80,8 +82,11 @@ def advantages_of(log: Trajectories, offered: Counts, recipe: CriticRecipe, seed
     batches = where[np.random.default_rng(seed).integers(0, where.size, (recipe.steps, recipe.batch))]
     data = (flat, torch.from_numpy(rewards), torch.from_numpy(actions))
     value, quality = _taught(data, torch.from_numpy(batches), _layers(flat.shape[1], len(offered), seed), recipe)
-    found = _Net(quality, len(flat))(flat).gather(1, data[2]) - _Net(value, len(flat))(flat)
-    return np.where(inside, found.numpy().reshape(inside.shape), np.float32(0.0))
+    parts = [
+        _Net(quality, len(part))(part).gather(1, chosen) - _Net(value, len(part))(part)
+        for part, chosen in zip(flat.split(_AT_ONCE), data[2].split(_AT_ONCE), strict=True)
+    ]
+    return np.where(inside, torch.cat(parts).numpy().reshape(inside.shape), np.float32(0.0))
 
 
 def _states(log: Trajectories) -> Singles:
