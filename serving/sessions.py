@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from decision.oracles.session import NAME, SessionOracle
-from pipelines.interactions.join import rule_of
+from pipelines.interactions.window import rule_of
 from pipelines.log.protocol import EventLog, LogUnavailable
 from pipelines.online.connection import Online
 from pipelines.settings import LoopSettings, Settings

@@ -24,7 +24,7 @@ from decision.ope.sequential.trajectories import FARTHEST, WeightedSums, logger_
 from decision.oracles.session import SessionOracle, Singles
 from decision.policy import OraclePolicy
 from decision.ragged import ragged_offsets
-from pipelines.interactions.join import rule_of
+from pipelines.interactions.window import rule_of
 from pipelines.lake.lake import Lake
 from pipelines.settings import LoopSettings
 from pipelines.trajectories.turns import turns_of

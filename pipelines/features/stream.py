@@ -20,8 +20,8 @@ from decision.decay import Decayed, merge
 from decision.errors import FieldError
 from decision.join import DROPPED, DecisionRows, OutcomeRows, match, settle
 from pipelines.files import open_sqlite, transaction
-from pipelines.interactions.join import rule_of
 from pipelines.interactions.settle import drawn_ids
+from pipelines.interactions.window import rule_of
 from pipelines.lake.lake import ConflictError
 from pipelines.settings import LoopSettings
 

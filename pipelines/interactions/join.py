@@ -22,11 +22,10 @@ from deltalake.transaction import AddAction
 
 from decision.batch import Ints
 from decision.join import RewardRule
-from decision.reward import LARGEST
 from pipelines.engines.engine import Engine, LocalEngine, each_of
 from pipelines.ingestion.conflicts import conflicts_of
 from pipelines.interactions.settle import settled_rows
-from pipelines.interactions.window import HISTORY, instant_us, join_mark, turn_mark, window_us
+from pipelines.interactions.window import HISTORY, instant_us, join_mark, rule_of, turn_mark
 from pipelines.lake.lake import REWRITES, ConflictError, Lake
 from pipelines.lake.schemas import Table
 from pipelines.lake.tables import mark_of, partitions_of
@@ -212,21 +211,6 @@ def _resettled(job: _Restating, partition: int) -> _Resettled:
         files += lake.write("interactions", rows)
     tally["pending"] += int(np.count_nonzero(~mature))
     return _Resettled(tally, files, _position_after(offsets, offsets[~mature]))
-
-
-def rule_of(loop: LoopSettings, *, late: bool = False) -> RewardRule:
-    """Return the loop's reward definition as the join takes it."""
-    reward = loop.reward
-    return RewardRule(
-        outcome=reward.outcome,
-        window_us=window_us(loop),
-        default=reward.default,
-        aggregation=reward.aggregation,
-        minimum=-LARGEST if reward.minimum is None else reward.minimum,
-        maximum=LARGEST if reward.maximum is None else reward.maximum,
-        late=late,
-        activates=reward.activates,
-    )
 
 
 def place_of(loop: str, partition: int) -> ds.Expression:

@@ -1,10 +1,15 @@
-"""A loop's reward window in microseconds, and the marks of the join that settles what is past it."""
+"""A loop's reward window and definition as the join takes them, and the marks of the join that settles what is past it.
+
+A service takes them too: nothing here needs tables.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
 from decision.errors import FieldError
+from decision.join import RewardRule
+from decision.reward import LARGEST
 from pipelines.settings import LoopSettings
 
 HISTORY = 1 << 20
@@ -15,6 +20,21 @@ _LONGEST_US = 100 * 365 * 86_400 * 1_000_000
 def window_us(loop: LoopSettings) -> int:
     """Return the length of the loop's reward window, in microseconds."""
     return max(1, int(min(loop.reward.window_s * 1e6, _LONGEST_US)))
+
+
+def rule_of(loop: LoopSettings, *, late: bool = False) -> RewardRule:
+    """Return the loop's reward definition as the join takes it."""
+    reward = loop.reward
+    return RewardRule(
+        outcome=reward.outcome,
+        window_us=window_us(loop),
+        default=reward.default,
+        aggregation=reward.aggregation,
+        minimum=-LARGEST if reward.minimum is None else reward.minimum,
+        maximum=LARGEST if reward.maximum is None else reward.maximum,
+        late=late,
+        activates=reward.activates,
+    )
 
 
 def instant_us(now: datetime) -> int:

@@ -26,7 +26,7 @@ from decision.exploration.rule import Exploration
 from decision.oracles.session import NAME, SessionOracle, SessionSettings
 from decision.policy import OraclePolicy
 from decision.records import SCHEMA_VERSION, Decision, Outcome, encode
-from pipelines.interactions.join import rule_of
+from pipelines.interactions.window import rule_of
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
 from pipelines.registry.registry import Registry

@@ -25,7 +25,8 @@ from decision.memory import memories
 from decision.oracles.session import SessionOracle
 from decision.records import Decision, Outcome
 from pipelines.ingestion.ingest import ingest
-from pipelines.interactions.join import join, rule_of
+from pipelines.interactions.join import join
+from pipelines.interactions.window import rule_of
 from pipelines.settings import LoopSettings
 from pipelines.trajectories.memories import Memories, remembering
 from pipelines.trajectories.turns import turns_of

@@ -12,7 +12,7 @@ import pytest
 from decision.memory import memory
 from decision.records import Decision, Outcome, encode
 from pipelines.files import open_sqlite
-from pipelines.interactions.join import rule_of
+from pipelines.interactions.window import rule_of
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.trajectories.memories import Memories, micros, remembering
 from tests.decision.oracles.test_session import ACTIONS, oracle

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from decision.memory import BLOCK
-from pipelines.interactions.join import rule_of
+from pipelines.interactions.window import rule_of
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.online.connection import Online
 from pipelines.trajectories.memories import Memories, remembering
