@@ -8,22 +8,23 @@ runs the same application, past its routing. Its tracing, metrics and access log
 decision; our metrics count the requests of both ports.
 """
 
+# ruff: noqa: E402 - something is done before the last imports
 from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
-import signal
 import sys
-from functools import partial
 
 import bentoml
 import click
 
+from pipelines.operations.parent import end_with_parent, started_by_us
+
+end_with_parent()  # before the rest is imported: a worker's supervisor may be gone by then
+
 from decision.errors import FieldError
 from pipelines.logs import set_up, take_over
-from pipelines.operations.parent import end_with_parent, started_by_us
 from pipelines.operations.processes import check_keys, check_port
 from pipelines.settings import load_settings
 from serving import metrics
@@ -31,8 +32,6 @@ from serving.http.app import App
 from serving.http.door import ANSWER_S, Door
 from serving.routes import Application, Receive, Scope, Send
 from serving.start import open_core
-
-_log = logging.getLogger(__name__)
 
 metrics.join_run()
 settings = load_settings()
@@ -92,7 +91,6 @@ class DecisionService:
         except FieldError as error:
             sys.stderr.write(f"error: {error}\n")
             raise SystemExit(2) from None
-        end_with_parent(partial(_end, "what started the service has gone, and so does the service"))
         os.environ |= started_by_us()  # its workers inherit it
         metrics.begin_run(settings.root)
 
@@ -109,7 +107,6 @@ class DecisionService:
         except BaseException:
             app.close()
             raise
-        end_with_parent(partial(_end, "the supervisor has gone, and so does this worker"))
 
     @bentoml.on_shutdown
     async def close(self) -> None:
@@ -117,12 +114,6 @@ class DecisionService:
         await self.door.close()
         app.close()
         metrics.forget()
-
-
-def _end(why: str) -> None:
-    """End this process in order: nobody is left who would, or knows that it answers."""
-    _log.critical(why)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 DecisionService.add_asgi_middleware(Frame)  # type: ignore[arg-type]

@@ -82,12 +82,10 @@ def forward(
     Example: `DECISION_LOG=kafka://broker:9092 decision forward`
     """
     from pipelines.ingestion.forward import run_forwarder
-    from pipelines.operations.parent import end_with_parent
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    end_with_parent(stop.set)
     settings = load_settings(home=None if home is None else str(home))
     done = run_forwarder(
         settings, once=once, stop=stop, on_pass=lambda so_far: progress("messages forwarded", so_far.messages)

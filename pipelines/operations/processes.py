@@ -30,6 +30,7 @@ from pipelines.operations.parent import started_by_us
 from pipelines.settings import BENTO_PORT_OFFSET, Settings
 
 SERVICE = "serving.service:DecisionService"
+_UNDER_PARENT = (sys.executable, "-m", "pipelines.operations.parent")
 _POLL_S = 0.1
 _START_S = 300.0  # it imports for seconds where the machine is idle
 _STOP_S = 60.0
@@ -51,7 +52,7 @@ def environment(settings: Settings) -> dict[str, str]:
 def serve_command(settings: Settings) -> list[str]:
     """Return the command line that serves this installation; its port is BentoML's own."""
     return [
-        *(sys.executable, "-m", "bentoml", "serve", SERVICE),
+        *(*_UNDER_PARENT, "bentoml", "serve", SERVICE),
         *("--host", settings.host, "--port", str(settings.frame_port), "--working-dir", str(SOURCES)),
     ]
 
@@ -64,7 +65,7 @@ def let_others_first(pid: int, *, steps: int) -> None:
 
 def forward_command() -> list[str]:
     """Return the command line of the forwarder; the installation comes from the environment."""
-    return [sys.executable, "-m", "pipelines.cli", "forward"]
+    return [*_UNDER_PARENT, "pipelines.cli", "forward"]
 
 
 @contextmanager
