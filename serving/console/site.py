@@ -131,7 +131,7 @@ class Site:
             if len(held) != _TOKEN_CHARS:
                 held = fresh = secrets.token_urlsafe(32)
         frame = {
-            "pages": [(HOME, "Loops"), ("/console/review", "Panels")],
+            "pages": [(HOME, "Loops"), (f"{LOGIN}?panels", "Panels")],
             "who": who(call),
             "signs_out": LOGOUT if call.session else "",
             "here": call.scope["path"],

@@ -41,6 +41,11 @@ from serving.routes import Route
 QUORUMS = (0.2, 0.4, 0.6, 0.8, 1.0)
 _EMPTY = {"verdict": "", "acceptable": "", "reason": ""}
 
+_PANELS = (
+    "Panels have people of their own: auditors, adjudicators, owners and administrators. Sign in with the key of one "
+    "of them; decision audit people add makes it."
+)
+
 
 class Pages:
     """The pages.
@@ -88,8 +93,15 @@ class Pages:
         return RedirectResponse(f"/console/{place}", 303)
 
     async def login(self, request: Request, person: Person, form: Form) -> Response:
-        """Ask for a key."""
-        return await self._site.render(request, "login.html", title="Sign in")
+        """Ask for a key; who comes from the loops to the panels is told whose, or goes where they work."""
+        if "panels" not in request.query_params:
+            return await self._site.render(request, "login.html", title="Sign in")
+        if person.active:
+            return await self.home(request, person, form)
+        loops = [(self._operators.home, "Loops")]
+        return await self._site.render(
+            request, "login.html", title="Sign in to the panels", pages=loops, notice=_PANELS
+        )
 
     async def sign_in(self, request: Request, person: Person, form: Form) -> Response:
         """Open a session for a key."""

@@ -212,6 +212,18 @@ def test_pages_change_nothing_without_a_session_or_with_a_foreign_form(house: Ho
     assert house("GET", "/console/review", cookie=session).status_code == 403  # an administrator judges nothing
 
 
+def test_the_loops_lead_to_the_panels_and_who_has_no_key_of_theirs_is_told_so(house: House) -> None:
+    asked = house("GET", "/console/login?panels")
+    assert asked.status_code == 200
+    assert "Panels have people of their own" in asked.text
+    assert '<a href="/console/loops"' in asked.text  # and back
+    assert "people of their own" not in house("GET", "/console/login").text
+    form, kind = urlencode({"key": house.keys["owner"]}).encode(), "application/x-www-form-urlencoded"
+    signed = house("POST", "/console/login", content=form, content_type=kind)
+    session = signed.headers["set-cookie"].partition(";")[0]
+    assert house("GET", "/console/login?panels", cookie=session).headers["location"] == f"/console/fairness/{LOOP}"
+
+
 def test_a_session_that_was_opened_behind_a_proxy_with_tls_never_travels_in_plain_text(house: House) -> None:
     form, kind = urlencode({"key": house.keys["owner"]}).encode(), "application/x-www-form-urlencoded"
     behind = house("POST", "/console/login", content=form, content_type=kind, x_forwarded_proto="https")
