@@ -54,10 +54,16 @@ def day(stamp: str | datetime) -> str:
     return at.strftime("%-d %B %Y, %H:%M UTC")
 
 
+def policy_words(version: str) -> str:
+    """Return the policy that a version's name stands for, in words."""
+    kind, _, name = version.partition(":")
+    return f"the baseline ({name})" if kind == "baseline" else f"version {version}"
+
+
 def environment(folder: Path, **filters: Callable[..., object]) -> Environment:
     """Return what renders the templates of `folder` and those that all pages share."""
     made = Environment(loader=FileSystemLoader([folder, _SHARED]), autoescape=True, undefined=StrictUndefined)
-    made.filters.update(percent=percent, shown=shown, day=day, **filters)
+    made.filters.update(percent=percent, shown=shown, day=day, policy=policy_words, **filters)
     return made
 
 

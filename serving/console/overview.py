@@ -13,6 +13,7 @@ from pipelines.evaluation.rewards import Running, running
 from pipelines.evaluation.standing import Alarm, Standing, alarms_key, standing_in
 from pipelines.reports.lines import spark
 from serving.console.counted import Counted
+from serving.console.frame import policy_words
 from serving.console.nights import Night, Number
 from serving.console.rates import Rates
 from serving.core import Core
@@ -105,7 +106,7 @@ def glance(
     return Glance(
         name=name,
         says=says,
-        in_charge=in_words(says.policy_version),
+        in_charge=policy_words(says.policy_version),
         candidate=""
         if not says.candidate_version
         else f"version {says.candidate_version} at {100 * says.guard.weight:.0f} %",
@@ -128,12 +129,6 @@ def alarms_in(core: Core, name: str, value: bytes | None) -> Standing:
     with suppress(FieldError):
         return standing_in(core.settings, name, value)
     return Standing()
-
-
-def in_words(version: str) -> str:
-    """Return who decides, in words."""
-    kind, _, name = version.partition(":")
-    return f"the baseline ({name})" if kind == "baseline" else f"version {version}"
 
 
 def lift_of(nights: list[Night], version: str) -> Lift | None:

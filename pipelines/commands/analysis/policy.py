@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipelines.commands.analysis.given import policy_of, rows_of
 from pipelines.commands.outcome import DONE, FAILED, Home, Json, Outcome, command
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pipelines.replay.policies.trial import Trial
 
 policy = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
-_SHOWN = 60
+_SHOWN = 200
 _MOST_ACTIONS = 6
 
 
@@ -61,7 +62,8 @@ def check(
 
 
 def _show(found: Trial, out: Console) -> None:
-    table = Table("event", "context", "drawn", "probabilities", "weight", title=f"{found.policy} on {found.log}")
+    columns = (Column(name, overflow="fold") for name in ("event", "context", "drawn", "probabilities", "weight"))
+    table = Table(*columns, title=f"{found.policy} on {found.log}")
     for row in found.rows:
         answer = "mistake"
         if row.probabilities is not None:
@@ -69,7 +71,7 @@ def _show(found: Trial, out: Console) -> None:
             likely = sorted(((one["id"], share) for one, share in pairs), key=lambda pair: -pair[1])
             answer = ", ".join(f"{name} {share:.3g}" for name, share in likely[:_MOST_ACTIONS] if share > 0)
             answer += " ..." if sum(share > 0 for _, share in likely) > _MOST_ACTIONS else ""
-        context = msgspec.json.encode(row.context).decode()
+        context = json.dumps(row.context, ensure_ascii=False)  # with spaces, at which a table breaks it
         short = context if len(context) <= _SHOWN else context[: _SHOWN - 3] + "..."
         weight = "" if row.weight is None else f"{row.weight:.3g}"
         # Texts of others' are no markup.

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from decision.features import VERSION
+from pipelines.commands.analysis.policy import _show
+from pipelines.replay.policies.trial import Trial, Tried
 from tests.pipelines import test_cli
 from tests.pipelines.interactions.test_older_rules import model, packed, rows
 
@@ -39,7 +44,7 @@ def test_a_policy_is_tried_and_then_replayed_whatever_it_is_written_in(
         ran = run("policy", "check", policy, "--loop", "news", "--json")
         assert (ran.status, len(ran.result["rows"]), ran.result["mistakes"]) == (0, 10, []), ran.result
     shown = run("policy", "check", "tastes:liked", "--loop", "news").out
-    assert '{"likes":"a"}' in shown
+    assert '{"likes": "a"}' in shown
     quick = ("--reward-model", "means", "--replicates", "0", "--json")
     ran = [
         run("replay", "news", "--policy", each, *quick) for each in ("tastes:liked", "tastes:of_batch", "tastes.toml")
@@ -53,3 +58,15 @@ def test_a_policy_is_tried_and_then_replayed_whatever_it_is_written_in(
     for policy in ("nothing.toml", "./nothing", str(tmp_path)):
         assert run("policy", "check", policy, "--loop", "news", "--json").result["field"] == "policy"
     assert "tastes.py:policy" in run("replay", "news", "--policy", "tastes.py", *quick).result["error"]
+
+
+def test_a_narrow_terminal_shows_the_whole_of_what_a_policy_was_asked() -> None:
+    context = {"device": "phone", "country": "CH", "hour": 23.0, "income": 41.0}
+    row = Tried(event_id="shop-1795370960-1", context=context, actions=[], drawn="newsletter")
+    out = Console(width=80, file=StringIO())
+    _show(Trial(policy="mine.py:policy", log="shop", rows=[row], mistakes=[], remarks=[]), out)
+    shown = out.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in shown
+    for name, value in context.items():
+        assert f'"{name}":' in shown, name
+        assert str(value) in shown, name

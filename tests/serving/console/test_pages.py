@@ -145,6 +145,12 @@ def moves(site: Operated) -> list[Any]:
         store.close()
 
 
+def test_a_page_names_a_baseline_as_such_and_not_as_a_version(site: Operated) -> None:
+    assert "Now: version 1 decides." in Browser(site).get("/console/loops/shop/rollback").text
+    assert "Now: the baseline (uniform) decides." in Browser(site).get("/console/loops/fresh/rollback").text
+    assert "of the traffic beside version 1" in Browser(site).get("/console/loops/shop").text
+
+
 def test_an_action_asks_first_and_is_kept_with_who_did_it(site: Operated) -> None:
     browser = Browser(site)
     before = len(moves(site))
