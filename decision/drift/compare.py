@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from scipy.stats import hypergeom
 
 from decision.drift.layout import FEW, Feature
 from decision.drift.observed import Described, Observed
@@ -206,6 +205,8 @@ def _moved(
 
 def _chances(now: Sequence[float], before: Sequence[float], n: float, m: float) -> list[float]:
     """Return the two-sided p-value of each cell: its decisions are hypergeometric, given both samples."""
+    from scipy.stats import hypergeom  # half a second to import, and most comparisons come to nothing before
+
     size, other = round(n), round(m)
     seen, had = np.rint(np.array(now) * size), np.rint(np.array(before) * other)
     less = hypergeom.cdf(seen, size + other, seen + had, size)

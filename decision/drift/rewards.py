@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-from scipy.stats import pearson3
 
 from decision.ragged import Floats, Ints
 
@@ -120,5 +119,7 @@ def compared(now: Rewards, before: Rewards) -> Compared:
     skew, z = third * (now.tilt - before.tilt) / spread**1.5, change / error
     if abs(skew) > MOST_SKEW:
         return Compared(change, error, 1.0)
+    from scipy.stats import pearson3  # half a second to import, for this alone
+
     tail = pearson3.cdf(z, skew) if z < 0 else pearson3.sf(z, skew)
     return Compared(change, error, float(min(1.0, 2.0 * tail)))

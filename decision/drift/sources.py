@@ -11,7 +11,7 @@ from math import sqrt
 from typing import Literal
 
 import msgspec
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from decision.drift.profile import Cell, Counted, Profile
 from decision.drift.rewards import LEAST_BEFORE, LEAST_NOW, compared
@@ -63,7 +63,7 @@ def sources(profile: Profile, counted: Counted) -> list[Source]:
     cells += [
         (f"action {value}", msgspec.structs.replace(now, share=former.share), former) for value, now, former in acts
     ]
-    limit = float(norm.isf(ERROR / max(1, len(cells))))
+    limit = -float(ndtri(ERROR / max(1, len(cells))))
     rates = [
         (told, source)
         for of, now, former in cells

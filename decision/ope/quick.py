@@ -10,7 +10,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from decision.batch import Floats
 from decision.errors import FieldError, SupportError
@@ -67,7 +67,7 @@ def ips_snips_dr(
         tt += float(term @ term)
     if w_ <= 0:
         raise SupportError("the log has no support for this policy: every weight is 0")
-    z = float(stats.norm.ppf(0.5 + level / 2.0))
+    z = float(special.ndtri(0.5 + level / 2.0))
     ratio = r_ / w_
     spread = max(rr - 2.0 * ratio * wwr + ratio**2 * ww, 0.0)
     return {

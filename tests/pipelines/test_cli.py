@@ -200,6 +200,12 @@ def test_an_operators_command_waits_for_no_library_that_it_does_not_need(
     assert done.stderr.splitlines()[-1] == "[]"
 
 
+def test_a_night_imports_no_distributions_before_it_compares() -> None:
+    code = "import sys, pipelines.nightly, pipelines.replay.replay; print('scipy.stats' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from decision.batch import Floats, Ints
 from decision.draw import draw
@@ -164,7 +164,7 @@ def chi_square_of_ranks(pmf: Floats, offsets: Ints, index: Ints) -> tuple[float,
         return 0.0, 0, 1.0
     projected = vectors[:, good].T @ difference[rows]
     statistic = float((projected**2 / values[good]).sum())
-    return statistic, freedom, float(stats.chi2.sf(statistic, freedom))
+    return statistic, freedom, float(special.chdtrc(freedom, statistic))
 
 
 def _ranks(pmf: Floats, offsets: Ints) -> Ints:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from decision.errors import FieldError
 
@@ -64,7 +64,7 @@ def rows_needed(
     for name, share in (("level", level), ("power", power)):
         if not 0.0 < share < 1.0:
             raise FieldError(name, wanted="a number above 0 and below 1", got=share)
-    both = float(norm.ppf(0.5 + level / 2.0) + norm.ppf(power))
+    both = float(ndtri(0.5 + level / 2.0) + ndtri(power))
 
     def needed(variance: float) -> int:
         return max(2, math.ceil(both**2 * variance / lift**2))

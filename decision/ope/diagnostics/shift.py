@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import hypergeom, norm
+from scipy.special import ndtr
 
 from decision.batch import Floats, Ints
 
@@ -35,12 +35,12 @@ def fall(later: Floats, before: Floats, *, error: float, rng: np.random.Generato
     n, m = later.size, before.size
     z = (float(later.mean()) - float(before.mean())) / (spread * np.sqrt(1.0 / n + 1.0 / m))
     if z > -_DOUBTED:
-        return float(norm.cdf(z))
+        return float(ndtr(z))
     value, code = _classes(both)
     counts = np.bincount(code, minlength=value.size)
     seen = np.bincount(code[:n], minlength=value.size)
     if value.size == 2:
-        return float(hypergeom.cdf(seen[1], n + m, counts[1], n))
+        return float(fewer(seen[1:], counts[1:] - seen[1:], n, m)[0])
     draws = round(10.0 / error)
     drawn = rng.multivariate_hypergeometric(counts, n, size=draws)
     scale = max(abs(float(value[0])), abs(float(value[-1])))
@@ -75,11 +75,15 @@ def _classes(values: Floats) -> tuple[Floats, Ints]:
 
 def fewer(later: Ints, before: Ints, n: int, m: int) -> Floats:
     """Return [c] p-values of "the later share is no smaller": `later` of `n` rows against `before` of `m`."""
+    from scipy.stats import hypergeom  # half a second to import, for this alone
+
     return hypergeom.cdf(later, n + m, later + before, n)
 
 
 def more(later: Ints, before: Ints, n: int | Ints, m: int | Ints) -> Floats:
     """Return [c] p-values of "the later share is no larger": `later` of `n` rows against `before` of `m`."""
+    from scipy.stats import hypergeom
+
     return hypergeom.sf(later - 1, n + m, later + before, n)
 
 

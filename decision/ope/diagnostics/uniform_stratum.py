@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy import special
 
 from decision.errors import SupportError
 from decision.ope.estimate import Estimate
@@ -59,7 +59,7 @@ def agreement(
         spread = math.hypot(_error(stratum), _error(estimate))
         difference = estimate.value - stratum.value
         z = difference / spread if spread > 0 else math.copysign(math.inf, difference) if difference else 0.0
-        p_value = float(2.0 * stats.norm.sf(abs(z)))
+        p_value = float(2.0 * special.ndtr(-abs(z)))
         out[name] = Agreement(difference, z, p_value, p_value >= limit)
     return out
 
@@ -71,4 +71,4 @@ def closest(found: Mapping[str, Agreement], estimates: Mapping[str, Estimate]) -
 
 
 def _error(estimate: Estimate) -> float:
-    return (estimate.high - estimate.low) / 2.0 / float(stats.norm.ppf(0.5 + estimate.level / 2.0))
+    return (estimate.high - estimate.low) / 2.0 / float(special.ndtri(0.5 + estimate.level / 2.0))

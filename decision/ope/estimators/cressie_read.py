@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from decision.errors import FieldError
 from decision.ope.estimate import Estimate
@@ -118,7 +118,7 @@ def _interval(totals: _Totals, sums: CressieReadSums, level: float) -> tuple[flo
     n = totals.n
     if n < 2:
         return sums.low, sums.high
-    threshold = float(stats.f.isf(1.0 - level, 1, n))
+    threshold = float(special.fdtri(1, n, level))
     phi = (-_least_divergence(totals, sums) - threshold) / (2.0 * (1.0 + n))
     ends: list[float] = []
     for sign, reward in ((1.0, sums.low), (-1.0, sums.high)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scipy import stats
+from scipy import special
 
 from decision.errors import FieldError
 from decision.ope.estimate import Estimate
@@ -34,6 +34,6 @@ def clopper_pearson(sums: MeanSums, *, largest: float, level: float = 0.95) -> E
     trials = sums.n / largest
     hits = min(max(found.value * trials, 0.0), trials)
     alpha = 1.0 - level
-    low = float(stats.beta.ppf(alpha / 2.0, hits, trials - hits + 1.0)) if hits > 0 else 0.0
-    high = float(stats.beta.ppf(1.0 - alpha / 2.0, hits + 1.0, trials - hits)) if hits < trials else 1.0
+    low = float(special.betaincinv(hits, trials - hits + 1.0, alpha / 2.0)) if hits > 0 else 0.0
+    high = float(special.betaincinv(hits + 1.0, trials - hits, 1.0 - alpha / 2.0)) if hits < trials else 1.0
     return replace(found, low=low, high=high)

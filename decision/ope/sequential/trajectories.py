@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from decision.batch import Floats, Ints
 from decision.errors import FieldError, SupportError
@@ -170,5 +170,5 @@ def weighted_pdis(sums: WeightedSums, *, gamma: float = 1.0, level: float = 0.95
     half = math.inf
     if filled > 1:
         error = math.sqrt(float((linear**2).sum()) * filled / (filled - 1))
-        half = float(stats.t.ppf(0.5 + level / 2.0, filled - 1)) * error
+        half = float(special.stdtrit(filled - 1, 0.5 + level / 2.0)) * error
     return Estimate(value, value - half, value + half, level, sums.whole.n, sums.whole.ess, sums.whole.doubts())

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from decision.batch import Floats, Ints
 from decision.ope.estimate import Estimate
@@ -98,6 +98,6 @@ class Moments:
 
     def _quantile(self, level: float) -> float:
         if self.clusters is None:
-            return float(stats.norm.ppf(0.5 + level / 2.0))
+            return float(special.ndtri(0.5 + level / 2.0))
         effective = self.clusters.spread(np.zeros(len(self.first) + 1)).effective
-        return float(stats.t.ppf(0.5 + level / 2.0, effective - 1.0)) if effective > 1.0 else math.inf
+        return float(special.stdtrit(effective - 1.0, 0.5 + level / 2.0)) if effective > 1.0 else math.inf

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from decision.ope.sums.exact import Exact, rounded
 
@@ -34,7 +34,7 @@ def skewed(value: float, error: float, skewness: float, *, n: float, level: floa
         n: independent terms, more than 1; of terms of unequal size, how many of equal size they count for.
         level: coverage, in (0, 1).
     """
-    z = float(stats.t.ppf(0.5 + level / 2.0, n - 1))
+    z = float(special.stdtrit(n - 1, 0.5 + level / 2.0))
     k = INFLATED * skewness
     if not abs(k) > _NONE:
         return value - z * error, value + z * error
