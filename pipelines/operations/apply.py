@@ -6,7 +6,7 @@ One machine edits ``loop.toml`` in place. Machines that share State read the sam
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -62,7 +62,8 @@ def apply(
         entry = state.get(key)
         stands = 0 if entry is None else entry.version
         if expected is not None and expected != stands:
-            raise SettingsMovedError(f"settings of {name}: expected version {expected}, found {stands}")
+            told = f"`decision apply --loop {name} --history` shows who applied what"
+            raise SettingsMovedError(f"settings of {name}: expected version {expected}, found {stands}; {told}")
         if entry is not None and entry.value == text.encode():
             return Applied(loop=name, version=stands, changed={}, new=False)
         before = None if entry is None else _readable(entry.value, name)
@@ -82,6 +83,18 @@ def applied(settings: Settings, name: str) -> list[Change]:
     """
     with _shared(settings) as state:
         return state.history(settings_key(check_loop_name(name)))
+
+
+def changes_of(changes: Sequence[Change], name: str) -> list[dict[str, tuple[Any, Any]]]:
+    """Return what each change of a loop's settings made of the one before, {path: (before, now)}.
+
+    Nothing of the first that is kept, and of what is no settings of this release.
+    """
+    read = [None if change.value is None else _readable(change.value, name) for change in changes]
+    return [
+        {} if before is None or now is None else differing(before, now)
+        for before, now in zip([None, *read], read, strict=False)
+    ]
 
 
 def _shared(settings: Settings) -> State:

@@ -179,7 +179,7 @@ def read_loop_file(path: Path) -> str:
         FieldError: it cannot be read, is too large, or no UTF-8.
     """
     try:
-        if not path.is_file():
+        if path.exists() and not path.is_file():
             raise FieldError("file", wanted="a file", got=Words("a folder" if path.is_dir() else "a pipe or device"))
         if path.stat().st_size > MAX_FILE_BYTES:
             raise FieldError("file", wanted=f"at most {MAX_FILE_BYTES:,} bytes", got=path.stat().st_size)
