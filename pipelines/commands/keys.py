@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from decision.errors import FieldError
 from pipelines.commands.outcome import Home, Json, Outcome, command, who
@@ -77,7 +77,8 @@ def list_(home: Home = None, json: Json = False) -> Outcome:
         rows = [_row(key, used, now) for key, used in listed(state)]
 
     def show(out: Console) -> None:
-        table = Table("id", "roles", "loops", "tenant", "state", "last used", "today", "made")
+        whole = Column("id", min_width=max([len(row["id"]) for row in rows], default=2))  # it is copied from here
+        table = Table(whole, "roles", "loops", "tenant", "state", "last used", "today", "made")
         for row in rows:
             table.add_row(
                 row["id"],

@@ -56,5 +56,11 @@ def test_what_does_not_fit_is_refused_by_name_and_makes_no_key(
     assert run("keys", "list", "--json").result["keys"] == []
 
 
+def test_a_narrow_terminal_has_the_whole_id_which_revoke_wants(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = run("keys", "create", "--role", "admin", "--tenant", "a-rather-long-tenant", "--json").result
+    monkeypatch.setenv("COLUMNS", "60")
+    assert made["id"] in run("keys", "list").out
+
+
 def test_a_key_that_is_not_there_cannot_be_revoked(run: Any) -> None:
     assert run("keys", "revoke", "abcdefghijkl", "--json").result["field"] == "id"
