@@ -47,6 +47,7 @@ from serving.snapshot import Snapshot
 _log = logging.getLogger(__name__)
 _PERIODS = 3.0
 """So many looks may fail before State counts as silent, however short ``guard.fresh_s`` is."""
+_GONE = "its settings are gone; what was read last holds until the service ends: put them back"
 _PROBE = Batch([{"probe": 1.0}, {}], [{}, {"probe=a": 1.0}, {"x": 2.0}], ["a", "b", "c"], np.array([0, 1, 3]))
 
 
@@ -144,6 +145,10 @@ class Loops:
                         "the loop does not run as configured", extra={"fields": {"loop": name, "error": error}}
                     )
                 self._errors[name] = str(error)
+        for name in self._snapshots.keys() - set(names):
+            if self._errors.get(name) != _GONE:
+                _log.warning("the loop goes on without its settings", extra={"fields": {"loop": name, "error": _GONE}})
+            self._errors[name] = _GONE
 
     def _look(self) -> StateError | None:
         """Ask State for what changed; what it said last holds while it is silent, and the loops say that it is."""

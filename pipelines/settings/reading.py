@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tomllib
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -184,7 +185,7 @@ def read_loop_file(path: Path) -> str:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise FieldError("file", wanted=f"at most {MAX_FILE_BYTES:,} bytes", got=path.stat().st_size)
         data = path.read_bytes()
-        return data.decode()
+        return data.removeprefix(BOM_UTF8).decode()  # some editors begin a file so
     except OSError as error:
         raise FieldError("file", wanted="readable", got=error, says=f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -322,6 +322,7 @@ FAULTS = (
         says="must be valid TOML",
         starts="must be valid TOML",
     ),
+    Fault("the loop's settings gone", moved("loops/shop/loop.toml"), step=None, says="there is no loop", starts=None),
     Fault("manifests of nights broken", changed("runs/**/manifest.json", data=b"{")),
     Fault(
         "Feast's online store damaged",

@@ -91,6 +91,13 @@ def test_the_error_names_loop_file_key_and_what_fits(home: tuple[Settings, str])
     assert len(str(caught.value)) < 600
 
 
+def test_a_byte_order_mark_before_the_settings_is_passed_over(tmp_path: Path) -> None:
+    settings = new_settings(tmp_path)
+    new_loop(settings, "marked")
+    settings.loop_path("marked").write_text("mode = 'apprentice'", encoding="utf-8-sig")
+    assert load_loop(settings, "marked", {}).mode == "apprentice"
+
+
 def test_the_others_are_read_and_every_loop_is_listed(home: tuple[Settings, str]) -> None:
     settings, said = home
     loops, errors = load_loops(settings, {})

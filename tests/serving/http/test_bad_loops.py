@@ -58,3 +58,25 @@ def test_a_loop_whose_file_turns_wrong_goes_on_as_it_was(tmp_path: Path) -> None
         assert call("GET", "/v1/loops/news").json()["error"]
     finally:
         core.close()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "circle"])
+def test_a_loop_whose_settings_go_goes_on_and_says_so_until_they_are_back(tmp_path: Path, kind: str) -> None:
+    core = open_at(tmp_path)
+    try:
+        call = Caller(core)
+        path = tmp_path / "loops" / "news" / "loop.toml"
+        gone = path.parent if kind == "folder" else path
+        away = gone.rename(tmp_path / "away")
+        if kind == "circle":
+            path.symlink_to(path)
+        core.loops.refresh()
+        assert call("POST", "/v1/loops/news/decide", QUESTION).status_code == 200
+        assert "put them back" in call("GET", "/v1/loops/news").json()["error"]
+        if kind == "circle":
+            path.unlink()
+        away.rename(gone)
+        core.loops.refresh()
+        assert call("GET", "/v1/loops/news").json()["error"] is None
+    finally:
+        core.close()
