@@ -158,22 +158,29 @@ def _held(reference: Reference, alpha: float, margin: float | None) -> _Held:
     numbers |= {"look": float(reference.look), "likely": float(likely), "alpha": error}
     numbers |= {} if reference.predicted is None else {"predicted": reference.predicted}
     needed = 0.0 if margin is None else -margin
-    over = f"{reference.name}, diluted by a margin of {lost:.4g}," if kept is not estimate else reference.name
-    bound = f"lower bound of the lift over {over} {kept.low:+.4g} at {(1 + level) / 2:.5g}"
+    shift = f", plus a margin of {lost:.4g}," if kept is not estimate and f"{lost:.4g}" != "0" else ""
+    bound = f"the lift over {reference.name}{shift} is {_at_least(kept.low, level)}"
+    wanted = f"{needed:+.4g}" if needed else "0"
     if kept.low > needed:
-        return _Held(True, estimate, [f"{bound} is above {needed:+.4g}"], numbers)
-    reasons = [f"{bound} is not above {needed:+.4g}", *_rare(estimate)]
+        return _Held(True, estimate, [f"{bound}: that is above {wanted}"], numbers)
+    reasons = [f"{bound}: that is not above {wanted}", *_rare(estimate)]
     if reference.switched is None:
         return _Held(False, estimate, reasons, numbers)
     narrow = reference.switched(level=level)
     numbers |= {"switched_lift": narrow.value, "switched_lower_bound": narrow.low, "upper_bound": estimate.high}
-    shown = f"lower bound of the switched lift {narrow.low:+.4g}"
+    shown = f"by Switch-DR, which leans on the reward model, the lift over {reference.name} is"
     if not narrow.low > 0.0:
-        return _Held(False, estimate, [*reasons, f"{shown} is not above 0"], numbers)
+        told = f"{shown} {_at_least(narrow.low, level)}: that is not above 0"
+        return _Held(False, estimate, [*reasons, told], numbers)
     if not narrow.value <= estimate.high:
-        against = f"the switched lift {narrow.value:+.4g} lies above the upper bound {estimate.high:+.4g}"
+        against = f"{shown} {narrow.value:+.4g}, but without the model it is no more than {estimate.high:+.4g}"
         return _Held(False, estimate, [*reasons, against], numbers)
-    return _Held(True, estimate, [f"{shown} is above 0, and the unbiased lift does not contradict it"], numbers)
+    told = f"{shown} {_at_least(narrow.low, level)}: that is above 0, and the unbiased lift does not contradict it"
+    return _Held(True, estimate, [told], numbers)
+
+
+def _at_least(low: float, level: float) -> str:
+    return f"at least {low:+.4g}, with {50 * (1 + level):.4g} % confidence"
 
 
 def _rare(estimate: Estimate) -> list[str]:

@@ -33,7 +33,15 @@ def test_a_version_that_keeps_most_of_the_gain_is_promoted_and_not_proven() -> N
     assert (verdict.promote, verdict.proven) == (True, False)
     assert verdict.numbers["lower_bound"] == -0.004
     assert verdict.numbers["kept_lower_bound"] == 0.001
-    assert "diluted by a margin" in verdict.reasons[0]
+
+
+def test_a_reason_is_a_sentence_and_names_a_margin_only_where_there_is_one() -> None:
+    told = "is at least +0.001, with 97.5 % confidence: that is above 0"
+    bare = judge([champion(-0.004, kept=0.001)], alpha=0.05, minimum_ess=50)
+    assert bare.reasons[0] == f"the lift over the champion {told}"
+    diluted = Reference("the champion", lift(-0.004, value=0.002), lift(0.001, value=0.007))
+    verdict = judge([diluted], alpha=0.05, minimum_ess=50)
+    assert verdict.reasons[0] == f"the lift over the champion, plus a margin of 0.005, {told}"
 
 
 def test_a_version_better_than_the_last_proven_one_is_proven() -> None:
@@ -125,7 +133,7 @@ def test_narrow_gain_that_the_unbiased_lift_contradicts_is_refused() -> None:
     wide, narrow = lift(-0.05, value=-0.04), lift(0.01, value=0.02)
     verdict = judge([Reference("the champion", wide, wide, narrow)], alpha=0.05, minimum_ess=50)
     assert not verdict.promote
-    assert "lies above the upper bound -0.03" in verdict.reasons[1]
+    assert "+0.02, but without the model it is no more than -0.03" in verdict.reasons[1]
 
 
 def test_narrow_loss_does_not_stop_what_is_proven_to_keep_the_gain() -> None:

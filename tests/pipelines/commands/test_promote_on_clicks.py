@@ -60,5 +60,5 @@ def test_a_version_that_loses_all_clicks_is_refused_however_small_they_are(
     done = run("promote", "news", "--version", str(worse), "--json")
     assert done.status == 3
     assert not done.result["promoted"]
-    assert any("lower bound" in reason for reason in done.result["reasons"]), done.result
+    assert any("is at least" in reason for reason in done.result["reasons"]), done.result
     assert registry.aliases("news")["champion"] == champion

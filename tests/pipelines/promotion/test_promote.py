@@ -76,7 +76,7 @@ def test_a_policy_that_is_no_better_is_refused_with_reasons(lake: Lake, registry
     version = train(lake, registry, untaught(loop), seed=1, now=LATER).version
     promotion = promote(lake, registry, loop, now=LATER, by="a test")
     assert not promotion.promoted
-    assert any("lower bound" in reason for reason in promotion.reasons)
+    assert any("is at least" in reason for reason in promotion.reasons)
     assert registry.aliases(loop.name) == {}
     (written,) = registry.verdicts(loop.name)
     assert (written.verdict, written.version, written.alias) == ("refused", version, "")

@@ -41,7 +41,7 @@ def test_a_failed_night_names_step_cause_and_remedy() -> None:
 
 
 def test_a_refused_night_says_who_stays_in_charge_and_why() -> None:
-    reason = "lower bound of the lift over version 3 -0.02 at 0.975 is not above +0"
+    reason = "the lift over version 3 is at least -0.02, with 97.5 % confidence: that is not above 0"
     promoted = {"version": "4", "promoted": False, "champion": "3", "candidate": None, "reasons": [reason]}
     estimate = {"value": 0.2, "low": None, "high": 0.3, "ess": 41.0}
     evaluated = {
@@ -52,7 +52,7 @@ def test_a_refused_night_says_who_stays_in_charge_and_why() -> None:
     }
     text = as_text(night_told(run_of(evaluate=evaluated, promote=promoted)))
     assert "Version 4 was refused; version 3 stays in charge." in text
-    assert f"L{reason[1:]}." in text
+    assert f"T{reason[1:]}." in text
     assert "1,234 decisions" in text
     assert "unbounded" in text
 
