@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from typing import Any
+
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from decision.errors import FieldError
 from simulators.environments.classification import DATASETS, ClassificationWorld, classification_world
@@ -70,3 +75,21 @@ def test_world_refuses_what_it_cannot_be_made_of(name: str, heldout: float, fiel
     with pytest.raises(FieldError) as caught:
         classification_world(name, seed=1, heldout=heldout)
     assert caught.value.field == field
+
+
+def test_the_digits_are_those_of_scikit_learn() -> None:
+    theirs: Any = load_digits()
+    ours = classification_world("digits", seed=0)
+    np.testing.assert_array_equal(ours.contexts, theirs.data / np.maximum(theirs.data.max(axis=0), 1.0))
+    np.testing.assert_array_equal(ours.labels, theirs.target)
+    assert ours.feature_names == tuple(theirs.feature_names)
+    assert ours.action_ids == tuple(str(name) for name in theirs.target_names)
+
+
+def test_the_digits_wait_for_no_import_of_scikit_learn() -> None:
+    code = (
+        "import sys; from simulators.environments.classification import classification_world; "
+        "classification_world('digits', seed=0); print({'sklearn', 'pandas', 'scipy'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"
