@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 NOW = "extract(epoch from clock_timestamp())::double precision"
 _CONNECT_S, _STATEMENT_S = 5, 10
+"""How long a server may be silent when a transaction begins, and how long it may work on a statement, in seconds."""
 _BEGIN = f"BEGIN; SET LOCAL statement_timeout = '{_STATEMENT_S}s'; SET LOCAL lock_timeout = '{_STATEMENT_S}s'"
 _CREATION = 0x73746174  # any constant: the key of the advisory lock around the making of the tables
 
@@ -90,12 +93,11 @@ class PostgresDatabase:
         """Return a connection in a transaction; those that the server has closed meanwhile are dropped."""
         while (kept := self._take()) is not None:
             try:
-                kept.execute(_BEGIN.encode())
-                return kept
+                return self._begin(kept)
             except self._psycopg.OperationalError:
                 kept.close()
         # No statement is prepared: it would live in a session that a pooler may hand to somebody else.
-        opened = self._psycopg.connect(
+        opened = _patient()(
             self._url,
             autocommit=True,
             prepare_threshold=None,
@@ -103,8 +105,14 @@ class PostgresDatabase:
             tcp_user_timeout=1_000 * _STATEMENT_S,
             application_name="decision",
         )
-        opened.execute(_BEGIN.encode())
-        return opened
+        return self._begin(opened)
+
+    @staticmethod
+    def _begin(connection: Any) -> Any:
+        connection.patience_s = _CONNECT_S
+        connection.execute(_BEGIN.encode())
+        connection.patience_s = _STATEMENT_S + _CONNECT_S  # the server ends what takes it too long, and says so
+        return connection
 
     def _take(self) -> psycopg.Connection[tuple[Any, ...]] | None:
         with self._lock:
@@ -123,3 +131,38 @@ class PostgresDatabase:
         if not self._made:
             connection.execute("SELECT pg_advisory_xact_lock(%s)", (_CREATION,))
             connection.execute(schema(blob="BYTEA", order=' COLLATE "C"').encode())
+
+
+@cache
+def _patient() -> Callable[..., Any]:
+    """Return what opens a connection that is closed when the server is silent for longer than `patience_s`.
+
+    The server's own limits say nothing of one that is stopped, or whose disk is: it takes what is sent and is silent.
+    """
+    import psycopg
+
+    class Patient(psycopg.Connection[tuple[Any, ...]]):
+        patience_s: float = _CONNECT_S
+
+        def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().wait(_until(gen, self.patience_s), *args, **kwargs)
+            except TimeoutError:
+                self.close()
+                raise
+
+    return Patient.connect
+
+
+def _until(work: Generator[Any, Any, Any], patience_s: float) -> Generator[Any, Any, Any]:
+    """Do as `work` does; raise TimeoutError once it was told that nothing is there for so many seconds."""
+    ends = time.monotonic() + patience_s
+    try:
+        wanted = next(work)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() >= ends:
+                raise TimeoutError(f"does not answer for {patience_s:g} s")
+            wanted = work.send(ready)
+    except StopIteration as done:
+        return done.value

@@ -24,6 +24,7 @@ from pipelines.operations.waiting import wait_until
 from pipelines.registry.registry import Registry
 from pipelines.runs import runs
 from pipelines.settings import Settings, load_loop, load_settings
+from pipelines.state import postgresql
 from serving.core import Core
 from serving.start import open_core
 from serving.wire import Action, DecideRequest
@@ -89,8 +90,11 @@ def rollout(tmp_path_factory: pytest.TempPathFactory, own_postgres: Postgres, ml
 
 
 @pytest.mark.connected
-def test_kill_switch(rollout: Rollout, own_postgres: Postgres) -> None:
-    """Stopped on A, it is stopped on B at its next look; what B cannot hear of any more it does not serve either."""
+def test_kill_switch(rollout: Rollout, own_postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped on A, it is stopped on B at its next look; what B cannot hear of any more it does not serve either.
+
+    A State that hangs keeps no thread waiting, so B stays ready and says what it serves.
+    """
     b = rollout.replicas[1]
     assert rollout.weight > 0.0
     for (
@@ -108,6 +112,10 @@ def test_kill_switch(rollout: Rollout, own_postgres: Postgres) -> None:
     try:
         wait_until(lambda: rollout.served(b) == 0.0, "the replica to serve no candidate while State is silent")
         assert rollout.served(rollout.replicas[0]) in (0.0, rollout.weight)
+        looks = b.loops.refresher.rounds
+        monkeypatch.setattr(postgresql, "_CONNECT_S", 1)
+        wait_until(lambda: b.loops.refresher.rounds >= looks + 2, "the replica to give up two looks")
+        assert "postgresql" in str(b.loops.error("shop"))
     finally:
         own_postgres.freeze(on=False)
     wait_until(lambda: rollout.served(b) == rollout.weight, "State to be heard again")
