@@ -36,6 +36,9 @@ if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_us
     os.environ["TMPDIR"] = str(_MEMORY)  # for processes that tests start
     tempfile.tempdir = str(_MEMORY)
 
+for _variable in [name for name in os.environ if name.startswith("DECISION_")]:
+    del os.environ[_variable]  # of an installation that somebody works with: no test may reach, and change, that one
+
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -97,3 +100,12 @@ def test_no_type_is_first_decoded_by_two_threads_at_once() -> None:
     assert {name: lines for name, file in modules().items() if (lines := unprepared(file.read_text()))} == {}
     assert unprepared("msgspec.json.decode(data, type=Run)\nmsgspec.convert(data, Run)") == [1, 2]
     assert unprepared("msgspec.json.decode(data, type=prepared(Run))\ndecoder.decode(data)") == []
+
+
+def test_an_installation_that_the_shell_points_to_is_out_of_the_tests_reach(tmp_path: Path) -> None:
+    says = "import os, tests.conftest; print([name for name in os.environ if name.startswith('DECISION_')])"
+    environment = {**os.environ, "DECISION_STATE": "postgresql://shop.example", "DECISION_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", says], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
