@@ -81,6 +81,8 @@ class FieldError(DecisionError):
             noun: what it is called.
         """
         path, dot, name = field.rpartition(".")
+        if not name:
+            field += "''"  # an error names its field, also one that has no name
         if nearest is None:
             near = nearest_of(name, known)
             nearest = near and f"{path}{dot}{near}"

@@ -92,6 +92,8 @@ def test_the_check_of_all_cannot_be_replaced() -> None:
     [
         ({"gril": {}}, "gril: unknown field; did you mean 'grill'? known: grill, spare, name"),
         ({"zzz": {}}, "zzz: unknown field; known: grill, spare, name"),
+        ({"": {}}, "'': unknown field; known: grill, spare, name"),
+        ({"grill": {"": 1}}, "grill.'': unknown field; known: heat, least, side, rods"),
         ({"grill": 3}, "grill: must be a table, is 3"),
         (
             {"grill": {"heta": 3}},

@@ -51,6 +51,7 @@ class SqliteFile:
         self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []
         self._closed = False
+        self._opened: tuple[int, int] | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock_file = os.open(f"{path}-writers", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -60,6 +61,7 @@ class SqliteFile:
         try:
             with self._one_writer():
                 self._check_kind(schema)
+                self._opened = self._standing()
         except BaseException:
             self.close()
             raise
@@ -69,10 +71,11 @@ class SqliteFile:
         """Give the connection of an exclusive write transaction, durable once the block is left; errors roll back.
 
         Raises:
-            LogUnavailable: the disk is full, busy or failing; nothing was acknowledged.
+            LogUnavailable: the disk is full, busy or failing, or the file is gone; nothing was acknowledged.
             LogCorrupt: the file is damaged.
         """
         with self._one_writer():
+            self._check_place()
             try:
                 writer = self._writer or self._open_writer()
                 writer.execute("BEGIN IMMEDIATE")
@@ -89,7 +92,7 @@ class SqliteFile:
         """Give a connection for reading what is committed.
 
         Raises:
-            LogUnavailable: the disk is failing.
+            LogUnavailable: the disk is failing, or the file is gone.
             LogCorrupt: the file is damaged.
         """
         try:
@@ -98,6 +101,7 @@ class SqliteFile:
             connection = None
         try:
             if connection is None:
+                self._check_place()
                 connection = self._connect()
                 connection.execute("PRAGMA query_only = ON")
             yield connection
@@ -117,6 +121,7 @@ class SqliteFile:
     def checkpoint(self) -> None:
         """Move everything from the write-ahead log to the file and empty the former."""
         with self._one_writer():
+            self._check_place()
             try:
                 (self._writer or self._open_writer()).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             except sqlite3.Error as error:
@@ -144,6 +149,27 @@ class SqliteFile:
                 yield
             finally:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+    def _standing(self) -> tuple[int, int] | None:
+        """Return which file stands at the path, by device and number; None for none."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise LogUnavailable(hindered(error.strerror, self.path)) from error
+        return found.st_dev, found.st_ino
+
+    def _check_place(self) -> None:
+        """Check that the file still stands where it was opened: what is written to one that was removed goes with it.
+
+        Raises:
+            LogUnavailable: it does not.
+        """
+        standing = self._standing()
+        if standing != self._opened:
+            what = "is gone" if standing is None else "is another than the one that was opened"
+            raise LogUnavailable(f"{self.path}: the file {what}; put it back, or restart what writes to it")
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.fairness.store import Governance
-from tests.serving.http.test_app import Caller, open_at
+from pipelines.operations.waiting import wait_until
+from tests.serving.http.test_app import QUESTION, Caller, open_at
 
 ASKED = [
     ("GET", "/personalizer/v1.0/configurations/service", None),
@@ -41,3 +42,19 @@ def test_a_damaged_store_is_no_failure_of_the_service(store: str, tmp_path: Path
         assert answer.status_code < 500 or (answer.status_code, answer.headers.get("retry-after")) == (503, "1"), told
         assert not path.startswith("/fairness") or str(tmp_path) not in answer.text  # nobody has shown a key yet
     core.close()
+
+
+def test_a_log_file_that_is_taken_away_takes_no_decision_until_it_is_back(tmp_path: Path) -> None:
+    core = open_at(tmp_path)
+    try:
+        call, path = Caller(core), core.settings.spool_path
+        assert call("POST", "/v1/loops/news/decide", QUESTION).status_code == 200
+        away = path.rename(tmp_path / "away")
+        refused = call("POST", "/v1/loops/news/decide", QUESTION | {"event_id": "e2"})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert call("GET", "/readyz").status_code == 503
+        away.rename(path)
+        wait_until(lambda: call("GET", "/readyz").status_code == 200, "the service to be ready again")
+        assert call("POST", "/v1/loops/news/decide", QUESTION | {"event_id": "e2"}).status_code == 200
+    finally:
+        core.close()

@@ -366,3 +366,17 @@ def test_a_full_log_is_told_as_full_until_there_is_room_for_messages(tmp_path: P
     log.probe()
     log.append("decisions", b"k", bytes(5000))
     log.close()
+
+
+@pytest.mark.parametrize("instead", [False, True], ids=["gone", "another"])
+def test_nothing_is_acknowledged_in_a_file_that_was_taken_away_until_it_is_back(log: LocalLog, instead: bool) -> None:
+    log.append("t", b"k", b"before")
+    away = log.path.rename(log.path.with_name("away"))
+    if instead:
+        log.path.touch()
+    with pytest.raises(LogUnavailable, match="is another than" if instead else "is gone; put it back, or restart"):
+        log.append("t", b"k", b"lost")
+    assert log.path.exists() == instead, "a new file would hide that the other is gone"
+    away.replace(log.path)
+    log.append("t", b"k", b"after")
+    assert [message.value for message in read_all(log, "t", partition_of(b"k", 2))] == [b"before", b"after"]
