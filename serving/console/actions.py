@@ -17,6 +17,7 @@ from pipelines.guard.operate import operate
 from pipelines.guard.report import GuardReport
 from pipelines.promotion.rollback import rollback
 from pipelines.registry.mirror import mirror_apart
+from serving.console.frame import share
 from serving.core import Core
 
 _LONGEST_REASON = 500
@@ -80,19 +81,19 @@ def _stop(asked: Asked) -> str:
 
 def _resume(asked: Asked) -> str:
     state = _operated(asked, stop=False)
-    return f"The rollout goes on at {100 * state.weight:.0f} %"
+    return f"The rollout goes on at {share(state.weight)}"
 
 
 def _cap(asked: Asked) -> str:
     text = asked.fields.get("cap", "").removesuffix("%").strip()
     try:
-        share = float(text) / 100.0
+        cap = float(text) / 100.0
     except ValueError as error:
         raise FieldError("cap", wanted="a number of percent from 0 to 100", got=text) from error
-    if not 0.0 <= share <= 1.0:
+    if not 0.0 <= cap <= 1.0:
         raise FieldError("cap", wanted="a number of percent from 0 to 100", got=text)
-    state = _operated(asked, cap=share)
-    return f"The cap is {100 * share:g} %; the candidate has {100 * state.weight:.0f} %"
+    state = _operated(asked, cap=cap)
+    return f"The cap is {share(cap)}; the candidate has {share(state.weight)}"
 
 
 def _freeze(asked: Asked) -> str:
@@ -100,7 +101,7 @@ def _freeze(asked: Asked) -> str:
     # worst, which is what a freeze allows.
     seen = asked.core.snapshot(asked.loop).guard_weight
     state = _operated(asked, cap=seen)
-    return f"The share is held at {100 * state.weight:.0f} %: evidence may lower it and does not raise it"
+    return f"The share is held at {share(state.weight)}: evidence may lower it and does not raise it"
 
 
 def _roll_back(asked: Asked) -> str:

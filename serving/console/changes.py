@@ -18,7 +18,7 @@ from pipelines.operations.edit import settings_history
 from pipelines.registry.charge import WrittenVerdict
 from pipelines.settings import LoopSettings, parse_loop
 from pipelines.state.state import Change
-from serving.console.frame import shown
+from serving.console.frame import share, shown
 from serving.console.loop import verdict_words
 from serving.core import Core
 
@@ -89,10 +89,10 @@ def changes(
 def _move(one: Move) -> Changed:
     _, by, who = one.reason.partition(" by ")
     operated = one.kind in ("capped", "stopped", "resumed") and by
-    share = f"version {one.candidate_version}: {100 * one.from_weight:.0f} % → {100 * one.to_weight:.0f} %"
-    details = [share] if one.candidate_version else []
+    moved = f"version {one.candidate_version}: {share(one.from_weight)} → {share(one.to_weight)}"
+    details = [moved] if one.candidate_version else []
     if one.kind == "capped" and "cap" in one.numbers:
-        details.append(f"cap {100 * one.numbers['cap']:.0f} %")
+        details.append(f"cap {share(one.numbers['cap'])}")
     details += [one.reason] if one.reason and not operated else []
     return Changed(_utc(one.at), who if operated else "the guard", _MOVES.get(one.kind, one.kind), details)
 

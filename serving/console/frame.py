@@ -35,6 +35,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def share(value: float) -> str:
+    """Return a share of traffic as operators set it; a small one is not none."""
+    return f"{100 * value:.3g} %"
+
+
 def shown(value: object) -> str:
     """Return the value of a feature or a setting as people read it; what is empty has a word, too."""
     if value is None:
@@ -63,7 +68,7 @@ def policy_words(version: str) -> str:
 def environment(folder: Path, **filters: Callable[..., object]) -> Environment:
     """Return what renders the templates of `folder` and those that all pages share."""
     made = Environment(loader=FileSystemLoader([folder, _SHARED]), autoescape=True, undefined=StrictUndefined)
-    made.filters.update(percent=percent, shown=shown, day=day, policy=policy_words, **filters)
+    made.filters.update(percent=percent, share=share, shown=shown, day=day, policy=policy_words, **filters)
     return made
 
 

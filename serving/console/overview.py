@@ -13,7 +13,7 @@ from pipelines.evaluation.rewards import Running, running
 from pipelines.evaluation.standing import Alarm, Standing, alarms_key, standing_in
 from pipelines.reports.lines import spark
 from serving.console.counted import Counted
-from serving.console.frame import policy_words
+from serving.console.frame import policy_words, share
 from serving.console.nights import Night, Number
 from serving.console.rates import Rates
 from serving.core import Core
@@ -109,7 +109,7 @@ def glance(
         in_charge=policy_words(says.policy_version),
         candidate=""
         if not says.candidate_version
-        else f"version {says.candidate_version} at {100 * says.guard.weight:.0f} %",
+        else f"version {says.candidate_version} at {share(says.guard.weight)}",
         per_second=rates.per_second("decided", name),
         decided=int(sample.counted.get(("decided", name), 0)),
         fallbacks=int(sample.counted.get(("fallbacks", name), 0)),

@@ -169,6 +169,13 @@ def test_an_action_asks_first_and_is_kept_with_who_did_it(site: Operated) -> Non
     assert "somebody on this machine" in browser.get("/console/loops/shop").text
 
 
+def test_a_share_below_one_percent_is_not_told_as_none(site: Operated) -> None:
+    browser = Browser(site)
+    done = browser.post("/console/loops/shop/cap", cap="0.3")
+    assert "The cap is 0.3 %; the candidate has 0.3 %" in browser.get(done.headers["location"]).text
+    assert "version 2 has 0.3 % of the traffic" in browser.get("/console/loops/shop/cap").text
+
+
 def test_stop_freeze_and_resume_do_what_they_say(site: Operated) -> None:
     browser = Browser(site)
     for action, kind in (("stop", "stopped"), ("resume", "resumed"), ("freeze", "capped")):
