@@ -21,8 +21,9 @@ the dashboards.
 A loop's counters and those of refusals stand at 0 from the start, so that a rate sees the first of each. Counters and
 histograms are of all workers of a replica, added up. Of a gauge the last column says how the values of several workers
 become one. Labels are the loops, the operations of `/openapi.json`, statuses, and lists that are fixed: no path, no id,
-nothing that callers send. A key that sees some loops is shown the series of these alone. What Prometheus makes of them
-is in `infra/monitoring`; what to do about an alert stands in [the runbook](runbook.md).
+nothing that callers send. A key that sees some loops is shown the series of these alone. What libraries count for
+themselves, such as Feast, is not shown. What Prometheus makes of the metrics is in `infra/monitoring`; what to do about
+an alert stands in [the runbook](runbook.md).
 """
 
 

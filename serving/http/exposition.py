@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,10 +82,12 @@ class Exposition:
 
     Args:
         folder: that its workers share.
+        families: names of the metrics that are shown: libraries, such as Feast, count into the same files.
+            None for all.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, families: Collection[str] | None = None) -> None:
+        self._folder, self._families = folder, families
         self._seen: dict[str, tuple[int, int]] = {}
         self._files: list[_File] = []
         self._blocks: list[_Block] = []
@@ -141,13 +143,16 @@ class Exposition:
         for name in names:
             kind, _, rest = name.partition("_")
             mode = rest.partition("_")[0].removeprefix("live") if kind == "gauge" else "sum"
-            if mode not in _MODES:
-                return False
             try:
                 entries = MmapedDict.read_all_values_from_file(str(self._folder / name))
-                keys[name] = [(_series(key, kind, mode), position // 8) for key, _, _, position in entries]
+                found = [(_series(key, kind, mode), position // 8) for key, _, _, position in entries]
             except FileNotFoundError:
                 continue
+            if self._families is not None:
+                found = [(series, place) for series, place in found if series.family in self._families]
+            if found and mode not in _MODES:
+                return False
+            keys[name] = found
         slots: dict[_Series, int] = {}
         self._blocks = list(_blocks({series for found in keys.values() for series, _ in found}, slots))
         self._count = len(slots)

@@ -15,6 +15,7 @@ from starlette.responses import RedirectResponse
 from serving import metrics
 from serving.problems import unavailable
 from serving.routes import Application, Call, Route
+from serving.telemetry.catalogue import CATALOGUE
 from serving.wire import Alive, Ready
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ async def _metrics(call: Call) -> bytes:
 def _exposition(folder: Path) -> Exposition:
     from serving.http.exposition import Exposition  # imports prometheus_client, which a worker points to its run before
 
-    return Exposition(folder)
+    return Exposition(folder, {metric.family for metric in CATALOGUE})
 
 
 def _of_loops(exposition: bytes, loops: set[str]) -> bytes:

@@ -145,3 +145,20 @@ def test_a_gauge_of_each_process_is_shown_by_the_library(tmp_path: Path, monkeyp
     monkeypatch.setattr(metrics, "exposition", lambda: b"the library's")
     assert Exposition(tmp_path).text() == b"the library's"
     workers.close()
+
+
+def test_what_a_library_counts_into_the_same_files_is_not_shown_and_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Feast's gauges are of each process, which alone would have the library put every scrape together."""
+    workers, ours = Workers(tmp_path), Exposition(tmp_path, {"made", "g_max"})
+    workers.count(1, "a")
+    workers.gauge(1, "max", "p", 2.0)
+    wanted = expected(tmp_path)
+    workers.observe(1, "x", 1, 0.5)
+    workers.gauge(1, "liveall", "p", 2.0)
+    monkeypatch.setattr(metrics, "exposition", lambda: b"the library's")
+    assert sorted(ours.text().splitlines()) == sorted(wanted.splitlines())
+    workers.count(1, "a")
+    assert b'made_total{loop="a"} 2.0\n' in ours.text()
+    workers.close()
