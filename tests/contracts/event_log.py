@@ -123,7 +123,7 @@ def check_the_end_is_empty_and_waiting_sees_what_comes(open_log: Open, topic: st
     timer = threading.Timer(0.2, writer.append, (topic, b"k", b"v"))
     timer.start()
     try:
-        found = log.read(topic, 0, 0, wait_s=20.0)
+        found = log.read(topic, 0, 0, wait_s=120.0)
     finally:
         timer.join()
     assert [m.value for m in found] == [b"v"]

@@ -74,7 +74,7 @@ class Shoppers:
     async def shop(self, seconds: float) -> None:
         """Shop for so long, as fast as the services answer."""
         until = time.monotonic() + seconds
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(30)) as session:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(300)) as session:
             while time.monotonic() < until:
                 await asyncio.gather(*(self._visit(session, self.urls[i % 2]) for i in range(24)))
                 due = [entry for entry in self._reports if entry[0] <= time.monotonic()]

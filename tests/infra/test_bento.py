@@ -56,12 +56,12 @@ def test_a_bento_serves_from_an_empty_folder_with_pinned_packages_and_its_own_co
         wait_until_ready(service, settings, output)
         url = f"http://127.0.0.1:{settings.port}"
         body = {"context": {}, "actions": [{"id": "a"}, {"id": "b"}]}
-        with urllib.request.urlopen(f"{url}/v1/loops/shop/decide", json.dumps(body).encode(), timeout=60) as answer:
+        with urllib.request.urlopen(f"{url}/v1/loops/shop/decide", json.dumps(body).encode(), timeout=300) as answer:
             assert json.load(answer)["propensity"] == 0.5
-        with urllib.request.urlopen(f"{url}/metrics", timeout=60) as answer:
+        with urllib.request.urlopen(f"{url}/metrics", timeout=300) as answer:
             assert f"# HELP decision_decided_total {MARK}, by a bento" in answer.read().decode()
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(service.pid, signal.SIGTERM)
-        service.wait(60)
+        service.wait(300)
     assert list(empty.iterdir()) == []

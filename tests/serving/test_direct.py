@@ -83,15 +83,15 @@ def test_a_log_that_is_away_is_an_error_at_once_until_it_is_found_again(log: Cop
     def ask(key: bytes) -> Future[list[Stored]]:
         return spool.submit([group(key, b"3a")])
 
-    assert ask(b"e1").result(60)
+    assert ask(b"e1").result(300)
     log.away = True
     for key in (b"e2", b"e3"):
         with pytest.raises(LogUnavailable):
-            ask(key).result(60)
+            ask(key).result(300)
     assert not spool.healthy
     log.away = False
     wait_until(lambda: spool.healthy, "the log to be found again")
-    assert not ask(b"e2").result(60)[0].existing
+    assert not ask(b"e2").result(300)[0].existing
     assert [len(log.find(DECISIONS, key)) for key in (b"e1", b"e2", b"e3")] == [1, 1, 0]
     spool.close()
 
@@ -102,10 +102,10 @@ def test_a_service_that_starts_while_the_log_is_away_waits_for_it(log: Copied) -
     spool = Spool(direct, healthy=not direct.away)
     assert not spool.healthy
     with pytest.raises(LogUnavailable):
-        spool.submit([group(b"e1", b"4a")]).result(60)
+        spool.submit([group(b"e1", b"4a")]).result(300)
     log.away = False
     wait_until(lambda: spool.healthy, "the log to be found")
-    assert spool.submit([group(b"e1", b"4a")]).result(60)
+    assert spool.submit([group(b"e1", b"4a")]).result(300)
     spool.close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from decision.exploration.rule import Exploration
 from decision.policy import OraclePolicy
 from decision.records import SCHEMA_VERSION, Decision, Outcome, decode_decision
 from pipelines.log.sqlite.log import LocalLog
+from pipelines.operations.waiting import wait_until
 from pipelines.settings import load_settings
 from serving.explaining.explain import batch_of
 from serving.sessions import Sessions
@@ -84,12 +84,13 @@ def test_core_answers_with_a_session_policy_whose_next_answer_knows_the_last_out
     assert first.policy_version == "1"
     assert first.propensity == first.pmf[first.action_index] >= 0.03
     asyncio.run(core.report("feed", [OutcomeRequest("q1", 8.0)]))
-    for _ in range(200):  # the service's own thread may have been quicker; the event counts once either way
-        sessions.refresh()
+
+    def remembered() -> bool:
+        sessions.refresh()  # the service's own thread may have been quicker; the event counts once either way
         source = sessions.source(snapshot)
-        if source is not None and source.online_many(["u"], datetime.now(UTC)) != [{}]:
-            break
-        time.sleep(0.05)
+        return source is not None and source.online_many(["u"], datetime.now(UTC)) != [{}]
+
+    wait_until(remembered, "the outcome in the memory")
     second = ask(2)
     known = oracle()
     state = known.advance(known.start(), ACTIONS[first.action_index], 8.0)

@@ -32,6 +32,10 @@ SLOW = Reply(408, b'{"type": "urn:decision:problem:timeout", "detail": "the body
 PROXY = Reply(502, b"<html>Bad Gateway</html>")
 QUESTION = DecideRequest({"age": 33}, [Action("gold"), Action("silver"), Action("bronze")], event_id="d-1")
 QUICK = Settings(deadline_s=0.2, first_wait_s=0.0, longest_wait_s=0.001, rest_s=0.0)
+PATIENT = Settings(deadline_s=300.0, first_wait_s=0.0, longest_wait_s=0.001, rest_s=0.0)
+"""For calls that end with an answer, however long the machine takes between two attempts."""
+LATER = Reply(429, b'{"type": "urn:decision:problem:too-many-requests", "detail": "slow", "status": 429}', 60)
+"""Ends a call whose deadline is sooner."""
 
 
 class Service:
@@ -78,7 +82,7 @@ class Service:
 @pytest.mark.parametrize("fault", [GONE, LATE, BUSY, BROKEN, SLOW, PROXY], ids=lambda fault: str(fault)[:24])
 def test_a_question_is_asked_again_under_the_same_id(fault: Reply | NoReply) -> None:
     service = Service(fault, fault)
-    with Client(service, settings=QUICK) as client:
+    with Client(service, settings=PATIENT) as client:
         unnamed = DecideRequest(QUESTION.context, QUESTION.actions)
         answer = client.decide("cards", unnamed)
         assert client.counts().retried == 2
@@ -172,12 +176,12 @@ def test_a_batch_asks_again_only_what_was_not_taken_and_the_rest_is_the_fallback
     first = Reply(200, json.dumps({"decisions": [taken[0], unavailable, refused, unavailable]}).encode())
     second = Reply(200, json.dumps({"decisions": [unavailable, taken[3]]}).encode())
     service = Service(first, second)
-    service.down = GONE
-    settings = Settings(deadline_s=0.1, batch_timeout_s=0.1, first_wait_s=0.01, longest_wait_s=0.02, rest_s=0.0)
+    service.down = LATER
+    settings = Settings(deadline_s=20.0, batch_timeout_s=20.0, first_wait_s=0.01, longest_wait_s=0.02, rest_s=0.0)
     with Client(service, settings=settings) as client:
         answers: list[Any] = client.decide_batch("cards", asked)
     sent = [[each["event_id"] for each in body["decisions"]] for _, body in service.asked]
-    assert sent[:3] == [["b-0", "b-1", "b-2", "b-3"], ["b-1", "b-3"], ["b-1"]]
+    assert sent == [["b-0", "b-1", "b-2", "b-3"], ["b-1", "b-3"], ["b-1"]]
     assert [answer.action_id for answer in (answers[0], answers[3])] == ["bronze", "bronze"]
     assert answers[1].fallback is not None
     assert answers[1].event_id == "b-1"
@@ -260,7 +264,7 @@ def test_closing_with_a_queue_in_memory_tells_what_is_lost() -> None:
 
 def test_without_a_queue_an_outcome_is_tried_until_the_deadline_and_then_raises() -> None:
     service = Service(GONE, LATE)
-    with Client(service, settings=Settings(queue=None, first_wait_s=0.0, deadline_s=5.0)) as client:
+    with Client(service, settings=Settings(queue=None, first_wait_s=0.0, deadline_s=300.0)) as client:
         assert client.outcome("cards", OutcomeRequest("o-1", 1.0)).accepted == 1
     service = Service()
     service.down = GONE
@@ -273,9 +277,7 @@ def test_without_a_queue_an_outcome_is_tried_until_the_deadline_and_then_raises(
 
 def test_a_wait_that_the_service_asks_for_beyond_the_deadline_is_not_waited_for() -> None:
     service = Service()
-    service.down = Reply(
-        429, b'{"type": "urn:decision:problem:too-many-requests", "detail": "slow", "status": 429}', 60
-    )
+    service.down = LATER
     with Client(service, settings=Settings(deadline_s=1.0)) as client:
         answer = client.decide("cards", QUESTION)
     assert answer.fallback is not None

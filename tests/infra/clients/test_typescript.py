@@ -114,7 +114,7 @@ def test_a_key_that_is_wrong_or_has_ended_is_an_error_of_its_kind_not_asked_agai
     asked = DecideRequest({}, [Action("a"), Action("b")])
     for kind, status in REFUSED.items():  # and so does the Python client
         losses: list[Any] = []
-        settings = ClientSettings(timeout_s=20.0, on_loss=losses.append)
+        settings = ClientSettings(timeout_s=120.0, deadline_s=120.0, on_loss=losses.append)
         with Client(address, key=tokens.get(kind), settings=settings) as client:
             for ask in (
                 lambda: client.decide("news", asked),
@@ -126,7 +126,7 @@ def test_a_key_that_is_wrong_or_has_ended_is_an_error_of_its_kind_not_asked_agai
                 assert refusal.value.problem.status == status
             counts = client.counts()
             assert (counts.retried, counts.fallbacks, counts.queued, losses) == (0, 0, 0, [])
-    with Client(address, key=tokens["right"], settings=ClientSettings(timeout_s=20.0)) as client:
+    with Client(address, key=tokens["right"], settings=ClientSettings(timeout_s=120.0, deadline_s=120.0)) as client:
         assert client.decide("news", asked).fallback is None
 
 

@@ -16,7 +16,7 @@ def test_who_waits_for_the_description_gets_it_one_by_one_with_others_answered_i
     all_wait = threading.Event()
 
     def document() -> bytes:
-        all_wait.wait(60)
+        all_wait.wait(300)
         made.append("document")
         return b"{}"
 
