@@ -23,6 +23,7 @@ from serving.explaining.explain import batch_of
 from serving.start import open_core
 from serving.wire import Action, DecideRequest
 from tests.strategies import interactions_of
+from tests.worlds.synthetic import new_settings
 
 
 def register(registry: Registry, seed: int, loop: str = "news") -> str:
@@ -53,6 +54,7 @@ def promote(registry: Registry, version: str, expected: str | None, loop: str = 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_champion_swapped_under_load_fails_no_request_and_mixes_no_versions(tmp_path: Path) -> None:
+    new_settings(tmp_path)
     settings = load_settings({}, home=str(tmp_path), reload_s=0.05)
     path = settings.loop_path("news")
     path.parent.mkdir(parents=True)
@@ -97,7 +99,7 @@ def test_champion_swapped_under_load_fails_no_request_and_mixes_no_versions(tmp_
 
 
 def test_corrupt_artifact_leaves_the_last_good_version_in_charge(tmp_path: Path) -> None:
-    settings = load_settings({}, home=str(tmp_path))
+    settings = new_settings(tmp_path)
     path = settings.loop_path("news")
     path.parent.mkdir(parents=True)
     path.write_text("")
@@ -137,6 +139,7 @@ def take_all(taken: list[int]) -> None:
 
 
 def test_a_rollback_is_served_after_descriptors_ran_out(tmp_path: Path) -> None:
+    new_settings(tmp_path)
     settings = load_settings({}, home=str(tmp_path), reload_s=0.05)
     path = settings.loop_path("news")
     path.parent.mkdir(parents=True)
