@@ -26,7 +26,8 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -38,11 +39,15 @@ from simulators.learned.groups import GroupView
 from simulators.learned.lookahead import drawn, returns_in_truth
 from simulators.learned.responses import SummaryResponse
 from simulators.learned.trajectories import Counts, Trajectories
-from simulators.offline.cloning import CloneRecipe, beta_for, cloned
+from simulators.offline.cloning import CloneRecipe, cloned
 from simulators.offline.critic import CriticRecipe, advantages_of
 from simulators.offline.weights import Kind, weights_of
 from simulators.studies.offline import log_of
-from simulators.trainers.contract import executed_in
+from simulators.trainers import clone
+from simulators.trainers.contract import Plan, executed_in
+
+if TYPE_CHECKING:
+    from simulators.learned.ensembles import Ensemble
 
 QUICK = os.environ.get("QUICK") == "1"
 SEEDS = [7] if QUICK else [int(seed) for seed in os.environ.get("SEEDS", "7,8,9").split(",")]
@@ -54,7 +59,6 @@ CASES: dict[str, tuple[str, Kind]] = {
     "study_log": ("study_log", "uniform"),
 }
 CRITIC = CriticRecipe(steps=max(1, round(2_500 * EFFORT)))
-CLONE_STEPS = max(1, round(1_500 * EFFORT))
 RATE, TARGET_EVERY, LAYERS = 1e-3, 100, [64, 64]
 
 
@@ -85,17 +89,18 @@ def returns_of(world: str, kind: Kind, seed: int, theirs: bool) -> dict[str, Flo
     """Return per method [m] returns of fresh users, and the [n] returns of the log's own (``logged``)."""
     log = log_of(world, seed, USERS)
     fresh = draw_users(np.random.default_rng([seed, 2]), np.array([TARGET]), DEPLOYED)
-    view, offered, weights = GroupView(None), executed_in(log), weights_of(log, kind)
-    advantages = advantages_of(log, offered, CRITIC, seed)
-    policy = cloned(log, view, offered, advantages, weights, CloneRecipe(steps=CLONE_STEPS, beta=beta_for(kind)), seed)
+    nobody = cast("Ensemble", SimpleNamespace(apart=np.zeros(0, np.int64)))  # `clone` asks no simulator of a set
+    taught = clone.train(log, nobody, Plan(weights=kind, effort=EFFORT), seed)
+    offered = taught.offered
     out = {
         "logged": log.rewards.sum(axis=1, dtype=np.float64),
-        "ours": returns_in_truth(policy, view, tuple(offered.tolist()), fresh, seed, log, greedy=False),
+        "ours": returns_in_truth(taught.policy, taught.view, tuple(offered.tolist()), fresh, seed, log, greedy=False),
     }
     if not theirs:
         return out
     counted = log
     if kind != "uniform":
+        weights = weights_of(log, kind)
         counted = log.take(np.random.default_rng([seed, 3]).choice(len(log), len(log), p=weights))
     seeded(seed)
     data = dataset_of(counted, offered)
