@@ -8,6 +8,7 @@ their files are. How object storage is reached stands in the ``AWS_`` variables,
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,8 @@ from pipelines.settings import Settings
 
 if TYPE_CHECKING:  # who reads no Parquet does not wait for the library
     import pyarrow.fs as pafs
+
+_S3_SAYS = re.compile(r"<Code>([^<]+)</Code>.*?<Message>([^<]+)</Message>")
 
 
 class StorageError(Exception):
@@ -221,12 +224,15 @@ class Storage:
         except AlreadyExistsError as error:
             raise TakenError(str(arguments[0])) from error
         except (BaseError, OSError) as error:
-            raise StorageError(f"{self.url}: {_first_line(error)}") from error
+            raise StorageError(f"{self.url}: {first_line(error)}") from error
 
 
 def _stored(entry: Mapping[str, Any]) -> Stored:
     return Stored(entry["path"], entry["size"], entry["last_modified"].timestamp())
 
 
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def first_line(error: Exception) -> str:
+    """Return what an error says in one line: of an S3 server's answer its code and message, which stand at its end."""
+    text = " ".join(str(error).split())
+    said = _S3_SAYS.search(text)
+    return (f"{said[1]}: {said[2]}" if said else text)[:300]

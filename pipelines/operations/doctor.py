@@ -24,7 +24,7 @@ import msgspec
 from pipelines.log.protocol import DECISIONS, LogError, UnknownTopic
 from pipelines.logs import masked
 from pipelines.settings import Settings
-from pipelines.storage import Storage, StorageError, TakenError
+from pipelines.storage import Storage, StorageError, TakenError, first_line
 
 PATIENCE_S = 5.0
 """How long an address may take to answer, in seconds."""
@@ -96,7 +96,9 @@ def _examined(name: str, address: Address, settings: Settings) -> Finding:
     except Refused as error:
         return msgspec.structs.replace(finding, probe="refused", advice=str(error))
     except Exception as error:  # whatever is wrong there, the other addresses are told of
-        return msgspec.structs.replace(finding, reachable=False, advice=masked(_first_line(error)))
+        return msgspec.structs.replace(
+            finding, reachable=False, advice=masked(first_line(error) or type(error).__name__)
+        )
 
 
 def _advised(finding: Finding, apart: list[Finding]) -> Finding:
@@ -287,8 +289,3 @@ ADDRESSES = {
     "oidc_issuer": Address(lambda settings: settings.oidc_issuer, lambda settings: True, _ask_issuer),
 }
 """The addresses by the names of their settings."""
-
-
-def _first_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:300]

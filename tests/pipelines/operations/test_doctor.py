@@ -135,6 +135,18 @@ def test_a_store_that_keeps_the_condition_passes_and_is_left_as_it_was(
 
 
 @pytest.mark.connected
+def test_a_bucket_that_is_not_there_is_said_not_to_be(
+    s3: S3, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DECISION_FILES", f"s3://nobodys/{'deep/' * 40}prefix")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["doctor", "--json", "--home", str(tmp_path)])
+    assert end.value.code == 1
+    files = json.loads(capfd.readouterr().out)["addresses"]["files"]
+    assert files["advice"] == "NoSuchBucket: The specified bucket does not exist"
+
+
+@pytest.mark.connected
 def test_an_unsafe_setting_is_refused(s3: S3) -> None:
     with pytest.raises(Refused, match="AWS_S3_ALLOW_UNSAFE_RENAME"):
         keeps_conditions(Storage(f"s3://{BUCKET}/unsafe"), {"AWS_S3_ALLOW_UNSAFE_RENAME": "true"})
