@@ -1,12 +1,14 @@
 """A plain clone that follows a critic in steps, each taken only where users apart prove that it pays.
 
-    take pi_k in place of pi    where    mean_i d_i - t(1 - alpha / looks, n - 1) sd(d) / sqrt(n) > 0,
-    d_i = J_i(pi_k) - J_i(pi)
+    take pi_k in place of pi    where    mean_i d_i - t(1 - alpha / looks, n - 1) sd(d) / sqrt(n) > 0
+    and mean_i d_i > r,    d_i = J_i(pi_k) - J_i(pi)
 
 J_i is what a policy earns user i in a simulator of users that neither the critic nor the clones saw; both policies of
 a pair meet the same noise, and a step meets noise of its own (improvement in several steps behind an off-policy
-evaluation: Lei et al. 2024, Uni-O4, whose steps are clipped ratios; the bound is ours). Steps are clones by a growing
-weight of the critic's advantages: near the log first, the critic's choice last.
+evaluation: Lei et al. 2024, Uni-O4, whose steps are clipped ratios; the bound is ours). The bound knows how users
+differ and not how the simulator errs, so a gain has to be larger than r, half the width of the 95% interval of its
+error on what was logged. Steps are clones by a growing weight of the critic's advantages: near the log first, the
+critic's choice last.
 
 Only users whose trajectories are imitated prove a step. A simulator of all users of a log that is mixed of versions
 hardly knows what the better ones show, and passed steps that lost a fifth of the return.
@@ -23,7 +25,7 @@ from scipy import stats
 
 from decision.batch import Floats
 from simulators.learned.groups import GroupView
-from simulators.learned.knowledge import ahead, horizons_of
+from simulators.learned.knowledge import Ahead, ahead, horizons_of
 from simulators.learned.lookahead import returns_in_model
 from simulators.learned.responses import ReservoirResponse, bounds_of
 from simulators.learned.trajectories import Counts, Trajectories
@@ -106,7 +108,8 @@ def in_steps(
     Returns:
         The policy; and by name how many ``users_apart`` prove, how many ``steps_taken``, the gain of each step and its
         lower bound in reward per decision (``gain_at_1``, ``gain_low_at_1``, ...), how far the simulator is off on what
-        was logged (``error_apart``), and of the last one taken its ``beta`` and what it earns (``believed_apart``).
+        was logged (``error_apart``) and half the width of that one's interval (``resolution_apart``), and of the last
+        step taken its ``beta`` and what it earns (``believed_apart``).
     """
     weights = weights_of(log, kind)
     witnesses = log.take(np.intersect1d(apart, imitated_of(weights)))
@@ -119,10 +122,10 @@ def in_steps(
             return cloned(rest, view, offered, advantages, mine, replace(recipe, beta=beta), seed)
 
         play, error = play_of(witnesses, view, offered, bounds_of(log), seed)
-        policy, steps = climbed(clone, play, 1_000 * seed + 1)
+        policy, steps = climbed(clone, play, error.high - error.off, 1_000 * seed + 1)
         for step in steps:
             told |= {f"gain_at_{step.beta:g}": step.gain, f"gain_low_at_{step.beta:g}": step.low}
-        told["error_apart"] = error
+        told |= {"error_apart": error.off, "resolution_apart": error.high - error.off}
         taken = [step for step in steps if step.taken]
         if taken:
             last = {"steps_taken": float(len(taken)), "beta": taken[-1].beta, "believed_apart": taken[-1].believed}
@@ -138,8 +141,8 @@ def can_prove(apart: Trajectories) -> bool:
 
 def play_of(
     apart: Trajectories, view: GroupView, offered: Counts, bounds: tuple[float, float], seed: int
-) -> tuple[Play, float]:
-    """Return the judge of steps, and its error on what was logged, in reward per decision.
+) -> tuple[Play, Ahead]:
+    """Return the judge of steps, and its error on what was logged.
 
     Args:
         apart: users whom no policy was taught on, and who are imitated; a simulator is fitted to them. Half of them
@@ -159,17 +162,18 @@ def play_of(
         earned = returns_in_model(policy, view, codes, model, several, noise, before=before, steps=steps, greedy=False)
         return earned.astype(np.float64).reshape(_DRAWS, -1).mean(axis=0)
 
-    return play, ahead(model, users, seed, before, (steps,))[0].off
+    return play, ahead(model, users, seed, before, (steps,))[0]
 
 
 def climbed(
-    clone: Callable[[float], ContextPolicy], play: Play, seed: int, betas: Sequence[float] = BETAS
+    clone: Callable[[float], ContextPolicy], play: Play, resolution: float, seed: int, betas: Sequence[float] = BETAS
 ) -> tuple[ContextPolicy, list[Step]]:
     """Return the last policy that was proven better than the one before, and what became of each step.
 
     Args:
         clone: makes the policy of a weight; 0 is where it begins.
         play: the judge.
+        resolution: gain that the judge can tell from none, in reward per decision.
         seed: of the noise.
         betas: weights of the steps.
     """
@@ -180,8 +184,9 @@ def climbed(
         believed = play(candidate, noise)
         gain = believed - play(place, noise)
         low = lower_bound(gain, ALPHA / len(betas))
-        steps.append(Step(beta, float(gain.mean()), low, float(believed.mean()), low > 0.0))
-        if low > 0.0:
+        taken = low > 0.0 and float(gain.mean()) > resolution
+        steps.append(Step(beta, float(gain.mean()), low, float(believed.mean()), taken))
+        if taken:
             place = candidate
     return place, steps
 

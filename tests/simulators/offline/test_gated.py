@@ -37,9 +37,9 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def steps_of(play: Callable[[float, int], Any], betas: tuple[float, ...] = BETAS):
+def steps_of(play: Callable[[float, int], Any], resolution: float = 0.0):
     """Return what is climbed where a policy is no more than its weight."""
-    return climbed(cast(Any, lambda beta: beta), cast(Any, play), 0, betas)
+    return climbed(cast(Any, lambda beta: beta), cast(Any, play), resolution, 0)
 
 
 def test_a_lower_bound_is_that_of_the_paired_test() -> None:
@@ -64,6 +64,13 @@ def test_steps_are_taken_as_long_as_each_is_better_than_the_one_in_place() -> No
     assert steps[1].gain == pytest.approx(-0.1, abs=0.01)
     assert steps[4].believed == pytest.approx(2.0, abs=0.01)
     assert asked == [number for number in range(len(BETAS)) for _ in range(2)]  # both of a pair meet the same noise
+
+
+def test_a_gain_that_the_judge_cannot_tell_from_its_own_error_proves_nothing() -> None:
+    policy, steps = steps_of(lambda policy, number: np.full(50, 0.1 * policy) + 1e-6 * np.arange(50), resolution=0.12)
+    assert [step.taken for step in steps] == [False, True, False, True, True, True]  # gains of .1, .2, .1, .25, ...
+    assert all(step.low > 0.0 for step in steps)
+    assert policy == 8.0
 
 
 def test_where_no_step_is_better_one_is_taken_at_most_as_often_as_alpha_says() -> None:
