@@ -40,7 +40,7 @@ PATIENCE_S = 300.0
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     home = tmp_path_factory.mktemp("home")
-    core = open_at(home, api_keys="k")
+    core = open_at(home, api_keys="k", reload_s=3600.0)  # a busy machine refreshes late, and /readyz says so by 503
     with Governance.at(core.settings) as store:
         roles = ["auditor", "adjudicator", "administrator", "owner"]
         _, key = add_person(store, name="All", roles=roles, owns=["news"], now=datetime.now(UTC), by="test")
