@@ -10,6 +10,7 @@ import msgspec
 from decision.errors import DecisionError, FieldError
 from pipelines.access.callers import EndedError, TooManyError
 from pipelines.fairness.errors import ForbiddenError, NoTaskError, StoreError
+from pipelines.log.protocol import LogError
 from pipelines.registry.tracking import RegistryError
 from pipelines.state.failures import StateError
 from serving.errors import (
@@ -96,7 +97,9 @@ def problem_of(error: Exception) -> ProblemError | None:
             return ProblemError(409, str(error), field="event_id", wanted=wanted, got=repr(error.event_id))
         case UnavailableError():
             return unavailable(str(error))
-        case StateError() | RegistryError() | StoreError():  # whose words name files: they are the operator's
+        case (
+            LogError() | StateError() | RegistryError() | StoreError()
+        ):  # whose words name files: they are the operator's
             _log.warning("a store does not answer", extra={"fields": {"error": error}})
             return unavailable("what the service keeps elsewhere does not answer; its log says what, and what to do")
         case NoTaskError():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,7 +96,7 @@ class Exposition:
         self._count = 0
 
     def text(self) -> bytes:
-        """Return the metrics in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format; nothing where there are no files."""
         read = dict(self._read())
         seen = {name: (inode, _used(data)) for name, (inode, data) in read.items()}
         if seen != self._seen:
@@ -124,7 +125,10 @@ class Exposition:
 
     def _read(self) -> Iterator[tuple[str, tuple[int, bytes]]]:
         """Yield the name of each file, its number in the file system, and what is used of it."""
-        for name in sorted(entry.name for entry in os.scandir(self._folder) if entry.name.endswith(".db")):
+        names: list[str] = []
+        with suppress(FileNotFoundError):
+            names = sorted(name for name in os.listdir(self._folder) if name.endswith(".db"))
+        for name in names:
             try:
                 file = os.open(self._folder / name, os.O_RDONLY)
             except FileNotFoundError:  # its worker has ended

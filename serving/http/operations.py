@@ -30,6 +30,8 @@ async def _metrics(call: Call) -> bytes:
     call.core.observe()
     folder = metrics.run_folder()
     shown = metrics.exposition() if folder is None else _exposition(folder).text()
+    if not shown:
+        raise unavailable("the files of the metrics were removed; start the service again")
     return shown if call.caller.sees_all() else _of_loops(shown, set(call.loops()))
 
 

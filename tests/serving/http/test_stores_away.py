@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.fairness.store import Governance
+from pipelines.log.protocol import LogUnavailable
 from pipelines.operations.waiting import wait_until
+from serving import metrics
+from serving.problems import problem_of
 from tests.serving.http.test_app import QUESTION, Caller, open_at
 
 ASKED = [
@@ -58,3 +61,20 @@ def test_a_log_file_that_is_taken_away_takes_no_decision_until_it_is_back(tmp_pa
         assert call("POST", "/v1/loops/news/decide", QUESTION | {"event_id": "e2"}).status_code == 200
     finally:
         core.close()
+
+
+def test_a_scrape_without_the_files_of_the_metrics_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = open_at(tmp_path)
+    try:
+        monkeypatch.setattr(metrics, "run_folder", lambda: tmp_path / "removed")
+        answer = Caller(core)("GET", "/metrics")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert "start the service again" in answer.json()["detail"]
+    finally:
+        core.close()
+
+
+def test_a_log_that_cannot_be_read_is_no_failure_of_the_service() -> None:
+    told = problem_of(LogUnavailable("log.db: disk I/O error"))
+    assert told is not None
+    assert (told.status, "log.db" in str(told)) == (503, False)
