@@ -28,7 +28,7 @@ def test_a_tour_leaves_a_rollout_under_way_a_refusal_a_panel_and_logins_that_ope
     assert tour.verdicts[-1] == "rolling out"
     assert 0.0 < tour.weight < 1.0
     assert tour.refused
-    assert all("bound" in why for why in tour.refused.values())
+    assert all("that is not above 0" in why for why in tour.refused.values())
     assert any("'device' moved" in text for text in tour.alarms)
     assert tour.pairs > 0
     assert {"upheld", "dismissed", "disputed"} <= tour.judged.keys()

@@ -193,6 +193,7 @@ def test_the_description_is_made_once_however_many_ask_at_first() -> None:
 def test_the_description_comes_from_another_process_and_is_the_same(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     here = app.document()
     monkeypatch.setattr(app, "document", lambda: b"made here")
+    monkeypatch.setattr(app_module, "_DESCRIBED_S", 600.0)  # what a busy machine takes is not what is claimed
     assert app.describe() == here
 
 
