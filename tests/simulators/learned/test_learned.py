@@ -26,14 +26,6 @@ PLAIN = PlainResponse(LOG, 200, 0, bounds_of(LOG))
 SMALL = Lookahead((6, 12, 18), iterations=2, users=6, steps=8, latest=6, held=4, every=4, batches=2, batch=8)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def clickbait(shown: np.ndarray) -> np.ndarray:
     return shown[:, 0] * LTS.spread[0] + LTS.centre[0]
 

@@ -29,14 +29,6 @@ from simulators.trainers.clone import train
 from simulators.trainers.contract import Plan, Taught
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def steps_of(play: Callable[[float, int], Any], resolution: float = 0.0):
     """Return what is climbed where a policy is no more than its weight."""
     return climbed(cast(Any, lambda beta: beta), cast(Any, play), resolution, 0)

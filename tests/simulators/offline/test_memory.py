@@ -22,14 +22,6 @@ from simulators.studies.offline import log_of
 from simulators.trainers.contract import executed_in
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_a_memory_holds_the_first_response_and_averages_over_several_horizons() -> None:
     policy = ContextPolicy(3, 2, hidden=48)
     extractor = set_memory(policy, 1, 0)

@@ -20,14 +20,6 @@ from simulators.offline.weights import effective_of, kind_of, returns_of, share_
 LOG = logged(draw_users(np.random.default_rng(0), np.array([14.0]), 200), 0, horizon=20)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def mixed(seed: int, good: float) -> Trajectories:
     """Return a log of which a tenth was drawn by a version that earns `good` more per step, beside a person's own."""
     rng, n = np.random.default_rng(seed), 400

@@ -28,14 +28,6 @@ SMALL = Recipe(iterations=4, users=28, kept=2, batches=3, batch=14)
 AT_14 = np.array([14.0])
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_lies_are_bounded_and_half_of_the_users_tell_one_for_good() -> None:
     """Of 400 users 150 to 250 lie for good, but for a chance of 1 in 10^6."""
     lies = lies_of(400, 0.6, np.random.default_rng(0))

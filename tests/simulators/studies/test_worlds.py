@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from simulators.environments.driver_programme import DAYS, DriverProgrammeEnv, draw_drivers
 from simulators.environments.retention import RetentionEnv, RetentionRules, draw_items
@@ -27,14 +26,6 @@ from simulators.studies.drivers.policies import cities_of, inputs_of, trend_of
 
 DRIVERS = draw_drivers(np.random.default_rng(0), 150)
 LOG = logged_month(DRIVERS, 1)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_true_model_expects_the_orders_of_the_world() -> None:
