@@ -115,7 +115,9 @@ def test_streams_are_those_of_a_single_home_and_redis_may_go(
 
 
 @pytest.mark.connected
-def test_each_home_reads_the_past_from_its_own_files(homes: list[Settings], s3: S3, tmp_path: Path) -> None:
+def test_each_home_reads_the_past_from_its_own_files(
+    homes: list[Settings], redis: RedisServer, s3: S3, tmp_path: Path
+) -> None:
     homes = [msgspec.structs.replace(home, files=f"s3://{BUCKET}/past") for home in homes]
     asked = pa.table({"subject_id": ["ann", "bob"], "ts": pa.array([NOW + timedelta(seconds=9)] * 2, TIME)})
     with closing(Features(homes[0], LOOP)) as one, closing(Features(homes[1], LOOP)) as other:
@@ -125,6 +127,9 @@ def test_each_home_reads_the_past_from_its_own_files(homes: list[Settings], s3: 
         assert first == other_first == [3.5, 4.0]
         shutil.rmtree(homes[1].root)  # the machine that declared the views last is gone
         assert one.historical(asked)["age"].to_pylist() == [3.5, 4.0]
+        redis.kill()  # the past is not asked of it
+        with closing(Features(homes[0], LOOP)) as later:
+            assert later.historical(asked)["age"].to_pylist() == [3.5, 4.0]
 
 
 def test_addresses_of_redis_and_postgresql_are_written_as_feast_reads_them() -> None:

@@ -22,10 +22,10 @@ from pipelines.operations.parent import started_by_us
 subprocess.Popen(json.loads(sys.argv[1]), env=os.environ | started_by_us()).wait()
 """
 IMPORTS_FOR_EVER = """
-import pathlib, time
+import pathlib, signal
 pathlib.Path("begun").touch()
 while True:
-    time.sleep(60)
+    signal.pause()
 """
 
 
