@@ -21,8 +21,8 @@ from pipelines.evaluation.standing import KINDS, Standing
 from pipelines.files import hindered
 from serving.telemetry.catalogue import BY_NAME, CATALOGUE, OF_LOOPS, SECONDS
 
-_RUN = "SERVING_METRICS"
-"""The variable that tells workers the folder of their run."""
+_RUN, _FOLDER = "SERVING_METRICS", "PROMETHEUS_MULTIPROC_DIR"
+"""The variables that tell workers the folder of their run, and prometheus_client the folder it counts in."""
 
 _ROOM = 1 << 20
 """Bytes of a file of counts: what prometheus_client begins with. It doubles one that is full."""
@@ -194,7 +194,12 @@ def begin_run(home: Path) -> int:
 def join_run() -> None:
     """Point prometheus_client to the folder of this worker's run, where there is one; before it is imported."""
     if folder := os.environ.get(_RUN):
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        os.environ[_FOLDER] = folder
+
+
+def environ_apart() -> dict[str, str]:
+    """Return this process's environment without its run, for a process that is no worker and shall count nothing."""
+    return {name: value for name, value in os.environ.items() if name not in (_RUN, _FOLDER)}
 
 
 def reserve() -> None:
@@ -231,4 +236,4 @@ def run_folder() -> Path | None:
     """Return where counts of several processes are added up, or None; prometheus_client decides it when imported."""
     from prometheus_client.values import MutexValue, ValueClass
 
-    return None if ValueClass is MutexValue else Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+    return None if ValueClass is MutexValue else Path(os.environ[_FOLDER])

@@ -3,8 +3,9 @@
 What knows of something is copied before what it knows of. So State comes before the versions that it puts in charge,
 memories and features before the log that they have read, the lake before the log whose messages it has, and a copy is
 at most behind in what it can catch up with. Each database is one moment of itself, the lake one moment of all tables,
-and the audit log, its heads and State are one moment of all three. Nobody waits: SQLite's backup reads beside writers,
-and files of the lake never change. Only tidying does, and auditors while those three are copied.
+and the audit log, its heads and State are one moment of all three: of its last entry the head may still be to come.
+Nobody waits: SQLite's backup reads beside writers, and files of the lake never change. Only tidying does, and auditors
+while those three are copied.
 """
 
 from __future__ import annotations

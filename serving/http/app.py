@@ -88,7 +88,9 @@ class App:
         try:
             return _described()
         except (OSError, subprocess.SubprocessError) as error:
-            _log.warning("the description is made here", extra={"fields": {"error": error}})
+            told = getattr(error, "stderr", None) or b""  # what it said before it ended; its last line is the error
+            because = b"".join(told.splitlines()[-1:]).decode(errors="replace")
+            _log.warning("the description is made here", extra={"fields": {"error": error, "because": because}})
             return self.document()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -278,7 +280,7 @@ def _described() -> bytes:
     command = (sys.executable, "-P", "-m", __name__)
     paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}  # a bento is not installed
     with subprocess.Popen(  # noqa: S603 - our own module
-        command, env=os.environ | paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, env=metrics.environ_apart() | paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         let_others_first(process.pid, steps=_NICE)
         try:

@@ -279,7 +279,9 @@ def test_an_audit_log_that_is_written_to_meanwhile_is_whole_where_it_is_restored
     restore(at(tmp_path / "new"), tmp_path / "copy")
     with Governance.at(at(tmp_path / "new")) as store:
         found = verify(store, heads=[before])
-        assert (found.faults, len(found.unknown)) == ((), 2)
+        assert found.faults == ()
+        # Between the commit of an entry and the note of its head a copy may be made: it then says what it cannot know.
+        assert len([what for what in found.unknown if "no head of them is noted" not in what]) == 2
         assert found.entries > before.entries
         lost = verify(store, heads=[after]).faults
         assert [fault.what for fault in lost] == [

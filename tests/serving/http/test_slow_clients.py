@@ -190,11 +190,30 @@ def test_the_description_is_made_once_however_many_ask_at_first() -> None:
     assert len(made) == 2
 
 
-def test_the_description_comes_from_another_process_and_is_the_same(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_description_comes_from_another_process_that_counts_nothing_and_is_the_same(
+    app: App, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     here = app.document()
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("SERVING_METRICS", "PROMETHEUS_MULTIPROC_DIR"):
+        monkeypatch.setenv(name, str(run))
     monkeypatch.setattr(app, "document", lambda: b"made here")
     monkeypatch.setattr(app_module, "_DESCRIBED_S", 600.0)  # what a busy machine takes is not what is claimed
-    assert app.describe() == here
+    described = app.describe()
+    assert [vars(record).get("fields") for record in caplog.records] == []
+    assert described == here
+    assert list(run.iterdir()) == []
+
+
+def test_why_another_process_could_not_describe_the_api_is_logged(
+    app: App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(app_module, "__name__", "serving.http.nowhere")
+    assert app.describe() == app.document()
+    assert [vars(record)["fields"]["because"] for record in caplog.records] == [
+        f"{app_module.sys.executable}: No module named serving.http.nowhere"
+    ]
 
 
 def test_the_description_is_made_in_the_service_where_no_process_can_be_had(
