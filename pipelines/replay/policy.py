@@ -189,19 +189,29 @@ def python_policy(path: str) -> Tested:
 
 
 def _imported(module: str) -> Any:
-    """Return a module by its name, or by its file: what that imports is looked for beside it first."""
+    """Return a module by its name, or by its file: what that imports is looked for beside it first.
+
+    What its functions import later is looked for there last: a file with a library's name shall not stand in for it in
+    whatever else this process imports.
+    """
     file = Path(module) if module.endswith(".py") else None
     beside = str(Path.cwd() if file is None else file.resolve().parent)
-    if beside not in sys.path:
+    known = beside in sys.path
+    if not known:
         sys.path.insert(0, beside)
-    if file is None:
-        return importlib.import_module(module)
-    spec = importlib.util.spec_from_file_location(file.stem, file.resolve())
-    if spec is None or spec.loader is None:
-        raise ImportError(f"cannot read {file}")
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+    try:
+        if file is None:
+            return importlib.import_module(module)
+        spec = importlib.util.spec_from_file_location(file.stem, file.resolve())
+        if spec is None or spec.loader is None:
+            raise ImportError(f"cannot read {file}")
+        made = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(made)
+        return made
+    finally:
+        if not known:
+            sys.path.remove(beside)
+            sys.path.append(beside)
 
 
 def _arguments(function: Callable[..., Any]) -> list[str]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +271,21 @@ def test_a_function_is_named_by_its_file_too_and_what_the_file_raises_is_told(tm
     ):
         with pytest.raises(FieldError, match=told):
             python_policy(f"{tmp_path}/{path}")
+
+
+def test_a_policy_beside_a_file_with_a_librarys_name_leaves_the_library_to_all_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "colorsys.py").write_text("CHOICE = 'b'\n")
+    (tmp_path / "later.py").write_text("CHOICE = 'a'\n")
+    (tmp_path / "mine.py").write_text("def policy(context, actions):\n    import later\n    return later.CHOICE\n")
+    found = python_policy(f"{tmp_path}/mine.py:policy")
+    assert found.pmf_of_rows(phones(1))[0] == 1.0
+    asked = [sys.executable, "-P", "-c", "import colorsys; print(colorsys.__file__)"]
+    environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    told = subprocess.run(asked, env=environment, capture_output=True, text=True, check=True).stdout
+    assert not told.startswith(str(tmp_path))
 
 
 def test_functions_are_told_apart_by_their_arguments() -> None:
