@@ -8,6 +8,7 @@ milliseconds when two processes write all the time.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
 import threading
@@ -18,7 +19,13 @@ from pathlib import Path
 from pipelines.files import hindered, make_private
 from pipelines.log.protocol import LogCorrupt, LogError, LogUnavailable
 
+_log = logging.getLogger(__name__)
+
 _CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_MISMATCH}
+
+
+_Place = tuple[int, int] | None
+"""Which file stands at a path, by device and number; None for none."""
 
 
 class SqliteFile:
@@ -51,7 +58,9 @@ class SqliteFile:
         self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []
         self._closed = False
-        self._opened: tuple[int, int] | None = None
+        self._opened: _Place = None
+        self._wal: int | None = None  # descriptor of the writer's write-ahead log, which may have been removed
+        self._beside: tuple[_Place, _Place] | None = None  # where that stood, and its index, when the writer began
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock_file = os.open(f"{path}-writers", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -61,7 +70,7 @@ class SqliteFile:
         try:
             with self._one_writer():
                 self._check_kind(schema)
-                self._opened = self._standing()
+                self._opened = _standing(self.path)
         except BaseException:
             self.close()
             raise
@@ -71,14 +80,18 @@ class SqliteFile:
         """Give the connection of an exclusive write transaction, durable once the block is left; errors roll back.
 
         Raises:
-            LogUnavailable: the disk is full, busy or failing, or the file is gone; nothing was acknowledged.
+            LogUnavailable: the disk is full, busy or failing, the file or what SQLite keeps beside it is gone;
+                nothing was acknowledged.
             LogCorrupt: the file is damaged.
         """
         with self._one_writer():
             self._check_place()
+            self._go_over()
             try:
                 writer = self._writer or self._open_writer()
                 writer.execute("BEGIN IMMEDIATE")
+                if self._wal is None:
+                    self._note_beside()
                 yield writer
                 writer.execute("COMMIT")
             except BaseException as error:
@@ -122,6 +135,7 @@ class SqliteFile:
         """Move everything from the write-ahead log to the file and empty the former."""
         with self._one_writer():
             self._check_place()
+            self._go_over()
             try:
                 (self._writer or self._open_writer()).execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             except sqlite3.Error as error:
@@ -150,26 +164,59 @@ class SqliteFile:
             finally:
                 fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
-    def _standing(self) -> tuple[int, int] | None:
-        """Return which file stands at the path, by device and number; None for none."""
-        try:
-            found = self.path.stat()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise LogUnavailable(hindered(error.strerror, self.path)) from error
-        return found.st_dev, found.st_ino
-
     def _check_place(self) -> None:
         """Check that the file still stands where it was opened: what is written to one that was removed goes with it.
 
         Raises:
             LogUnavailable: it does not.
         """
-        standing = self._standing()
+        standing = _standing(self.path)
         if standing != self._opened:
             what = "is gone" if standing is None else "is another than the one that was opened"
             raise LogUnavailable(f"{self.path}: the file {what}; put it back, or restart what writes to it")
+
+    def _note_beside(self) -> None:
+        wal, index = self._files_beside()
+        try:
+            self._wal = os.open(wal, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise LogUnavailable(hindered(error.strerror, wal)) from error
+        self._beside = _standing(wal), _standing(index)
+
+    def _files_beside(self) -> tuple[Path, Path]:
+        return Path(f"{self.path}-wal"), Path(f"{self.path}-shm")
+
+    def _go_over(self) -> None:
+        """Go over to a new write-ahead log where it was removed: who opens the file now does not see the old one.
+
+        What the old one holds comes into the file first. The first of several processes does that, and leaves it
+        empty for all. Its index cannot be made anew while anybody has the old one open.
+
+        Raises:
+            LogUnavailable: others wrote to a new log meanwhile, a reader does not end, or the index was removed.
+        """
+        if self._writer is None or self._wal is None or self._beside is None:
+            return
+        wal, index = self._files_beside()
+        found = _standing(wal), _standing(index)
+        if found == self._beside:
+            return
+        if found[0] != self._beside[0] and os.fstat(self._wal).st_size:
+            if found[0] is not None and wal.stat().st_size:
+                raise LogUnavailable(f"{wal}: another file than the one that was opened; restart what writes to it")
+            try:
+                (busy,) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[:1]
+            except sqlite3.Error as error:
+                raise self._translate(error) from error
+            if busy:
+                raise LogUnavailable(f"{wal}: was removed, and somebody still reads what was in it")
+            _log.warning("%s: was removed; what it held is in %s, nothing is lost", wal, self.path.name)
+        if found[1] != self._beside[1]:
+            what = "was removed" if found[1] is None else "another file than the one that was opened"
+            raise LogUnavailable(f"{index}: {what}; restart what writes to {self.path.name}")
+        self._give_up_writer()
+        while self._readers:
+            self._readers.pop().close()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -199,6 +246,9 @@ class SqliteFile:
 
     def _give_up_writer(self) -> None:
         writer, self._writer = self._writer, None
+        wal, self._wal = self._wal, None
+        if wal is not None:
+            os.close(wal)
         if writer is not None:
             with suppress(sqlite3.Error):
                 if writer.in_transaction:
@@ -232,3 +282,13 @@ class SqliteFile:
         if code in _CORRUPT:
             return LogCorrupt(f"{self.path}: the event log is damaged: {error}; restore it from a backup")
         return LogUnavailable(hindered(error, self.path))
+
+
+def _standing(path: Path) -> _Place:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LogUnavailable(hindered(error.strerror, path)) from error
+    return found.st_dev, found.st_ino

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -380,3 +380,37 @@ def test_nothing_is_acknowledged_in_a_file_that_was_taken_away_until_it_is_back(
     away.replace(log.path)
     log.append("t", b"k", b"after")
     assert [message.value for message in read_all(log, "t", partition_of(b"k", 2))] == [b"before", b"after"]
+
+
+def test_a_write_ahead_log_that_was_removed_loses_nothing(log: LocalLog) -> None:
+    with closing(LocalLog(log.path)) as other:  # another process has the same one open
+        other.append("t", b"k", b"before")
+        log.append("t", b"k", b"in the old one")
+        Path(f"{log.path}-wal").unlink()
+        log.append("t", b"k", b"after")
+        assert other.append("t", b"k", b"by the other") == (partition_of(b"k", 2), 3)
+        newcomer = [sys.executable, "-c", APPENDER, log.path, "k", "1"]
+        done = subprocess.run(newcomer, input="\n", text=True, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        with sqlite3.connect(log.path) as fresh:
+            assert fresh.execute("SELECT count(*) FROM messages").fetchone() == (5,)
+            assert fresh.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_what_cannot_be_put_together_is_refused_until_a_restart(log: LocalLog) -> None:
+    log.append("t", b"k", b"before")
+    wal, index = Path(f"{log.path}-wal"), Path(f"{log.path}-shm")
+    away = wal.rename(log.path.with_name("away"))
+    wal.write_bytes(b"of somebody else")
+    with pytest.raises(LogUnavailable, match="wal: another file than the one that was opened; restart what writes to"):
+        log.append("t", b"k", b"refused")
+    away.replace(wal)
+    log.append("t", b"k", b"back")
+    index.unlink()
+    with pytest.raises(LogUnavailable, match=r"shm: was removed; restart what writes to log.db"):
+        log.append("t", b"k", b"refused, too")
+    log.close()
+    with closing(LocalLog(log.path)) as opened:
+        opened.append("t", b"k", b"after")
+        found = [message.value for message in read_all(opened, "t", partition_of(b"k", 2))]
+    assert found == [b"before", b"back", b"after"]
