@@ -66,6 +66,16 @@ class _Transport:
             self._transport.write_eof()
 
 
+class _Trailers(list[tuple[bytes, bytes]]):
+    """Where fields go that come after a body: nowhere. They are no headers (RFC 9110, 6.5.1), and have no end."""
+
+    def append(self, field: tuple[bytes, bytes], /) -> None:
+        """Keep nothing."""
+
+
+_TRAILERS = _Trailers()
+
+
 class _Connection(HttpToolsProtocol):
     """A connection that knows how long it has been sending a request, and how much of its head.
 
@@ -114,9 +124,11 @@ class _Connection(HttpToolsProtocol):
             self._count(len(data), MAX_REST if rest else MAX_HEAD)
 
     def on_headers_complete(self) -> None:
-        """End to wait for a head."""
+        """End to wait for a head; what comes of fields from now on is none of it."""
         self.head_since = None
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle.scope is self.scope:  # else a WebSocket, which is refused by its head
+            self.headers = _TRAILERS
 
     def handle_websocket_upgrade(self) -> None:
         """Refuse a WebSocket at once; what else a client would rather speak is left out and its request answered."""

@@ -112,3 +112,34 @@ def test_a_question_that_could_be_read_before_its_end_is_not_decided_when_the_co
     asyncio.run(run())
     assert app.core.spool.appended == 0
     assert app.core.spool.find("decisions", b"half") == []
+
+
+@pytest.mark.parametrize("pieces", [1, 40])
+def test_fields_after_a_body_are_no_headers_and_are_not_kept(pieces: int) -> None:
+    """A proxy takes keys and origins of the outside out of the head, not out of what comes after the body."""
+    port, seen = free_port(), list[list[tuple[bytes, bytes]]]()
+    head, trailer = b"host: x\r\ntransfer-encoding: chunked\r\n\r\n", b"authorization: Bearer k\r\n\r\n"
+    request = b"POST / HTTP/1.1\r\n" + head + b"1\r\na\r\n0\r\n" + trailer
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert await read_body(scope, receive) == b"a"
+        seen.append(scope["headers"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    def ask() -> None:
+        with socket.create_connection((HOST, port), timeout=300) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for _ in range(2):  # the next request of the connection has its own headers again
+                for at in range(0, len(request), len(request) // pieces):
+                    connection.sendall(request[at : at + len(request) // pieces])
+                answer = b""
+                while not answer.endswith(b"ok"):
+                    answer += connection.recv(1024)
+
+    async def run() -> None:
+        async with opened(app, port):
+            await asyncio.to_thread(ask)
+
+    asyncio.run(run())
+    assert seen == [[(b"host", b"x"), (b"transfer-encoding", b"chunked")]] * 2
