@@ -19,6 +19,7 @@ from typing import Any
 
 from pipelines.evaluation.standing import KINDS, Standing
 from pipelines.files import hindered
+from pipelines.interactions.doubtful import DOUBTS
 from serving.telemetry.catalogue import BY_NAME, CATALOGUE, OF_LOOPS, SECONDS
 
 _RUN, _FOLDER = "SERVING_METRICS", "PROMETHEUS_MULTIPROC_DIR"
@@ -104,6 +105,8 @@ def show(loop: str) -> None:
     """Make the loop's counters, at zero: a rate misses the first of what is counted before it is there."""
     for name in OF_LOOPS:
         count(name, loop, 0)
+    for field in DOUBTS:
+        doubtful(loop, field, 0)
 
 
 def refused(status: int, amount: int = 1) -> None:

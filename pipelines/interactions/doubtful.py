@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from decision.errors import FieldError
 from decision.join import ACTIVATION
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipelines.settings import LoopSettings
 
 Doubt = Literal["name", "value", "event_id"]
+DOUBTS: tuple[Doubt, ...] = get_args(Doubt)
 MOST_WAITING = 20_000
 """Outcomes of each partition that are looked at on the log, from where the lake ends."""
 _AT_ONCE = 2_000

@@ -159,7 +159,7 @@ CATALOGUE: tuple[Metric, ...] = (
         "records",
         "outcomes",
         "Outcomes acknowledged that say less than was meant, by the field in doubt",
-        "It comes with the first doubt. `decision top` counts them by field; ask who reports.",
+        "`decision top` counts them by field, with what only ingestion sees: ask who reports. `event_id` is of activations.",
         ("loop", "field"),
     ),
     Metric(

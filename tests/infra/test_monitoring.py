@@ -73,6 +73,22 @@ def test_a_service_shows_what_the_catalogue_has_and_nothing_else(families: dict[
     assert families.keys() == {metric.shown for metric in CATALOGUE}
 
 
+def test_every_counter_of_a_loop_stands_at_zero_before_anything_is_counted(tmp_path: Path) -> None:
+    quiet = tmp_path / "loops" / "quiet" / "loop.toml"
+    quiet.parent.mkdir(parents=True)
+    quiet.touch()
+    core = open_at(tmp_path)
+    text = Caller(core)("GET", "/metrics").text
+    core.close()
+    counters = [metric for metric in CATALOGUE if metric.kind == "counter"]
+    assert not [metric.name for metric in counters if f"\n{metric.shown}{{" not in text]
+    for metric in counters:
+        if metric.labels == ("loop",):
+            assert f'{metric.shown}{{loop="quiet"}} 0.0' in text
+    for field in ("name", "value", "event_id"):
+        assert f'decision_outcomes_doubtful_total{{field="{field}",loop="quiet"}} 0.0' in text
+
+
 def test_no_label_has_a_path_or_an_id(families: dict[str, Any], tmp_path: Path) -> None:
     labels = [sample.labels for family in families.values() for sample in family.samples]
     assert not [value for each in labels for value in each.values() if "/" in value or value == "e1"]
