@@ -159,7 +159,8 @@ CATALOGUE: tuple[Metric, ...] = (
         "records",
         "outcomes",
         "Outcomes acknowledged that say less than was meant, by the field in doubt",
-        "`decision top` counts them by field, with what only ingestion sees: ask who reports. `event_id` is of activations.",
+        "`decision top` counts them by field, with what only ingestion sees: ask who reports. `event_id` is that of an "
+        "activation.",
         ("loop", "field"),
     ),
     Metric(
