@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from decision.errors import FieldError
-from decision.guard.snapshot import weight_at
+from decision.guard.snapshot import largest_weight_at, weight_at
 from decision.join import ACTIVATION
 from decision.protocols import Policy
 from decision.records import (
@@ -388,7 +388,7 @@ class Core:
         if guard is not None and published:
             now = self.clock()
             segments = {value: weight_at(guard, now, value) for value in guard.weights}
-            weight = max(weight_at(guard, now), *segments.values()) if segments else weight_at(guard, now)
+            weight = largest_weight_at(guard, now)
         return LoopDescription(
             loop=loop,
             settings=msgspec.to_builtins(snapshot.loop),

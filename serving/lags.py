@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from decision.guard.snapshot import GuardSnapshot, weight_at
+from decision.guard.snapshot import largest_weight_at
 from pipelines.ingestion.forward import to_forward
 from pipelines.log.open import open_log
 from pipelines.log.protocol import EventLog
@@ -128,15 +128,10 @@ class Lags:
             guard = None if snapshot is None or snapshot.candidate is None else snapshot.guard
             now_s = self._clock()
             metrics.gauge("guard_left_seconds", math.inf if guard is None else guard.expires_at - now_s, name)
-            metrics.gauge("guard_weight", 0.0 if guard is None else _largest_at(guard, now_s), name)
+            metrics.gauge("guard_weight", 0.0 if guard is None else largest_weight_at(guard, now_s), name)
 
     def to_forward(self) -> int:
         """Return the messages in the spool that the event log does not have yet; 0 where nothing is forwarded."""
         if self._settings.log == "local:" or self._settings.ack != "disk":
             return 0
         return to_forward(self._log)
-
-
-def _largest_at(guard: GuardSnapshot, now_s: float) -> float:
-    """Return the candidate's largest share at a time, in seconds since 1970, in any segment."""
-    return max(weight_at(guard, now_s, segment) for segment in ("", *guard.weights))

@@ -112,6 +112,11 @@ def largest_weight(snapshot: GuardSnapshot) -> float:
     return max(snapshot.weight, *snapshot.weights.values()) if snapshot.weights else snapshot.weight
 
 
+def largest_weight_at(snapshot: GuardSnapshot, now: float) -> float:
+    """Return the candidate's share at `now` (seconds since 1970), the largest of all segments."""
+    return max(weight_at(snapshot, now, segment) for segment in ("", *snapshot.weights))
+
+
 def segment_of(context: Any, path: str, listed: Container[str]) -> str:
     """Return the segment of a decision: the value at the dotted `path` of its context if it is `listed`, else "".
 

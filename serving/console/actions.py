@@ -18,6 +18,7 @@ from pipelines.guard.report import GuardReport
 from pipelines.promotion.rollback import rollback
 from pipelines.registry.mirror import mirror_apart
 from serving.console.frame import share
+from serving.console.loop import guard_of
 from serving.core import Core
 
 _LONGEST_REASON = 500
@@ -98,9 +99,8 @@ def _cap(asked: Asked) -> str:
 
 def _freeze(asked: Asked) -> str:
     # Whoever reads the weight now and caps it a moment later could cap what a step has changed meanwhile: lower at
-    # worst, which is what a freeze allows.
-    seen = asked.core.snapshot(asked.loop).guard_weight
-    state = _operated(asked, cap=seen)
+    # worst, which is what a freeze allows. What the service served at its last look may be above a cap set since.
+    state = _operated(asked, cap=guard_of(asked.core, asked.loop).weight)
     return f"The share is held at {share(state.weight)}: evidence may lower it and does not raise it"
 
 

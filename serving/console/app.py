@@ -21,13 +21,14 @@ from pipelines.state.state import State
 from serving.console.changes import changes
 from serving.console.counted import Counted
 from serving.console.explaining import view_of
-from serving.console.frame import Form
+from serving.console.frame import Form, policy_words
 from serving.console.lag import Lag
 from serving.console.loop import (
     SHOWN_NIGHTS,
     guard_of,
     health_of,
     legs_of,
+    published_of,
     rungs_of,
     value_chart,
     versions_of,
@@ -147,13 +148,16 @@ class Operators:
         """Show a loop."""
         core, name = self._core, call.path["loop"]
         core.snapshot(name)
-        entry = self._state.get(alarms_key(name))  # what somebody cleared a moment ago is not shown again
+        # What somebody did a moment ago is shown, though the service has not looked since.
+        entry = self._state.get(alarms_key(name))
         standing = alarms_in(core, name, None if entry is None else entry.value)
+        guard, published = guard_of(core, name), published_of(self._state, name)
         nights = self._nights.of(name)
-        seen = glance(core, nights, self._counted, self._rates, name, standing)
-        loop, guard = core.snapshot(name).loop, guard_of(core, name)
+        seen = glance(core, nights, self._counted, self._rates, name, standing, published)
+        loop = core.snapshot(name).loop
         try:
             verdicts = core.registry.verdicts(name)
+            champion = core.registry.aliases(name).get("champion", core.snapshot(name).baseline_version)
             versions = versions_of(core, name, nights, verdicts)
         except RegistryError as error:
             raise unavailable(f"the registry does not answer: {error}") from error
@@ -163,11 +167,13 @@ class Operators:
             "loop.html",
             title=name,
             it=seen,
+            coming="" if champion == seen.says.policy_version or seen.says.error else policy_words(champion),
             acts=ways(core, name, guard) if call.caller.holds("operate") else [],
             operates=call.caller.holds("operate"),
             explains=call.caller.holds("explain"),
             chart=Markup(value_chart(nights, loop)),  # noqa: S704 - drawn here, every text in it escaped
             guard=guard if loop.guard.enabled else msgspec.structs.replace(guard, status="off"),
+            stale=published is not None and published.expires_at < core.clock(),
             rungs=rungs_of(guard),
             legs=legs_of(guard),
             versions=versions,

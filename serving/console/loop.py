@@ -9,12 +9,16 @@ from typing import Any, NamedTuple
 import msgspec
 from markupsafe import Markup
 
+from decision.errors import FieldError
+from decision.guard.snapshot import GuardSnapshot, decode_snapshot
 from pipelines.evaluation.rewards import running
+from pipelines.guard.keys import snapshot_key
 from pipelines.guard.report import GuardReport, report
 from pipelines.guard.store import GuardStore
 from pipelines.registry.charge import WrittenVerdict
 from pipelines.reports.lines import Point, against, band
 from pipelines.settings import LoopSettings
+from pipelines.state.state import State
 from serving.console.nights import Night, Number
 from serving.console.overview import value_of
 from serving.core import Core
@@ -135,6 +139,19 @@ def guard_of(core: Core, loop: str) -> GuardReport:
         return report(store.load(), store.moves(latest=50))
     finally:
         store.close()
+
+
+def published_of(state: State, loop: str) -> GuardSnapshot | None:
+    """Return what the loop's guard published last; None for nothing, or what cannot be read; blocking.
+
+    Raises:
+        StateError: State cannot be reached.
+    """
+    entry = state.get(snapshot_key(loop))
+    try:
+        return None if entry is None else decode_snapshot(entry.value)
+    except FieldError:  # the loop's error says so
+        return None
 
 
 def rungs_of(seen: GuardReport) -> list[RungRow]:

@@ -9,6 +9,7 @@ import msgspec
 from markupsafe import Markup
 
 from decision.errors import FieldError
+from decision.guard.snapshot import GuardSnapshot, largest_weight_at
 from pipelines.evaluation.rewards import Running, running
 from pipelines.evaluation.standing import Alarm, Standing, alarms_key, standing_in
 from pipelines.reports.lines import spark
@@ -75,7 +76,13 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def glance(
-    core: Core, found: list[Night], counted: Counted, rates: Rates, name: str, standing: Standing | None = None
+    core: Core,
+    found: list[Night],
+    counted: Counted,
+    rates: Rates,
+    name: str,
+    standing: Standing | None = None,
+    published: GuardSnapshot | None = None,
 ) -> Glance:
     """Return a loop at a glance; blocking.
 
@@ -86,6 +93,7 @@ def glance(
         rates: of the service.
         name: of the loop.
         standing: its alarms; None for those of the service's last look at State, at most a second ago.
+        published: of its guard; None for that of the service's last look.
 
     Raises:
         UnknownLoopError: there is no such loop.
@@ -94,6 +102,8 @@ def glance(
     """
     says, sample = core.describe(name, counted=False), rates.watch()
     says.counters = counted.of(name)
+    if published is not None and published.candidate_version == says.candidate_version:
+        says.guard = msgspec.structs.replace(says.guard, weight=largest_weight_at(published, core.clock()))
     loop = core.snapshot(name).loop
     kept = [night for night in found if night.rewards is not None and night.rewards.n]
     sums = [night.rewards for night in kept if night.rewards is not None]
@@ -108,7 +118,7 @@ def glance(
         says=says,
         in_charge=policy_words(says.policy_version),
         candidate=""
-        if not says.candidate_version
+        if not says.candidate_version or not says.guard.weight
         else f"version {says.candidate_version} at {share(says.guard.weight)}",
         per_second=rates.per_second("decided", name),
         decided=int(sample.counted.get(("decided", name), 0)),

@@ -13,7 +13,7 @@ from dataclasses import replace
 import msgspec
 
 from decision.errors import DecisionError
-from decision.guard.snapshot import GuardSnapshot, segment_of, weight_at
+from decision.guard.snapshot import GuardSnapshot, largest_weight_at, segment_of, weight_at
 from decision.protocols import Policy
 from pipelines.registry.tracking import RegistryError
 from serving.deciding.question import Question
@@ -125,7 +125,7 @@ def _alive(snapshot: Snapshot, pin: Pin, now: float) -> bool:
     guard = snapshot.guard
     if snapshot.candidate is None or guard is None or guard.candidate_version != pin.candidate_version:
         return False
-    return max(weight_at(guard, now, value) for value in ("", *guard.weights)) > 0.0
+    return largest_weight_at(guard, now) > 0.0
 
 
 def _guard_of(snapshot: Snapshot, pin: Pin) -> GuardSnapshot | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,41 @@ def test_stop_freeze_and_resume_do_what_they_say(site: Operated) -> None:
         assert moves(site)[-1].kind == kind
     assert browser.post("/console/loops/fresh/stop", "/console/loops/shop/stop").status_code == 422  # it has no guard
     assert "so there is no rollout" in browser.get("/console/loops/fresh/stop").text
+
+
+def test_a_loop_s_page_shows_what_was_done_before_the_service_has_looked_again(tmp_path: Path) -> None:
+    site = Operated(tmp_path, new="idle", reload_s=600.0)
+    browser = Browser(site)
+
+    def after(action: str, **fields: str) -> str:
+        done = browser.post(f"/console/loops/shop/{action}", **fields)
+        return browser.get(done.headers["location"]).text
+
+    try:
+        assert "rolling out version 2 at 3 %" in after("cap", cap="3")
+        assert "The share is held at 3 %" in after("freeze")
+        store = GuardStore(site.settings, "shop")
+        assert store.load().cap == 0.03
+        store.close()
+        assert "rolling out" not in after("stop").split("Mode:")[0]
+        assert "rolling out version 2 at 3 %" in after("resume")
+        assert "within seconds" not in browser.get("/console/loops/shop").text
+        page = after("rollback", reason="slow")
+        assert "Decided by version 1; within seconds by the baseline (uniform)" in page
+    finally:
+        site.close()
+
+
+def test_a_loop_s_page_says_that_a_share_has_expired_and_what_is_served(tmp_path: Path) -> None:
+    site = Operated(tmp_path, new="resting")
+    try:
+        assert "That has expired" not in Browser(site).get("/console/loops/shop").text
+        site.shop.now += timedelta(seconds=site.core.snapshot("shop").loop.guard.ttl_s + 60)
+        page = Browser(site).get("/console/loops/shop").text
+        assert "since the guard did not run in time: 5 % is served" in page
+        assert "decision guard shop" in page
+    finally:
+        site.close()
 
 
 def test_settings_show_what_would_change_before_they_change_and_keep_who_did_it(site: Operated) -> None:
