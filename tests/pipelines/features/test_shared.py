@@ -105,9 +105,9 @@ def test_streams_are_those_of_a_single_home_and_redis_may_go(
         redis.pause()
         assert serving.online("eve", NOW) == {}
         assert serving.failures == 1
-        redis.go_on()
         with pytest.raises(ConnectionError):
             serving.erase("eve")  # an erasure never passes over what it cannot reach
+        redis.go_on()
     finally:
         for features in (alone, writing, serving):
             features.close()

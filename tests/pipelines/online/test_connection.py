@@ -52,7 +52,7 @@ def test_nothing_is_asked_of_a_redis_that_hangs_until_it_answers(redis: RedisSer
 
 
 def test_a_redis_that_takes_nothing_is_one_that_is_away(redis: RedisServer) -> None:
-    online = Online(redis.url)
+    online = Online(redis.url, again_s=3600.0)
     online.ask([("CONFIG", "SET", "maxmemory", 1)])
     assert online.ask([("SET", "full", b"x")]) is None
     assert online.away
