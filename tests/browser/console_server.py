@@ -16,6 +16,8 @@ from tests.parts import require
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 
+_PATIENCE_MS = 300_000
+"""How long a page may take: waits guard a hang, and a busy machine is none."""
 _WIDER = """(width) => document.documentElement.scrollWidth <= width ? [] : [
   document.documentElement.scrollWidth,
   ...[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > width)
@@ -49,7 +51,15 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=str(CHROMIUM), args=list(ARGUMENTS))
+        browser: Any = play.chromium.launch(executable_path=str(CHROMIUM), args=list(ARGUMENTS), timeout=_PATIENCE_MS)
+        opened = browser.new_context
+
+        def patient(**given: Any) -> Any:
+            context = opened(**given)
+            context.set_default_timeout(_PATIENCE_MS)
+            return context
+
+        browser.new_context = patient
         try:
             yield browser
         finally:

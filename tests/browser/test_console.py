@@ -87,15 +87,23 @@ def said_of(house: House) -> list[tuple[str, float | None, str]]:
     return [(row["verdict"], row["acceptable"], row["reason"]) for row in rows]
 
 
+def _keys_work(page: Any) -> None:
+    """Wait until the whole page is there, and with it what listens to the keyboard."""
+    page.wait_for_load_state()
+
+
 def test_an_auditor_works_through_the_queue_without_a_mouse(house: House, address: str, page: Any) -> None:
     house.panel.open(shown_pair(), shown_pair(0.9, 0.2), shown_pair(0.7, 0.6), rule=Rule(auditors=5))
     sign_in_to_judge(page, address, house.panel.keys[0])
     page.get_by_role("heading", name="Person A").wait_for()
     assert page.get_by_text("3 left to judge, this is number 1 · 0 judged").is_visible()
+    _keys_work(page)
     page.keyboard.press("j")
     page.get_by_text("3 left to judge, this is number 2").wait_for()
+    _keys_work(page)
     page.keyboard.press("k")
     page.get_by_text("3 left to judge, this is number 1").wait_for()
+    _keys_work(page)
     name = page.get_by_role("heading", level=1).inner_text()
     page.keyboard.press("1")
     page.keyboard.press("r")
@@ -104,9 +112,11 @@ def test_an_auditor_works_through_the_queue_without_a_mouse(house: House, addres
     page.keyboard.press("Enter")
     page.get_by_role("status").filter(has_text=f"Your judgement of {name} is saved. 2 left.").wait_for()
     assert page.get_by_text("2 left to judge, this is number 1 · 1 judged").is_visible()
+    _keys_work(page)
     page.keyboard.press("2")
     page.keyboard.press("Enter")
     page.get_by_role("status").filter(has_text="1 left").wait_for()
+    _keys_work(page)
     page.keyboard.press("3")
     page.keyboard.press("Enter")
     page.get_by_text("There is nothing for you to judge now").wait_for()
