@@ -274,9 +274,10 @@ def test_connections_that_send_no_whole_head_are_closed_and_others_are_answered(
     port = free_port()
 
     async def run() -> list[bool]:
-        async with opened(answering(b"yes"), port, head_s=0.5):
+        async with opened(answering(b"yes"), port, head_s=3_600.0) as door:
             slow = [await asyncio.to_thread(half, port, sent) for _ in range(40)]
             assert await asyncio.to_thread(get, port) == (200, b"yes")
+            door._head_s = 0.0  # an hour later
             return [await asyncio.to_thread(is_closed, one) for one in slow]
 
     assert asyncio.run(run()) == [True] * 40
@@ -285,17 +286,21 @@ def test_connections_that_send_no_whole_head_are_closed_and_others_are_answered(
 def test_a_second_head_on_a_connection_has_as_long_as_the_first() -> None:
     port = free_port()
 
-    def ask() -> tuple[bytes, bool]:
+    def ask() -> tuple[socket.socket, bytes]:
         connection = half(port, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         answer = b""
         while not answer.endswith(b"yes"):  # it may come in pieces
             answer += connection.recv(1024)
         connection.sendall(b"GET / HT")
-        return answer, is_closed(connection)
+        return connection, answer
 
     async def run() -> tuple[bytes, bool]:
-        async with opened(answering(b"yes"), port, head_s=0.5):
-            return await asyncio.to_thread(ask)
+        async with opened(answering(b"yes"), port, head_s=3_600.0) as door:
+            connection, answer = await asyncio.to_thread(ask)
+            while [one.head_bytes for one in door._asking] != [len(b"GET / HT")]:
+                await asyncio.sleep(0.001)
+            door._head_s = 0.0  # an hour later
+            return answer, await asyncio.to_thread(is_closed, connection)
 
     answer, closed = asyncio.run(run())
     assert answer.startswith(b"HTTP/1.1 200")
@@ -423,16 +428,21 @@ def test_a_body_that_does_not_come_is_answered_with_408_and_the_connection_ends(
 def test_an_answer_that_nobody_reads_is_given_up_and_one_that_is_read_slowly_is_not() -> None:
     port, size = free_port(), 64 << 20
 
+    def some(connection: socket.socket, most: int = 1 << 16) -> int:
+        got = len(connection.recv(most))
+        assert got > 0, "the answer was given up"
+        return got
+
     async def run() -> None:
-        async with opened(answering(bytes(size)), port, read_s=0.2) as door:
+        async with opened(answering(bytes(size)), port, read_s=1.0) as door:
             idle, slow = [await asyncio.to_thread(half, port, IDLE) for _ in range(2)]
-            got = len(await asyncio.to_thread(slow.recv, 1 << 20))
+            got = await asyncio.to_thread(some, slow)
             while door.connections > 1:  # the door looks once a second, and each time some was read
-                got += len(await asyncio.to_thread(slow.recv, 1 << 20))
+                got += await asyncio.to_thread(some, slow)
                 await door.end_late()
                 await asyncio.sleep(0.01)
             while got < size:
-                got += len(await asyncio.to_thread(slow.recv, 1 << 20))
+                got += await asyncio.to_thread(some, slow, 1 << 20)
             assert await asyncio.to_thread(drained, idle) < size
             idle.close()
             slow.close()
