@@ -52,7 +52,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
 @pytest.fixture(scope="module")
 def address(site: Operated) -> Iterator[str]:
     with serving(site.call.app) as made:
-        httpx.post(f"{made}/v1/loops/shop/decide", json=QUESTION).raise_for_status()
+        httpx.post(f"{made}/v1/loops/shop/decide", json=QUESTION, timeout=300).raise_for_status()
         yield made
 
 
@@ -136,7 +136,7 @@ def test_the_first_page_renews_itself(site: Operated, browser: Any, address: str
     page.get_by_role("link", name="young").wait_for()
     before = page.locator("section", has=page.get_by_role("link", name="young")).get_by_text("No decision was asked")
     assert before.is_visible()
-    httpx.post(f"{address}/v1/loops/young/decide", json=QUESTION).raise_for_status()
+    httpx.post(f"{address}/v1/loops/young/decide", json=QUESTION, timeout=300).raise_for_status()
     for _ in range(3):
         page.clock.run_for(5_000)
         page.wait_for_timeout(100)

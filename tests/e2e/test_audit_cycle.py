@@ -27,6 +27,7 @@ from pipelines.fairness.store import Governance
 from pipelines.fairness.verify import verify
 from pipelines.lake.lake import Lake
 from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
+from pipelines.operations.waiting import wait_until
 from pipelines.registry.registry import Registry
 from pipelines.settings import Settings, load_loop, load_settings
 from tests.browser.console_server import chromium, sign_in_to_judge
@@ -107,10 +108,11 @@ def judge_over_http(site: Site, key: str) -> None:
 
 def judge_in_browser(site: Site, key: str, left: int) -> None:
     with chromium() as browser:
-        page = browser.new_page()
+        page = browser.new_context().new_page()
         sign_in_to_judge(page, site.url, key)
         for done in range(left):
             page.get_by_role("heading", name="Person A").wait_for()
+            page.wait_for_load_state()  # the keys work once the whole page is there
             page.keyboard.press("1")
             page.keyboard.press("a")
             page.get_by_label("Largest difference").select_option("0.1")
@@ -164,11 +166,11 @@ def test_from_decisions_to_a_fairer_policy_in_charge(site: Site, tmp_path: Path)
         "context": {"income": 0.1, "debt": 0.1, "group": "north"},
         "actions": [{"id": "approve"}, {"id": "deny"}],
     }
-    for _ in range(100):
-        answer = site.ask("POST", f"/v1/loops/{LOOP}/decide", question)
-        if answer["policy_version"] == fair:
-            break
-    assert answer["policy_version"] == fair  # the fairer version decides
+
+    def decides() -> str:
+        return site.ask("POST", f"/v1/loops/{LOOP}/decide", question)["policy_version"]
+
+    wait_until(lambda: decides() == fair, "the fairer version to decide")
 
     whole = site.run("audit", "verify")
     assert whole["ok"]

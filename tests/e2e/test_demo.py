@@ -23,7 +23,7 @@ FILES = {
 
 def demo(tmp_path: Path, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "pipelines.cli", "demo", "--quick", "--json", "--out", str(tmp_path / "out")]
-    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(done.stdout.splitlines()) == 1
     return json.loads(done.stdout)

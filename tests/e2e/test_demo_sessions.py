@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_demo_of_policies_with_memory_loses_nothing_and_recomputes_every_propensity(tmp_path: Path) -> None:
     require(importlib.util.find_spec("torch"), "torch is not installed")
     command = [sys.executable, "-m", "pipelines.cli", "demo", "--sessions", "--quick", "--json", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     assert found["decided"] == (60 + 80 + 2 * 40) * 20

@@ -123,8 +123,7 @@ class Site:
     def close(self) -> None:
         self.log.close()
         for replica in self.replicas:
-            replica.loops.close()
-            replica.spool.close()
+            replica.close()
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def kill(process: BaseProcess) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_ingester_killed_at_random_moments_keeps_each_message_once(tmp_path: Path, at_once: int) -> None:
-    assert kill_ingesters(tmp_path, 8, at_once, seed=at_once) > 40  # they did get to work before they were killed
+    assert kill_ingesters(tmp_path, 8, at_once, seed=at_once, least=40) > 40
 
 
 def test_ingesters_on_object_storage_that_are_killed_keep_each_message_once(tmp_path: Path, s3: S3) -> None:
@@ -112,6 +112,7 @@ def kill_ingesters(
     *,
     lake: str | None = None,
     longest_s: float = 0.4,
+    least: int = 0,
     progress: Progress = silent,
 ) -> int:
     """Kill ingesters under load; check the lake and return what was in it by then.
@@ -123,6 +124,7 @@ def kill_ingesters(
         seed: of the moments.
         lake: address of the lake.
         longest_s: how long one works at most.
+        least: the last are killed once more decisions than these are in the lake: they did get to work.
         progress: told of the kills.
     """
     world, rng = World(folder, lake=lake), random.Random(seed)
@@ -132,6 +134,8 @@ def kill_ingesters(
             started = [folder / f"started-{n}-{i}" for i in range(at_once)]
             processes = [start(world, path) for path in started]
             wait_until(lambda paths=started: all(path.exists() for path in paths), "the ingesters to start")
+            if n == rounds - 1:
+                wait_until(lambda: len(world.lake.decisions(LOOP.name)) > least, "the ingesters to bring decisions in")
             for process in processes:
                 time.sleep(rng.uniform(0.0, longest_s))
                 kill(process)

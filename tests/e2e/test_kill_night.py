@@ -140,16 +140,16 @@ def kill_followers(folder: Path, kills: int, seed: int, progress: Progress = sil
     settings = new_settings(folder)
     loop = new_loop(settings, LOOP)
     log, lake = open_parts(settings)
-    rng, played, seen = random.Random(seed), 0, 0
+    rng, played = random.Random(seed), 0
     for number in counted(range(kills), progress, "kills", total=kills):
         process = start(run_follower, folder, number)
         until = time.monotonic() + rng.uniform(0.0, 2.0)
         while time.monotonic() < until:
             play(log, LOOP, MOST, first=played)
             played += MOST
+        if number == kills - 1:  # they do bring something in, and do not only wait for each other's leases
+            wait_until(lambda: lake.table(DECISIONS).count() > 0, "the follower to bring decisions in")
         assert kill(process), "the follower ended by itself"
-        seen = lake.table(DECISIONS).count()
-    assert seen > 0, "none of them brought anything in"
     check_lake(log, lake, loop, played)
     log.close()
     return played

@@ -156,8 +156,8 @@ def test_a_rollback_is_served_after_descriptors_ran_out(tmp_path: Path) -> None:
         highest = max(map(int, os.listdir("/proc/self/fd")))
         resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, limits[1]))
         take_all(taken)
-        until(lambda: core.ready() is not None)  # nothing can be reloaded, and the service says so
-        assert core.loops.refresher.failures
+        until(lambda: core.loops.refresher.failures > 0)  # nothing can be reloaded ...
+        until(lambda: core.ready() is not None)  # ... and the service says so
         while taken:
             os.close(taken.pop())
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -149,7 +149,9 @@ def test_an_operator_makes_a_key_watches_and_stops_a_rollout(tmp_path: Path, bro
     watching.close()
     assert watching.exitstatus == 0
     with serving(site.call.app) as address:
-        wait_until(lambda: httpx.get(f"{address}/v1/loops").status_code == 401, "the service to know of the key")
+        wait_until(
+            lambda: httpx.get(f"{address}/v1/loops", timeout=300).status_code == 401, "the service to know of the key"
+        )
         context = browser.new_context()
         page = context.new_page()
         sign_in(page, address, key.group())

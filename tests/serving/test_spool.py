@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,7 @@ def test_a_disk_that_fails_is_every_waiters_error_and_heals_by_itself(tmp_path: 
     spool = Spool(log)
     taken, error = 0, None
     while error is None:
-        error = submit(spool, b"%d" % taken, [("decisions", bytes(5000), ())]).exception(10)
+        error = submit(spool, b"%d" % taken, [("decisions", bytes(5000), ())]).exception(300)
         taken += error is None
     assert isinstance(error, LogUnavailable)
     assert "full" in str(error)
@@ -340,7 +341,9 @@ def test_kill_at_any_moment_keeps_every_acknowledged_decision_exactly_once(log: 
     rng = random.Random(20)
     acknowledged: list[str] = []
     following = start(log, "0-", 1_000_000, "v")
-    for n in range(20):
+    for n in count():
+        if n >= 20 and len(acknowledged) > 200:  # on a busy machine it takes more kills until they prove anything
+            break
         process, following = following, start(log, f"{n + 1}-", 1_000_000, "v")
         go(process)
         time.sleep(rng.uniform(0.0, 0.15))
@@ -353,4 +356,3 @@ def test_kill_at_any_moment_keeps_every_acknowledged_decision_exactly_once(log: 
     keys = all_keys(log)
     assert len(keys) == len(set(keys))
     assert set(acknowledged) <= set(keys)
-    assert len(acknowledged) > 200

@@ -64,7 +64,7 @@ class Provider:
     def token(self, subject: str, audience: str = AUDIENCE) -> str:
         """Sign somebody in as a browser would, and return the token that the client gets."""
         asked = {"client_id": audience, "redirect_uri": _BACK, "response_type": "code", "scope": "openid", "state": "s"}
-        with httpx.Client(base_url=self.address) as client:
+        with httpx.Client(base_url=self.address, timeout=300) as client:
             sent_back = client.post("/oauth2/authorize", params=asked, data={"sub": subject}).headers["location"]
             code = parse_qs(urlsplit(sent_back).query)["code"][0]
             given = {"grant_type": "authorization_code", "code": code, "redirect_uri": _BACK}

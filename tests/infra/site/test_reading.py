@@ -215,7 +215,7 @@ def test_the_page_on_panels(reader: Reader) -> None:
 def panels(reader: Reader, block: Block) -> None:
     """Send what the page lists, each by whoever may; an id is that of the first task or pair that there is."""
     keys = reader.names["keys"]
-    with httpx.Client(base_url=reader.serve(), timeout=60.0) as client:
+    with httpx.Client(base_url=reader.serve(), timeout=300) as client:
 
         def send(key: str, method: str, path: str, body: str | None = None) -> httpx.Response:
             return client.request(method, path, content=body, headers={"authorization": f"Bearer {key}"})
@@ -288,7 +288,7 @@ def test_the_page_on_what_replicas_share(reader: Reader, redis: RedisServer) -> 
     loop(reader, "news")
     reader.stand_ins["redis://redis:6379/0"] = redis.url
     reader.follow(DOCS / "online.md")
-    assert httpx.get(f"{reader.serve()}/readyz").status_code == 200
+    assert httpx.get(f"{reader.serve()}/readyz", timeout=300).status_code == 200
 
 
 def test_the_page_on_operating(newsroom: Reader) -> None:
@@ -322,7 +322,7 @@ def test_the_page_on_personalizers_interface(reader: Reader) -> None:
     def refused_rank(reader: Reader, _: Block) -> None:
         actions = [{"id": name, "features": []} for name in ("a", "b", "")]
         body = {"contextFeatures": [], "actions": actions}
-        reader.told.append(httpx.post(f"{reader.serve()}/personalizer/v1.0/rank", json=body).text)
+        reader.told.append(httpx.post(f"{reader.serve()}/personalizer/v1.0/rank", json=body, timeout=300).text)
 
     loop(reader, "news", 'hosts = ["news.example.com"]\n')
     reader.follow(
@@ -339,7 +339,7 @@ def ranked(reader: Reader, block: Block) -> None:
     for line in block.text.splitlines():
         url = urlsplit(line.split()[0])
         headers = {"host": url.netloc} if "HOST" not in url.netloc else {}
-        answer = httpx.post(f"{reader.serve()}{url.path}?{url.query}", json=body, headers=headers)
+        answer = httpx.post(f"{reader.serve()}{url.path}?{url.query}", json=body, headers=headers, timeout=300)
         assert answer.status_code == 201, (line, answer.text)
 
 

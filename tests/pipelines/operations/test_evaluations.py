@@ -150,9 +150,14 @@ def test_what_was_deleted_while_it_was_under_way_leaves_nothing(settings: Settin
 
 
 def test_whoever_asks_and_deletes_again_and_again_gets_no_more_processes(settings: Settings, state: State) -> None:
+    def runs(process: psutil.Process) -> bool:
+        try:
+            return "pipelines.operations.evaluations" in process.cmdline()
+        except psutil.Error:  # it ended meanwhile
+            return False
+
     def running() -> list[psutil.Process]:
-        mine = psutil.Process().children()
-        return [each for each in mine if each.is_running() and "pipelines.operations.evaluations" in each.cmdline()]
+        return [each for each in psutil.Process().children() if runs(each)]
 
     most = 0
     for number in range(4 * evaluations.MOST_AT_ONCE):

@@ -90,7 +90,7 @@ def test_absent_broker_is_unavailable_at_once_and_leaves_no_threads() -> None:
                     with pytest.raises(LogUnavailable):
                         log.read("t", 0, 0)
                 log.close()
-        assert threading.active_count() <= before
+        wait_until(lambda: threading.active_count() <= before, "the threads to end")
 
 
 @pytest.mark.connected
