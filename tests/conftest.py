@@ -109,13 +109,21 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
     return s3_server
 
 
-@pytest.fixture
-def lines() -> Iterator[io.StringIO]:
-    """Give where log lines go, as JSON; afterwards they go where they went before."""
-    stream, root = io.StringIO(), logging.getLogger()
-    before = list(root.handlers), root.level
-    set_up("json", logging.INFO, stream)
-    yield stream
-    root.handlers, root.level = before
+@pytest.fixture(autouse=True)
+def logging_undone() -> Iterator[None]:
+    """Take back how a command that ran in this process set its log lines up: the next test hears of its own alone."""
+    yield
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if type(handler).__module__ == set_up.__module__:
+            root.removeHandler(handler)
     for package in ("decision", "simulators", "pipelines", "serving"):
         logging.getLogger(package).setLevel(logging.NOTSET)
+
+
+@pytest.fixture
+def lines() -> io.StringIO:
+    """Give where log lines go in this test, as JSON."""
+    stream = io.StringIO()
+    set_up("json", logging.INFO, stream)
+    return stream

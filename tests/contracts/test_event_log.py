@@ -26,9 +26,11 @@ ADDRESSES: dict[str, Callable[[Path], str]] = {
 @pytest.fixture(
     params=[name if name == "local" else pytest.param(name, marks=pytest.mark.connected) for name in SCHEMES]
 )
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], EventLog]]:
+def opener(
+    request: pytest.FixtureRequest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> Iterator[Callable[[], EventLog]]:
     url = ADDRESSES[request.param](tmp_path)
-    logging.getLogger("pipelines.log").setLevel(logging.ERROR)
+    caplog.set_level(logging.ERROR, logger="pipelines.log")
     opened: list[EventLog] = []
 
     def open_one() -> EventLog:

@@ -78,17 +78,17 @@ def test_a_database_that_is_away_is_an_error_of_state(tmp_path: Path) -> None:
 @pytest.mark.connected
 def test_a_server_that_hangs_is_not_waited_for(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Neither by a connection that is kept nor by a new one; when it goes on, so does State."""
-    with own_server(tmp_path_factory.mktemp("pg")) as server, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(postgresql, "_CONNECT_S", 1)
-        with State(new_database(server.uri)) as state:
-            state.put({"a": (None, b"1")})
-            server.freeze(on=True)
-            try:
+    with own_server(tmp_path_factory.mktemp("pg")) as server, State(new_database(server.uri)) as state:
+        state.put({"a": (None, b"1")})
+        server.freeze(on=True)
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(postgresql, "_CONNECT_S", 1)
                 with pytest.raises(StateError, match="does not answer for 1 s"):
                     state.get("a")
                 with pytest.raises(StateError, match="timeout"):
                     state.get("a")
-            finally:
-                server.freeze(on=False)
-            assert state.get("a") == Entry(1, b"1")
-            assert state.put({"a": (1, b"2")}) == {"a": 2}
+        finally:
+            server.freeze(on=False)
+        assert state.get("a") == Entry(1, b"1")
+        assert state.put({"a": (1, b"2")}) == {"a": 2}

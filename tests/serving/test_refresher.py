@@ -37,7 +37,7 @@ def test_it_survives_whatever_its_work_raises_and_says_so_once(
         assert done.wait(300)
         refresher.close()
     assert refresher.failures == 3
-    assert [record.fields["thread"] for record in caplog.records] == [name]
+    assert [record.fields["thread"] for record in caplog.records].count(name) == 1
     assert f'decision_thread_failures_total{{thread="{name}"}} 3.0'.encode() in metrics.exposition()
 
 

@@ -102,13 +102,13 @@ def test_thousands_of_ids_and_paths_add_no_series_and_no_memory(core: Core) -> N
 
 
 def test_counters_of_loops_and_refusals_are_there_before_anything_is_counted(tmp_path: Path) -> None:
-    quiet = tmp_path / "loops" / "quiet" / "loop.toml"
-    quiet.parent.mkdir(parents=True)
-    quiet.write_text("")
+    fresh = tmp_path / "loops" / "never-asked" / "loop.toml"  # counts are a process's: no other test asks this one
+    fresh.parent.mkdir(parents=True)
+    fresh.write_text("")
     open_at(tmp_path).close()
     shown = metrics.exposition().decode().splitlines()
     for name in ("decided", "repeated", "outcomes", "fallbacks", "unpinned"):
-        assert f'decision_{name}_total{{loop="quiet"}} 0.0' in shown
+        assert f'decision_{name}_total{{loop="never-asked"}} 0.0' in shown
     refused = [line.rpartition(" ")[0] for line in shown if line.startswith("decision_refused_total")]
     assert refused.count('decision_refused_total{status="503"}') == 1
     assert set(refused) == {f'decision_refused_total{{status="{status}"}}' for status in TITLES}
