@@ -82,6 +82,11 @@ class Call:
         """Return the names of the loops that are there for the caller."""
         return [name for name in self.core.loops.names() if self._sees(name)]
 
+    def hosts(self) -> set[str]:
+        """Return the names of hosts under which Personalizer's paths lead to a loop."""
+        found = map(self.core.loops.get, self.core.loops.names())
+        return {host for snapshot in found if snapshot is not None for host in snapshot.loop.hosts}
+
     def check_loop(self, name: str) -> None:
         """Check that a loop is there for the caller; whoever may not see one is told what is told of one that is not.
 

@@ -19,7 +19,7 @@ from serving import metrics
 from serving.core import Core
 from serving.http import openapi, operations, personalizer, v1
 from serving.http.access import Access
-from serving.http.reach import check_origin, check_page, check_reach, session_in
+from serving.http.reach import check_name, check_origin, check_page, check_reach, session_in
 from serving.problems import PROBLEM, ProblemError, failed, problem_of, unavailable
 from serving.routes import OF_KEYS, Application, BodyUnfinished, Call, Receive, Route, Scope, Send, Table, read_body
 from serving.telemetry.traces import CURRENT, Trace, Traces, now_ns
@@ -194,6 +194,8 @@ class App:
         begun_ns = 0 if traces is None else now_ns()
         if not asks and route.method != "GET" and route.role != "panel member":
             check_page(call.scope, signs_in=route.role == "visitor")
+        elif not asks and route.role in OF_KEYS:
+            check_name(call.scope, call.hosts)
         if asks and route.role in OF_KEYS:
             await self._admit(route, call)
         if traces is not None:  # a caller's flag has a trace made, so only who may ask gets one

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import lru_cache
 
 from pipelines.operations.processes import is_loopback
@@ -61,6 +61,27 @@ def check_page(scope: Scope, *, signs_in: bool) -> None:
     named = site in _OWN or is_loopback(_name(place.decode("latin-1")))
     if (site and site not in _OWN) or (origin and not (place == host.lower() and named)):
         raise ProblemError(403, "a page of another site sent this; without API keys only programs and own pages may")
+
+
+def check_name(scope: Scope, hosts: Callable[[], Collection[str]]) -> None:
+    """Check by which name a request that shows no key asks for what is not anybody's.
+
+    A browser lets a page read what comes from the page's own name, and whoever owns the name may lead it to loopback
+    meanwhile (DNS rebinding). Such a request shows its name in `Host` and nothing else that a program would not.
+
+    Args:
+        scope: of the request.
+        hosts: returns further names by which the service is asked, those of its loops.
+
+    Raises:
+        ProblemError: 403, the name is not one of this machine's.
+    """
+    for name, value in scope["headers"]:
+        if name == b"host":
+            asked = _name(value.decode("latin-1").lower()).rstrip(".")
+            if asked and not is_loopback(asked) and asked not in hosts():
+                wanted = "ask for localhost, put the name among the `hosts` of a loop, or show an API key"
+                raise ProblemError(403, f"without API keys nothing is told by the name {asked[:80]!r}; {wanted}")
 
 
 def check_origin(scope: Scope) -> None:

@@ -94,7 +94,9 @@ class Site:
         return took[1:], used[1:]  # the first imports and opens
 
     async def _get(self, path: str, token: str) -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url="http://test") as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=self.app), base_url="http://localhost"
+        ) as client:
             return await client.get(path, headers={"cookie": f"{COOKIE}={token}"})
 
 

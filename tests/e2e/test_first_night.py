@@ -38,7 +38,7 @@ class Caller:
     def __call__(self, path: str, body: Any = None) -> Any:
         async def call() -> httpx.Response:
             transport = httpx.ASGITransport(app=self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 if body is None:
                     return await client.get(f"/v1/loops/news{path}")
                 return await client.post(f"/v1/loops/news{path}", content=json.dumps(body))

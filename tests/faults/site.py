@@ -100,7 +100,7 @@ class Site:
 
         async def call() -> httpx.Response:
             transport = httpx.ASGITransport(app=self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 content = None if body is None else json.dumps(body)
                 return await client.request(method, path, content=content, headers=headers)
 

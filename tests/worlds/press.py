@@ -33,7 +33,7 @@ def ask(settings: Settings, rng: np.random.Generator) -> None:
 
 async def _ask(app: App, rng: np.random.Generator, times: list[float]) -> None:
     transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test/v1/loops/news") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost/v1/loops/news") as client:
         for start in range(0, DECISIONS, AT_ONCE):
             contexts = [_context(rng, start + number) for number in range(AT_ONCE)]
             actions = [{"id": name, "features": {"category": name[0]}} for name in ACTIONS]

@@ -116,7 +116,7 @@ def grow(lake: Lake, rows: int) -> None:
 def _page(core: Core, path: str, token: str) -> str:
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app=App(lambda: core))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.get(path, headers={"cookie": f"{COOKIE}={token}"})
 
     answer = asyncio.run(ask())

@@ -39,7 +39,7 @@ class Caller:
 
         async def call() -> httpx.Response:
             transport = httpx.ASGITransport(app=self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
                 sent = {name.replace("_", "-"): value for name, value in headers.items()}
                 return await client.request(method, path, content=content, headers=sent)
 
@@ -419,7 +419,7 @@ def test_decisions_are_answered_while_the_first_page_waits_for_what_pages_need(
     monkeypatch.setattr("serving.http.app._OPENED_S", patience_s)
 
     async def asked() -> tuple[int, httpx.Response, int]:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://localhost") as client:
             page = asyncio.create_task(client.get("/console/"))
             await asyncio.sleep(0)
             decided = await client.post("/v1/loops/news/decide", json=QUESTION)

@@ -64,7 +64,7 @@ def test_a_public_socket_answers_nobody_without_keys_whoever_bound_it(tmp_path: 
     app, port = Caller(core).app, free_port()
 
     async def ask() -> list[int]:
-        async with opened(app, port, host="0.0.0.0"):
+        async with opened(app, port, host="0.0.0.0", answer_s=300.0):  # a busy machine makes the description late
             return [(await asyncio.to_thread(get, port, path))[0] for path in ("/livez", "/metrics", "/openapi.json")]
 
     try:
@@ -175,3 +175,48 @@ def test_the_console_signs_in_behind_a_proxy_that_changes_the_host(core: Core) -
 
 def test_a_page_of_another_site_may_ask(core: Core) -> None:
     assert sent_with(core, FOREIGN[0], "/livez", method="GET") == 200
+
+
+READ = [
+    "/v1/loops",
+    "/v1/loops/news",
+    "/v1/decisions/e",
+    "/metrics",
+    "/console/loops",
+    "/personalizer/v1.0/configurations/service",
+]
+
+
+@pytest.mark.parametrize("host", ["elsewhere.example:{port}", "LOCALHOST.elsewhere.example", "127.0.0.1.nip.example:1"])
+def test_a_page_whose_name_was_led_to_loopback_reads_nothing(core: Core, host: str) -> None:
+    for path in READ:
+        for method in ("GET", "HEAD"):
+            assert sent_with(core, {"Host": host}, path, method=method, body="") == 403, path
+    assert sent_with(core, {"Host": host}, "/readyz", method="GET", body="") == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:{port}", "LocalHost.", "127.0.0.1", "127.8.8.8:{port}", "[::1]:{port}", ""]
+)
+def test_names_of_this_machine_read(core: Core, host: str) -> None:
+    assert [sent_with(core, {"Host": host}, path, method="GET", body="") for path in READ] == [
+        200,
+        200,
+        404,
+        200,
+        200,
+        200,
+    ]
+
+
+def test_the_name_of_a_loop_reads_and_so_does_any_name_with_a_key(tmp_path: Path) -> None:
+    named = open_at(tmp_path / "named", 'hosts = ["news.example"]\n')
+    keyed = open_at(tmp_path / "keyed", api_keys="k")
+    try:
+        assert sent_with(named, {"Host": "News.example:{port}"}, "/v1/loops", method="GET", body="") == 200
+        assert sent_with(named, {"Host": "others.example"}, "/v1/loops", method="GET", body="") == 403
+        shown = {"Host": "others.example", "Authorization": "Bearer k"}
+        assert sent_with(keyed, shown, "/v1/loops", method="GET", body="") == 200
+    finally:
+        named.close()
+        keyed.close()

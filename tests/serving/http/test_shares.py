@@ -39,7 +39,7 @@ def test_a_loop_beyond_its_share_is_told_so_and_no_other_is_refused(core: Core, 
 
     async def run() -> tuple[list[httpx.Response], list[httpx.Response]]:
         transport = httpx.ASGITransport(app=App(lambda: core))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
 
             async def ask(loop: str, path: str, body: object) -> httpx.Response:
                 return await client.post(f"/v1/loops/{loop}/{path}", json=body)
