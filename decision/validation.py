@@ -23,6 +23,11 @@ from decision.errors import FieldError, Words, either
 T = TypeVar("T")
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_TOO_LONG = {
+    "Integer value out of range": "a number of at most 4,300 digits",  # Python reads no more of them
+    "Number out of range": "a number below 1.8e308",
+}
+"""What fits, by what msgspec says of a number that cannot be held."""
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 _PLACE = re.compile(r"(.*) - at `(?:key` in `)?\$([^`]*)`", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
@@ -129,6 +134,8 @@ def field_error(error: Exception, kind: Any = None, value: Any = ABSENT, *, whol
         return FieldError.unknown(_joined(where, unknown[1]), _names_of(_type_at(kind, path)))
     if not isinstance(error, msgspec.ValidationError):
         return FieldError(where or whole, wanted="valid JSON", got=error)
+    if fits := _TOO_LONG.get(text):
+        return FieldError(where or whole, wanted=fits, got=Words("a longer one"))
     expected, got = _type_at(kind, path), _value_at(value, path)
     allowed = _allowed(expected)
     if allowed and got is not ABSENT:

@@ -116,19 +116,25 @@ class Body(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     shown_name: str
     items: list[dict[str, int]] = []
     at: int | None = None
+    share: float = 0.0
 
 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
         (b"{}", "shownName: required"),
-        (b'{"shownNam": 1}', "shownNam: unknown field; did you mean 'shownName'? known: shownName, items, at"),
+        (b'{"shownNam": 1}', "shownNam: unknown field; did you mean 'shownName'? known: shownName, items, at, share"),
         (b'{"shownName": 1}', "shownName: must be text, is of type int"),
         (b'{"shownName": "", "items": [{"a": "x"}]}', "items[0][...]: must be a whole number, is of type str"),
         (b'{"shownName": "", "at": "x"}', "at: must be a whole number, is of type str"),
         (b"[1]", "body: must be an object, is of type array"),
         (b"{", "body: must be valid JSON: Input data was truncated"),
-        (b'{"a - at `$.b` c": 1}', "a - at `$.b` c: unknown field; known: shownName, items, at"),
+        (
+            b'{"shownName": "", "at": %s}' % (b"9" * 4_301),
+            "at: must be a number of at most 4,300 digits, is a longer one",
+        ),
+        (b'{"shownName": "", "share": %s}' % (b"9" * 400), "share: must be a number below 1.8e308, is a longer one"),
+        (b'{"a - at `$.b` c": 1}', "a - at `$.b` c: unknown field; known: shownName, items, at, share"),
     ],
 )
 def test_a_body_that_does_not_fit_is_told_in_the_names_of_the_wire(body: bytes, said: str) -> None:
