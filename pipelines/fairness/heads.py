@@ -68,6 +68,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Signer:
     """The key of a home, made when it is first needed; only its owner reads the file.
 
+    A file without a byte is what a crash, or a full disk, left of a key: the home gets one, and the log says so.
+
     Args:
         path: file of the 32 private bytes, hex.
 
@@ -76,11 +78,8 @@ class Signer:
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            made = Ed25519PrivateKey.generate().private_bytes_raw().hex()
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w") as file:
-                file.write(made)
+        if not path.is_file() or not path.stat().st_size:
+            write_atomically(path, Ed25519PrivateKey.generate().private_bytes_raw().hex().encode())
         try:
             self._key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text().strip()))
         except ValueError as error:

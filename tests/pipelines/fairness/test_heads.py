@@ -258,6 +258,19 @@ def test_the_signing_key_is_for_its_owner_and_a_wrong_one_is_named(judged: Panel
         judged.store.sign_head(LATER)
 
 
+def test_a_home_whose_signing_key_a_crash_left_empty_gets_another_and_the_log_stays_whole(
+    judged: Panel, tmp_path: Path
+) -> None:
+    path = tmp_path / "signing.key"
+    before = judged.store.sign_head(LATER)
+    path.write_bytes(b"")
+    appeal(judged.store, LOOP, reason="the same again", event_id="e2", now=LATER, by="test")
+    after = judged.store.sign_head(LATER)
+    assert after.fits
+    assert (after.key != before.key, path.stat().st_mode & 0o777) == (True, 0o600)
+    assert whats(judged.store) == []
+
+
 def test_api_keys_are_those_that_the_log_tells_of(judged: Panel) -> None:
     store, state = judged.store, judged.store._state
     assert state is not None
