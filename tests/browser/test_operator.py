@@ -78,6 +78,26 @@ def test_no_page_shuts_anybody_out_or_is_wider_than_the_screen(
     context.close()
 
 
+@pytest.mark.parametrize("name", ["Versions", "Changes", "Nights"])
+def test_a_phone_shows_what_is_opened_as_wide_as_the_screen_and_under_names(
+    browser: Any, address: str, name: str
+) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto(f"{address}/console/loops/shop")
+    table = page.get_by_role("region", name=name).get_by_role("table")
+    row = table.get_by_role("row").nth(1)
+    assert row.get_by_role("cell").count() >= 2  # it is a table for those who hear it
+    if (why := table.locator("summary")).count():
+        why.first.click()
+        assert table.locator("details ul").first.bounding_box()["width"] > 300
+    assert all(
+        one.evaluate("e => getComputedStyle(e, '::before').content") != "none" for one in row.locator("td.number").all()
+    )
+    assert barriers(page, 390) == []
+    context.close()
+
+
 def test_an_operator_sees_an_alarm_finds_its_loop_explains_a_decision_and_stops_the_rollout(
     site: Operated, browser: Any, address: str
 ) -> None:
