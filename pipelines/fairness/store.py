@@ -29,6 +29,7 @@ from pipelines.fairness.errors import StoreError
 from pipelines.fairness.heads import Begun, Head, HeadsFile, HeadsInState, Noted, Signer, begun_of
 from pipelines.files import hindrance
 from pipelines.settings import Settings
+from pipelines.state import postgresql
 from pipelines.state.state import State
 
 Query = sa.Select[*tuple[Any, ...]]
@@ -38,6 +39,9 @@ _log = logging.getLogger(__name__)
 
 _LOCK = 0x64656373  # any constant: the key of PostgreSQL's advisory lock
 _BUSY_S = 30
+"""How long a change waits for another's, in seconds."""
+_WORK_S = 60
+"""How long PostgreSQL may work on a statement, in seconds: one that hangs is given up."""
 _PAGE = 1_000
 _TO_DO = {  # by what SQLite says
     "is locked": "end what holds it: `fuser` names that",
@@ -93,9 +97,8 @@ class Governance:
         self._heads = None if state is None else HeadsInState(state)
         try:
             sqlite = sa.make_url(url).get_backend_name() == "sqlite"
-            self._engine: Engine = sa.create_engine(
-                url, connect_args={"timeout": _BUSY_S} if sqlite else {}, pool_pre_ping=not sqlite
-            )
+            limits = {"timeout": _BUSY_S} if sqlite else {"connect_timeout": postgresql.CONNECT_S}
+            self._engine: Engine = sa.create_engine(url, connect_args=limits, pool_pre_ping=not sqlite)
         except ArgumentError as error:
             raise FieldError("governance", wanted="an SQLAlchemy address", got=Words("another text")) from error
         except ModuleNotFoundError as error:
@@ -108,6 +111,10 @@ class Governance:
         if sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
+        elif self._engine.dialect.driver == "psycopg":
+            event.listen(self._engine, "do_connect", _connect_patiently)
+            event.listen(self._engine, "checkout", _set_to_work)
+            event.listen(self._engine, "checkin", _set_aside)
         self._create()
 
     @classmethod
@@ -145,8 +152,7 @@ class Governance:
             actor: who makes it; written to the log.
         """
         with self._engine.connect().execution_options(decision_write=True) as connection, connection.begin():
-            if self.dialect == "postgresql":
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            self._stand_in_line(connection)
             before = _head(connection)
             writing = Writing(connection, stamp(now), actor[:200], before)
             yield writing
@@ -236,6 +242,11 @@ class Governance:
                 done.append("the heads in State are begun anew")
         return done
 
+    def _stand_in_line(self, connection: Connection) -> None:
+        if self.dialect == "postgresql":
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_BUSY_S}s'")
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+
     def _begin(self, writing: Writing) -> Signer:
         """Return this home's key; the log names it, and says once that heads are noted in State."""
         signer = Signer(self._signing)
@@ -255,8 +266,7 @@ class Governance:
 
     def _create(self) -> None:
         with self._engine.connect().execution_options(decision_write=True) as connection, connection.begin():
-            if self.dialect == "postgresql":
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+            self._stand_in_line(connection)
             if not sa.inspect(connection).has_table("audit_log"):
                 t.metadata.create_all(connection)
                 for statement in t.triggers(self.dialect):
@@ -295,6 +305,22 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
     cursor.close()
 
 
+def _connect_patiently(dialect: object, record: object, args: list[Any], options: dict[str, Any]) -> Any:
+    del dialect, record
+    return postgresql.patient()(*args, **options)
+
+
+def _set_to_work(connection: Any, record: object, proxy: object) -> None:
+    del record, proxy
+    connection.patience_s = _WORK_S
+
+
+def _set_aside(connection: Any, record: object) -> None:
+    del record
+    if connection is not None:  # else it was closed
+        connection.patience_s = postgresql.CONNECT_S  # for the question whether it is there still
+
+
 def _fail(context: ExceptionContext) -> None:
     """Raise what is wrong with the database in its own words; what a statement broke (a constraint) goes on as it is.
 
@@ -302,6 +328,8 @@ def _fail(context: ExceptionContext) -> None:
         StoreError: it is away, held or damaged.
     """
     error, engine = context.sqlalchemy_exception, context.engine
+    if isinstance(context.original_exception.__cause__, TimeoutError):  # another connection would hang as well
+        raise StoreError(f"the panels' database: {context.original_exception}")
     sqlite = engine is not None and engine.dialect.name == "sqlite"
     if engine is None or (type(error) is not OperationalError and not (sqlite and type(error) is DatabaseError)):
         return  # PostgreSQL's triggers, which keep the audit log as it is, raise a DatabaseError

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import psycopg
 
 NOW = "extract(epoch from clock_timestamp())::double precision"
-_CONNECT_S, _STATEMENT_S = 5, 10
+CONNECT_S, _STATEMENT_S = 5, 10
 """How long a server may be silent when a transaction begins, and how long it may work on a statement, in seconds."""
 _BEGIN = f"BEGIN; SET LOCAL statement_timeout = '{_STATEMENT_S}s'; SET LOCAL lock_timeout = '{_STATEMENT_S}s'"
 _CREATION = 0x73746174  # any constant: the key of the advisory lock around the making of the tables
@@ -89,19 +89,21 @@ class PostgresDatabase:
             while self._idle:
                 self._idle.pop().close()
 
-    def _begun(self) -> psycopg.Connection[tuple[Any, ...]]:
+    def _begun(self) -> Any:
         """Return a connection in a transaction; those that the server has closed meanwhile are dropped."""
         while (kept := self._take()) is not None:
             try:
                 return self._begin(kept)
             except self._psycopg.OperationalError:
                 kept.close()
+                if kept.gave_up:
+                    raise
         # No statement is prepared: it would live in a session that a pooler may hand to somebody else.
-        opened = _patient()(
+        opened = patient()(
             self._url,
             autocommit=True,
             prepare_threshold=None,
-            connect_timeout=_CONNECT_S,
+            connect_timeout=CONNECT_S,
             tcp_user_timeout=1_000 * _STATEMENT_S,
             application_name="decision",
         )
@@ -109,12 +111,12 @@ class PostgresDatabase:
 
     @staticmethod
     def _begin(connection: Any) -> Any:
-        connection.patience_s = _CONNECT_S
+        connection.patience_s = CONNECT_S
         connection.execute(_BEGIN.encode())
-        connection.patience_s = _STATEMENT_S + _CONNECT_S  # the server ends what takes it too long, and says so
+        connection.patience_s = _STATEMENT_S + CONNECT_S  # the server ends what takes it too long, and says so
         return connection
 
-    def _take(self) -> psycopg.Connection[tuple[Any, ...]] | None:
+    def _take(self) -> Any:
         with self._lock:
             if self._process != os.getpid():  # they are our parent's
                 self._idle, self._process = [], os.getpid()
@@ -134,22 +136,25 @@ class PostgresDatabase:
 
 
 @cache
-def _patient() -> Callable[..., Any]:
-    """Return what opens a connection that is closed when the server is silent for longer than `patience_s`.
+def patient() -> Callable[..., Any]:
+    """Return what opens a connection that is closed when the server is silent for longer than its `patience_s`.
 
     The server's own limits say nothing of one that is stopped, or whose disk is: it takes what is sent and is silent.
+    The statement then raises psycopg's `OperationalError`, and `gave_up` tells that this was why.
     """
     import psycopg
 
     class Patient(psycopg.Connection[tuple[Any, ...]]):
-        patience_s: float = _CONNECT_S
+        patience_s: float = CONNECT_S
+        gave_up = False
 
         def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
             try:
                 return super().wait(_until(gen, self.patience_s), *args, **kwargs)
-            except TimeoutError:
+            except TimeoutError as error:
+                self.gave_up = True
                 self.close()
-                raise
+                raise psycopg.OperationalError(str(error)) from error
 
     return Patient.connect
 

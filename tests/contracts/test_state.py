@@ -83,7 +83,7 @@ def test_a_server_that_hangs_is_not_waited_for(tmp_path_factory: pytest.TempPath
         server.freeze(on=True)
         try:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(postgresql, "_CONNECT_S", 1)
+                patch.setattr(postgresql, "CONNECT_S", 1)
                 with pytest.raises(StateError, match="does not answer for 1 s"):
                     state.get("a")
                 with pytest.raises(StateError, match="timeout"):

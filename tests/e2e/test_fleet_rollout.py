@@ -113,7 +113,7 @@ def test_kill_switch(rollout: Rollout, own_postgres: Postgres, monkeypatch: pyte
         wait_until(lambda: rollout.served(b) == 0.0, "the replica to serve no candidate while State is silent")
         assert rollout.served(rollout.replicas[0]) in (0.0, rollout.weight)
         looks = b.loops.refresher.rounds
-        monkeypatch.setattr(postgresql, "_CONNECT_S", 1)
+        monkeypatch.setattr(postgresql, "CONNECT_S", 1)
         wait_until(lambda: b.loops.refresher.rounds >= looks + 2, "the replica to give up two looks")
         assert "postgresql" in str(b.loops.error("shop"))
     finally:

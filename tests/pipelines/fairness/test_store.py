@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,16 @@ import sqlalchemy as sa
 
 from decision.errors import FieldError
 from decision.fairness.audit_log import Anchor
+from pipelines.fairness import store as store_module
 from pipelines.fairness import tables as t
+from pipelines.fairness.errors import StoreError
 from pipelines.fairness.people import add_person, by_key, by_session, list_people, open_session, revoke
 from pipelines.fairness.report import status
 from pipelines.fairness.store import Governance
 from pipelines.fairness.verify import verify
 from pipelines.settings import load_settings
+from pipelines.state import postgresql
+from tests.postgres_server import new_database, own_server
 from tests.worlds.panels import LOOP, NOW, Panel, pair
 
 
@@ -39,6 +45,38 @@ def judged(panel: Panel) -> Panel:
     (task,) = panel.open(pair())
     panel.judge(task, "unfair", "unfair", "unfair", "fair", "cannot_tell")
     return panel
+
+
+@pytest.mark.connected
+def test_a_server_that_hangs_keeps_nobody_waiting(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Neither who is in the midst of a change then, nor who comes with a connection that is kept, or with a new one."""
+    home = tmp_path_factory.mktemp("pg")
+    with own_server(home) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgresql, "CONNECT_S", 1)
+        patch.setattr(store_module, "_WORK_S", 1)
+        with Governance(new_database(server.uri), home / "anchors.jsonl") as store:
+
+            def change(meanwhile: Callable[[], None]) -> None:
+                with store.write(NOW, "test") as writing:
+                    meanwhile()
+                    writing.log("note", "subject", {})
+
+            change(lambda: None)
+            before = store.head()
+            try:
+                with pytest.raises(StoreError, match="the panels' database: does not answer for 1 s"):
+                    change(partial(server.freeze, on=True))
+                with pytest.raises(StoreError, match="the panels' database: connection timeout"):
+                    store.head()
+                server.freeze(on=False)
+                assert store.head() == before
+                server.freeze(on=True)
+                with pytest.raises(StoreError, match="the panels' database: does not answer for 1 s"):
+                    store.head()
+            finally:
+                server.freeze(on=False)
+            change(lambda: None)
+            assert verify(store).faults == ()
 
 
 def test_untouched_store_verifies(judged: Panel) -> None:
