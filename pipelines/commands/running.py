@@ -43,6 +43,7 @@ def serve(
     Example: `decision serve --port 8080`, then
     `curl localhost:8080/v1/loops/news/decide -d '{"context": {}, "actions": [{"id": "a"}, {"id": "b"}]}'`
     """
+    from pipelines.log.open import open_log
     from pipelines.operations.doctor import examine
     from pipelines.operations.processes import check_keys, check_port, environment, serve_command
 
@@ -50,6 +51,10 @@ def serve(
         home=None if home is None else str(home), host=host, port=port, bento_port=bento_port, workers=workers, log=log
     )
     check_keys(settings)
+    if settings.log != "local:":
+        open_log(
+            settings.log_url
+        ).close()  # connects nowhere: an address that does not fit is refused before all starts
     check_port("port", settings.host, settings.port)
     check_port("bento_port", settings.host, settings.frame_port)
     make_home(settings.root)

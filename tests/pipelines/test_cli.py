@@ -233,6 +233,12 @@ def test_bad_input_ends_with_2_and_names_the_field(run: Any) -> None:
     assert "error: loop: there is no loop 'news'" in ran.err
 
 
+def test_a_service_does_not_start_on_an_address_of_a_log_that_does_not_fit(run: Any) -> None:
+    """Its forwarder would end and be started again for ever, while decisions are acknowledged on this disk."""
+    ran = run("serve", "--log", "kafka://127.0.0.1:1?security_protocol=SSL&ssl_cafile=/does/not/exist", "--json")
+    assert (ran.status, ran.result["field"]) == (2, "ssl_cafile")
+
+
 def test_a_wrong_key_in_a_loop_names_itself_and_the_nearest(run: Any, tmp_path: Path) -> None:
     path = tmp_path / "home" / "loops" / "news" / "loop.toml"
     path.parent.mkdir(parents=True)

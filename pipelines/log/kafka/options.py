@@ -32,6 +32,8 @@ _FETCH_BYTES = 8 << 20
 _SECRETS = {"sasl_plain_password", "ssl_password"}
 _COMPRESSIONS = {"lz4", "zstd", "gzip"}
 _PROTOCOLS = {"PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"}
+_MECHANISMS = {"AWS_MSK_IAM", "GSSAPI", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"}
+_FILES = {"ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile"}
 
 
 class Secret(str):
@@ -49,7 +51,8 @@ def parse_address(url: str) -> tuple[list[str], dict[str, Any]]:
     A secret may be named by a file: ``sasl_plain_password_file=/run/secrets/kafka``.
 
     Raises:
-        FieldError: a server without port, or an option that does not exist or fit. Secrets are not shown.
+        FieldError: a server without port; an option that does not exist or fit, or that the security protocol would
+            pass over; a file that cannot be read. Secrets are not shown.
     """
     rest, _, query = url.removeprefix("kafka://").partition("?")
     servers = rest.rstrip("/").split(",")
@@ -67,7 +70,11 @@ def parse_address(url: str) -> tuple[list[str], dict[str, Any]]:
             if text not in _PROTOCOLS:
                 raise FieldError.choice(name, sorted(_PROTOCOLS), text)
             client[name] = text
+        elif name == "sasl_mechanism" and text not in _MECHANISMS:
+            raise FieldError.choice(name, sorted(_MECHANISMS), text)
         elif name in _CLIENT_OPTIONS:
+            if name in _FILES:
+                _read(name, text)
             client[name] = text
         elif name == "replication_factor":
             if not text.isdecimal() or not 1 <= int(text) <= 100:
@@ -80,6 +87,7 @@ def parse_address(url: str) -> tuple[list[str], dict[str, Any]]:
         else:
             known = sorted(_CLIENT_OPTIONS | {"replication_factor", "compression"})
             raise FieldError.unknown(name, known, noun="log option")
+    _check_protocol(client)
     return servers, arguments
 
 
@@ -110,9 +118,25 @@ def consumer_options(client: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _check_protocol(client: Mapping[str, Any]) -> None:
+    protocol = client.get("security_protocol", "PLAINTEXT")
+    for kind, fitting in (("ssl", {"SSL", "SASL_SSL"}), ("sasl", {"SASL_PLAINTEXT", "SASL_SSL"})):
+        named = sorted(name for name in client if name.startswith(f"{kind}_"))
+        if named and protocol not in fitting:
+            raise FieldError(
+                "security_protocol", wanted=f"{' or '.join(sorted(fitting))} with {named[0]}", got=protocol
+            )
+    if protocol.startswith("SASL") and "sasl_mechanism" not in client:
+        raise FieldError("sasl_mechanism", wanted=f"given with {protocol}", got=Words("missing"))
+
+
 def _read_secret(name: str, path: str) -> str:
+    return _read(name, path).strip()
+
+
+def _read(name: str, path: str) -> str:
     try:
-        return Path(path).read_text().strip()
+        return Path(path).read_text(errors="replace")
     except OSError as error:
         raise FieldError(name, wanted="a file that can be read", got=Words(f"{path}: {error.strerror}")) from error
 

@@ -358,5 +358,7 @@ def test_an_address_of_a_cluster_is_read(reader: Reader) -> None:
         assert (len(brokers), options["client"]["sasl_plain_password"]) == (2, "secret")
 
     (reader.folder / "password").write_text("secret")
+    (reader.folder / "ca.pem").touch()
     reader.stand_ins["/run/secrets/kafka"] = str(reader.folder / "password")
+    reader.stand_ins["/etc/kafka/ca.pem"] = str(reader.folder / "ca.pem")
     reader.follow(ROOT / "infra/kafka/README.md", instead={"kafka://": read})

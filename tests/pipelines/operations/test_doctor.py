@@ -163,7 +163,9 @@ def test_what_does_not_answer_is_named_and_shows_no_password(
     monkeypatch.setenv("DECISION_ONLINE", f"redis://:hush@{nowhere}/0")
     monkeypatch.setenv("DECISION_TRACKING_URI", f"http://me:hush@{nowhere}")
     monkeypatch.setenv("DECISION_ONLINE", f"redis://:hush@{nowhere}/0")
-    monkeypatch.setenv("DECISION_LOG", f"kafka://{nowhere}?sasl_plain_password=hush")
+    monkeypatch.setenv(
+        "DECISION_LOG", f"kafka://{nowhere}?security_protocol=SASL_SSL&sasl_mechanism=PLAIN&sasl_plain_password=hush"
+    )
     with pytest.raises(SystemExit) as end:
         cli.main(["doctor", "--json", "--home", str(tmp_path)])
     told = capfd.readouterr().out

@@ -48,7 +48,7 @@ def test_address_gives_servers_and_options(tmp_path: Path) -> None:
         "compression": "zstd",
     }
     assert "pass word" not in repr(arguments)
-    log = open_log("kafka://b1:9092?sasl_plain_password=Xy7")
+    log = open_log("kafka://b1:9092?security_protocol=SASL_SSL&sasl_mechanism=PLAIN&sasl_plain_password=Xy7")
     assert "Xy7" not in repr(log) + repr(vars(log))
     log.close()
 
@@ -64,6 +64,17 @@ def test_address_gives_servers_and_options(tmp_path: Path) -> None:
         ("kafka://h:1?ssl_check_hostname=maybe", "ssl_check_hostname"),
         ("kafka://h:1?security_protocol=NONE", "security_protocol"),
         ("kafka://h:1?sasl_plain_password_file=/does/not/exist", "sasl_plain_password_file"),
+        (
+            "kafka://h:1?security_protocol=SSL&ssl_cafile=/does/not/exist",
+            "ssl_cafile: .* /does/not/exist: No such file",
+        ),
+        ("kafka://h:1?ssl_check_hostname=true", "security_protocol: must be SASL_SSL or SSL with ssl_check_hostname"),
+        ("kafka://h:1?security_protocol=SSL&sasl_plain_username=me", "security_protocol: must be SASL_PLAINTEXT or"),
+        ("kafka://h:1?security_protocol=SASL_SSL&sasl_mechanism=SCRAM", "sasl_mechanism"),
+        (
+            "kafka://h:1?security_protocol=SASL_SSL&sasl_plain_username=me",
+            "sasl_mechanism: must be given with SASL_SSL",
+        ),
         ("redis://h:1", "log"),
         ("local:", "log"),
     ],
