@@ -217,7 +217,7 @@ def run(folder: Path, given: argparse.Namespace) -> dict[str, Any]:
             def answered() -> int:
                 return sum(len(caller.told.answers) for caller in callers)
 
-            wait_until(lambda: answered() > 20, "the first decisions")
+            wait_until(lambda: answered() > 20, "the first decisions", still_s=600.0)
             chaos = Chaos(among, of.parts, given.seed, every_s=given.every, away_s=given.away)
             chaos.run(60.0 * given.minutes, say)
             before = answered()
