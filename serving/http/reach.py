@@ -67,7 +67,8 @@ def check_name(scope: Scope, hosts: Callable[[], Collection[str]]) -> None:
     """Check by which name a request that shows no key asks for what is not anybody's.
 
     A browser lets a page read what comes from the page's own name, and whoever owns the name may lead it to loopback
-    meanwhile (DNS rebinding). Such a request shows its name in `Host` and nothing else that a program would not.
+    meanwhile (DNS rebinding). Such a request shows its name in `Host` and nothing else that a program would not. A
+    name without a dot is nobody's in public: machines and containers of one network have such.
 
     Args:
         scope: of the request.
@@ -79,7 +80,7 @@ def check_name(scope: Scope, hosts: Callable[[], Collection[str]]) -> None:
     for name, value in scope["headers"]:
         if name == b"host":
             asked = _name(value.decode("latin-1").lower()).rstrip(".")
-            if asked and not is_loopback(asked) and asked not in hosts():
+            if "." in asked and not is_loopback(asked) and asked not in hosts():
                 wanted = "ask for localhost, put the name among the `hosts` of a loop, or show an API key"
                 raise ProblemError(403, f"without API keys nothing is told by the name {asked[:80]!r}; {wanted}")
 

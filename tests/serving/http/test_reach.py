@@ -196,7 +196,7 @@ def test_a_page_whose_name_was_led_to_loopback_reads_nothing(core: Core, host: s
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost:{port}", "LocalHost.", "127.0.0.1", "127.8.8.8:{port}", "[::1]:{port}", ""]
+    "host", ["localhost:{port}", "LocalHost.", "127.0.0.1", "127.8.8.8:{port}", "[::1]:{port}", "decisions:{port}", ""]
 )
 def test_names_of_this_machine_read(core: Core, host: str) -> None:
     assert [sent_with(core, {"Host": host}, path, method="GET", body="") for path in READ] == [
