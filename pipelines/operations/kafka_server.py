@@ -21,16 +21,16 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from pipelines.files import SOURCES, locked
+from pipelines.log.kafka.topics import admin_client
+from pipelines.log.protocol import LogUnavailable
 from pipelines.operations.processes import free_port
 
 _INFRA = SOURCES / "infra" / "kafka"
-_START_S = 60.0
+_START_S = 300.0  # it is there in five where the machine is idle
 _STOP_S = 20.0
 
 
@@ -171,14 +171,10 @@ class KafkaServer:
                 self._process = None
                 raise _Ended((self.folder / "output.txt").read_text(errors="replace")[-3000:])
             if not _is_free(self._ports[0]):
-                with suppress(KafkaError):
-                    options: dict[str, Any] = {"bootstrap_servers": self.bootstrap, "bootstrap_timeout_ms": 2000}
-                    admin = KafkaAdminClient(**options)
-                    try:
-                        if admin.describe_cluster()["brokers"]:
-                            return
-                    finally:
-                        admin.close()
+                options = {"bootstrap_servers": [self.bootstrap], "bootstrap_timeout_ms": 2000}
+                with suppress(KafkaError, LogUnavailable), admin_client(options) as admin:
+                    if admin.describe_cluster()["brokers"]:
+                        return
             time.sleep(0.1)
         raise KafkaServerError(f"the broker did not answer within {_START_S:.0f} s")
 

@@ -20,7 +20,8 @@ from pipelines.log.kafka.log import KafkaLog
 from pipelines.log.kafka.options import parse_address
 from pipelines.log.open import open_log
 from pipelines.log.protocol import LogUnavailable, Message, OffsetOutOfRange
-from pipelines.operations.kafka_server import KafkaServerError, kafka_server, missing_parts
+from pipelines.operations import kafka_server as server_module
+from pipelines.operations.kafka_server import KafkaServer, KafkaServerError, kafka_server, missing_parts
 from pipelines.operations.processes import free_port
 from pipelines.operations.waiting import wait_until
 from tests.contracts.event_log import read_all
@@ -102,6 +103,25 @@ def test_absent_broker_is_unavailable_at_once_and_leaves_no_threads() -> None:
                         log.read("t", 0, 0)
                 log.close()
         wait_until(lambda: threading.active_count() <= before, "the threads to end")
+
+
+def test_who_waits_for_a_broker_that_listens_and_does_not_answer_yet_leaves_no_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "_START_S", 0.1)
+    server = KafkaServer(tmp_path)
+    before = threading.active_count()
+    with (
+        socket.socket() as silent,
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as broker,
+    ):
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        server._process, server._ports = broker, (silent.getsockname()[1], 0)
+        with lost_sockets(), pytest.raises(KafkaServerError, match="did not answer"):
+            server._await_answer()
+        server.kill()
+    wait_until(lambda: threading.active_count() <= before, "the threads to end")
 
 
 @pytest.mark.connected
