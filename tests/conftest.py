@@ -109,6 +109,15 @@ def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
     return s3_server
 
 
+@pytest.fixture(scope="module", autouse=True)
+def pages_are_waited_for() -> Iterator[None]:
+    """Let who asks for the first page of a process have it, however long its imports take here."""
+    with pytest.MonkeyPatch.context() as patch:
+        if (app := sys.modules.get("serving.http.app")) is not None:
+            patch.setattr(app, "_OPENED_S", 300.0)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def logging_undone() -> Iterator[None]:
     """Take back how a command that ran in this process set its log lines up: the next test hears of its own alone."""

@@ -22,7 +22,7 @@ from pipelines.settings import Settings
 from tests.worlds.accounts import Told
 from tests.worlds.synthetic import BAD, GOOD, KINDS
 
-_END_S = 90.0
+_END_S = 300.0
 _PATIENCE_S = 4.0
 _PAUSE_S = 0.05
 LESS = 0.25

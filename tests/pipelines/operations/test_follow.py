@@ -18,6 +18,7 @@ from pipelines.log.protocol import DECISIONS, OUTCOMES, LogUnavailable
 from pipelines.nightly import nightly
 from pipelines.operations.follow import Follower
 from pipelines.operations.installation import Installation
+from pipelines.operations.waiting import STILL_S
 from pipelines.settings import load_settings
 from pipelines.state.failures import StateError
 from pipelines.state.state import State
@@ -117,7 +118,7 @@ def test_two_followers_at_once_bring_in_each_message_once(parts: Installation, s
     ids = [f"e{i}" for i in range(120)]
     for start in range(0, 120, 20):
         append(parts, *ids[start : start + 20])
-    assert caught_up(ends_of(parts.log), Lake(parts.settings.lake_url), patience_s=60.0)
+    assert caught_up(ends_of(parts.log), Lake(parts.settings.lake_url), patience_s=STILL_S)
     stop.set()
     for thread in threads:
         thread.join()
