@@ -22,6 +22,7 @@ import hypothesis
 import pytest
 
 from pipelines.logs import set_up
+from pipelines.operations import processes
 from tests.mlflow_server import own_mlflow
 from tests.parts import require
 from tests.postgres_server import new_database, own_server
@@ -38,6 +39,12 @@ if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_us
 
 for _variable in [name for name in os.environ if name.startswith("DECISION_")]:
     del os.environ[_variable]  # of an installation that somebody works with: no test may reach, and change, that one
+
+# A service binds its port seconds after the test chose it: each of the processes that run tests has ports of its own.
+_runners = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _runners > 1:
+    processes._PORTS //= _runners
+    processes._FIRST_PORT += int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) * processes._PORTS
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

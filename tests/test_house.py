@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -109,3 +110,16 @@ def test_an_installation_that_the_shell_points_to_is_out_of_the_tests_reach(tmp_
         [sys.executable, "-c", says], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("runner", [0, 1])
+def test_processes_that_run_tests_at_once_choose_no_port_twice(runner: int) -> None:
+    says = (
+        "import tests.conftest; from pipelines.operations.processes import *; print([free_port() for _ in range(50)])"
+    )
+    beside = os.environ | {"PYTEST_XDIST_WORKER": f"gw{runner}", "PYTEST_XDIST_WORKER_COUNT": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", says], cwd=ROOT, env=beside, capture_output=True, text=True, check=True
+    )
+    ports = json.loads(done.stdout)
+    assert {(port - 10_000) // 5_000 for port in ports} == {runner}
