@@ -2,7 +2,6 @@
 
 Copy it to Airflow's folder of DAGs and name the loops. A worker needs the package and the installation's addresses.
 Exit status 3, the gate's refusal, is shown as skipped; 1 and 2 are tried again, and go on where the night stopped.
-Airflow 3 has the operator in `airflow.providers.standard.operators.bash`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from airflow import DAG  # pyright: ignore[reportMissingImports]
-from airflow.operators.bash import BashOperator  # pyright: ignore[reportMissingImports]
+
+try:
+    from airflow.providers.standard.operators.bash import BashOperator  # pyright: ignore[reportMissingImports]
+except ImportError:  # Airflow 2
+    from airflow.operators.bash import BashOperator  # pyright: ignore[reportMissingImports]
 
 LOOPS = ["news"]
 
