@@ -21,6 +21,7 @@ import numpy as np
 
 from decision.batch import Batch, Floats, Interactions, Ints
 from decision.columns import FeatureRows, Texts
+from decision.oracles.action_ids import with_ids
 from decision.oracles.factory import load_oracle, new_oracle
 from decision.oracles.kind import OracleSettings
 from decision.protocols import Oracle
@@ -40,14 +41,16 @@ class Fitted:
         kind: of the oracle.
         files: of the oracle by fold; empty where all rewards it could learn from are the same.
         constant: that reward, by fold.
+        named: actions' ids are among their features.
     """
 
     kind: str
     files: dict[int, dict[str, bytes]]
     constant: dict[int, float]
+    named: bool = False
 
     def __add__(self, other: Fitted) -> Fitted:
-        return Fitted(self.kind, self.files | other.files, self.constant | other.constant)
+        return Fitted(self.kind, self.files | other.files, self.constant | other.constant, self.named)
 
     def load(self) -> tuple[Oracle | None, ...]:
         """Return the models of all folds ready to predict; None for a constant."""
@@ -56,6 +59,7 @@ class Fitted:
 
     def predict(self, batch: Batch, fold: Ints, oracles: tuple[Oracle | None, ...]) -> Floats:
         """Return [m] expected rewards of decisions in [n] folds; `oracles` are those of `load`."""
+        batch = with_ids(batch) if self.named else batch
         flat = np.repeat(fold, np.diff(batch.offsets))
         out = np.empty(len(flat))
         for number, oracle in enumerate(oracles):
@@ -75,21 +79,23 @@ class CrossFit:
         kind: of the oracle.
         log: [n] rows.
         fold: [n] int64 in 0..FOLDS-1.
+        named: `log` has actions' ids among their features.
     """
 
     kind: Learner
     log: Interactions
     fold: Ints
+    named: bool = False
 
     def model(self, fold: int) -> Fitted:
         """Return the model of one fold."""
         training = self.log.take(np.flatnonzero(self.fold != fold))
         low, high = (float(training.reward.min()), float(training.reward.max())) if len(training) else (0.0, 0.0)
         if low == high:
-            return Fitted(self.kind, {fold: {}}, {fold: low})
+            return Fitted(self.kind, {fold: {}}, {fold: low}, self.named)
         oracle = new_oracle(OracleSettings(kind=self.kind, low=low, high=high))
         oracle.fit(training)
-        return Fitted(self.kind, {fold: oracle.save()}, {fold: low})
+        return Fitted(self.kind, {fold: oracle.save()}, {fold: low}, self.named)
 
     def models(self, workers: int = 1, seen: Callable[[Fitted], None] | None = None) -> Fitted:
         """Return the models of all folds, the same however many processes fit them.
@@ -138,7 +144,7 @@ def _write(crossfit: CrossFit, folder: Path) -> None:
         rows = FeatureRows.of(features)
         arrays |= {f"{name}.{part}": getattr(rows, part) for part in ("name", "value", "offsets", "rows")}
         arrays[f"{name}.names"] = np.frombuffer(msgspec.json.encode(rows.names), np.uint8)
-    arrays["kind"] = np.array(crossfit.kind)
+    arrays |= {"kind": np.array(crossfit.kind), "named": np.array(crossfit.named)}
     np.savez(folder / _ROWS_FILE, allow_pickle=False, **arrays)
 
 
@@ -155,7 +161,7 @@ def _written(folder: Path) -> CrossFit:
     m, n = len(actions), len(contexts)
     batch = Batch(contexts, actions, Texts([""], np.zeros(m, np.int64)), arrays["offsets"])
     log = Interactions(batch, arrays["chosen"], np.ones(n), arrays["reward"], np.ones(m))  # learning asks for no more
-    return CrossFit(cast(Learner, str(arrays["kind"])), log, arrays["fold"])
+    return CrossFit(cast(Learner, str(arrays["kind"])), log, arrays["fold"], bool(arrays["named"]))
 
 
 def _read(folder: Path, fold: int) -> Fitted:

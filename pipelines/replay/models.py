@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from decision.batch import Features, Floats
 from decision.columns import FeatureRows
+from decision.oracles.action_ids import with_ids
 from decision.protocols import Oracle
 from pipelines.interactions.arrays import to_interactions
 from pipelines.replay.crossfit import FOLDS, CrossFit, Fitted, Learner
@@ -90,7 +91,11 @@ def crossfit_of(rows: pa.Table | None, kind: RewardModel) -> CrossFit | None:
     log = to_interactions(rows)
     if not any(_any(features) for features in (log.batch.contexts, log.batch.actions)):
         return None  # there are no features to learn from
-    return CrossFit(cast(Learner, kind), log, fold_of_hash(hash_of(rows), FOLDS))
+    folds = fold_of_hash(hash_of(rows), FOLDS)
+    if _any(log.batch.actions):
+        return CrossFit(cast(Learner, kind), log, folds)
+    # Actions that say nothing of themselves are told apart by their ids, as a loop that learns from them does.
+    return CrossFit(cast(Learner, kind), replace(log, batch=with_ids(log.batch)), folds, named=True)
 
 
 def reward_models(survey: Survey, fitted: Fitted | None = None) -> RewardModels:

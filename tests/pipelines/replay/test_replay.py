@@ -134,10 +134,26 @@ def test_a_learned_reward_model_never_saw_the_row_it_predicts(kind: Any) -> None
 @pytest.mark.parametrize("kind", LEARNED)
 def test_models_of_folds_are_the_same_whichever_process_fits_them(kind: Any) -> None:
     few = to_interactions(log(200))
-    crossfit = CrossFit(kind, few.take(np.arange(20_000) % 200), np.arange(20_000) % FOLDS)
+    crossfit = CrossFit(kind, few.take(np.arange(20_000) % 200), np.arange(20_000) % FOLDS, named=True)
     seen: list[Fitted] = []
     assert crossfit.models(3, seen.append) == crossfit.models()
     assert sorted(fold for part in seen for fold in part.constant) == list(range(FOLDS))
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_actions_without_features_are_told_apart_by_their_ids(kind: Any) -> None:
+    """Action a works in one half of the contexts and b in the other, which only the crossing of both can say."""
+    rows, n = log(3000), 3000
+    here = np.random.default_rng(3).random(n) < 0.5
+    reward = [
+        float((index == 0) == on and index < 2)
+        for index, on in zip(rows["action_index"].to_pylist(), here, strict=True)
+    ]
+    contexts = ['{"here": 1}' if on else '{"there": 1}' for on in here]
+    rows = _changed(_changed(_changed(rows, "context", contexts), "actions", ["[{}, {}, {}]"] * n), "reward", reward)
+    found = replay(rows, Fixed(1.0, 0.0, 0.0), log="x", policy_name="x", reward_model=kind, check=False).estimates
+    assert found["dm"].value == pytest.approx(here.mean(), abs=0.05)
+    assert found["dr"].high - found["dr"].low < 0.7 * (found["ips"].high - found["ips"].low)
 
 
 def test_means_are_those_of_the_other_folds_drawn_towards_the_mean_of_all() -> None:
