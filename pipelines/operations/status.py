@@ -96,7 +96,7 @@ def status_table(seen: Look) -> RenderableType:
     table.add_column("last verdict")
     for entry in seen.loops:
         if entry.error:
-            table.add_row(entry.loop, *["-"] * 8, Text(entry.error, style="red"))
+            table.add_row(entry.loop, *["-"] * 8, Text("does not run", style="red"))
             continue
         table.add_row(
             entry.loop,
@@ -107,6 +107,7 @@ def status_table(seen: Look) -> RenderableType:
         )
     behind = "the log is away" if seen.to_ingest is None else _words(seen.to_ingest)
     forward = "" if seen.to_forward is None else f"   to forward: {seen.to_forward}"
+    errors = [Text(_whole(entry), style="red") for entry in seen.loops if entry.error]
     alarms = [
         Text(f"{entry.loop}: {alarm.key}: {alarm.text}", style="red") for entry in seen.loops for alarm in entry.alarms
     ]
@@ -117,7 +118,12 @@ def status_table(seen: Look) -> RenderableType:
     ]
     agreed = [Text(f"{entry.loop}: {entry.agreement}") for entry in seen.loops if entry.agreement is not None]
     disk = ", ".join(f"{part} {decimal(size)}" for part, size in seen.disk.items() if size)
-    return Group(table, *agreed, *alarms, *doubts, f"to ingest: {behind}{forward}", f"on disk: {disk}")
+    return Group(table, *errors, *agreed, *alarms, *doubts, f"to ingest: {behind}{forward}", f"on disk: {disk}")
+
+
+def _whole(entry: LoopStatus) -> str:
+    """Return why a loop does not run, with its name; a column of the table would cut it off."""
+    return entry.error if entry.loop in entry.error else f"{entry.loop}: {entry.error}"
 
 
 def _numbers(counted: Counters | None) -> list[str]:

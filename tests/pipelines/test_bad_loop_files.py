@@ -6,9 +6,11 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from decision.errors import FieldError
 from pipelines.fairness.anchors import anchors_key, published
@@ -111,7 +113,11 @@ def test_top_shows_the_bad_loop_with_its_error_and_the_good_one_with_its_counter
     with Installation(settings) as parts:
         play(parts.log, "good", 10)  # type: ignore[arg-type]
         seen = look(parts)
-        status_table(seen)
+    terminal = Console(width=80, file=StringIO(), force_terminal=False)
+    terminal.print(status_table(seen))
+    shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert "does not run" in " ".join(shown.split())
+    assert "".join(seen.loops[0].error.split()) in "".join(shown.split())  # whole, however narrow the terminal
     bad, good = seen.loops
     assert (bad.loop, bad.mode, bad.counters) == ("bad", "", None)
     assert said in bad.error
