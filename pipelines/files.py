@@ -19,7 +19,10 @@ _LEAST_FREE = 1 << 20
 
 
 def make_home(folder: Path) -> None:
-    """Make an installation's home folder, for its owner alone, where there is none; one that exists stays as it is."""
+    """Make an installation's home folder, or another that holds databases, where there is none; for its owner alone.
+
+    One that exists stays as it is.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
 
@@ -130,7 +133,7 @@ def open_sqlite(
         synchronous: ``FULL`` survives a power cut; ``NORMAL`` a crash of the process.
         schema: statements that create what is missing.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_home(path.parent)
     make_private(path)
     connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
     try:

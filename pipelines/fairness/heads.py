@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from decision.errors import FieldError
 from decision.fairness.audit_log import Anchor, Entry, Fault, canonical
 from decision.validation import prepared
-from pipelines.files import write_atomically
+from pipelines.files import make_private, write_atomically
 from pipelines.state.failures import StaleError, StateError
 from pipelines.state.state import KEPT_VERSIONS, State
 
@@ -123,6 +123,7 @@ class HeadsFile:
 
     def note(self, head: Head) -> None:
         """Append a head; durable when this returns."""
+        make_private(self._path)
         with self._path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0, os.SEEK_END)

@@ -27,7 +27,7 @@ from pipelines.access.keys import Key, listed
 from pipelines.fairness import tables as t
 from pipelines.fairness.errors import StoreError
 from pipelines.fairness.heads import Begun, Head, HeadsFile, HeadsInState, Noted, Signer, begun_of
-from pipelines.files import hindrance
+from pipelines.files import hindrance, make_home, make_private
 from pipelines.settings import Settings
 from pipelines.state import postgresql
 from pipelines.state.state import State
@@ -91,7 +91,7 @@ class Governance:
     def __init__(self, url: str, anchors: Path, state: State | None = None) -> None:
         if url.startswith(("postgresql://", "postgres://")):
             url = "postgresql+psycopg://" + url.split("://", 1)[1]
-        anchors.parent.mkdir(parents=True, exist_ok=True)
+        make_home(anchors.parent)
         self._file, self._signing = HeadsFile(anchors), anchors.with_name("signing.key")
         self._state = state
         self._heads = None if state is None else HeadsInState(state)
@@ -109,6 +109,8 @@ class Governance:
         self.alone = sqlite
         event.listen(self._engine, "handle_error", _fail)
         if sqlite:
+            if (database := self._engine.url.database or ":memory:") != ":memory:":
+                make_private(Path(database))
             event.listen(self._engine, "connect", _prepare_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
         elif self._engine.dialect.driver == "psycopg":
@@ -121,7 +123,7 @@ class Governance:
     def at(cls, settings: Settings) -> Self:
         """Return the store of the installation `settings`."""
         folder = settings.root / "governance"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_home(settings.root)
         url = settings.governance or settings.state
         url = url or f"sqlite:///{folder / 'governance.db'}"
         return cls(url, folder / "anchors.jsonl", State(settings.state_url))

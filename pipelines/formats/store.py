@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from decision.errors import FieldError, Words
 from decision.validation import prepared
+from pipelines.files import make_home
 from pipelines.formats.registry import LEFT_OUT, Reason
 from pipelines.formats.rows import check_features, check_rows
 from pipelines.lake.features import with_features
@@ -96,6 +97,7 @@ def save_import(
     """
     if check_loop_name(name) in list_loops(settings):
         raise FieldError("name", wanted="a name that no loop has", got=name)
+    make_home(settings.root)
     storage = Storage.of(settings)
     folder = storage.path(_FOLDER) if storage.local else settings.root / "cache"
     folder.mkdir(parents=True, exist_ok=True)

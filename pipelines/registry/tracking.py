@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.files import hindrance, locked, make_private
+from pipelines.files import hindrance, locked, make_home, make_private
 from pipelines.registry.cache import check_names, read_folder
 from pipelines.settings import Settings
 
@@ -118,7 +118,7 @@ class Tracking:
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the lock `name` against the other processes and threads that share the home folder."""
-        self._root.mkdir(parents=True, exist_ok=True)
+        make_home(self._root)
         with locked(self._root / f"{name}.lock"):
             yield
 

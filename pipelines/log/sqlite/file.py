@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pipelines.files import hindered, make_private
+from pipelines.files import hindered, make_home, make_private
 from pipelines.log.protocol import LogCorrupt, LogError, LogUnavailable
 
 _log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class SqliteFile:
         self._wal: int | None = None  # descriptor of the writer's write-ahead log, which may have been removed
         self._beside: tuple[_Place, _Place] | None = None  # where that stood, and its index, when the writer began
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_home(path.parent)
             self._lock_file = os.open(f"{path}-writers", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             make_private(path)
         except OSError as error:
