@@ -158,7 +158,8 @@ def _held(reference: Reference, alpha: float, margin: float | None) -> _Held:
     numbers |= {"look": float(reference.look), "likely": float(likely), "alpha": error}
     numbers |= {} if reference.predicted is None else {"predicted": reference.predicted}
     needed = 0.0 if margin is None else -margin
-    shift = f", plus a margin of {lost:.4g}," if kept is not estimate and f"{lost:.4g}" != "0" else ""
+    end = "," if "," in reference.name else ""  # "champion, version 3" is one name
+    shift = f", plus a margin of {lost:.4g}," if kept is not estimate and f"{lost:.4g}" != "0" else end
     bound = f"the lift over {reference.name}{shift} is {_at_least(kept.low, level)}"
     wanted = f"{needed:+.4g}" if needed else "0"
     if kept.low > needed:
@@ -168,7 +169,7 @@ def _held(reference: Reference, alpha: float, margin: float | None) -> _Held:
         return _Held(False, estimate, reasons, numbers)
     narrow = reference.switched(level=level)
     numbers |= {"switched_lift": narrow.value, "switched_lower_bound": narrow.low, "upper_bound": estimate.high}
-    shown = f"by Switch-DR, which leans on the reward model, the lift over {reference.name} is"
+    shown = f"by Switch-DR, which leans on the reward model, the lift over {reference.name}{end} is"
     if not narrow.low > 0.0:
         told = f"{shown} {_at_least(narrow.low, level)}: that is not above 0"
         return _Held(False, estimate, [*reasons, told], numbers)

@@ -21,7 +21,7 @@ from pipelines.evaluation.agreement import keep_agreement
 from pipelines.evaluation.alarms import NIGHTS, Alarmed, alarms
 from pipelines.evaluation.drift import trained_on
 from pipelines.evaluation.evaluate import Evaluated, evaluate
-from pipelines.evaluation.standing import Figures, raise_alarms
+from pipelines.evaluation.standing import TO_DO, Figures, raise_alarms
 from pipelines.fairness.gate import PanelGate
 from pipelines.fairness.standing import training_pairs
 from pipelines.fairness.step import audit
@@ -124,7 +124,7 @@ def nightly(
                 with suppress(StateError, OSError):  # what the step met may keep this from being written, too
                     opened.save()
                 tell(_log, "step failed", about | {"step": name, "error": run.error})
-                keep_night(settings, run)
+                keep_night(settings, run, TO_DO)
                 if told_of is error:
                     raise
                 raise told_of from error
@@ -133,7 +133,7 @@ def nightly(
             opened.save()
             _tell(told, name, "done")
             tell(_log, "step done", {"step": name} | about | numbers(result) | about)
-        keep_night(settings, run)
+        keep_night(settings, run, TO_DO)
         tell(_log, "night done", about | {"verdict": run.verdict})
     return run
 

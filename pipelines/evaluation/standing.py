@@ -33,8 +33,8 @@ Kind = Literal[
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KEPT_CLEARINGS = 50
-_TO_DO: dict[Kind, str] = {
-    "value": "Look in the night's report for where the fall comes from. If the version in charge is it, roll back.",
+TO_DO: dict[Kind, str] = {
+    "value": "If a new version in charge is the cause, roll back. If the world changed, the coming nights learn it.",
     "joins": "Check that the application still reports outcomes, under the ids that it was given.",
     "exploration": "Raise `policy.floor`, or find out what makes the policy so sure: else nothing new is learned.",
     "feature_gone": "Check what sends this feature: the model still expects it.",
@@ -46,6 +46,7 @@ _TO_DO: dict[Kind, str] = {
     "action_drift": "Check the list of actions that the application offers. If it is meant, nights learn it.",
     "reward_drift": "Check how outcomes are reported. If the world changed, the coming nights learn it.",
 }
+"""What to do about an alarm, by its kind."""
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +74,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def to_do(self) -> str:
         """What to do about it, in a sentence or two."""
-        return _TO_DO[self.kind]
+        return TO_DO[self.kind]
 
 
 class Raised(msgspec.Struct, frozen=True, kw_only=True):

@@ -118,7 +118,7 @@ def promote(
         margin=gate.margin,
         minimum_ess=gate.minimum_ess,
     )
-    against = f"against {evaluated.against} on {evaluated.rows:,} decisions of the holdout"
+    against = f"against {evaluated.against}, on {evaluated.rows:,} decisions of the holdout"
     doubts = [f"doubt: {doubt}" for doubt in evaluated.lift_estimate.reasons]
     alarms = [f"alarm: {alarm}" for alarm in evaluated.health.alarms]
     reasons = [*verdict.reasons, *doubts, *alarms, against]

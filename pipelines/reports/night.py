@@ -6,7 +6,7 @@ It is made of the run's manifest alone, so a night that failed has one, too, and
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pipelines.runs import Run
@@ -64,11 +64,20 @@ class Told(NamedTuple):
     sections: list[Section]
 
 
-def night_told(run: Run) -> Told:
-    """Return what a run's manifest says, in words."""
-    alarmed = [alarm["text"] for alarm in (run.result("alarms") or {}).get("alarms", [])]
+def night_told(run: Run, to_do: Mapping[Any, str]) -> Told:
+    """Return what a run's manifest says, in words.
+
+    Args:
+        run: the night.
+        to_do: what to do about an alarm, by its kind.
+    """
+    alarmed = [
+        f"{_sentence(alarm['text'])} {to_do.get(alarm['kind'], '')}".rstrip()
+        for alarm in (run.result("alarms") or {}).get("alarms", [])
+    ]
     doubts = (run.result("train") or {}).get("alarms", [])
     doubts = doubts + ((run.result("evaluate") or {}).get("health") or {}).get("alarms", [])
+    doubts = [_sentence(doubt) for doubt in doubts]
     sections = [
         *_failure(run),
         Section("What to watch", alarmed + doubts or ["Nothing."]),
@@ -87,12 +96,12 @@ def night_key(loop: str, run_id: str, kind: str) -> str:
     return f"reports/nights/{loop}/{run_id}.{kind}"
 
 
-def keep_night(settings: Settings, run: Run) -> str:
+def keep_night(settings: Settings, run: Run, to_do: Mapping[Any, str]) -> str:
     """Write a run's report in both forms and return where its page is; "" with a warning where that is not possible."""
     try:
         from pipelines.reports.pages import render  # imports Jinja
 
-        told = night_told(run)
+        told = night_told(run, to_do)
         page, text = render("night.html", told=told), as_text(told)
         files = Storage.of(settings)
         files.write(night_key(run.loop, run.run_id, "txt"), text.encode())
@@ -205,18 +214,33 @@ def _variant(variant: dict[str, Any]) -> str:
 
 def _data(run: Run) -> list[Section]:
     alarms, joined = run.result("alarms") or {}, (run.result("join") or {}).get("joined") or {}
-    lines = [f"Joined: {_counts(joined)}."] if joined else []
+    lines = [_settled(joined)] if joined else []
     if alarms.get("rows"):
         lines.append(f"The night has {alarms['rows']:,} decisions; {alarms['before']:,} before are beside them.")
-    for name, what in (
-        ("value", "Mean reward"),
-        ("join_rate", "Share that met an outcome"),
-        ("entropy", "Exploration"),
+    for name, what, form in (
+        ("value", "Mean reward", ".4g"),
+        ("join_rate", "Share that met an outcome", ".1%"),
+        ("entropy", "Exploration, the entropy of the probabilities beside that of choosing at random", ".1%"),
     ):
         if alarms.get(name) is not None:
             before = alarms.get(f"{name}_before")
-            lines.append(f"{what}: {alarms[name]:.4g}{'' if before is None else f', {before:.4g} before'}.")
+            lines.append(f"{what}: {alarms[name]:{form}}{'' if before is None else f', {before:{form}} before'}.")
     return [Section("From what", lines)] if lines else []
+
+
+def _settled(joined: dict[str, Any]) -> str:
+    parts = [
+        f"{joined.get('joined', 0):,} decisions met an outcome",
+        f"{joined.get('expired', 0):,} had none when their time was over",
+        *(
+            f"{number:,} were dropped ({why.replace('_', ' ')})"
+            for why, number in (joined.get("dropped") or {}).items()
+        ),
+        f"{joined.get('pending', 0):,} are open",
+    ]
+    if clipped := joined.get("clipped"):
+        parts.append(f"{clipped:,} rewards were cut to the range of `[reward]`")
+    return f"{', '.join(parts)}."
 
 
 def _drift(run: Run) -> list[Section]:
@@ -226,6 +250,10 @@ def _drift(run: Run) -> list[Section]:
         return [Section("Drift", [_sentence(f"not looked for: {drift['skipped']}")])] if drift.get("skipped") else []
     beside = (
         f"Beside the {found['before']:,} decisions of version {drift['version']}'s training data that its profile has."
+    )
+    explained = (
+        "The stability index is 0 where a feature is spread as it was, and .1 or more where it is spread otherwise. "
+        "What moved the most is the value, or tenth of the numbers, whose share of the decisions changed the most."
     )
     of_actions = [moved | {"name": f"of actions: {moved['name']}"} for moved in found.get("actions", [])[:_FEATURES]]
     features = [*found["features"][:_FEATURES], *of_actions, *([found["offers"]] if found.get("offers") else [])]
@@ -241,7 +269,7 @@ def _drift(run: Run) -> list[Section]:
         for moved in features
     ]
     columns = ("feature", "stability index", "missing (before)", "moved the most (before)", "new and gone", "raised")
-    sections = [Section("Drift", [beside], Table(columns, rows))]
+    sections = [Section("Drift", [beside, explained], Table(columns, rows))]
     rewards = [
         (
             changed["of"] or "all",
@@ -270,14 +298,6 @@ def _estimate(estimate: dict[str, Any]) -> tuple[str, str, str]:
     value, low, high = (estimate[name] for name in ("value", "low", "high"))
     interval = "unbounded" if low is None or high is None else f"{low:.4g} to {high:.4g}"
     return "-" if value is None else f"{value:.4g}", interval, f"{estimate['ess']:,.0f}"
-
-
-def _counts(counts: dict[str, Any]) -> str:
-    return ", ".join(
-        f"{value:,} {name.replace('_', ' ')}"
-        for name, value in counts.items()
-        if isinstance(value, int) and name != "table_version"
-    )
 
 
 def _sentence(text: str) -> str:

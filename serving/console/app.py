@@ -12,7 +12,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from pipelines.evaluation.standing import alarms_key
+from pipelines.evaluation.standing import TO_DO, alarms_key
 from pipelines.fairness.store import Governance
 from pipelines.registry.tracking import RegistryError
 from pipelines.reports.night import night_told
@@ -193,7 +193,7 @@ class Operators:
         if run is None:
             raise ProblemError(404, f"there is no night {run_id[:80]!r}", field="run_id", wanted="a night that is kept")
         try:
-            told = night_told(run)
+            told = night_told(run, TO_DO)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             said = f"the manifest of night {run_id[:80]!r} is of another release: {error!r}"
             raise ProblemError(422, said, field="run_id", wanted="a night of this release") from error

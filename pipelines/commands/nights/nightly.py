@@ -134,5 +134,5 @@ def _told(parts: Installation, run: Run) -> dict[str, Any]:
     from pipelines.reports.night import night_key, night_told
 
     report = f"{parts.settings.files_url}/{night_key(run.loop, run.run_id, 'html')}"
-    headline = night_told(run).headline
+    headline = night_told(run, {}).headline
     return {**msgspec.to_builtins(run), "verdict": run.verdict, "headline": headline, "report": report}
