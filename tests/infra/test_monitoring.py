@@ -74,7 +74,7 @@ def test_a_service_shows_what_the_catalogue_has_and_nothing_else(families: dict[
 
 
 def test_every_counter_of_a_loop_stands_at_zero_before_anything_is_counted(tmp_path: Path) -> None:
-    quiet = tmp_path / "loops" / "quiet" / "loop.toml"
+    quiet = tmp_path / "loops" / "counted-by-nobody" / "loop.toml"  # counts are a process's: no other test asks it
     quiet.parent.mkdir(parents=True)
     quiet.touch()
     core = open_at(tmp_path)
@@ -84,9 +84,9 @@ def test_every_counter_of_a_loop_stands_at_zero_before_anything_is_counted(tmp_p
     assert not [metric.name for metric in counters if f"\n{metric.shown}{{" not in text]
     for metric in counters:
         if metric.labels == ("loop",):
-            assert f'{metric.shown}{{loop="quiet"}} 0.0' in text
+            assert f'{metric.shown}{{loop="counted-by-nobody"}} 0.0' in text
     for field in ("name", "value", "event_id"):
-        assert f'decision_outcomes_doubtful_total{{field="{field}",loop="quiet"}} 0.0' in text
+        assert f'decision_outcomes_doubtful_total{{field="{field}",loop="counted-by-nobody"}} 0.0' in text
 
 
 def test_no_label_has_a_path_or_an_id(families: dict[str, Any], tmp_path: Path) -> None:

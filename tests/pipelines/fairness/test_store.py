@@ -6,20 +6,19 @@ import secrets
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from decision.errors import FieldError
 from decision.fairness.audit_log import Anchor
-from pipelines.fairness import store as store_module
 from pipelines.fairness import tables as t
 from pipelines.fairness.errors import StoreError
 from pipelines.fairness.people import add_person, by_key, by_session, list_people, open_session, revoke
 from pipelines.fairness.report import status
-from pipelines.fairness.store import Governance
+from pipelines.fairness.store import Governance, Writing
 from pipelines.fairness.verify import verify
 from pipelines.settings import load_settings
 from pipelines.state import postgresql
@@ -50,33 +49,42 @@ def judged(panel: Panel) -> Panel:
 @pytest.mark.connected
 def test_a_server_that_hangs_keeps_nobody_waiting(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Neither who is in the midst of a change then, nor who comes with a connection that is kept, or with a new one."""
-    home = tmp_path_factory.mktemp("pg")
-    with own_server(home) as server, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(postgresql, "CONNECT_S", 1)
-        patch.setattr(store_module, "_WORK_S", 1)
-        with Governance(new_database(server.uri), home / "anchors.jsonl") as store:
+    home, patience = tmp_path_factory.mktemp("pg"), [300]
+    with own_server(home) as server, Governance(new_database(server.uri), home / "anchors.jsonl") as store:
 
-            def change(meanwhile: Callable[[], None]) -> None:
-                with store.write(NOW, "test") as writing:
-                    meanwhile()
-                    writing.log("note", "subject", {})
+        def patient(dialect: object, record: object, args: object, options: dict[str, Any]) -> None:
+            options["connect_timeout"] = patience[0]
 
-            change(lambda: None)
-            before = store.head()
-            try:
-                with pytest.raises(StoreError, match="the panels' database: does not answer for 1 s"):
-                    change(partial(server.freeze, on=True))
-                with pytest.raises(StoreError, match="the panels' database: connection timeout"):
-                    store.head()
-                server.freeze(on=False)
+        def change(meanwhile: Callable[[Writing], object]) -> None:
+            with store.write(NOW, "test") as writing:
+                meanwhile(writing)
+                writing.log("note", "subject", {})
+
+        def hang(writing: Writing) -> None:
+            server.freeze(on=True)
+            writing.connection.connection.driver_connection.patience_s = 1  # pyright: ignore
+
+        sa.event.listen(store._engine, "do_connect", patient, insert=True)
+        change(lambda writing: None)
+        before = store.head()
+        try:
+            with pytest.raises(StoreError, match="the panels' database: does not answer for 1 s"):
+                change(hang)
+            patience[0] = 1
+            with pytest.raises(StoreError, match="the panels' database: connection timeout"):
+                store.head()
+            patience[0] = 300
+            server.freeze(on=False)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(postgresql, "CONNECT_S", 1)  # how long the connection is asked that is kept now
                 assert store.head() == before
-                server.freeze(on=True)
-                with pytest.raises(StoreError, match="the panels' database: does not answer for 1 s"):
-                    store.head()
-            finally:
-                server.freeze(on=False)
-            change(lambda: None)
-            assert verify(store).faults == ()
+            server.freeze(on=True)
+            with pytest.raises(StoreError, match="the panels' database: does not answer for 1 s"):
+                store.head()
+        finally:
+            server.freeze(on=False)
+        change(lambda writing: None)
+        assert verify(store).faults == ()
 
 
 def test_untouched_store_verifies(judged: Panel) -> None:
