@@ -23,6 +23,7 @@ from pipelines.fairness.people import add_person
 from pipelines.fairness.store import Governance
 from pipelines.operations import evaluations
 from serving.http.app import App
+from serving.refresher import Refresher
 from tests.serving.http.test_app import open_at
 
 ALL = list(HealthCheck)
@@ -40,12 +41,13 @@ PATIENCE_S = 300.0
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     home = tmp_path_factory.mktemp("home")
-    core = open_at(home, api_keys="k", reload_s=3600.0)  # a busy machine refreshes late, and /readyz says so by 503
+    core = open_at(home, api_keys="k")
     with Governance.at(core.settings) as store:
         roles = ["auditor", "adjudicator", "administrator", "owner"]
         _, key = add_person(store, name="All", roles=roles, owns=["news"], now=datetime.now(UTC), by="test")
     app = App(lambda: core)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Refresher, "late", False)  # a busy machine refreshes late, and /readyz says so by 503
         patch.setattr(evaluations, "start", lambda *of: None)  # one process each, which the cases here are not about
         yield schemathesis.openapi.from_asgi("/openapi.json", app, timeout=PATIENCE_S), key
     app.close()
