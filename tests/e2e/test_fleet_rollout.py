@@ -76,9 +76,9 @@ class Rollout:
 
 
 @pytest.fixture(scope="module")
-def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def own_postgres() -> Iterator[Postgres]:
     """A PostgreSQL that may be stopped."""
-    with own_server(tmp_path_factory.mktemp("pg")) as server:
+    with own_server() as server:
         yield server
 
 

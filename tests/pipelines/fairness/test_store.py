@@ -47,10 +47,10 @@ def judged(panel: Panel) -> Panel:
 
 
 @pytest.mark.connected
-def test_a_server_that_hangs_keeps_nobody_waiting(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_server_that_hangs_keeps_nobody_waiting(tmp_path: Path) -> None:
     """Neither who is in the midst of a change then, nor who comes with a connection that is kept, or with a new one."""
-    home, patience = tmp_path_factory.mktemp("pg"), [300]
-    with own_server(home) as server, Governance(new_database(server.uri), home / "anchors.jsonl") as store:
+    patience = [300]
+    with own_server() as server, Governance(new_database(server.uri), tmp_path / "anchors.jsonl") as store:
 
         def patient(dialect: object, record: object, args: object, options: dict[str, Any]) -> None:
             options["connect_timeout"] = patience[0]
