@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import prometheus_client.values  # noqa: F401 - before Feast, which has counts kept in files of its own
 import pytest
 
 from pipelines.logs import set_up
@@ -126,9 +127,14 @@ def pages_are_waited_for() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def logging_undone() -> Iterator[None]:
-    """Take back how a command that ran in this process set its log lines up: the next test hears of its own alone."""
+def process_undone() -> Iterator[None]:
+    """Take back what was set up for the whole process: log lines by a command that ran in it, metrics by Feast.
+
+    The next test hears of its own lines alone, and programs that it starts do not count in a folder of Feast's.
+    """
     yield
+    for variable in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
+        os.environ.pop(variable, None)
     root = logging.getLogger()
     for handler in list(root.handlers):
         if type(handler).__module__ == set_up.__module__:
