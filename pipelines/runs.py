@@ -24,6 +24,7 @@ from decision.validation import prepared
 from pipelines.files import locked, write_atomically
 from pipelines.settings import Settings, check_loop_name
 from pipelines.state.holding import holding
+from pipelines.state.rows import read_json
 from pipelines.state.state import Lease, State
 
 RESUMED_FOR = timedelta(hours=24)
@@ -174,7 +175,7 @@ def forget_runs(settings: Settings, gone: Iterable[Run]) -> None:
 
 def _runs(settings: Settings, state: State, loop: str) -> list[Run]:
     entries = state.entries(_key(loop, ""))
-    found = [msgspec.json.decode(entry.value, type=prepared(Run)) for entry in entries.values()]
+    found = [read_json(key, entry.value, Run) for key, entry in entries.items()]
     known = {run.run_id for run in found}
     former = _folder(settings, loop).glob("*/manifest.json")
     found += [_load(path) for path in former if path.parent.name not in known]

@@ -198,7 +198,7 @@ class Loops:
     def _refresh_champion(self, name: str) -> None:
         current = self._snapshots[name]
         entry = self._watch.get(charge_key(name))
-        aliases = self._registry.aliases(name) if entry is None else aliases_in(entry.value)
+        aliases = self._registry.aliases(name) if entry is None else aliases_in(name, entry.value)
         version = aliases.get("champion")
         if version is None:
             if current.policy is not None:

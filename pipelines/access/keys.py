@@ -18,8 +18,8 @@ from typing import Annotated, Literal, get_args
 import msgspec
 
 from decision.errors import FieldError
-from decision.validation import prepared
 from pipelines.settings import LOOP_NAME, LoopSettings, Settings
+from pipelines.state.rows import read_json
 from pipelines.state.state import Entry, State
 
 Role = Literal["decide", "report", "explain", "read", "operate", "admin"]
@@ -195,11 +195,9 @@ def listed(state: State) -> list[tuple[Key, Used | None]]:
         StateError: State cannot be reached.
     """
     used = state.entries(USED)
-    keys = [parsed(entry) for entry in state.entries(PREFIX).values()]
+    keys = [parsed(key, entry) for key, entry in state.entries(PREFIX).items()]
     rows = [(key, used.get(USED + key.id)) for key in keys]
-    found = [
-        (key, None if entry is None else msgspec.json.decode(entry.value, type=prepared(Used))) for key, entry in rows
-    ]
+    found = [(key, None if entry is None else read_json(USED + key.id, entry.value, Used)) for key, entry in rows]
     return sorted(found, key=lambda row: row[0].created_at)
 
 
@@ -214,7 +212,7 @@ def revoke(state: State, name: str, *, now: datetime, by: str) -> Key:
     entry = state.get(PREFIX + name)
     if entry is None:
         raise FieldError("id", wanted="the id of a key, see `decision keys list`", got=name)
-    key = msgspec.structs.replace(parsed(entry), revoked_at=now)
+    key = msgspec.structs.replace(parsed(PREFIX + name, entry), revoked_at=now)
     state.put({PREFIX + name: (entry.version, msgspec.json.encode(key))}, by=by)
     return key
 
@@ -228,7 +226,7 @@ def count(state: State, name: str, requests: int, now: datetime) -> int:
     """
     entry = state.get(USED + name)
     day = now.astimezone(UTC).date().isoformat()
-    before = None if entry is None else msgspec.json.decode(entry.value, type=prepared(Used))
+    before = None if entry is None else read_json(USED + name, entry.value, Used)
     today = requests + (before.requests if before is not None and before.day == day else 0)
     used = Used(at=now, day=day, requests=today)
     change = None if entry is None else entry.version, msgspec.json.encode(used)
@@ -246,10 +244,14 @@ def unused(state: State, days: int, now: datetime) -> dict[str, int]:
     """
     before = now - timedelta(days=days)
     found = state.entries(f"{USED}{SUBJECTS}")
-    times = {key: msgspec.json.decode(entry.value, type=prepared(Used)).at for key, entry in found.items()}
+    times = {key: read_json(key, entry.value, Used).at for key, entry in found.items()}
     return {key: len(found[key].value) for key, at in times.items() if at.astimezone(UTC) < before}
 
 
-def parsed(entry: Entry) -> Key:
-    """Return the key that stands in State."""
-    return msgspec.json.decode(entry.value, type=prepared(Key))
+def parsed(key: str, entry: Entry) -> Key:
+    """Return the API key that stands under a key of State.
+
+    Raises:
+        DamagedRowError: it does not fit.
+    """
+    return read_json(key, entry.value, Key)

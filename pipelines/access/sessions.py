@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from decision.validation import prepared
 from pipelines.access.keys import digest_of
+from pipelines.state.rows import read_json
 from pipelines.state.state import State
 
 PREFIX = "access/session/"
@@ -41,7 +41,7 @@ def open_session(state: State, *, key: str = "", digest: bytes = b"", now: datet
     Raises:
         StateError: State cannot be reached.
     """
-    held = {name: _parsed(entry.value) for name, entry in state.entries(PREFIX).items()}
+    held = {name: read_json(name, entry.value, Session) for name, entry in state.entries(PREFIX).items()}
     young = sorted((name for name in held if held[name].ends_at > now), key=lambda name: held[name].ends_at)
     state.forget([*(held.keys() - set(young)), *young[: max(0, len(young) - MOST + 1)]])
     token = secrets.token_urlsafe(32)
@@ -57,7 +57,7 @@ def session_of(state: State, token: str, now: datetime) -> Session | None:
         StateError: State cannot be reached.
     """
     entry = state.get(_key(token)) if len(token) == TOKEN_CHARS else None
-    found = None if entry is None else _parsed(entry.value)
+    found = None if entry is None else read_json(_key(token), entry.value, Session)
     return found if found is not None and now < found.ends_at else None
 
 
@@ -73,7 +73,3 @@ def close_session(state: State, token: str) -> None:
 
 def _key(token: str) -> str:
     return PREFIX + digest_of(token.encode()).hex()
-
-
-def _parsed(value: bytes) -> Session:
-    return msgspec.json.decode(value, type=prepared(Session))

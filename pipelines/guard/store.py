@@ -14,7 +14,6 @@ import msgspec
 
 from decision.errors import FieldError
 from decision.guard.snapshot import GuardSnapshot, decode_snapshot, encode_snapshot
-from decision.validation import prepared
 from pipelines.guard.former import adopt
 from pipelines.guard.keys import (
     all_folds_of,
@@ -31,6 +30,7 @@ from pipelines.guard.state import GuardState
 from pipelines.settings import Settings
 from pipelines.state.change import change
 from pipelines.state.failures import StaleError
+from pipelines.state.rows import read_packed
 from pipelines.state.state import Entry, State
 
 MOVES = 1_000
@@ -114,15 +114,12 @@ class GuardStore:
     def moves(self, latest: int = MOVES) -> list[Move]:
         """Return the `latest` moves, oldest first."""
         found = self._state.entries(moves_of(self._loop))
-        return [msgspec.msgpack.decode(found[key].value, type=prepared(Move)) for key in sorted(found)[-latest:]]
+        return [read_packed(key, found[key].value, Move) for key in sorted(found)[-latest:]]
 
     def attempts_of(self, candidate: str) -> int:
         """Return how many attempts the version `candidate` has had."""
-        found = self._state.entries(attempts_of(self._loop)).values()
-        return sum(
-            msgspec.msgpack.decode(entry.value, type=prepared(GuardState)).candidate_version == candidate
-            for entry in found
-        )
+        found = self._state.entries(attempts_of(self._loop)).items()
+        return sum(read_packed(key, entry.value, GuardState).candidate_version == candidate for key, entry in found)
 
     def attempt(self, number: int) -> tuple[GuardState, list[dict[int, int]]]:
         """Return the state in which an attempt began, and the positions after each of its folds.
@@ -134,8 +131,8 @@ class GuardStore:
         if began is None:
             raise FieldError("attempt", wanted="an attempt that was made", got=number)
         folds = self._state.entries(folds_of(self._loop, number))
-        positions = [msgspec.msgpack.decode(folds[key].value, type=dict[int, int]) for key in sorted(folds)]
-        return msgspec.msgpack.decode(began.value, type=prepared(GuardState)), positions
+        positions = [read_packed(key, folds[key].value, dict[int, int]) for key in sorted(folds)]
+        return read_packed(attempt_key(self._loop, number), began.value, GuardState), positions
 
     def commit(
         self,
@@ -187,11 +184,9 @@ class GuardStore:
         return decode_snapshot(change(self._state, snapshot_key(self._loop), made) or b"")
 
     def _decoded(self, entry: Entry | None) -> GuardState:
-        return (
-            GuardState(loop=self._loop)
-            if entry is None
-            else msgspec.msgpack.decode(entry.value, type=prepared(GuardState))
-        )
+        if entry is None:
+            return GuardState(loop=self._loop)
+        return read_packed(guard_key(self._loop), entry.value, GuardState)
 
 
 def spent(state: State, loop: str) -> dict[str, int]:
@@ -205,7 +200,7 @@ def spent(state: State, loop: str) -> dict[str, int]:
     entry = state.get(guard_key(loop))
     if entry is None:
         return {}
-    present = folds_of(loop, msgspec.msgpack.decode(entry.value, type=prepared(GuardState)).attempt_number)
+    present = folds_of(loop, read_packed(guard_key(loop), entry.value, GuardState).attempt_number)
     folds = {key: found for key, found in state.entries(all_folds_of(loop)).items() if key < present}
     moves = state.entries(moves_of(loop))
     old = folds | {key: moves[key] for key in sorted(moves)[:-MOVES]}

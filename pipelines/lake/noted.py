@@ -22,6 +22,7 @@ from decision.validation import prepared
 from pipelines.lake.damage import DamagedError
 from pipelines.lake.tables import Tables
 from pipelines.state.change import change
+from pipelines.state.rows import read_json
 from pipelines.state.state import State
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def check_noted(state: State, tables: Tables, names: Iterable[Table]) -> None:
         entry = state.get(_key(name))
         if entry is None:
             continue
-        noted, table = msgspec.json.decode(entry.value, type=prepared(Noted)), tables.table(name)
+        noted, table = read_json(_key(name), entry.value, Noted), tables.table(name)
         seen = f"at {noted.at:%Y-%m-%d %H:%M} UTC it was at version {noted.version}"
         if _identity(table) != noted.table:
             _log.warning("the table %s was made anew: %s, and is another one by now", name, seen)

@@ -27,6 +27,7 @@ from pipelines.operations.installation import Installation
 from pipelines.operations.processes import let_others_first
 from pipelines.settings import LoopSettings, Settings, load_loop, parse_loop
 from pipelines.state.failures import StaleError, StateError
+from pipelines.state.rows import read_json
 from pipelines.state.state import State
 
 _log = logging.getLogger(__name__)
@@ -143,9 +144,6 @@ class EvaluationExistsError(DecisionError):
     """Another evaluation has the id."""
 
 
-_decode = msgspec.json.Decoder(Evaluation).decode
-
-
 def add(state: State, asked: Evaluation, *, now: datetime, by: str) -> Evaluation:
     """Record an evaluation that is asked for; the same again returns the one that there is.
 
@@ -179,7 +177,8 @@ def listed(state: State, loop: str, *, now: datetime) -> list[Evaluation]:
     Raises:
         StateError: State cannot be reached.
     """
-    found = [_aged(_decode(entry.value), now) for entry in state.entries(_key(loop, "")).values()]
+    rows = state.entries(_key(loop, "")).items()
+    found = [_aged(read_json(key, entry.value, Evaluation), now) for key, entry in rows]
     return sorted(found, key=lambda one: (one.created_at, one.id), reverse=True)
 
 
@@ -190,7 +189,7 @@ def read(state: State, loop: str, id: str, *, now: datetime) -> Evaluation | Non
         StateError: State cannot be reached.
     """
     entry = state.get(_key(loop, id)) if _fits(id) else None
-    return None if entry is None else _aged(_decode(entry.value), now)
+    return None if entry is None else _aged(read_json(_key(loop, id), entry.value, Evaluation), now)
 
 
 def remove(state: State, loop: str, id: str, *, by: str) -> bool:
@@ -229,7 +228,7 @@ def work_out(settings: Settings, loop: str, id: str) -> None:
     """
     with State(settings.state_url) as state, Installation(settings) as parts:
         entry = state.get(_key(loop, id))
-        if entry is None or (asked := _decode(entry.value)).status != "pending":
+        if entry is None or (asked := read_json(_key(loop, id), entry.value, Evaluation)).status != "pending":
             return
         try:
             judged = _judged(parts, asked)
@@ -370,7 +369,9 @@ def _is_wanted(settings: Settings, loop: str, id: str) -> bool:
             entry = state.get(_key(loop, id))
     except StateError:
         return True  # nobody said that it is not
-    return entry is not None and _aged(_decode(entry.value), datetime.now(UTC)).status == "pending"
+    if entry is None:
+        return False
+    return _aged(read_json(_key(loop, id), entry.value, Evaluation), datetime.now(UTC)).status == "pending"
 
 
 def _watched(settings: Settings, loop: str, id: str) -> None:

@@ -21,12 +21,12 @@ from pathlib import Path
 import msgspec
 
 from decision.errors import FieldError
-from decision.validation import prepared
 from pipelines.registry.charge import Chosen, MovedError, Version, WrittenVerdict
 from pipelines.registry.former import Known, known_of
 from pipelines.registry.served import ServedCharge
 from pipelines.registry.tracking import RegistryError
 from pipelines.state.failures import StaleError, StateError
+from pipelines.state.rows import read_json
 from pipelines.state.state import Lease, State
 
 _ADOPTED, _MIRRORED = "registry/adopted", "registry/mirrored"
@@ -59,7 +59,7 @@ class StatedCharge:
         """Return the versions, oldest first."""
         with self._opened() as there:
             found = self._state.entries(f"registered/{loop}/") if there else {}
-            return [msgspec.json.decode(found[key].value, type=prepared(Version)) for key in sorted(found)]
+            return [read_json(key, found[key].value, Version) for key in sorted(found)]
 
     def aliases(self, loop: str) -> dict[str, str]:
         """Return where the aliases stand."""
@@ -70,7 +70,7 @@ class StatedCharge:
         """Return the verdicts, oldest first."""
         with self._opened() as there:
             found = self._state.entries(f"verdict/{loop}/") if there else {}
-            return [msgspec.json.decode(found[key].value, type=prepared(WrittenVerdict)) for key in sorted(found)]
+            return [read_json(key, found[key].value, WrittenVerdict) for key in sorted(found)]
 
     def write(self, loop: str, written: WrittenVerdict) -> None:
         """Keep a verdict and move its alias, from where it says that the alias stood."""
@@ -114,7 +114,7 @@ class StatedCharge:
                 return []
             at, stands = self._stands(loop)
             rows = self._state.entries(f"registered/{loop}/")
-            known = {key: msgspec.json.decode(row.value, type=prepared(Version)) for key, row in sorted(rows.items())}
+            known = {key: read_json(key, row.value, Version) for key, row in sorted(rows.items())}
             which = set(chosen(list(known.values()), stands.aliases, self.verdicts(loop)))
             marked = {
                 key: msgspec.structs.replace(version, kept="going")
@@ -137,7 +137,7 @@ class StatedCharge:
             key = _key_of(loop, version)
             row = self._state.get(key)
             if row is not None:
-                gone = msgspec.structs.replace(msgspec.json.decode(row.value, type=prepared(Version)), kept="gone")
+                gone = msgspec.structs.replace(read_json(key, row.value, Version), kept="gone")
                 self._state.put({key: (row.version, msgspec.json.encode(gone))}, by="tidied")
 
     def mirror(self) -> None:
@@ -178,15 +178,13 @@ class StatedCharge:
 
     def _mirrored(self) -> tuple[int | None, dict[str, int]]:
         entry = self._state.get(_MIRRORED)
-        return (None, {}) if entry is None else (entry.version, msgspec.json.decode(entry.value, type=dict[str, int]))
+        return (None, {}) if entry is None else (entry.version, read_json(_MIRRORED, entry.value, dict[str, int]))
 
     def _stands(self, loop: str) -> tuple[int | None, _Stands]:
         entry = self._state.get(charge_key(loop))
-        return (
-            (None, _Stands())
-            if entry is None
-            else (entry.version, msgspec.json.decode(entry.value, type=prepared(_Stands)))
-        )
+        if entry is None:
+            return None, _Stands()
+        return entry.version, read_json(charge_key(loop), entry.value, _Stands)
 
     @contextmanager
     def _opened(self, *, make: bool = False) -> Iterator[bool]:
@@ -217,9 +215,13 @@ class StatedCharge:
         self._adopted = True
 
 
-def aliases_in(value: bytes) -> dict[str, str]:
-    """Return where the aliases stand that are written under a `charge_key`."""
-    return msgspec.json.decode(value, type=prepared(_Stands)).aliases
+def aliases_in(loop: str, value: bytes) -> dict[str, str]:
+    """Return where the aliases of a loop stand, as is written under its `charge_key`.
+
+    Raises:
+        DamagedRowError: that does not fit.
+    """
+    return read_json(charge_key(loop), value, _Stands).aliases
 
 
 def _changes(known: Known) -> dict[str, tuple[int | None, bytes | None]]:

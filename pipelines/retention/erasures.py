@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from decision.validation import prepared
 from pipelines.log.protocol import DECISIONS, OUTCOMES
 from pipelines.log.sqlite.log import LocalLog
+from pipelines.state.rows import read_packed
 from pipelines.state.state import State
 
 SPOOLED_FOR = timedelta(hours=24)
@@ -60,7 +60,7 @@ def is_announced(state: State, event_id: bytes) -> bool:
     sought = hashed(event_id)
     for key in state.versions(_PREFIX):
         entry = state.get(key)
-        if entry is not None and sought in msgspec.msgpack.decode(entry.value, type=prepared(Announced)).events:
+        if entry is not None and sought in read_packed(key, entry.value, Announced).events:
             return True
     return False
 
@@ -78,7 +78,7 @@ def over(state: State, days: int, now: datetime) -> dict[str, int]:
     """
     before = now - max(_FOLLOWED_FOR, timedelta(days=days))
     found = state.entries(_PREFIX)
-    times = {key: msgspec.msgpack.decode(entry.value, type=prepared(Announced)).at for key, entry in found.items()}
+    times = {key: read_packed(key, entry.value, Announced).at for key, entry in found.items()}
     return {key: len(found[key].value) for key, at in times.items() if at.astimezone(UTC) < before}
 
 
@@ -104,7 +104,7 @@ class Erasures:
         for key in self._state.versions(_PREFIX).keys() - self._done:
             entry = self._state.get(key)
             if entry is not None:
-                announced = msgspec.msgpack.decode(entry.value, type=prepared(Announced))
+                announced = read_packed(key, entry.value, Announced)
                 if now - announced.at.astimezone(UTC) < _FOLLOWED_FOR:
                     emptied += self._forget(frozenset(announced.events))
             self._done.add(key)

@@ -17,3 +17,13 @@ class StaleError(StateError):
 
 class FencedError(StateError):
     """The lease that was to fence a change has another holder by now."""
+
+
+class DamagedRowError(StateError):
+    """What stands under a key is not what is kept there: somebody changed it by hand, or the disk did."""
+
+    def __init__(self, key: str, found: str) -> None:
+        super().__init__(
+            f"the row {key!r} of State is damaged: {found}; restore State, or put back what `state_changes` has of it"
+        )
+        self.key = key

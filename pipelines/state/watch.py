@@ -46,9 +46,9 @@ class Watch:
         """Return what stood under `key` at the last look."""
         return self._held.get(key)
 
-    def entries(self) -> list[Entry]:
-        """Return what stood under all keys at the last look, by key."""
-        return [entry for _, entry in sorted(self._held.items())]
+    def entries(self) -> dict[str, Entry]:
+        """Return what stood under all keys at the last look, by key, in their order."""
+        return dict(sorted(self._held.items()))
 
     def keys(self) -> list[str]:
         """Return the keys that had a value at the last look, sorted."""

@@ -14,6 +14,7 @@ from pipelines.evaluation.drift import Drifted
 from pipelines.evaluation.rewards import Rewards
 from pipelines.runs import Run
 from pipelines.settings import check_loop_name
+from pipelines.state.rows import read_json
 from pipelines.state.state import State
 from serving.console.drifting import DriftView, drift_view
 
@@ -103,7 +104,7 @@ class Nights:
                     if entry is not None:
                         self._held[key] = (
                             entry.version,
-                            night_of(msgspec.json.decode(entry.value, type=prepared(Run))),
+                            night_of(read_json(key, entry.value, Run)),
                         )
             found = [self._held[key][1] for key in latest if key in self._held]
         return sorted(found, key=lambda night: (night.started_at, night.run_id))
@@ -129,8 +130,9 @@ class Nights:
         Raises:
             StateError: State cannot be reached.
         """
-        entry = self._state.get(_run_key(loop, run_id))
-        return None if entry is None else msgspec.json.decode(entry.value, type=prepared(Run))
+        key = _run_key(loop, run_id)
+        entry = self._state.get(key)
+        return None if entry is None else read_json(key, entry.value, Run)
 
 
 def _run_key(loop: str, run_id: str) -> str:

@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 
 from decision.errors import FieldError
 from pipelines.access.callers import Caller
-from pipelines.state.failures import StateError
+from pipelines.state.failures import DamagedRowError, StateError
 from serving.console.frame import Form, check_form, environment, form_of, form_token, one, rendered
 from serving.problems import ProblemError, unavailable
 from serving.routes import Application, Call, Role, Route
@@ -102,6 +102,8 @@ class Site:
                         check_form(call.session or cookie(call, FORMS), form)
                 try:
                     return work(call, form)
+                except DamagedRowError as error:
+                    raise unavailable(str(error)) from error
                 except StateError as error:
                     raise unavailable(f"State does not answer: {error}") from error
 

@@ -18,7 +18,7 @@ from pipelines.access.callers import ANYBODY, Caller, Holder, Meter
 from pipelines.access.keys import PREFIX, count, digest_of, fits, parsed, shown
 from pipelines.access.sessions import close_session, open_session, session_of
 from pipelines.settings import Settings
-from pipelines.state.failures import StaleError, StateError
+from pipelines.state.failures import DamagedRowError, StaleError, StateError
 from pipelines.state.state import State
 from pipelines.state.watch import Watch
 from serving.problems import ProblemError, unavailable
@@ -87,8 +87,14 @@ class Access:
         """
         self._watch.look()
         holders: dict[str, Holder] = {}
-        for entry in self._watch.entries():
-            key = parsed(entry)
+        for row, entry in self._watch.entries().items():
+            try:
+                key = parsed(row, entry)
+            except DamagedRowError as error:  # nobody shows that key any more; the others hold, and may be taken back
+                if self._versions.get(row) != entry.version:
+                    _log.error("a key holds no more", extra={"fields": {"error": error}})
+                self._versions[row] = entry.version
+                continue
             kept = self._holders.get(key.id)
             if kept is None or self._versions.get(key.id) != entry.version:
                 kept = Holder(key, self._clock, kept)

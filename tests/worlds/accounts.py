@@ -113,7 +113,7 @@ def broken_links(changes: Sequence[Change], verdicts: Sequence[WrittenVerdict]) 
         found.append(f"{len(verdicts)} verdicts explain {len(changes)} changes")
     before: Mapping[str, str] = {}
     for change, verdict in zip(changes, verdicts, strict=False):
-        now = {} if change.value is None else aliases_in(change.value)
+        now = {} if change.value is None else aliases_in("", change.value)
         wanted = dict(before)
         if verdict.alias:
             if wanted.pop(verdict.alias, None) != verdict.from_version:
@@ -127,5 +127,5 @@ def broken_links(changes: Sequence[Change], verdicts: Sequence[WrittenVerdict]) 
 
 def champions(changes: Sequence[Change]) -> set[str]:
     """Return every version that was ever in charge."""
-    stood = [{} if change.value is None else aliases_in(change.value) for change in changes]
+    stood = [{} if change.value is None else aliases_in("", change.value) for change in changes]
     return {aliases["champion"] for aliases in stood if "champion" in aliases}

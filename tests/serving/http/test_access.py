@@ -13,9 +13,10 @@ import msgspec
 import pytest
 
 from pipelines.access.callers import EndedError, Holder, TooManyError
-from pipelines.access.keys import ROLES, add, listed, new_key, revoke
+from pipelines.access.keys import PREFIX, ROLES, add, listed, new_key, revoke
 from pipelines.operations import evaluations
 from pipelines.settings import load_settings
+from pipelines.state.change import change
 from pipelines.state.state import State
 from serving.core import Core
 from serving.http.access import Access
@@ -175,6 +176,29 @@ def test_a_key_that_is_taken_back_or_made_holds_from_the_next_look_on(site: Site
         found.look()
         with pytest.raises(Exception, match="needed"):
             found.of(headers)
+    found.close()
+
+
+def test_a_key_that_is_damaged_in_state_holds_no_more_and_spoils_no_other(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = access(site, lambda: NOW.timestamp())
+    with State(site.settings.state_url) as state:
+        (key, token), (other, of_other) = (new_key(roles=["read"], loops=[], now=NOW, by="a test") for _ in range(2))
+        for made in (key, other):
+            add(state, made, by="a test")
+        change(state, PREFIX + key.id, lambda _: b"\xff")
+        for _ in range(2):
+            found.look()
+        with pytest.raises(Exception, match="needed"):
+            found.of({b"authorization": b"Bearer " + token.encode()})
+        assert found.of({b"authorization": b"Bearer " + of_other.encode()}).holds("read")
+        assert [record.message for record in caplog.records] == ["a key holds no more"]
+        revoke(state, other.id, now=NOW, by="a test")
+        found.look()
+        with pytest.raises(Exception, match="needed"):
+            found.of({b"authorization": b"Bearer " + of_other.encode()})
+        state.forget([PREFIX + key.id])
     found.close()
 
 

@@ -9,6 +9,7 @@ import pytest
 from pipelines.fairness.store import Governance
 from pipelines.log.protocol import LogUnavailable
 from pipelines.operations.waiting import wait_until
+from pipelines.state.state import State
 from serving import metrics
 from serving.problems import problem_of
 from tests.serving.http.test_app import QUESTION, Caller, open_at
@@ -45,6 +46,23 @@ def test_a_damaged_store_is_no_failure_of_the_service(store: str, tmp_path: Path
         assert answer.status_code < 500 or (answer.status_code, answer.headers.get("retry-after")) == (503, "1"), told
         assert not path.startswith("/fairness") or str(tmp_path) not in answer.text  # nobody has shown a key yet
     core.close()
+
+
+@pytest.mark.parametrize("key", ["loop/news/charge", "loop/news/guard", "verdict/news/000000001", "run/news/x"])
+@pytest.mark.parametrize("value", [b"\xff\x00", b'{"aliases": 3', b"[1, 2]"])
+def test_a_row_of_state_that_was_changed_by_hand_is_named(key: str, value: bytes, tmp_path: Path) -> None:
+    core = open_at(tmp_path)
+    try:
+        with State(core.settings.state_url) as state:
+            state.put({key: (None, value)})
+        core.loops.refresh()
+        call = Caller(core)
+        assert call("POST", "/v1/loops/news/decide", QUESTION).status_code == 200
+        page = call("GET", "/console/loops/news")
+        assert (page.status_code, page.headers["retry-after"]) == (503, "1")
+        assert f"the row '{key}' of State is damaged" in page.json()["detail"]
+    finally:
+        core.close()
 
 
 def test_a_log_file_that_is_taken_away_takes_no_decision_until_it_is_back(tmp_path: Path) -> None:
