@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import BinaryIO, Literal
 
 SOURCES = Path(__file__).resolve().parents[1]
 """Folder that holds the packages: the checkout, or where the distribution is installed."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _LEAST_FREE = 1 << 20
 """Bytes below which a disk counts as full: a database takes so much to change one row of it."""
 
@@ -50,6 +52,22 @@ def hindered(error: object, path: Path) -> str:
     """Return the text of an error about `path`, with what hinders all writing there."""
     found = hindrance(path)
     return f"{path}: {error}; {found}" if found else f"{path}: {error}"
+
+
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Name the disk on which there was no room for `path`: neither the system nor SQLite says which one it was.
+
+    Raises:
+        OSError: there was none; it says where to make some.
+    """
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        number = error.errno if isinstance(error, OSError) else getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if number not in (_FULL if isinstance(error, OSError) else (sqlite3.SQLITE_FULL,)):
+            raise
+        raise OSError(errno.ENOSPC, f"{path}: the disk has no room for it; make room on it, and begin again") from error
 
 
 def make_private(path: Path) -> None:

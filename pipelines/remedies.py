@@ -44,8 +44,8 @@ def told(error: BaseException, settings: Settings | None) -> str:
 
 def _remedy(error: BaseException, settings: Settings) -> str:
     causes = list(_causes(error))
-    if any(_number(cause) in _TAKES_NOTHING for cause in causes) and (hindered := hindrance(settings.root)):
-        return hindered
+    if any(_number(cause) in _TAKES_NOTHING for cause in causes):
+        return hindrance(settings.root)
     if any(isinstance(cause, _WITH_WORDS) for cause in causes):
         return ""
     if any(_is_of_features(cause) for cause in causes):

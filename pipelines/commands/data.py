@@ -16,6 +16,7 @@ from rich.console import Console
 from decision.errors import FieldError
 from pipelines.commands.analysis.given import Log, logged
 from pipelines.commands.outcome import DONE, FAILED, Home, Json, Outcome, command, progress
+from pipelines.files import room_for
 from pipelines.formats.registry import FORMATS, format_of
 from pipelines.operations.installation import Installation
 from pipelines.storage import Storage
@@ -50,7 +51,8 @@ def export(
     write = format_of(kind).write
     if write is None:
         raise FieldError.choice("format", list(WRITABLE), kind)
-    written, left_out = write(rows, path, progress)
+    with room_for(path):
+        written, left_out = write(rows, path, progress)
     data = {"log": log, "format": kind, "path": str(path), "rows": written, "left_out": left_out}
     note = (
         f", {left_out} left out (no distribution known, or rows that the format has no place for)" if left_out else ""

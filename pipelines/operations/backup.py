@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from decision.errors import FieldError, Words
-from pipelines.files import copy_file, locked, make_private, write_atomically
+from pipelines.files import copy_file, locked, make_private, room_for, write_atomically
 from pipelines.interactions.counters import counters
 from pipelines.lake.copies import copy_tables
 from pipelines.lake.tables import Tables
@@ -119,7 +119,8 @@ def backup(settings: Settings, path: Path, *, now: datetime, progress: Progress 
         raise FieldError("path", wanted="a folder outside of the home folder", got=str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     made = partial_of(path)
-    with locked(path.with_name(f".{path.name}.lock"), wait=False), locked(root / LOCK):
+    lock = path.with_name(f".{path.name}.lock")
+    with locked(lock, wait=False), locked(root / LOCK), room_for(path), removed_unless_whole(made):
         for _ in range(_ATTEMPTS):
             shutil.rmtree(made, ignore_errors=True)  # of a backup that was killed
             made.mkdir(mode=0o700)
@@ -133,8 +134,18 @@ def backup(settings: Settings, path: Path, *, now: datetime, progress: Progress 
             )
         write_atomically(made / NOTE, msgspec.json.format(msgspec.json.encode(note)))
         os.rename(made, path)
-    path.with_name(f".{path.name}.lock").unlink(missing_ok=True)
+    lock.unlink(missing_ok=True)
     return note
+
+
+@contextmanager
+def removed_unless_whole(made: Path) -> Iterator[None]:
+    """Remove a folder that does not become whole, and give its room back; one that is killed stays for the next."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
 
 
 def partial_of(path: Path) -> Path:

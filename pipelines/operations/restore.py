@@ -19,12 +19,21 @@ import msgspec
 
 from decision.errors import FieldError, Words
 from decision.validation import prepared
-from pipelines.files import copy_file, locked
+from pipelines.files import copy_file, locked, room_for
 from pipelines.ingestion.behind import ends_of, mark_of_log
 from pipelines.lake.tables import Tables, mark_of
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.logs import step
-from pipelines.operations.backup import HOME, MAX_NOTE_BYTES, NOTE, Backup, books, elsewhere_of, partial_of
+from pipelines.operations.backup import (
+    HOME,
+    MAX_NOTE_BYTES,
+    NOTE,
+    Backup,
+    books,
+    elsewhere_of,
+    partial_of,
+    removed_unless_whole,
+)
 from pipelines.progress import Progress, counted, silent
 from pipelines.registry.tracking import MODELS, moved
 from pipelines.runs import RESUMED_FOR, forget_runs, runs
@@ -91,7 +100,7 @@ def restore(settings: Settings, path: Path, *, progress: Progress = silent) -> R
         raise FieldError(name, wanted=wanted, got=Words("none" if name in note.elsewhere else "an address"))
     root.parent.mkdir(parents=True, exist_ok=True)
     made, lock = partial_of(root), root.with_name(f".{root.name}.lock")
-    with locked(lock, wait=False):
+    with locked(lock, wait=False), room_for(root), removed_unless_whole(made):
         shutil.rmtree(made, ignore_errors=True)  # of a restore that was killed
         made.mkdir(mode=0o700)
         for name, about in counted(note.files.items(), progress, "files restored", total=len(note.files)):

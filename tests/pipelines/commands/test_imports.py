@@ -12,6 +12,7 @@ import pytest
 from pipelines.operations.init import init_loop
 from pipelines.settings import load_settings
 from tests.pipelines import test_cli
+from tests.worlds.disk import own_disk
 
 run = test_cli.run
 
@@ -42,6 +43,16 @@ def test_an_import_that_is_run_again_into_a_loop_finds_no_more_repeats_in_the_lo
     assert (first["rows"], first["left_out"]) == (9, 7)
     assert (again["rows"], again["left_out"]) == (0, 16)
     assert first["repeats_would_narrow"] == again["repeats_would_narrow"]
+
+
+def test_an_export_without_room_names_its_file_and_not_the_lake(run: Any, tmp_path: Path) -> None:
+    run("import", "csv", written(tmp_path, *ROWS), "--name", "feed")
+    with own_disk(tmp_path) as disk:
+        disk.fill()
+        told = run("export", "feed", str(disk.path / "feed.parquet"))
+    assert told.status == 1
+    assert "feed.parquet: the disk has no room for it; make room on it, and begin again" in told.err
+    assert "damaged" not in told.err
 
 
 @pytest.mark.parametrize("into", [(), ("--into", "news")])

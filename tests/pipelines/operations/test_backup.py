@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sqlite3
 import threading
@@ -39,6 +40,7 @@ from pipelines.state.state import State
 from pipelines.trajectories.memories import MEMORIES, Memories, positions_in
 from tests.contracts.registry import packed
 from tests.pipelines.retention.test_messages import Shop
+from tests.worlds.disk import own_disk
 from tests.worlds.killed import Killed
 from tests.worlds.lake import LATER, decision
 from tests.worlds.panels import Panel, pair
@@ -85,6 +87,28 @@ def test_a_restored_home_has_the_books_of_the_backup_and_goes_on_from_the_log(sh
     assert (done.loops["shop"]["decided"], done.loops["shop"]["joined"]) == (30, 30)
     assert (done.to_ingest, done.nights, done.elsewhere) == (16, [], {})
     assert gone_on(tmp_path / "new") == (16, 38, 0)
+
+
+@pytest.mark.parametrize("free", [4_096, 60_000, 250_000])
+def test_a_disk_without_room_for_a_backup_is_named_and_has_nothing_of_it_left(
+    shop: Shop, tmp_path: Path, free: int
+) -> None:
+    copy = backup(shop.settings, tmp_path / "copy", now=NOW)
+    assert copy.bytes > free
+    with own_disk(tmp_path) as disk:
+        disk.fill(free)
+        for part in (
+            lambda: backup(shop.settings, disk.path / "another", now=NOW),
+            lambda: restore(at(disk.path / "another"), tmp_path / "copy"),
+        ):
+            with pytest.raises(
+                OSError, match=f"{disk.path / 'another'}: the disk has no room for it; make room on it"
+            ) as error:
+                part()
+            assert error.value.errno == errno.ENOSPC
+            assert not [each for each in disk.path.iterdir() if each.is_dir()]
+        disk.empty()
+        backup(shop.settings, disk.path / "another", now=NOW)
 
 
 def test_backups_under_load_lose_nothing_that_was_acknowledged_and_double_nothing(shop: Shop, tmp_path: Path) -> None:
