@@ -16,6 +16,8 @@ from decision.ope.evaluation.sums import evaluation_sums
 from decision.ope.rows import Rows
 
 _PRIOR = 10.0
+_ROUNDING = 1e-6
+"""How far from 1 probabilities may sum: those of 32 bits do by about as much."""
 
 
 def evaluate(
@@ -65,6 +67,10 @@ def evaluate(
         raise FieldError("action", wanted="numbers of actions, from 0", got=(int(action.min()), int(action.max())))
     pmf = _flat("policy", policy, m)
     whole = np.full(m, np.nan) if logging is None else _flat("logging", logging, m)
+    _check_distributions("policy", pmf, cuts)
+    _check_distributions(
+        "logging", np.where(np.isnan(whole), 1.0 / np.repeat(np.maximum(sizes, 1), sizes), whole), cuts
+    )
     nothing: Features = {}
     batch = Batch([nothing] * n, [nothing] * m, [""] * m, cuts)
     log = Interactions(batch, cuts[:-1] + action, propensity, reward, whole)
@@ -88,6 +94,18 @@ def _flat(name: str, values: Floats, m: int) -> Floats:
     if flat.shape != (m,):
         raise FieldError(name, wanted=f"{m} numbers, one for every action offered", got=values.shape)
     return flat
+
+
+def _check_distributions(name: str, pmf: Floats, offsets: Ints) -> None:
+    wrong = ~np.isfinite(pmf) | (pmf < 0.0)
+    sums = np.add.reduceat(np.append(pmf, 0.0), offsets[:-1]) if len(offsets) > 1 else np.zeros(0)
+    off = np.abs(sums - 1.0) > _ROUNDING
+    if wrong.any():
+        row = int(np.searchsorted(offsets, int(np.argmax(wrong)), side="right")) - 1
+        raise FieldError(f"{name}, row {row}", wanted="probabilities, 0 or more", got=float(pmf[np.argmax(wrong)]))
+    if off.any():
+        row = int(np.argmax(off))
+        raise FieldError(f"{name}, row {row}", wanted="probabilities that sum to 1", got=float(sums[row]))
 
 
 def _means(log: Interactions, rng: np.random.Generator) -> Floats:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from decision.batch import Floats, Ints
-from decision.errors import FieldError, Words
+from decision.errors import FieldError, SupportError, Words, nearest_of
 from decision.ope.arrays import evaluate as evaluate_arrays
 from decision.ope.estimate import Estimate
 from decision.ope.evaluation.results import Results
@@ -92,6 +92,8 @@ def evaluate(
         SupportError: there are no rows.
     """
     table = _table(frame)
+    if not table.num_rows:
+        raise SupportError("the frame has no rows")
     pmf, offsets = _ragged(table, policy, "policy")
     whole = None if logging is None else _like(table, logging, "logging", offsets)
     model = None if expected is None else _like(table, expected, "expected", offsets)
@@ -180,7 +182,12 @@ def _table(frame: Any) -> Any:
     if isinstance(frame, Mapping):
         return pa.table({str(name): list(column) if _nested(column) else column for name, column in frame.items()})
     if type(frame).__module__.partition(".")[0] == "pandas":
-        return pa.Table.from_pandas(frame, preserve_index=False)
+        try:
+            return pa.Table.from_pandas(frame, preserve_index=False)
+        except pa.ArrowException as error:  # its two texts: what is wrong, and of which column
+            raise FieldError(
+                "frame", wanted="columns of one kind each", got=Words("; ".join(map(str, error.args[::-1])))
+            ) from error
     if hasattr(frame, "__arrow_c_stream__"):
         return pa.table(frame)
     got = Words(type(frame).__name__)
@@ -193,7 +200,10 @@ def _nested(column: Any) -> bool:
 
 def _column(table: Any, name: str, field: str) -> Any:
     if name not in table.column_names:
-        raise FieldError.choice(field, table.column_names, name)
+        near = nearest_of(name, table.column_names)
+        found = ", ".join(map(repr, table.column_names)) or "none"
+        hint = "" if near is None else repr(near)
+        raise FieldError(field, wanted=f"the name of a column (there are {found})", got=name, hint=hint)
     column = table[name].combine_chunks()
     if column.null_count:
         raise FieldError(name, wanted="a column without nulls", got=Words(f"{column.null_count} nulls"))

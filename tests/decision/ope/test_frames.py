@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from decision import ope
-from decision.errors import FieldError
+from decision.errors import FieldError, SupportError
 from decision.ope.arrays import evaluate
 
 N = 1_500
@@ -99,6 +99,9 @@ def test_sets_of_actions_may_differ_from_row_to_row() -> None:
     ("changes", "options", "field"),
     [
         ({}, {"reward": "rewards"}, "reward"),
+        ({"policy": list(1.1 * POLICY)}, {}, "policy, row 0"),
+        ({"policy": [*POLICY[:-1], np.array([1.5, -0.5, 0.0])]}, {}, f"policy, row {N - 1}"),
+        ({"logging": [[0.5, 0.3, 0.3]] * N}, {"logging": "logging"}, "logging, row 0"),
         ({"reward": [None] + [1.0] * (N - 1)}, {}, "reward"),
         ({"reward": ["much"] * N}, {}, "reward"),
         ({"propensity": np.full(N, np.inf)}, {}, "propensity"),
@@ -115,6 +118,18 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], options: dict[str, 
     with pytest.raises(FieldError) as told:
         ope.evaluate({**columns(), **changes}, **options)
     assert told.value.field == field
+
+
+def test_a_frame_that_is_empty_mixed_or_lacks_a_column_says_so_in_words() -> None:
+    frame = pd.DataFrame(columns()).drop(columns="policy")
+    with pytest.raises(SupportError, match="the frame has no rows"):
+        ope.evaluate(frame[:0], policy=IDS)
+    with pytest.raises(FieldError, match=r"frame: must be columns of one kind each, is .*column reward"):
+        ope.evaluate(frame.assign(reward=["much", *REWARD[1:]]), policy=IDS)
+    with pytest.raises(
+        FieldError, match=r"reward: must be the name of a column \(there are .*'offered'\), is 'reward'"
+    ):
+        ope.evaluate(frame.drop(columns="reward"), policy=IDS)
 
 
 def test_a_refused_log_has_no_numbers_in_its_frame() -> None:
