@@ -38,6 +38,7 @@ from serving.deciding.failing import Failing
 from serving.deciding.question import Catalogues, Question, question_of
 from serving.deciding.turns import AT_ONCE, Decided, Turns
 from serving.errors import (
+    ErasedDecisionError,
     EventIdReusedError,
     UnavailableError,
     UnknownLoopError,
@@ -289,7 +290,12 @@ class Core:
         with self._counting:
             counts.repeated += 1
         metrics.count("repeated", loop)
-        earlier = records_in(decided.event_id, stored.messages)
+        try:
+            earlier = records_in(decided.event_id, stored.messages)
+        except ErasedDecisionError:
+            if self.answers is not None:
+                self.answers.forget([loop], [decided.event_id.encode()])
+            raise
         if not is_same_request(earlier, records, decided.question):
             raise EventIdReusedError(decided.event_id)
         return answer(earlier)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -94,7 +94,7 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
         core.features, core.refreshers = sessions.source, (loops.refresher, sessions.refresher)
         sessions.start()
         if settings.state:
-            opened.callback(_follow_erasures(settings, log, clock).close)
+            opened.callback(_follow_erasures(settings, log, clock, core).close)
             core.erased = partial(_is_erased, settings)
         metrics.gauge("ingest_lag", 0.0)  # made now: making it later takes a file, and there may be none left
         for status in TITLES:
@@ -111,9 +111,14 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
     return core
 
 
-def _follow_erasures(settings: Settings, log: LocalLog, clock: Callable[[], float]) -> Refresher:
+def _follow_erasures(settings: Settings, log: LocalLog, clock: Callable[[], float], core: Core) -> Refresher:
     """Empty what other machines erase in this one's spool as well, in a thread."""
-    erasures = Erasures(State(settings.state_url), log)
+
+    def forget(event_ids: Sequence[bytes]) -> None:
+        if core.answers is not None:  # one may have been offered here anew, before this machine heard of it
+            core.answers.forget(core.loops.names(), event_ids)
+
+    erasures = Erasures(State(settings.state_url), log, forget)
     refresher = Refresher(
         "erasures", lambda: erasures.follow(datetime.fromtimestamp(clock(), UTC)), period_s=_ERASURES_S
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -88,10 +88,13 @@ class Erasures:
     Args:
         state: State.
         log: the spool.
+        forget: takes the event ids that it forgot, for what else holds them.
     """
 
-    def __init__(self, state: State, log: LocalLog) -> None:
-        self._state, self._log = state, log
+    def __init__(
+        self, state: State, log: LocalLog, forget: Callable[[Sequence[bytes]], None] = lambda event_ids: None
+    ) -> None:
+        self._state, self._log, self._also = state, log, forget
         self._done: set[str] = set()
 
     def follow(self, now: datetime) -> int:
@@ -115,6 +118,7 @@ class Erasures:
         for topic in (DECISIONS, OUTCOMES):
             keys = [key for key in self._log.keys(topic) if hashed(key) in hashes]
             emptied += self._log.redact(topic, keys)
+            self._also(keys)
         return emptied
 
 

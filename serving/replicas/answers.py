@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 
 from pipelines.log.protocol import Headers
 from pipelines.log.sqlite.log import Group
-from pipelines.online.answers import KEPT_S, answer_key
+from pipelines.online.answers import KEPT_S, answer_key, forget_answers
 from pipelines.online.connection import Command, Online
 from serving import metrics
 from serving.spool import MOST_BYTES, MOST_GROUPS, Give, SpoolClosed, Waiting, refuse
@@ -80,6 +81,11 @@ class Answers:
             self._turn.notify()
         for each, error in refused:
             refuse((each.future,), error, loop)
+
+    def forget(self, loops: Iterable[str], event_ids: Sequence[bytes]) -> None:
+        """Take away what stands under ids that were erased: who repeats such a request has offered an answer anew."""
+        with suppress(ConnectionError):  # it is away, and took nothing; else it forgets by itself in a day
+            forget_answers(self.online, loops, event_ids)
 
     def close(self) -> None:
         """Take nothing more, hand on what waits, and return."""

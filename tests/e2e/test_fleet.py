@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
+import redis
 
 from decision.draw import draw
 from decision.exploration.rule import Exploration
@@ -29,6 +30,7 @@ from pipelines.lake.lake import Lake
 from pipelines.log.open import open_log
 from pipelines.log.protocol import TOPICS
 from pipelines.log.sqlite.log import LocalLog
+from pipelines.online.answers import answer_key
 from pipelines.operations.processes import free_port, process, serve_command, wait_until_ready
 from pipelines.operations.waiting import wait_until
 from pipelines.registry.registry import AliasMovedError, Registry
@@ -37,7 +39,7 @@ from pipelines.registry.tracking import Tracking
 from pipelines.settings import Settings, load_loop, load_settings
 from serving.core import Core
 from serving.deciding.question import question_of
-from serving.errors import EventIdReusedError
+from serving.errors import ErasedDecisionError, EventIdReusedError
 from serving.metrics import exposition
 from serving.start import open_core
 from serving.wire import Action, DecideRequest, DecideResponse, OutcomeRequest
@@ -194,6 +196,18 @@ def test_repeated_id(fleet: Fleet) -> None:
     for core in (a, b):
         counts = booked(core.settings.spool_path)["decisions"]
         assert {counts[event_id] for event_id in event_ids} == {1}
+
+
+def test_who_repeats_what_was_erased_leaves_nothing_in_redis(fleet: Fleet) -> None:
+    a, _, server = fleet
+    asyncio.run(ask(a, ["erased"]))
+    with closing(LocalLog(a.settings.spool_path)) as log:
+        assert log.redact("decisions", [b"erased"]) == 1
+    with redis.Redis.from_url(server.url) as client:
+        assert client.delete(answer_key("shop", b"erased")) == 1
+        with pytest.raises(ErasedDecisionError):
+            asyncio.run(ask(a, ["erased"]))
+        assert client.get(answer_key("shop", b"erased")) is None
 
 
 def test_batches_give_what_stands_too(fleet: Fleet) -> None:

@@ -51,9 +51,11 @@ def test_every_spool_forgets_the_subject_and_nobody_else(state: State, spools: l
 
 def test_what_was_carried_out_is_not_looked_for_again(state: State, spools: list[LocalLog]) -> None:
     announce(state, [b"ann-1"], NOW, by="ann")
-    erasures = Erasures(state, spools[1])
+    told: list[bytes] = []
+    erasures = Erasures(state, spools[1], told.extend)
     assert erasures.follow(NOW) == 2
     assert erasures.follow(NOW) == 0
+    assert set(told) == {b"ann-1"}, "what else holds it forgets it, too"
     announce(state, [b"bob-1"], NOW, by="ann")
     assert erasures.follow(NOW) == 1
 
