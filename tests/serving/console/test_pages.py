@@ -195,7 +195,9 @@ def test_a_loop_s_page_shows_what_was_done_before_the_service_has_looked_again(t
 
     try:
         assert "rolling out version 2 at 3 %" in after("cap", cap="3")
-        assert "The share is held at 3 %" in after("freeze")
+        page = after("freeze")
+        assert "The share is held at 3 %" in page
+        assert "An operator capped it at 3 %. It is promoted only from the top of the ladder" in page
         store = GuardStore(site.settings, "shop")
         assert store.load().cap == 0.03
         store.close()
