@@ -152,8 +152,12 @@ def test_actions_without_features_are_told_apart_by_their_ids(kind: Any) -> None
     contexts = ['{"here": 1}' if on else '{"there": 1}' for on in here]
     rows = _changed(_changed(_changed(rows, "context", contexts), "actions", ["[{}, {}, {}]"] * n), "reward", reward)
     found = replay(rows, Fixed(1.0, 0.0, 0.0), log="x", policy_name="x", reward_model=kind, check=False).estimates
-    assert found["dm"].value == pytest.approx(here.mean(), abs=0.05)
-    assert found["dr"].high - found["dr"].low < 0.7 * (found["ips"].high - found["ips"].low)
+    dm, dr, ips = found["dm"], found["dr"], found["ips"]
+    assert dm is not None
+    assert dr is not None
+    assert ips is not None
+    assert dm.value == pytest.approx(here.mean(), abs=0.05)
+    assert dr.high - dr.low < 0.7 * (ips.high - ips.low)
 
 
 def test_means_are_those_of_the_other_folds_drawn_towards_the_mean_of_all() -> None:
