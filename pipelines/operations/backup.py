@@ -247,7 +247,8 @@ def copy_database(source: Path, target: Path) -> None:
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     make_private(target)
     with (
-        closing(sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=30.0)) as reading,
+        # to write, too: who was killed in a commit left what the next one has to take back
+        closing(sqlite3.connect(f"{source.as_uri()}?mode=rw", uri=True, timeout=30.0)) as reading,
         closing(sqlite3.connect(target)) as writing,
     ):
         reading.backup(writing)  # in one step: a writer between two would have it begin anew

@@ -296,7 +296,8 @@ class Tracking:
         if self.database is None or not self.database.exists():
             return
         try:
-            with closing(sqlite3.connect(f"{self.database.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            # to write, too: MLflow's own process, killed in a commit, left what the next one has to take back
+            with closing(sqlite3.connect(f"{self.database.absolute().as_uri()}?mode=rw", uri=True)) as database:
                 tables = {str(row[0]) for row in database.execute("SELECT name FROM sqlite_master")}
                 if _VERSIONS not in tables:
                     return  # nothing of MLflow's: it makes its tables beside what is there

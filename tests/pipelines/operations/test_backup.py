@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -32,6 +35,7 @@ from pipelines.operations.backup import HOME, NOTE, backup, elsewhere_of
 from pipelines.operations.erase import erase
 from pipelines.operations.restore import RestoreError, restore
 from pipelines.registry.registry import Registry
+from pipelines.registry.tracking import Tracking
 from pipelines.retention.leftovers import LOCK
 from pipelines.retention.tidy import tidy
 from pipelines.runs import open_night, runs
@@ -344,6 +348,22 @@ def test_tidying_waits_for_a_backup_and_a_dry_run_does_not(shop: Shop) -> None:
         assert not ended.is_set()
     thread.join()
     assert ended.is_set()
+
+
+def test_a_database_whose_writer_was_killed_in_a_commit_is_copied_as_it_was_before(shop: Shop, tmp_path: Path) -> None:
+    """MLflow's keeps a rollback journal, which only who may write can take back."""
+    database = shop.settings.root / "mlflow.db"
+    killed = (
+        "import os, sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "c.executescript('CREATE TABLE kept (row TEXT); INSERT INTO kept VALUES (1); PRAGMA cache_size = 1; BEGIN');"
+        "[c.execute('INSERT INTO kept VALUES (?)', ('x' * 9_000,)) for _ in range(100)]; os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", killed, str(database)], check=True)
+    assert database.with_name("mlflow.db-journal").stat().st_size
+    Tracking(shop.settings).examine()
+    backup(shop.settings, tmp_path / "copy", now=NOW)
+    with closing(sqlite3.connect(tmp_path / "copy" / "home" / "mlflow.db")) as copied:
+        assert copied.execute("SELECT COUNT(*) FROM kept").fetchall() == [(1,)]
 
 
 def test_a_damaged_database_is_an_error_and_leaves_no_backup(shop: Shop, tmp_path: Path) -> None:
