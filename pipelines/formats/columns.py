@@ -24,6 +24,7 @@ pc: Any = pyarrow.compute  # its functions are made when it is imported; type ch
 CONTEXT = "context."
 BETWEEN = "|"
 """What stands between the ids in a column of offered actions that is no list."""
+_CSV = "a CSV file in UTF-8 with a line of names"
 _BLOCK_BYTES = 4 << 20
 _HEAD_BYTES = 64 << 10
 _NULLS = ["", "NA", "NaN", "nan", "null", "NULL", "None"]
@@ -108,7 +109,7 @@ class CsvFile:
                 ),
             )
         except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
-            raise _refused(error, "path", "a CSV file in UTF-8 with a line of names") from error
+            raise _refused(error, "path", _CSV).from_source(self.path.name) from error
 
 
 def _refused(error: Exception, place: str, wanted: str) -> FieldError:
@@ -131,7 +132,7 @@ def _delimiter_of(path: Path) -> str:
             head = bytes(file.read(_HEAD_BYTES)).partition(b"\n")[0]
         names = head.decode("utf-8-sig")
     except (pa.ArrowInvalid, UnicodeDecodeError, OSError) as error:
-        raise FieldError("path", wanted="a CSV file in UTF-8 with a line of names", got=error) from error
+        raise FieldError("path", wanted=_CSV, got=error).from_source(path.name) from error
     return max(_DELIMITERS, key=names.count)
 
 

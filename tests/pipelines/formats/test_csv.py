@@ -191,10 +191,11 @@ def test_a_log_of_which_nothing_is_left_says_what_became_of_it(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        (b"", "path: must be a CSV file"),
-        ("ts,action\n1,a\n".encode("utf-16"), "path: must be a CSV file in UTF-8"),
+        (b"", "^log.csv: path: must be a CSV file"),
+        ("ts,action\n1,a\n".encode("utf-16"), "^log.csv: path: must be a CSV file in UTF-8"),
+        ("ts,Größe\n1,2\n".encode("latin-1"), "^log.csv: path: must be a CSV file in UTF-8"),
         (b"ts,action,ts\n1,a,2\n", "ts: must be one column of that name"),
-        (b"\x1f\x8bdamaged", "path: must be a CSV file"),
+        (b"\x1f\x8bdamaged", "^log.csv: path: must be a CSV file"),
     ],
 )
 def test_a_file_that_is_no_csv_is_told_so(tmp_path: Path, data: bytes, match: str) -> None:
