@@ -24,6 +24,7 @@ from pipelines.operations.parent import end_with_parent, started_by_us
 end_with_parent()  # before the rest is imported: a worker's supervisor may be gone by then
 
 from decision.errors import FieldError
+from pipelines.log.protocol import LogCorrupt
 from pipelines.logs import set_up, take_over
 from pipelines.operations.processes import check_keys, check_port
 from pipelines.settings import load_settings
@@ -31,7 +32,7 @@ from serving import metrics
 from serving.http.app import App
 from serving.http.door import ANSWER_S, Door
 from serving.routes import Application, Receive, Scope, Send
-from serving.start import open_core
+from serving.start import check_logs, open_core
 
 metrics.join_run()
 settings = load_settings()
@@ -82,15 +83,16 @@ class DecisionService:
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
-        """Check, before any worker starts, that the service's port is free, and who reaches it without a key."""
+        """Check, before any worker starts, that the port is free, who reaches it without a key, and that logs fit."""
         command = click.get_current_context(silent=True)
         host = "" if command is None else command.params.get("host", "")  # where BentoML's own port will be
         try:
             check_keys(settings, *([host] if host else []))
             check_port("port", settings.host, settings.port)
-        except FieldError as error:
+            check_logs(settings)
+        except (FieldError, LogCorrupt) as error:
             sys.stderr.write(f"error: {error}\n")
-            raise SystemExit(2) from None
+            raise SystemExit(2 if isinstance(error, FieldError) else 1) from None
         os.environ |= started_by_us()  # its workers inherit it
         metrics.begin_run(settings.root)
 

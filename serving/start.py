@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 
 from pipelines.files import make_home
-from pipelines.log.protocol import TOPICS
+from pipelines.log.protocol import TOPICS, LogUnavailable
 from pipelines.log.sqlite.log import LocalLog
 from pipelines.online.connection import Online, open_online
 from pipelines.operations.processes import check_keys
@@ -47,10 +47,8 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
     check_keys(settings)
     make_home(settings.root)
     with ExitStack() as opened:  # closes what is open already when a later part fails
-        log = LocalLog(settings.spool_path, clock=clock)
-        opened.callback(log.close)
-        for topic in TOPICS:
-            log.create(topic, settings.partitions)
+        log = opened.enter_context(closing(LocalLog(settings.spool_path, clock=clock)))
+        _create_topics(log, settings)
         traces = open_traces(settings)
         if traces is not None:
             opened.callback(traces.close)
@@ -109,6 +107,27 @@ def open_core(settings: Settings, *, clock: Callable[[], float] = time.time) -> 
                 core.features(snapshot)  # opened before the service is ready, so that no request waits for it
         core.resources = opened.pop_all()
     return core
+
+
+def check_logs(settings: Settings) -> None:
+    """Open what decisions are acknowledged by, and close it again; one that is only away may come back later.
+
+    Every worker would fail alike, and be started anew without end.
+
+    Raises:
+        FieldError: a log does not fit the settings.
+        LogCorrupt: the spool is damaged, or newer code wrote it.
+    """
+    make_home(settings.root)
+    with suppress(LogUnavailable), closing(LocalLog(settings.spool_path)) as log:
+        _create_topics(log, settings)
+    if settings.ack != "disk":
+        open_direct(settings).close()
+
+
+def _create_topics(log: LocalLog, settings: Settings) -> None:
+    for topic in TOPICS:
+        log.create(topic, settings.partitions)
 
 
 def _follow_erasures(settings: Settings, log: LocalLog, clock: Callable[[], float], core: Core) -> Refresher:

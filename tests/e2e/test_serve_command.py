@@ -6,11 +6,12 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipelines.operations.init import init_loop
 from pipelines.operations.processes import free_port, wait_until_ready
 from pipelines.operations.waiting import wait_until
 from pipelines.settings import load_settings
+from serving.start import check_logs
 from tests.worlds.fleet import Member, processes_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +43,36 @@ def knows(url: str) -> bool:
         if error.code != 404:
             raise
         return False
+
+
+def newer(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as log:
+        log.execute("PRAGMA user_version = 99")
+
+
+@pytest.mark.parametrize(
+    ("partitions", "damage", "status", "told"),
+    [
+        (5, None, 2, "error: partitions: must be 3, as 'decisions' was created with, is 5"),
+        (3, newer, 1, "log.db: must have schema 1 or older, has 99: newer code wrote it"),
+        (3, lambda path: path.write_bytes(b"no database" * 999), 1, "log.db: the event log is damaged"),
+    ],
+)
+def test_serve_ends_at_once_where_every_worker_would_fail_and_loses_nothing(
+    tmp_path: Path, partitions: int, damage: Callable[[Path], object] | None, status: int, told: str
+) -> None:
+    settings = load_settings({}, home=str(tmp_path / "home"), port=free_port(), partitions=3)
+    init_loop(settings, "shop")
+    check_logs(settings)
+    if damage is not None:
+        damage(settings.spool_path)
+    before = settings.spool_path.read_bytes()
+    command = [sys.executable, "-m", "pipelines.cli", "serve", "--home", settings.home, "--port", str(settings.port)]
+    environment = os.environ | {"DECISION_PARTITIONS": str(partitions)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, told in done.stderr.splitlines()[-1]) == (status, True), done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert settings.spool_path.read_bytes() == before
 
 
 @pytest.mark.connected
