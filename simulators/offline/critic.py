@@ -3,9 +3,9 @@
     V: expectile regression of Q(s, a) at tau > 1/2, over logged actions only
     Q: (r + gamma V(s') - Q(s, a))^2
 
-No action that was not logged is ever asked about, so nothing is extrapolated. The state is what the log's own past says
-of the user (`simulators.learned.responses.SummaryResponse`). Every trajectory counts alike: the critic needs the bad
-actions to know that they are bad. The last step of a window has no successor and is left out.
+No action that was not logged is asked about while it learns, so no error of one is learned from. The state is what the
+log's own past says of the user (`simulators.learned.responses.SummaryResponse`). Every trajectory counts alike: the
+critic needs the bad actions to know that they are bad. The last step of a window has no successor and is left out.
 
 References:
     Kostrikov, Nair and Levine 2022, "Offline reinforcement learning with implicit Q-learning", arXiv 2110.06169.
@@ -13,6 +13,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,14 +56,33 @@ class CriticRecipe:
             raise FieldError("critic", wanted="steps and a batch, gamma in [0, 1), expectile in [.5, 1)", got=self)
 
 
-def advantages_of(log: Trajectories, offered: Counts, recipe: CriticRecipe, seed: int) -> Singles:
-    """Return [n, T] by how much what was logged is better than what the state lets expect; 0 beyond the last step.
+@dataclass(frozen=True, slots=True)
+class Critic:
+    """By how much actions are better than what a state lets expect.
 
-    In units of the rewards' deviation.
+    Attributes:
+        states: [n T, f] what is known of the user before each logged step, and 1.
+        value: layers of what a state is worth.
+        quality: layers of what each action is worth in it.
+        spread: deviation of the advantages of all that was offered at the logged steps; 1 where there is none.
+    """
+
+    states: Tensor
+    value: Sequence[Tensor]
+    quality: Sequence[Tensor]
+    spread: float
+
+    def advantages(self, places: Tensor) -> Tensor:
+        """Return [m, k] the advantage of each action at `places` ([m], of n T), in units of `spread`."""
+        return _advantages(self.states[places], self.value, self.quality) / self.spread
+
+
+def critic_of(log: Trajectories, offered: Counts, recipe: CriticRecipe, seed: int) -> Critic:
+    """Return what the log teaches of the actions `offered`.
 
     Args:
         log: the trajectories.
-        offered: codes of the actions learned of, ascending; what was logged of others is passed over.
+        offered: [k] codes of the actions learned of, ascending; what was logged of others is passed over.
         recipe: how much is learned.
         seed: of weights and batches.
 
@@ -82,11 +102,31 @@ def advantages_of(log: Trajectories, offered: Counts, recipe: CriticRecipe, seed
     batches = where[np.random.default_rng(seed).integers(0, where.size, (recipe.steps, recipe.batch))]
     data = (flat, torch.from_numpy(rewards), torch.from_numpy(actions))
     value, quality = _taught(data, torch.from_numpy(batches), _layers(flat.shape[1], len(offered), seed), recipe)
-    parts = [
-        _Net(quality, len(part))(part).gather(1, chosen) - _Net(value, len(part))(part)
-        for part, chosen in zip(flat.split(_AT_ONCE), data[2].split(_AT_ONCE), strict=True)
-    ]
-    return np.where(inside, torch.cat(parts).numpy().reshape(inside.shape), np.float32(0.0))
+    counted = np.repeat(inside[..., None], len(offered), axis=2)
+    if log.offered is not None:
+        counted &= log.offered[..., offered]
+    counted = torch.from_numpy(counted.reshape(-1, len(offered)))
+    count, total, squares = 0, 0.0, 0.0
+    for states_of, asked in zip(flat.split(_AT_ONCE), counted.split(_AT_ONCE), strict=True):
+        found = _advantages(states_of, value, quality)[asked].double()
+        count, total, squares = count + len(found), total + float(found.sum()), squares + float(found.square().sum())
+    return Critic(flat, value, quality, math.sqrt(max(squares / count - (total / count) ** 2, 0.0)) or 1.0)
+
+
+def advantages_of(log: Trajectories, offered: Counts, recipe: CriticRecipe, seed: int) -> Singles:
+    """Return [n, T] by how much what was logged is better than what the state lets expect; 0 beyond the last step.
+
+    In units of the critic's `spread`; see `critic_of`.
+    """
+    critic, chosen = critic_of(log, offered, recipe, seed), np.searchsorted(offered, log.actions).ravel()
+    actions = torch.from_numpy(np.minimum(chosen, len(offered) - 1))[:, None]
+    parts = [critic.advantages(part).gather(1, actions[part]) for part in torch.arange(len(actions)).split(_AT_ONCE)]
+    return np.where(log.inside, torch.cat(parts).numpy().reshape(log.inside.shape), np.float32(0.0))
+
+
+def _advantages(states: Tensor, value: Sequence[Tensor], quality: Sequence[Tensor]) -> Tensor:
+    """Return [m, k] advantages in deviations of the rewards, at `states` [m, f]."""
+    return _Net(quality, len(states))(states) - _Net(value, len(states))(states)
 
 
 def _states(log: Trajectories) -> Singles:

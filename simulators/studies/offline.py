@@ -24,8 +24,8 @@ from simulators.learned.groups import GroupView
 from simulators.learned.logs import logged, mixed
 from simulators.learned.lookahead import returns_in_truth
 from simulators.learned.trajectories import Trajectories
-from simulators.offline.cloning import CloneRecipe, beta_for, cloned
-from simulators.offline.critic import CriticRecipe, advantages_of
+from simulators.offline.cloning import CloneRecipe, cloned, followed
+from simulators.offline.critic import CriticRecipe, critic_of
 from simulators.offline.gated import apart_of, in_steps
 from simulators.offline.weights import Kind, effective_of, share_of_users, weights_of
 from simulators.sim2rec.network import ContextPolicy
@@ -105,8 +105,8 @@ def _good(world: str, users: LtsUsers, seed: int) -> Trajectories:
 def run_job(job: Job, size: Size) -> dict[str, Any]:
     """Return, per method, ``returns`` of the users deployed to and what there is to tell; the ``optimum``.
 
-    A ``cloning`` imitates all decisions of the trajectories it draws alike; an ``extraction`` the better ones more, by
-    a critic; ``gated`` follows the critic in steps that users apart have to prove.
+    A ``cloning`` imitates the decisions of the trajectories it draws; an ``extraction`` follows a critic from there;
+    ``gated`` follows it in steps that users apart have to prove.
     """
     torch.set_num_threads(1)
     started, seed = time.perf_counter(), job.seed
@@ -115,15 +115,18 @@ def run_job(job: Job, size: Size) -> dict[str, Any]:
     good = _good(job.world, fresh, seed).rewards.sum(axis=1, dtype=np.float64)
     methods: dict[str, Any] = {"good" if job.world in MIXED else "logged": {"returns": _plain(good)}}
     view, offered = GroupView(None), executed_in(log)
-    advantages = advantages_of(log, offered, CriticRecipe(steps=size.count(2_500)), seed)
+    critic, recipe = CriticRecipe(steps=size.count(2_500)), CloneRecipe(steps=size.count(1_500))
+    judged, alike = critic_of(log, offered, critic, seed), np.zeros(log.actions.shape, np.float32)
 
     def earned(policy: ContextPolicy) -> list[float]:
         return _plain(returns_in_truth(policy, view, tuple(offered.tolist()), fresh, seed, log, greedy=False))
 
-    def made(kind: Kind, beta: float) -> dict[str, Any]:
+    def made(kind: Kind, *, led: bool = False) -> dict[str, Any]:
         weights = weights_of(log, kind)
-        recipe = CloneRecipe(steps=size.count(1_500), beta=beta)
-        policy = cloned(log, view, offered, advantages, weights, recipe, seed)
+        if led:
+            policy = followed(log, view, offered, judged, weights, recipe, seed)
+        else:
+            policy = cloned(log, view, offered, alike, weights, recipe, seed)
         out = {"returns": earned(policy), "ess": effective_of(weights)}
         if log.versions is not None:
             out["on_good"] = float(weights[log.versions[:, 0] == 1].sum())
@@ -131,16 +134,15 @@ def run_job(job: Job, size: Size) -> dict[str, Any]:
 
     def gated(kind: Kind) -> dict[str, Any]:
         apart = apart_of(len(log), np.zeros(0, np.int64), seed)
-        critic, recipe = CriticRecipe(steps=size.count(2_500)), CloneRecipe(steps=size.count(1_500))
         policy, told = in_steps(log, view, offered, kind, apart, critic, recipe, seed)
         return {"returns": earned(policy), "told": told}
 
     if job.world in MIXED:
-        methods |= {f"cloning_{kind}": made(kind, 0.0) for kind in SAMPLERS}
+        methods |= {f"cloning_{kind}": made(kind) for kind in SAMPLERS}
+        methods |= {f"extraction_{kind}": made(kind, led=True) for kind in ("uniform", "pw")}
         methods["gated_pw"] = gated("pw")
-        methods["extraction_pw"] = made("pw", beta_for("pw"))
     else:
-        methods |= {"cloning": made("uniform", 0.0), "extraction": made("uniform", beta_for("uniform"))}
+        methods |= {"cloning": made("uniform"), "extraction": made("uniform", led=True)}
         methods["gated"] = gated("uniform")
     told: dict[str, Any] = {
         "optimum": float(returns_of_plan(fresh, plan(fresh)).mean()),

@@ -1,4 +1,4 @@
-"""The log alone: an implicit Q-learning critic, and a policy cloned by its advantages (`simulators.offline`).
+"""The log alone: an implicit Q-learning critic, and a policy that follows it from a plain clone (`simulators.offline`).
 
 Where several versions drew, those that did better are drawn from more often (`session.weights`), and the critic is
 followed as far as users apart prove that it pays, and not at all where they do not (`session.gated`).
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from simulators.learned.ensembles import Ensemble
 from simulators.learned.trajectories import Trajectories
-from simulators.offline.cloning import CloneRecipe, beta_for, cloned
-from simulators.offline.critic import CriticRecipe, advantages_of
+from simulators.offline.cloning import CloneRecipe, followed
+from simulators.offline.critic import CriticRecipe, critic_of
 from simulators.offline.gated import apart_of, in_steps
 from simulators.offline.weights import effective_of, kind_of, share_of_users, weights_of
 from simulators.trainers.contract import Plan, Taught, candidates_of
@@ -26,10 +26,10 @@ def train(log: Trajectories, simulators: Ensemble, plan: Plan, seed: int) -> Tau
         "share_of_users": share_of_users(log),
         "effective_trajectories": effective_of(weights),
     }
-    critic, recipe = CriticRecipe(steps=plan.count(2_500)), CloneRecipe(steps=plan.count(1_500), beta=beta_for(kind))
+    critic, recipe = CriticRecipe(steps=plan.count(2_500)), CloneRecipe(steps=plan.count(1_500))
     if plan.gated == "always" or (plan.gated == "mixed" and kind != "uniform"):
         apart = apart_of(len(log), simulators.apart, seed)
         policy, told = in_steps(log, view, offered, kind, apart, critic, recipe, seed)
         return Taught(policy, view, offered, numbers | told)
-    advantages = advantages_of(log, offered, critic, seed)
-    return Taught(cloned(log, view, offered, advantages, weights, recipe, seed), view, offered, numbers)
+    policy = followed(log, view, offered, critic_of(log, offered, critic, seed), weights, recipe, seed)
+    return Taught(policy, view, offered, numbers)

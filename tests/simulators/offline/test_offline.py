@@ -13,9 +13,10 @@ from simulators.environments.lts.env import draw_users
 from simulators.learned.groups import GroupView
 from simulators.learned.logs import logged
 from simulators.learned.trajectories import Trajectories, catalogue_of, scale_of
-from simulators.offline.cloning import CloneRecipe, cloned, inputs_of
-from simulators.offline.critic import CriticRecipe, _layers, _Net, advantages_of
+from simulators.offline.cloning import CloneRecipe, cloned, followed, inputs_of, tilted
+from simulators.offline.critic import Critic, CriticRecipe, _layers, _Net, advantages_of, critic_of
 from simulators.offline.weights import effective_of, kind_of, returns_of, share_of_users, weights_of
+from simulators.sim2rec.network import ContextPolicy
 
 LOG = logged(draw_users(np.random.default_rng(0), np.array([14.0]), 200), 0, horizon=20)
 
@@ -141,19 +142,64 @@ def bandit(seed: int) -> Trajectories:
 def test_critic_and_clone_find_the_better_action() -> None:
     """Seeded, so the same on every run of one library version."""
     log, offered = bandit(1), np.arange(3)
+    critic, even = critic_of(log, offered, CriticRecipe(steps=300), 0), weights_of(log, "uniform")
     advantages = advantages_of(log, offered, CriticRecipe(steps=300), 0)
     better = [float(advantages[log.actions == action].mean()) for action in range(3)]
     assert better[2] > max(better[:2]) + 0.5
     view = GroupView(None, 3)
-    shares = []
-    for beta in (0.0, 3.0):
-        recipe = CloneRecipe(steps=80, beta=beta)
-        policy = cloned(log, view, offered, advantages, weights_of(log, "uniform"), recipe, 0)
+    recipe, shares = CloneRecipe(steps=80), list[float]()
+    plain = cloned(log, view, offered, advantages, even, replace(recipe, beta=0.0), 0)
+    weighted = cloned(log, view, offered, advantages, even, recipe, 0)
+    for policy in (plain, weighted, followed(log, view, offered, critic, even, recipe, 0)):
         with torch.no_grad():
             logits, _ = policy(torch.from_numpy(inputs_of(log, view)))
         shares.append(float(torch.softmax(logits, dim=-1)[..., 2].mean()))
     assert shares[0] == pytest.approx(1 / 3, abs=0.08)
-    assert shares[1] > 0.8
+    assert min(shares[1:]) > 0.8
+
+
+def test_advantages_of_what_was_logged_are_the_critic_s() -> None:
+    log = bandit(3)
+    found = advantages_of(log, np.arange(3), CriticRecipe(steps=20), 0)
+    known = critic_of(log, np.arange(3), CriticRecipe(steps=20), 0).advantages(torch.arange(log.actions.size)).numpy()
+    assert np.array_equal(found.ravel(), known[np.arange(log.actions.size), log.actions.ravel()])
+    assert known.std() == pytest.approx(1.0, abs=1e-5)
+
+
+def constant(quality: list[float], states: int) -> Critic:
+    """Return a critic of `quality` in every state, each of which is worth 1; advantages deviate by 2."""
+    layers = [torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor([[0.0, 0.0, each] for each in quality])]
+    return Critic(torch.zeros(states, 3), [*layers[:2], torch.tensor([[0.0, 0.0, 1.0]])], layers, 2.0)
+
+
+def test_a_critic_tilts_what_is_imitated_by_its_advantages() -> None:
+    """By hand: p = (.5, .3, .2), A / sd = (-1, 0, 2) at weight .7."""
+    p = torch.tensor([[0.5, 0.3, 0.2]])
+    advantages = constant([-1.0, 1.0, 5.0], 1).advantages(torch.tensor([0]))
+    assert advantages.tolist() == [[-1.0, 0.0, 2.0]]
+    wanted = np.array([0.5, 0.3, 0.2]) * np.exp(0.7 * np.array([-1.0, 0.0, 2.0]))
+    assert tilted(p.log() + 5.0, advantages, 0.7)[0].tolist() == pytest.approx(wanted / wanted.sum(), rel=1e-5)
+
+
+def test_a_policy_that_follows_a_critic_is_the_plain_clone_times_its_weight() -> None:
+    """Seeded. c is drawn in a tenth of the log, and a and b in nine: (.45, .45, .1) exp(0, 1, 2) made to sum to 1."""
+    log, view = without_a_floor(), GroupView(None, 3)
+    critic, even = constant([1.0, 3.0, 5.0], log.actions.size), weights_of(log, "uniform")
+    policy = followed(log, view, np.arange(3), critic, even, CloneRecipe(steps=300, beta=1.0), 0)
+    wanted = np.array([0.45, 0.45, 0.1]) * np.exp([0.0, 1.0, 2.0])
+    assert first_of(policy, log, view) == pytest.approx(wanted / wanted.sum(), abs=0.06)
+
+
+def test_a_critic_leads_nobody_to_what_is_not_offered() -> None:
+    """Seeded. The critic praises c beyond all else; c was never offered at the steps of the log."""
+    log, view, rare = bandit(5), GroupView(None, 3), np.random.default_rng(5).random((200, 12)) < 0.1
+    log = replace(log, actions=np.where(rare, 0, 1), offered=np.broadcast_to([True, True, False], (200, 12, 3)))
+    critic = constant([1.0, 1.0, 99.0], log.actions.size)
+    policy = followed(log, view, np.arange(3), critic, weights_of(log, "uniform"), CloneRecipe(steps=100), 0)
+    with torch.no_grad():
+        logits, _ = policy(torch.from_numpy(inputs_of(log, view)))
+    shares = torch.softmax(logits[..., :2], dim=-1).mean(dim=(0, 1))
+    assert shares.tolist() == pytest.approx([0.1, 0.9], abs=0.1)  # as they were drawn, whatever c is worth
 
 
 def test_the_gradient_written_out_is_that_of_torch() -> None:
@@ -194,6 +240,11 @@ def first_shares(log: Trajectories) -> list[float]:
     view, even = GroupView(None, 3), weights_of(log, "uniform")
     recipe = CloneRecipe(steps=150, beta=0.0)
     policy = cloned(log, view, np.arange(3), np.zeros(log.actions.shape, np.float32), even, recipe, 0)
+    return first_of(policy, log, view)
+
+
+def first_of(policy: ContextPolicy, log: Trajectories, view: GroupView) -> list[float]:
+    """Return the probabilities of a, b and c for a user nothing is known of."""
     with torch.no_grad():
         logits, _ = policy(torch.from_numpy(inputs_of(log, view)[:1, :1]))
     return torch.softmax(logits[0, 0], dim=-1).tolist()
