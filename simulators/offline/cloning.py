@@ -40,6 +40,8 @@ _NEVER = -1e9
 _LEAST_SPREAD = 0.03
 _AT_ONCE = 256
 """Trajectories whose memories are made at a time."""
+_ROWS, _MOST = 65_536, 1 << 25
+"""Decisions of which a critic is asked at once, and the most numbers that are kept of what it leads to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,10 @@ def followed(
         with torch.no_grad():
             return tilted(lessons.logits(plain, rows), critic.advantages(asked[rows]), recipe.beta)
 
-    return lessons.taught(led, alike)
+    if len(alike) * len(offered) > _MOST:
+        return lessons.taught(led, alike)
+    every = torch.cat([led(rows) for rows in torch.arange(len(alike)).split(_ROWS)])  # each is drawn several times
+    return lessons.taught(lambda rows: every[rows], alike)
 
 
 def tilted(logits: Tensor, advantages: Tensor, beta: float) -> Tensor:

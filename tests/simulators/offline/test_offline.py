@@ -13,6 +13,7 @@ from simulators.environments.lts.env import draw_users
 from simulators.learned.groups import GroupView
 from simulators.learned.logs import logged
 from simulators.learned.trajectories import Trajectories, catalogue_of, scale_of
+from simulators.offline import cloning
 from simulators.offline.cloning import CloneRecipe, cloned, followed, inputs_of, tilted
 from simulators.offline.critic import Critic, CriticRecipe, _layers, _Net, advantages_of, critic_of
 from simulators.offline.weights import effective_of, kind_of, returns_of, share_of_users, weights_of
@@ -188,6 +189,18 @@ def test_a_policy_that_follows_a_critic_is_the_plain_clone_times_its_weight() ->
     policy = followed(log, view, np.arange(3), critic, even, CloneRecipe(steps=300, beta=1.0), 0)
     wanted = np.array([0.45, 0.45, 0.1]) * np.exp([0.0, 1.0, 2.0])
     assert first_of(policy, log, view) == pytest.approx(wanted / wanted.sum(), abs=0.06)
+
+
+def test_what_a_critic_leads_to_is_the_same_whether_it_is_kept_or_asked_for_at_each_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, view, found = without_a_floor(), GroupView(None, 3), list[list[float]]()
+    critic, even = critic_of(log, np.arange(3), CriticRecipe(steps=20), 0), weights_of(log, "uniform")
+    for most in (cloning._MOST, 0):
+        monkeypatch.setattr(cloning, "_MOST", most)
+        policy = followed(log, view, np.arange(3), critic, even, CloneRecipe(steps=30), 0)
+        found.append(first_of(policy, log, view))
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
 
 
 def test_a_critic_leads_nobody_to_what_is_not_offered() -> None:
