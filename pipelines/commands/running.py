@@ -52,9 +52,7 @@ def serve(
     )
     check_keys(settings)
     if settings.log != "local:":
-        open_log(
-            settings.log_url
-        ).close()  # connects nowhere: an address that does not fit is refused before all starts
+        open_log(settings.log_url).close()  # connects nowhere: refuses an address that does not fit before all starts
     check_port("port", settings.host, settings.port)
     check_port("bento_port", settings.host, settings.frame_port)
     make_home(settings.root)
