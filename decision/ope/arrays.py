@@ -14,10 +14,9 @@ from decision.ope.evaluation.family import Plan, Shard
 from decision.ope.evaluation.results import Results, results
 from decision.ope.evaluation.sums import evaluation_sums
 from decision.ope.rows import Rows
+from decision.records import SUM_TOLERANCE
 
 _PRIOR = 10.0
-_ROUNDING = 1e-6
-"""How far from 1 probabilities may sum: those of 32 bits do by about as much."""
 
 
 def evaluate(
@@ -99,7 +98,7 @@ def _flat(name: str, values: Floats, m: int) -> Floats:
 def _check_distributions(name: str, pmf: Floats, offsets: Ints) -> None:
     wrong = ~np.isfinite(pmf) | (pmf < 0.0)
     sums = np.add.reduceat(np.append(pmf, 0.0), offsets[:-1]) if len(offsets) > 1 else np.zeros(0)
-    off = np.abs(sums - 1.0) > _ROUNDING
+    off = np.abs(sums - 1.0) > SUM_TOLERANCE
     if wrong.any():
         row = int(np.searchsorted(offsets, int(np.argmax(wrong)), side="right")) - 1
         raise FieldError(f"{name}, row {row}", wanted="probabilities, 0 or more", got=float(pmf[np.argmax(wrong)]))

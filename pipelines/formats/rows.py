@@ -15,14 +15,11 @@ import pyarrow as pa
 import pyarrow.compute
 
 from decision.errors import FieldError
-from decision.records import FIRST_US, LAST_US, MAX_ACTIONS, MAX_ID_CHARS, SCHEMA_VERSION
+from decision.records import FIRST_US, LAST_US, MAX_ACTIONS, MAX_ID_CHARS, SCHEMA_VERSION, SUM_TOLERANCE
 from pipelines.lake.features import Reading, flat_actions, flat_contexts
 from pipelines.lake.schemas import INTERACTIONS, STRINGS, TIME
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported; type checkers do not see them
-
-SUM_TOLERANCE = 1e-3
-"""Other systems log probabilities as 32-bit numbers or with few digits."""
 
 MAX_WEIGHTED = 1e50
 """A reward over its propensity, and one over it, in size: estimates are sums of squares of these, up to 1e150."""
@@ -202,7 +199,7 @@ def _check_pmfs(table: pa.Table, name: str, k: Any, index: Any, propensity: Any,
         np.minimum.at(low, rows, flat)
     refuse(known & ~(low >= 0), name, "no negative probability", low)
     sums = np.bincount(rows, weights=flat, minlength=len(table))
-    refuse(known & ~(np.abs(sums - 1.0) <= SUM_TOLERANCE), name, f"a sum of 1 within {SUM_TOLERANCE}", sums)
+    refuse(known & ~(np.abs(sums - 1.0) <= SUM_TOLERANCE), name, f"a sum of 1 within {SUM_TOLERANCE:.3g}", sums)
     if name != "pmf":
         return
     starts = np.cumsum(sizes) - sizes

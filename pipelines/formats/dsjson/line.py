@@ -17,10 +17,10 @@ from typing import Any
 import msgspec
 
 from decision.errors import FieldError, Words
+from decision.records import SUM_TOLERANCE
 from decision.validation import field_error
 from pipelines.formats.dsjson.shape import action_of, context_of, slot_of
 from pipelines.formats.registry import Reason
-from pipelines.formats.rows import SUM_TOLERANCE
 
 _Number = float | str | None
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -272,7 +272,7 @@ def _check_pmf(p: list[float], k: int, field: str, refuse: _Refuse) -> None:
     if len(p) != k:
         raise refuse(field, f"{k} probabilities", len(p))
     if min(p) < 0.0 or abs(sum(p) - 1.0) > SUM_TOLERANCE:
-        raise refuse(field, f"probabilities with a sum of 1 within {SUM_TOLERANCE}", p)
+        raise refuse(field, f"probabilities with a sum of 1 within {SUM_TOLERANCE:.3g}", p)
     if not p[0] > 0.0:
         raise refuse(field, "a probability above 0 of the action drawn", p[0])
 

@@ -120,6 +120,13 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], options: dict[str, 
     assert told.value.field == field
 
 
+def test_probabilities_of_three_digits_are_probabilities() -> None:
+    frame = {**columns(), "policy": list(np.round(POLICY, 3)), "logging": [[0.333, 0.333, 0.333]] * N}
+    found, whole = ope.evaluate(frame, logging="logging").results, ARRAYS
+    assert found.logged == whole.logged
+    assert found.estimates["snips"].value == pytest.approx(whole.estimates["snips"].value, abs=2e-3)
+
+
 def test_a_frame_that_is_empty_mixed_or_lacks_a_column_says_so_in_words() -> None:
     frame = pd.DataFrame(columns()).drop(columns="policy")
     with pytest.raises(SupportError, match="the frame has no rows"):

@@ -29,7 +29,7 @@ def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
     written(tmp_path, "some", 200_000)
     once = pq.read_table(tmp_path / "imports" / "some" / "interactions.parquet")
     peaks: list[float] = []
-    for times in (2, 6):
+    for times in (2, 10):
         path = tmp_path / f"{times}.parquet"
         with pq.ParquetWriter(path, once.schema, compression="zstd") as writer:
             for _ in range(times):
@@ -40,5 +40,5 @@ def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
         rows, peak = done.stdout.split()
         assert int(rows) == times * len(once)
         peaks.append(float(peak))
-    grown = 4 * once.nbytes / 2**20
-    assert peaks[1] - peaks[0] < grown / 3, (peaks, grown)  # the allocator alone makes a tenth of it
+    grown = 8 * once.nbytes / 2**20
+    assert peaks[1] - peaks[0] < grown / 8, (peaks, grown)  # the allocator alone makes some 30 MiB of 526
