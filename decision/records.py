@@ -27,7 +27,7 @@ MAX_ID_CHARS = 256
 MAX_RECORD_BYTES = 1 << 20
 PMF_TOLERANCE = 1e-9
 SUM_TOLERANCE = 1e-3 + 1e-9
-"""Of probabilities that others logged, as 32-bit numbers or with three digits: .333 three times is .999."""
+"""Of probabilities that others logged, as 32-bit numbers or with three digits: .2, .2 and .599 are one whole."""
 FIRST_US = 0
 LAST_US = 7_258_118_400_000_000
 """1970 and 2200: times outside of these are mistakes of a clock or a unit."""

@@ -156,12 +156,12 @@ def test_what_a_replay_could_not_read_is_refused_at_import(tmp_path: Path, chang
     assert not list((settings.root / "imports").iterdir())
 
 
-def test_thirds_of_three_digits_are_probabilities(tmp_path: Path) -> None:
+def test_three_digits_each_are_probabilities(tmp_path: Path) -> None:
     settings = load_settings({}, home=str(tmp_path / "home"))
-    thirds = [[0.333, 0.333, 0.333]] * N
-    frame(action_ids=[["a", "b", "c"]] * N, pmf=thirds, propensity=[0.333] * N).to_parquet(tmp_path / "f.parquet")
+    rounded = [[0.2, 0.2, 0.599]] * N
+    frame(action_ids=[["a", "b", "c"]] * N, pmf=rounded, propensity=[0.2] * N).to_parquet(tmp_path / "f.parquet")
     save_import(settings, "given", read_parquet(tmp_path / "f.parquet"), format="parquet", source="x")
-    assert load_import(settings, "given")["pmf"].to_pylist() == thirds
+    assert load_import(settings, "given")["pmf"].to_pylist() == rounded
 
 
 def test_a_log_of_which_all_was_dropped_is_refused(tmp_path: Path) -> None:
